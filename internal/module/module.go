@@ -1,0 +1,89 @@
+// Package module defines what a server module is to the rest of the server: the
+// Module and Instance interfaces, which shared libraries, child processes and
+// built-in modules fill alike, and the worker that feeds one Instance in order
+// and within bounds.
+//
+// It may import fleet only; how a module is run is the business of the packages
+// below it (cabi, host, fleetapi).
+package module
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"external-server/internal/fleet"
+)
+
+// Pair is one configuration pair handed to a module (MOD-8).
+type Pair struct {
+	Key   string
+	Value string
+}
+
+// Module is one loaded module: a shared library, a child process or Go code.
+// Its methods may be called concurrently.
+type Module interface {
+	// Number is the module number the module itself reports (VOC-7).
+	Number() int32
+	// Supports tells whether the module serves the device type. It never
+	// blocks on I/O; implementations cache what they have asked before.
+	Supports(deviceType uint32) bool
+	// Open creates the context of one car (init in the ABI). The pairs are in
+	// the order of MOD-8.
+	Open(ctx context.Context, car fleet.CarID, config []Pair) (Instance, error)
+	// Close releases the module after all its instances were closed.
+	Close() error
+}
+
+// Instance is the context of one (car, module). All methods except WaitCommands
+// are called one at a time by one worker; WaitCommands runs concurrently with
+// them (MOD-5). Devices passed in always have priority 0 (MOD-11). Data is
+// valid during the call only.
+type Instance interface {
+	DeviceConnected(ctx context.Context, device fleet.Device) error
+	ForwardStatus(ctx context.Context, device fleet.Device, status []byte) error
+	ForwardError(ctx context.Context, device fleet.Device, message []byte) error
+	DeviceDisconnected(ctx context.Context, kind fleet.DisconnectType, device fleet.Device) error
+	CommandAck(ctx context.Context, command fleet.Command) error
+	// WaitCommands returns the next commands in FIFO order, or none when the
+	// poll interval passed without any. The caller owns the result. With an
+	// error it may still return commands fetched before the failure (MOD-14).
+	WaitCommands(ctx context.Context) ([]fleet.Command, error)
+	// Close destroys the context. No method is called afterwards. When a call
+	// is stuck inside the module beyond the context's deadline, the
+	// implementation gives the context up instead of destroying it (CLI-24).
+	Close(ctx context.Context) error
+}
+
+// Result codes of the module ABI (chapter 6.1).
+const (
+	CodeOK               = 0
+	CodeNotOK            = -1
+	CodeContextIncorrect = -11
+	CodeTimeoutOccurred  = -12
+)
+
+// CallError is a call that a module answered with an error code.
+type CallError struct {
+	Op   string // ABI function, such as "forward_status"
+	Code int    // what it returned
+}
+
+// Error names the function and the code with its ABI name.
+func (e *CallError) Error() string {
+	name := ""
+	switch e.Code {
+	case CodeNotOK:
+		name = " (NOT_OK)"
+	case CodeContextIncorrect:
+		name = " (CONTEXT_INCORRECT)"
+	case CodeTimeoutOccurred:
+		name = " (TIMEOUT_OCCURRED)"
+	}
+	return fmt.Sprintf("%s returned %d%s", e.Op, e.Code, name)
+}
+
+// ErrStuck reports that a call did not come back in time; the context was given
+// up without destroying it (MOD-15, CLI-24).
+var ErrStuck = errors.New("the module did not return in time")
