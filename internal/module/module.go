@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"external-server/internal/fleet"
 )
@@ -21,6 +22,17 @@ type Pair struct {
 	Value string
 }
 
+// InstanceSpec is what one context of a module is made from.
+type InstanceSpec struct {
+	Car fleet.CarID
+	// Config holds the pairs in the order of MOD-8. Values may be secret: they
+	// appear in no log and no error.
+	Config []Pair
+	// PollTimeout is T_poll of MOD-16, the longest time one WaitCommands call
+	// may take. Zero or less means the default of 1 s.
+	PollTimeout time.Duration
+}
+
 // Module is one loaded module: a shared library, a child process or Go code.
 // Its methods may be called concurrently.
 type Module interface {
@@ -29,9 +41,8 @@ type Module interface {
 	// Supports tells whether the module serves the device type. It never
 	// blocks on I/O; implementations cache what they have asked before.
 	Supports(deviceType uint32) bool
-	// Open creates the context of one car (init in the ABI). The pairs are in
-	// the order of MOD-8.
-	Open(ctx context.Context, car fleet.CarID, config []Pair) (Instance, error)
+	// Open creates the context of one car (init in the ABI).
+	Open(ctx context.Context, spec InstanceSpec) (Instance, error)
 	// Close releases the module after all its instances were closed.
 	Close() error
 }
