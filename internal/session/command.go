@@ -1,0 +1,197 @@
+package session
+
+import (
+	"time"
+
+	"external-server/internal/fleet"
+)
+
+// noModule marks a command that no module gets an acknowledgement for.
+const noModule = int32(-1 << 31)
+
+// sent is a command whose response is awaited.
+type sent struct {
+	command   fleet.Command
+	module    int32 // whose command_ack it is, or noModule
+	fetched   bool  // came from a module, not an empty first command
+	by        time.Time
+	responded bool // recorded out of order (CMD-21)
+}
+
+// sender numbers the commands of a car and remembers what is unacknowledged.
+type sender struct {
+	next    uint32 // counter of the next command, never reset (CMD-3, DEF-50)
+	waiting []sent // the last has counter next-1
+}
+
+func (q *sender) reset() { q.waiting = nil }
+
+// unacked counts the commands of modules without acknowledgement (DEF-41).
+func (q *sender) unacked() int {
+	n := 0
+	for i := range q.waiting {
+		if q.waiting[i].fetched {
+			n++
+		}
+	}
+	return n
+}
+
+// deadline is that of the oldest command: all have the same limit, so it is the
+// first to come due (CMD-10).
+func (q *sender) deadline() time.Time {
+	if len(q.waiting) == 0 {
+		return time.Time{}
+	}
+	return q.waiting[0].by
+}
+
+// pendingCommands are the commands of one module held back during the connect
+// sequence.
+type pendingCommands struct {
+	module   int32
+	commands []fleet.Command
+}
+
+// commandsFetched takes what a module's poller brought (CMD-2, CMD-5).
+func (s *Session) commandsFetched(module int32, commands []fleet.Command) {
+	if len(commands) == 0 {
+		return
+	}
+	if !s.moduleConnected(module, nil) { // DEF-38, DEF-52: stale once a device connects
+		s.emit(Effect{Kind: EffectNote, Level: Info, Note: NoteCommandsStale, Module: module, Count: len(commands)})
+		return
+	}
+	if s.phase == PhaseRunning {
+		for _, c := range commands {
+			s.sendFetched(module, c)
+		}
+		return
+	}
+	s.holdBack(module, commands) // REC-13
+}
+
+func (s *Session) holdBack(module int32, commands []fleet.Command) {
+	at := -1
+	for i := range s.pending {
+		if s.pending[i].module == module {
+			at = i
+		}
+	}
+	if at < 0 {
+		s.pending = append(s.pending, pendingCommands{module: module})
+		at = len(s.pending) - 1
+	}
+	p := &s.pending[at]
+	p.commands = append(p.commands, commands...)
+	if over := len(p.commands) - s.opts.MaxPending; over > 0 {
+		p.commands = append([]fleet.Command(nil), p.commands[over:]...)
+		s.emit(Effect{Kind: EffectNote, Level: Warning, Note: NoteCommandsOverflow, Module: module, Count: over})
+	}
+}
+
+// sendFetched publishes a module's command in normal communication, without
+// waiting for earlier responses (CMD-4..CMD-9).
+func (s *Session) sendFetched(module int32, c fleet.Command) {
+	if c.Device.Module != module {
+		if !s.opts.SendInvalidCommand { // CMD-6, DEF-39
+			s.note(Warning, NoteCommandMismatch, c.Device, 0)
+			return
+		}
+		s.note(Warning, NoteCommandMismatchSent, c.Device, 0)
+	}
+	acknowledgedTo := module
+	if !s.modules.Configured(c.Device.Module) {
+		acknowledgedTo = noModule // DEF-39
+	}
+	dev := s.find(c.Device.ID())
+	if dev == nil || !dev.supported {
+		s.note(Warning, NoteCommandNotConnected, c.Device, 0) // CMD-7
+		dev = nil
+	}
+	if len(c.Data) == 0 {
+		s.note(Warning, NoteCommandEmpty, c.Device, 0) // CMD-8
+	}
+	s.send(c, acknowledgedTo, dev, true)
+}
+
+// send publishes one command with the next counter and starts its timer (CMD-3,
+// CMD-10, CMD-11, SEQ-34). A known device is named as it was announced, because
+// the gateway delivers some commands only to the device's real priority
+// (DEF-32, GW-54); the acknowledgement repeats what the module said. An empty
+// first command has priority 0 (MSG-5).
+func (s *Session) send(c fleet.Command, module int32, dev *device, fetched bool) {
+	wire := c.Device
+	if dev != nil && fetched {
+		wire = dev.Device
+	}
+	counter := s.sender.next
+	s.sender.next++
+	s.sender.waiting = append(s.sender.waiting, sent{
+		command: c,
+		module:  module,
+		fetched: fetched,
+		by:      s.now.Add(s.opts.MessageTimeout),
+	})
+	s.note(Debug, NoteCommandSent, wire, counter)
+	s.publish(fleet.ServerMessage{Kind: fleet.ServerCommand, Counter: counter, Device: wire, Data: c.Data})
+}
+
+// commandResponse handles a response in normal communication (CMD-20..CMD-24).
+func (s *Session) commandResponse(m fleet.ClientMessage) {
+	if i, ok := s.position(m.Counter); ok && m.Response == fleet.ResponseDeviceNotConnected {
+		// CMD-23: at once, even out of order. DEF-40: the session goes on.
+		if dev := s.find(s.sender.waiting[i].command.Device.ID()); dev != nil && dev.supported && !dev.asked {
+			s.disconnect(dev)
+		}
+	}
+	s.acknowledge(m, false)
+}
+
+// position returns where the command with the counter waits.
+func (s *Session) position(counter uint32) (int, bool) {
+	q := &s.sender
+	oldest := q.next - uint32(len(q.waiting))
+	i := counter - oldest // modulo 2^32
+	return int(i), i < uint32(len(q.waiting))
+}
+
+// acknowledge records a response and acknowledges in counter order (CMD-20,
+// CMD-21). In the connect sequence only commands of modules for devices still
+// connected are acknowledged to them (SEQ-40), later all (CMD-25).
+func (s *Session) acknowledge(m fleet.ClientMessage, inSequence bool) {
+	i, ok := s.position(m.Counter)
+	if !ok {
+		s.note(Info, NoteResponseUnknown, fleet.Device{}, m.Counter) // CMD-22
+		return
+	}
+	q := &s.sender
+	if m.Response != fleet.ResponseOK && !inSequence {
+		s.note(Warning, NoteCommandRefused, q.waiting[i].command.Device, m.Counter) // CMD-24, DEF-42
+	}
+	q.waiting[i].responded = true
+	for len(q.waiting) > 0 && q.waiting[0].responded {
+		first := q.waiting[0]
+		counter := q.next - uint32(len(q.waiting))
+		q.waiting[0] = sent{}
+		q.waiting = q.waiting[1:]
+		s.note(Debug, NoteCommandAcked, first.command.Device, counter)
+		if s.acknowledgeable(first, inSequence) {
+			s.emit(Effect{Kind: EffectAck, Module: first.module, Command: first.command, Counter: counter})
+		}
+	}
+	if len(q.waiting) == 0 {
+		q.waiting = nil
+	}
+}
+
+func (s *Session) acknowledgeable(c sent, inSequence bool) bool {
+	if c.module == noModule || c.command.Device.Role == "" { // MOD-11
+		return false
+	}
+	if !inSequence {
+		return true
+	}
+	dev := s.find(c.command.Device.ID())
+	return c.fetched && dev != nil && dev.supported
+}

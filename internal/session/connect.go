@@ -1,0 +1,250 @@
+package session
+
+import (
+	"slices"
+	"time"
+
+	"external-server/internal/fleet"
+)
+
+// connect handles a Connect in every phase (REC-3, REC-4).
+func (s *Session) connect(m fleet.ClientMessage) {
+	if s.phase != PhaseWaiting && m.SessionID == s.id {
+		switch {
+		case s.phase == PhaseRunning:
+			s.note(Info, NoteAlreadyLogged, fleet.Device{}, 0)
+			s.publish(fleet.ServerMessage{Kind: fleet.ServerConnectResponse, AlreadyLogged: true}) // SESS-3
+		case m.Redelivered:
+			s.note(Info, NoteRedelivered, fleet.Device{}, 0) // REC-4
+		case s.phase == PhaseAdmitting:
+			s.hold(m) // it aborts the sequence once the first one is answered
+		default:
+			s.end(ReasonSequenceRepeated, false) // REC-4
+		}
+		return
+	}
+	s.end(ReasonReplaced, false) // REC-3, SESS-4; nothing to end while waiting (SEQ-5)
+	s.begin(m)
+}
+
+// begin starts the connect sequence (SEQ-3..SEQ-7).
+func (s *Session) begin(m fleet.ClientMessage) {
+	s.id = m.SessionID
+	s.phase = PhaseAdmitting
+	s.emit(Effect{Kind: EffectSessionStarted, SessionID: s.id})
+	switch {
+	case len(m.Devices) == 0:
+		s.end(ReasonSequenceNoDevices, false) // SEQ-3
+		return
+	case m.SessionID == "":
+		s.end(ReasonSequenceNoSessionID, false) // SEQ-4
+		return
+	case len(m.Devices) > s.opts.MaxDevices:
+		s.end(ReasonSequenceTooManyNamed, false)
+		return
+	}
+	for _, d := range m.Devices { // SEQ-6: in list order
+		if s.find(d.ID()) != nil {
+			s.note(Info, NoteDuplicateDevice, d, 0)
+			continue
+		}
+		s.join(d, true)
+	}
+	s.admitted()
+}
+
+// join adds a device: a supported one is offered to its module, any other is
+// served without a module (REC-6). It returns the device.
+func (s *Session) join(d fleet.Device, listed bool) *device {
+	dev := &device{Device: d, listed: listed}
+	if s.serves(d) {
+		s.tickets++
+		dev.supported, dev.started, dev.asked, dev.ticket = true, true, true, s.tickets
+		s.emit(Effect{
+			Kind:   EffectDeviceConnected,
+			Device: d,
+			Ticket: dev.ticket,
+			First:  !s.moduleConnected(d.Module, nil), // DEV-3
+		})
+		if s.admitBy.IsZero() {
+			s.admitBy = s.now.Add(s.opts.AdmissionTimeout) // REC-8
+		}
+	}
+	s.devices = append(s.devices, dev)
+	return dev
+}
+
+// serves tells whether a module takes the device, and notes why not.
+func (s *Session) serves(d fleet.Device) bool {
+	switch {
+	case !s.modules.Configured(d.Module):
+		s.note(Warning, NoteModuleUnsupported, d, 0)
+	case !s.modules.Supports(d.Module, d.Type):
+		s.note(Warning, NoteTypeUnsupported, d, 0)
+	case d.Role == "":
+		s.note(Warning, NoteEmptyRole, d, 0) // DEF-6, DEF-31, MOD-11
+	default:
+		return true
+	}
+	return false
+}
+
+// admission takes the module's answer to device_connected. A late answer can
+// only take the device back (REC-8).
+func (s *Session) admission(ticket uint64, ok bool) {
+	i := slices.IndexFunc(s.devices, func(d *device) bool { return d.ticket == ticket })
+	if i < 0 {
+		return // of a device or session that is gone
+	}
+	dev := s.devices[i]
+	undecided := dev.asked
+	dev.asked = false
+	dev.ticket = 0
+	if ok {
+		if undecided {
+			s.connected(dev)
+		}
+	} else {
+		s.note(Error, NoteRefused, dev.Device, 0)
+		dev.supported, dev.started = false, false // REC-6, DEF-48
+	}
+	if undecided {
+		s.admitted()
+	}
+}
+
+func (s *Session) connected(dev *device) {
+	s.withModule = true
+	s.note(Info, NoteDeviceConnected, dev.Device, 0)
+}
+
+// decideSlowAdmissions goes on as if the module had accepted (REC-8).
+func (s *Session) decideSlowAdmissions() {
+	for _, d := range s.devices {
+		if d.asked {
+			d.asked = false // the ticket stays: a late refusal still counts
+			s.note(Warning, NoteAdmissionSlow, d.Device, 0)
+			s.connected(d)
+		}
+	}
+	s.admitted()
+}
+
+// admitted goes on when no admission is undecided any more.
+func (s *Session) admitted() {
+	if slices.ContainsFunc(s.devices, func(d *device) bool { return d.asked }) {
+		return
+	}
+	s.admitBy = time.Time{}
+	switch s.phase {
+	case PhaseAdmitting:
+		s.phase = PhaseStatuses
+		s.waitBy = s.now.Add(s.opts.MessageTimeout)
+		s.unknownStreak, s.warnedAnother = 0, false
+		s.publish(fleet.ServerMessage{Kind: fleet.ServerConnectResponse}) // SEQ-8
+		s.release()
+	case PhaseRunning:
+		s.drain()
+	}
+}
+
+// release handles the held messages in the order of their arrival.
+func (s *Session) release() {
+	held := s.held
+	s.held = nil
+	for _, m := range held {
+		s.message(m)
+	}
+}
+
+// firstStatus handles a message of this session while first statuses are
+// awaited (SEQ-12 with DEF-3, DEF-4, DEF-16, REC-6, REC-27).
+func (s *Session) firstStatus(m fleet.ClientMessage) {
+	if m.Kind != fleet.ClientStatus {
+		s.note(Info, NoteUnexpected, fleet.Device{}, m.Counter) // REC-27
+		return
+	}
+	dev := s.find(m.Device.ID())
+	switch {
+	case dev == nil:
+		s.note(Info, NoteNotListed, m.Device, m.Counter) // DEF-2, DEF-4
+	case m.State != fleet.StateConnecting:
+		s.end(ReasonSequenceState, false) // SEQ-12, for listed devices only (DEF-16)
+	case dev.first:
+		s.note(Info, NoteFirstStatusRepeated, m.Device, m.Counter) // SEQ-13, DEF-3
+	case dev.supported && !s.modules.HasRoom(dev.Module):
+		// Not counted and not answered: the gateway ends its attempt and brings
+		// the data with the next one.
+		s.note(Warning, NoteStatusWithheld, m.Device, m.Counter)
+	default:
+		s.note(Debug, NoteStatusReceived, m.Device, m.Counter) // any counter: SEQ-14
+		dev.first = true
+		if dev.supported {
+			s.forward(m) // DEF-5: at once, an answer is a promise
+		}
+		s.publish(fleet.ServerMessage{Kind: fleet.ServerStatusResponse, Counter: m.Counter}) // MSG-4
+		if !slices.ContainsFunc(s.devices, func(d *device) bool { return !d.first }) {
+			s.firstCommands()
+		}
+	}
+}
+
+func (s *Session) forward(m fleet.ClientMessage) {
+	s.emit(Effect{Kind: EffectForward, Device: m.Device, Data: m.Data, Error: m.Error, Counter: m.Counter})
+}
+
+// firstCommands sends exactly one command per listed device: those of the
+// modules first, then empty ones in connection order (SEQ-31..SEQ-35). What a
+// module has beyond that waits for normal communication (DEF-14, REC-13).
+func (s *Session) firstCommands() {
+	s.phase = PhaseCommands
+	s.waitBy = s.now.Add(s.opts.MessageTimeout)
+	served := make(map[*device]bool, len(s.devices))
+	for i := range s.pending {
+		p := &s.pending[i]
+		rest := p.commands[:0]
+		for _, c := range p.commands {
+			dev := s.find(c.Device.ID()) // DEF-11
+			if dev == nil || !dev.supported || dev.Module != p.module || served[dev] {
+				rest = append(rest, c)
+				continue
+			}
+			served[dev] = true
+			s.send(c, p.module, dev, true)
+		}
+		p.commands = rest
+	}
+	for _, dev := range s.devices {
+		if !served[dev] {
+			module := noModule
+			if dev.supported {
+				module = dev.Module
+			}
+			s.send(fleet.Command{Device: dev.Device.ForModule()}, module, dev, false) // SEQ-32, MSG-5
+		}
+	}
+	s.responses = len(s.devices)
+}
+
+// firstResponse counts a response to a first command, whatever its counter and
+// type (SEQ-40, SEQ-46, SEQ-48, REC-7, REC-26).
+func (s *Session) firstResponse(m fleet.ClientMessage) {
+	s.waitBy = s.now.Add(s.opts.MessageTimeout)
+	s.acknowledge(m, true)
+	s.responses--
+	if s.responses > 0 {
+		return
+	}
+	s.phase = PhaseRunning // SEQ-47
+	s.waitBy = time.Time{}
+	s.sessionBy = s.now.Add(s.opts.SessionTimeout) // SESS-7
+	s.emit(Effect{Kind: EffectSessionRunning, SessionID: s.id})
+	for i := range s.pending { // REC-13, DEF-13
+		p := s.pending[i]
+		for _, c := range p.commands {
+			s.sendFetched(p.module, c)
+		}
+	}
+	s.pending = nil
+	s.release() // REC-28
+}

@@ -1,0 +1,166 @@
+package session
+
+import "external-server/internal/fleet"
+
+// EventKind tells which fields of an Event are meaningful.
+type EventKind uint8
+
+// Kinds of events.
+const (
+	EventMessage       EventKind = iota + 1 // Message arrived from the gateway
+	EventCommands                           // Commands were fetched from module Module
+	EventDeadline                           // the time of Deadline has come
+	EventAdmission                          // device_connected with Ticket returned; Admitted is its result
+	EventLinkUp                             // the car's topic is subscribed
+	EventLinkDown                           // the broker is gone, queued messages with it
+	EventPublishFailed                      // a message of the last effects could not be queued (CONN-29)
+	EventStop                               // the server stops or the car is removed
+)
+
+// Event is one input of the state machine.
+type Event struct {
+	Kind     EventKind
+	Message  fleet.ClientMessage
+	Module   int32
+	Commands []fleet.Command
+	Ticket   uint64
+	Admitted bool
+}
+
+// EffectKind tells which fields of an Effect are meaningful.
+type EffectKind uint8
+
+// Kinds of effects.
+const (
+	// EffectPublish: send Message to the gateway, after everything sent before.
+	EffectPublish EffectKind = iota + 1
+	// EffectNotifyDisconnect: send the disconnect notification (CONN-3).
+	EffectNotifyDisconnect
+	// EffectDiscardOutgoing: forget messages not yet handed to the broker (DEF-20).
+	EffectDiscardOutgoing
+	// EffectDeviceConnected: call device_connected for Device and report the
+	// result as EventAdmission with Ticket. First: no device of the module was
+	// connected, so commands fetched earlier are stale (DEV-3).
+	EffectDeviceConnected
+	// EffectForward: call forward_status with Data and, if Error is not empty,
+	// forward_error_message (STAT-30, STAT-32).
+	EffectForward
+	// EffectDeviceDisconnected: call device_disconnected with Disconnect.
+	EffectDeviceDisconnected
+	// EffectAck: call command_ack of module Module with Command.
+	EffectAck
+	// EffectSessionStarted: a Connect was accepted; SessionID is current now.
+	EffectSessionStarted
+	// EffectSessionRunning: the connect sequence is complete.
+	EffectSessionRunning
+	// EffectSessionEnded: the session or connect sequence ended for Reason.
+	EffectSessionEnded
+	// EffectNote: something worth a log line and a count happened.
+	EffectNote
+)
+
+// Effect is one output of the state machine. Slices belong to the Effect's
+// receiver once Step returned; nobody changes them.
+type Effect struct {
+	Kind       EffectKind
+	Message    fleet.ServerMessage
+	SessionID  string
+	Device     fleet.Device
+	Ticket     uint64
+	First      bool
+	Data       []byte
+	Error      []byte
+	Disconnect fleet.DisconnectType
+	Module     int32
+	Command    fleet.Command
+	Reason     Reason
+	// Established: the session that ended had completed its connect sequence.
+	Established bool
+	Level       Level
+	Note        Note
+	Counter     uint32
+	// Count is how many things the note is about, or how many un-acknowledged
+	// commands an ended session leaves behind (DEF-41).
+	Count int
+}
+
+// Level is the severity of a note, by owner of the fault: a peer's fault is
+// Info, an operator should look at Warning, Error is ours.
+type Level uint8
+
+// Levels of notes.
+const (
+	Debug Level = iota
+	Info
+	Warning
+	Error
+)
+
+// Reason tells why a session or a connect sequence ended. The texts are names
+// in logs and metrics.
+type Reason string
+
+// Reasons.
+const (
+	ReasonNone                 Reason = ""
+	ReasonStopped              Reason = "server stopped"
+	ReasonLinkDown             Reason = "broker connection lost"
+	ReasonPublishFailed        Reason = "message could not be sent"
+	ReasonReplaced             Reason = "gateway started a new session"                             // REC-3
+	ReasonSessionTimeout       Reason = "session timeout"                                           // SESS-7
+	ReasonMissingStatus        Reason = "missing status timeout"                                    // STAT-5
+	ReasonCommandTimeout       Reason = "command response timeout"                                  // CMD-10
+	ReasonNoDevice             Reason = "no connected device left"                                  // STAT-34
+	ReasonTooManyAhead         Reason = "too many statuses ahead of a missing one"                  // DEF-9
+	ReasonSequenceNoDevices    Reason = "connect sequence: connect lists no devices"                // SEQ-3
+	ReasonSequenceNoSessionID  Reason = "connect sequence: connect has no session id"               // SEQ-4
+	ReasonSequenceTimeout      Reason = "connect sequence: message missing"                         // SEQ-11, SEQ-45
+	ReasonSequenceRepeated     Reason = "connect sequence: connect repeated"                        // REC-4
+	ReasonSequenceState        Reason = "connect sequence: first status is not CONNECTING"          // SEQ-12
+	ReasonSequenceTooManyHeld  Reason = "connect sequence: too many messages before its completion" // REC-22
+	ReasonSequenceTooManyNamed Reason = "connect sequence: connect lists too many devices"          // REC-22
+)
+
+// Note names an observation; the texts are names in logs and metrics.
+type Note string
+
+// Notes.
+const (
+	NoteEmptyMessage        Note = "empty message ignored"                              // SESS-5, CONN-33
+	NoteForeignSession      Note = "message of another session ignored"                 // SESS-1, REC-25
+	NoteNotConnected        Note = "message before connect discarded"                   // SEQ-1
+	NoteUnknownSession      Note = "gateway believes in an unknown session, telling it" // DESIGN: unclean restart
+	NoteAnotherServer       Note = "unknown sessions keep coming: is another server serving this car?"
+	NoteAlreadyLogged       Note = "connect repeated in a running session"                // SESS-3
+	NoteRedelivered         Note = "redelivered connect ignored"                          // REC-4
+	NoteDuplicateDevice     Note = "device listed twice in connect, ignored"              // SEQ-6
+	NoteModuleUnsupported   Note = "device of an unconfigured module"                     // SEQ-6
+	NoteTypeUnsupported     Note = "device type not supported by its module"              // SEQ-6
+	NoteEmptyRole           Note = "device without role treated as unsupported"           // DEF-6
+	NoteRefused             Note = "device refused by its module, treated as unsupported" // REC-6, DEF-48
+	NoteAdmissionSlow       Note = "module is slow to accept the device, going on"        // REC-8
+	NoteDeviceConnected     Note = "device connected"
+	NoteDeviceDisconnected  Note = "device disconnected"
+	NoteFirstStatusRepeated Note = "first status repeated, ignored"                     // DEF-3
+	NoteNotListed           Note = "status of a device not listed in connect ignored"   // DEF-4
+	NoteUnexpected          Note = "unexpected message ignored in the connect sequence" // REC-27
+	NoteStatusReceived      Note = "status received"
+	NoteStatusLow           Note = "status counter too low, ignored"                         // STAT-3
+	NoteStatusDuplicate     Note = "status received twice, ignored"                          // STAT-8, DEF-8
+	NoteStatusMissing       Note = "status missing, waiting for it"                          // STAT-5
+	NoteStatusWithheld      Note = "module queue full, answer withheld"                      // DESIGN: an answer is a promise
+	NoteStatusNotConnected  Note = "status of a device that is not connected ignored"        // STAT-24, STAT-26
+	NoteStatusState         Note = "status with unknown state ignored"                       // STAT-28
+	NoteStatusUnsupported   Note = "status of an unsupported device answered, not forwarded" // REC-6
+	NoteStatusErrorState    Note = "status with state ERROR"                                 // STAT-27, DEF-46
+	NoteCommandSent         Note = "command sent"
+	NoteCommandAcked        Note = "command acknowledged"
+	NoteCommandRefused      Note = "gateway did not deliver the command"                       // CMD-24, DEF-42
+	NoteCommandMismatch     Note = "module names a device of another module, command dropped"  // CMD-6
+	NoteCommandMismatchSent Note = "module names a device of another module, command sent"     // CMD-6
+	NoteCommandNotConnected Note = "command for a device that is not connected"                // CMD-7
+	NoteCommandEmpty        Note = "command without data"                                      // CMD-8
+	NoteCommandsStale       Note = "commands fetched while the module had no device discarded" // DEF-38
+	NoteCommandsOverflow    Note = "too many commands held back, oldest dropped"               // REC-22
+	NoteResponseUnknown     Note = "response to a command that is not waiting ignored"         // CMD-22
+)

@@ -1,0 +1,375 @@
+package session
+
+import (
+	"time"
+
+	"external-server/internal/fleet"
+)
+
+// Modules is what the core may ask about the modules of its car. The answers
+// must come at once and must not change within one Step.
+type Modules interface {
+	// Configured tells whether the car has the module (VOC-9).
+	Configured(module int32) bool
+	// Supports tells whether the module serves the device type (VOC-9).
+	Supports(module int32, deviceType uint32) bool
+	// HasRoom tells whether the module's queue takes one more status.
+	HasRoom(module int32) bool
+}
+
+// Options are the settings of a Session; New replaces zero values by defaults.
+type Options struct {
+	MessageTimeout      time.Duration // T_msg, default 5 s
+	SessionTimeout      time.Duration // T_sess, default 30 s
+	AdmissionTimeout    time.Duration // how long device_connected may delay an answer (REC-8), default 2 s
+	RoomRetry           time.Duration // pause before a full module queue is tried again, default 20 ms
+	UnknownSessionPause time.Duration // least pause between notifications of unknown sessions, default 10 s
+	QuietAfterEnd       time.Duration // no such notification this long after the end of a session, default 5 s
+	SendInvalidCommand  bool          // CMD-6
+	MaxAhead            int           // statuses held ahead of a gap or of a full queue (DEF-9), default 1000
+	MaxPending          int           // commands held back per module (REC-13), default 1000
+	MaxDevices          int           // devices one Connect may list, default 1000
+}
+
+func (o Options) withDefaults() Options {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	def(&o.MessageTimeout, 5*time.Second)
+	def(&o.SessionTimeout, 30*time.Second)
+	def(&o.AdmissionTimeout, 2*time.Second)
+	def(&o.RoomRetry, 20*time.Millisecond)
+	def(&o.UnknownSessionPause, 10*time.Second)
+	def(&o.QuietAfterEnd, 5*time.Second)
+	for _, n := range []*int{&o.MaxAhead, &o.MaxPending, &o.MaxDevices} {
+		if *n <= 0 {
+			*n = 1000
+		}
+	}
+	return o
+}
+
+// Phase is the state of a car (SM-1, REC-5).
+type Phase uint8
+
+// Phases. A car leaves every phase for PhaseWaiting when anything fails.
+const (
+	PhaseWaiting   Phase = iota // waiting for Connect, without time limit (REC-5)
+	PhaseAdmitting              // modules are asked about the listed devices (SEQ-6)
+	PhaseStatuses               // first statuses are awaited (SEQ-10)
+	PhaseCommands               // responses to the first commands are awaited (SEQ-40)
+	PhaseRunning                // normal communication (chapter 5)
+)
+
+// String returns the name used in logs, scripts and the API.
+func (p Phase) String() string {
+	switch p {
+	case PhaseAdmitting:
+		return "admitting"
+	case PhaseStatuses:
+		return "first statuses"
+	case PhaseCommands:
+		return "first commands"
+	case PhaseRunning:
+		return "running"
+	}
+	return "waiting"
+}
+
+// device is what the session knows of one device.
+type device struct {
+	fleet.Device        // as announced, priority included (DEF-32)
+	supported    bool   // its module takes it; false: answered only (REC-6)
+	listed       bool   // named by Connect: gets a first command
+	first        bool   // its first status was counted (DEF-3)
+	ticket       uint64 // of device_connected, 0 when none was made
+	asked        bool   // device_connected was made and is undecided
+	started      bool   // an EffectDeviceConnected went out and was not refused
+}
+
+// Session is the state machine of one car. The zero value is not usable; see
+// New. The owner serialises all calls.
+type Session struct {
+	opts    Options
+	modules Modules
+	now     time.Time
+	effects []Effect
+
+	phase Phase
+	id    string
+	// devices in connection order; few per car, so a slice is the fastest map.
+	devices []*device
+	tickets uint64
+	admitBy time.Time // decide admissions as OK at this time; zero: none undecided
+
+	waitBy     time.Time // limit of the connect sequence (SEQ-11, SEQ-45)
+	responses  int       // command responses still awaited in PhaseCommands
+	held       []fleet.ClientMessage
+	sessionBy  time.Time // T_sess
+	withModule bool      // a supported device was connected: STAT-34 applies
+
+	order   order
+	sender  sender
+	pending []pendingCommands // commands held back until RUNNING (REC-13)
+
+	quietUntil    time.Time // no notification of unknown sessions before
+	unknownStreak int
+	warnedAnother bool
+}
+
+// New returns the state machine of one car that waits for Connect.
+func New(opts Options, modules Modules) *Session {
+	opts = opts.withDefaults()
+	return &Session{opts: opts, modules: modules, order: newOrder()}
+}
+
+// Phase returns the current phase.
+func (s *Session) Phase() Phase { return s.phase }
+
+// ID returns the id of the current session, or "" while waiting.
+func (s *Session) ID() string {
+	if s.phase == PhaseWaiting {
+		return ""
+	}
+	return s.id
+}
+
+// Devices returns the connected devices (VOC-10) in connection order.
+func (s *Session) Devices() []fleet.Device {
+	var out []fleet.Device
+	for _, d := range s.devices {
+		if d.supported && !d.asked {
+			out = append(out, d.Device)
+		}
+	}
+	return out
+}
+
+// Deadline returns when Step wants an EventDeadline; zero means never.
+func (s *Session) Deadline() time.Time {
+	var at time.Time
+	take := func(t time.Time) {
+		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
+			at = t
+		}
+	}
+	switch s.phase {
+	case PhaseWaiting:
+		return at
+	case PhaseAdmitting:
+		take(s.admitBy)
+	case PhaseStatuses:
+		take(s.waitBy)
+	case PhaseCommands:
+		take(s.waitBy)
+	case PhaseRunning:
+		take(s.admitBy)
+		take(s.sessionBy)
+		take(s.order.missingBy)
+		take(s.order.roomAt)
+	}
+	if s.phase >= PhaseCommands {
+		take(s.sender.deadline())
+	}
+	return at
+}
+
+// Step handles one event at the given time and returns what is to be done, in
+// order. The result is valid until the next call.
+func (s *Session) Step(now time.Time, ev Event) []Effect {
+	s.now = now
+	clear(s.effects)
+	s.effects = s.effects[:0]
+	switch ev.Kind {
+	case EventMessage:
+		s.message(ev.Message)
+	case EventCommands:
+		s.commandsFetched(ev.Module, ev.Commands)
+	case EventDeadline:
+		s.deadline()
+	case EventAdmission:
+		s.admission(ev.Ticket, ev.Admitted)
+	case EventLinkDown:
+		s.end(ReasonLinkDown, false)
+	case EventPublishFailed:
+		s.end(ReasonPublishFailed, true)
+	case EventStop:
+		s.end(ReasonStopped, true) // CLI-24
+	case EventLinkUp:
+		// Nothing to do: the session waits for Connect since the link went down.
+	}
+	return s.effects
+}
+
+func (s *Session) emit(e Effect) { s.effects = append(s.effects, e) }
+
+func (s *Session) note(level Level, n Note, d fleet.Device, counter uint32) {
+	s.emit(Effect{Kind: EffectNote, Level: level, Note: n, Device: d, Counter: counter, SessionID: s.id})
+}
+
+func (s *Session) publish(m fleet.ServerMessage) {
+	m.SessionID = s.id // MSG-2
+	s.emit(Effect{Kind: EffectPublish, Message: m})
+}
+
+// message dispatches by phase. The session id is looked at before anything else
+// (REC-25).
+func (s *Session) message(m fleet.ClientMessage) {
+	if m.Kind == fleet.ClientConnect {
+		s.connect(m)
+		return
+	}
+	if s.phase == PhaseWaiting {
+		s.beforeConnect(m)
+		return
+	}
+	if m.Kind == fleet.ClientEmpty {
+		s.note(Warning, NoteEmptyMessage, fleet.Device{}, 0) // SESS-5, SEQ-43, REC-27
+		return
+	}
+	if m.SessionID != s.id {
+		s.note(Info, NoteForeignSession, m.Device, m.Counter) // SESS-1, SEQ-41, DEF-16, STAT-33
+		return
+	}
+	switch s.phase {
+	case PhaseAdmitting:
+		s.hold(m) // handled in order as soon as the ConnectResponse is out
+	case PhaseStatuses:
+		s.waitBy = s.now.Add(s.opts.MessageTimeout) // SEQ-11
+		s.firstStatus(m)
+	case PhaseCommands:
+		if m.Kind == fleet.ClientStatus {
+			s.hold(m) // REC-28
+			return
+		}
+		s.firstResponse(m)
+	case PhaseRunning:
+		s.sessionBy = s.now.Add(s.opts.SessionTimeout) // SESS-2
+		if m.Kind == fleet.ClientStatus {
+			s.status(m)
+		} else {
+			s.commandResponse(m)
+		}
+	}
+}
+
+// beforeConnect discards what comes while no session exists (SEQ-1, REC-5). A
+// status proves that the gateway believes in a session we do not know, after an
+// unclean restart of ours for instance; it is told once in a while.
+func (s *Session) beforeConnect(m fleet.ClientMessage) {
+	s.note(Debug, NoteNotConnected, m.Device, m.Counter)
+	if m.Kind != fleet.ClientStatus || s.now.Before(s.quietUntil) {
+		return
+	}
+	s.quietUntil = s.now.Add(s.opts.UnknownSessionPause)
+	s.unknownStreak++
+	s.note(Info, NoteUnknownSession, m.Device, m.Counter)
+	s.emit(Effect{Kind: EffectNotifyDisconnect})
+	if s.unknownStreak >= 3 && !s.warnedAnother {
+		s.warnedAnother = true
+		s.note(Warning, NoteAnotherServer, m.Device, m.Counter)
+	}
+}
+
+func (s *Session) hold(m fleet.ClientMessage) {
+	if len(s.held) >= s.opts.MaxAhead {
+		s.end(ReasonSequenceTooManyHeld, false)
+		return
+	}
+	s.held = append(s.held, m)
+}
+
+// deadline re-checks every limit against the time of the event: what was saved
+// meanwhile does not end a session (DEF-27, SESS-9).
+func (s *Session) deadline() {
+	due := func(t time.Time) bool { return !t.IsZero() && !s.now.Before(t) }
+	switch s.phase {
+	case PhaseWaiting:
+	case PhaseAdmitting:
+		if due(s.admitBy) {
+			s.decideSlowAdmissions()
+		}
+	case PhaseStatuses:
+		if due(s.waitBy) {
+			s.end(ReasonSequenceTimeout, false)
+		}
+	case PhaseCommands:
+		if due(s.waitBy) || due(s.sender.deadline()) {
+			s.end(ReasonSequenceTimeout, false) // SEQ-45, SEQ-34
+		}
+	case PhaseRunning:
+		switch {
+		case due(s.sessionBy):
+			s.end(ReasonSessionTimeout, true) // SESS-7, REC-11
+		case due(s.order.missingBy):
+			s.end(ReasonMissingStatus, true) // STAT-5, REC-11
+		case due(s.sender.deadline()):
+			s.end(ReasonCommandTimeout, true) // CMD-10, REC-11
+		default:
+			if due(s.admitBy) {
+				s.decideSlowAdmissions()
+			}
+			if s.phase == PhaseRunning && due(s.order.roomAt) {
+				s.drain()
+			}
+		}
+	}
+}
+
+// end leaves the session or connect sequence, if any, for PhaseWaiting (SM-4,
+// REC-5). notify asks for the disconnect notification, which goes out only when
+// an established session is left, or at stop (DEF-26).
+func (s *Session) end(reason Reason, notify bool) {
+	if s.phase == PhaseWaiting {
+		return
+	}
+	established := s.phase == PhaseRunning
+	unacked := s.sender.unacked()
+	s.emit(Effect{Kind: EffectDiscardOutgoing}) // DEF-20
+	s.quietUntil = s.now.Add(s.opts.QuietAfterEnd)
+	if notify && (established || reason == ReasonStopped) {
+		s.emit(Effect{Kind: EffectNotifyDisconnect})
+	}
+	for _, d := range s.devices {
+		if d.started {
+			s.emit(Effect{Kind: EffectDeviceDisconnected, Device: d.Device, Disconnect: fleet.DisconnectTimeout})
+		}
+	}
+	for i := range s.pending {
+		if n := len(s.pending[i].commands); n > 0 { // DEF-49
+			s.emit(Effect{Kind: EffectNote, Level: Warning, Note: NoteCommandsStale, Module: s.pending[i].module, Count: n})
+		}
+	}
+	s.emit(Effect{Kind: EffectSessionEnded, SessionID: s.id, Reason: reason, Established: established, Count: unacked})
+	s.phase = PhaseWaiting
+	s.devices = nil
+	s.held = nil
+	s.pending = nil
+	s.withModule = false
+	s.admitBy, s.waitBy, s.sessionBy = time.Time{}, time.Time{}, time.Time{}
+	s.order.reset()
+	s.sender.reset()
+}
+
+// find returns the device of the given identity (VOC-8), or nil.
+func (s *Session) find(id fleet.DeviceID) *device {
+	for _, d := range s.devices {
+		if d.Type == id.Type && d.Module == id.Module && d.Role == id.Role {
+			return d
+		}
+	}
+	return nil
+}
+
+// moduleConnected tells whether a device of the module is connected, other than
+// the given one.
+func (s *Session) moduleConnected(module int32, except *device) bool {
+	for _, d := range s.devices {
+		if d != except && d.supported && d.Module == module {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,189 @@
+package session
+
+import (
+	"slices"
+	"time"
+
+	"external-server/internal/fleet"
+)
+
+// order is the one sequence of status counters of a session (STAT-1). Counters
+// are compared modulo 2^32 (STAT-7).
+type order struct {
+	started   bool   // a first status set the base (STAT-2)
+	expected  uint32 // E
+	ahead     map[uint32]fleet.ClientMessage
+	missingBy time.Time // T_msg after E was first missed (STAT-5, DEF-9); zero: nothing missing
+	roomAt    time.Time // when a full module queue is tried again; zero: none
+	withheld  bool      // the status at E waits for room, and was noted
+}
+
+func newOrder() order { return order{ahead: make(map[uint32]fleet.ClientMessage)} }
+
+func (o *order) reset() {
+	o.started, o.expected = false, 0
+	clear(o.ahead)
+	o.missingBy, o.roomAt = time.Time{}, time.Time{}
+	o.withheld = false
+}
+
+// status puts a status of normal communication into counter order (STAT-1..8).
+func (s *Session) status(m fleet.ClientMessage) {
+	s.note(Debug, NoteStatusReceived, m.Device, m.Counter)
+	o := &s.order
+	if !o.started { // STAT-2, DEF-10, REC-10: any first value
+		o.started, o.expected = true, m.Counter
+	}
+	ahead := int32(m.Counter - o.expected)
+	_, buffered := o.ahead[m.Counter]
+	switch {
+	case ahead < 0:
+		s.note(Warning, NoteStatusLow, m.Device, m.Counter) // STAT-3
+		s.endWithoutDevices()
+	case buffered:
+		s.note(Info, NoteStatusDuplicate, m.Device, m.Counter) // STAT-8, DEF-7, DEF-8
+	case ahead > 0 && len(o.ahead) >= s.opts.MaxAhead:
+		s.end(ReasonTooManyAhead, true) // DEF-9, REC-22
+	case ahead == 0 && len(o.ahead) == 0 && s.admitBy.IsZero() && s.roomFor(m):
+		o.expected++ // the common case needs no buffer
+		s.accepted(m)
+	default:
+		o.ahead[m.Counter] = m
+		s.drain()
+	}
+}
+
+// drain accepts what is next in order, as long as no admission is undecided and
+// the module has room (STAT-4, STAT-6).
+func (s *Session) drain() {
+	o := &s.order
+	o.roomAt = time.Time{}
+	for s.phase == PhaseRunning && s.admitBy.IsZero() {
+		m, ok := o.ahead[o.expected]
+		if !ok {
+			break
+		}
+		if !s.roomFor(m) {
+			// The answer is withheld until the queue has room.
+			o.roomAt = s.now.Add(s.opts.RoomRetry)
+			break
+		}
+		delete(o.ahead, o.expected)
+		o.expected++
+		o.missingBy = time.Time{} // the next gap has a limit of its own
+		s.accepted(m)
+	}
+	if s.phase != PhaseRunning {
+		return
+	}
+	if _, ok := o.ahead[o.expected]; ok || len(o.ahead) == 0 {
+		o.missingBy = time.Time{}
+	} else if o.missingBy.IsZero() {
+		o.missingBy = s.now.Add(s.opts.MessageTimeout)
+		s.note(Warning, NoteStatusMissing, fleet.Device{}, o.expected)
+	}
+}
+
+// roomFor tells whether the status can be handed over now. One that will not be
+// forwarded needs no room.
+func (s *Session) roomFor(m fleet.ClientMessage) bool {
+	if !s.modules.Configured(m.Device.Module) || s.modules.HasRoom(m.Device.Module) {
+		s.order.withheld = false
+		return true
+	}
+	if !s.order.withheld {
+		s.order.withheld = true
+		s.note(Warning, NoteStatusWithheld, m.Device, m.Counter)
+	}
+	return false
+}
+
+// accepted handles a status whose turn it is (STAT-20..STAT-28).
+func (s *Session) accepted(m fleet.ClientMessage) {
+	dev := s.find(m.Device.ID())
+	switch {
+	case dev != nil && dev.supported:
+		s.connectedStatus(dev, m)
+	case dev != nil || !s.serves(m.Device):
+		s.unsupportedStatus(dev, m)
+	case m.State == fleet.StateConnecting:
+		s.lateJoin(m) // STAT-20
+		return
+	case m.State < fleet.StateConnecting || m.State > fleet.StateDisconnect:
+		s.note(Warning, NoteStatusState, m.Device, m.Counter) // STAT-28
+	default:
+		s.note(Info, NoteStatusNotConnected, m.Device, m.Counter) // STAT-24, STAT-26, DEF-44
+	}
+	s.endWithoutDevices()
+}
+
+func (s *Session) connectedStatus(dev *device, m fleet.ClientMessage) {
+	switch m.State {
+	case fleet.StateError: // DEF-46: like RUNNING
+		s.note(Warning, NoteStatusErrorState, m.Device, m.Counter)
+	case fleet.StateConnecting, fleet.StateRunning, fleet.StateDisconnect: // STAT-22 with DEF-47, STAT-23, STAT-25
+	default:
+		s.note(Warning, NoteStatusState, m.Device, m.Counter) // STAT-28
+		return
+	}
+	s.forward(m)
+	s.answer(m.Counter) // STAT-30, STAT-31
+	if m.State == fleet.StateDisconnect {
+		s.disconnect(dev) // STAT-25
+	}
+}
+
+func (s *Session) answer(counter uint32) {
+	s.publish(fleet.ServerMessage{Kind: fleet.ServerStatusResponse, Counter: counter})
+}
+
+// unsupportedStatus answers without forwarding, whatever the state (REC-6).
+func (s *Session) unsupportedStatus(dev *device, m fleet.ClientMessage) {
+	s.note(Debug, NoteStatusUnsupported, m.Device, m.Counter)
+	s.answer(m.Counter)
+	if m.State == fleet.StateDisconnect {
+		if dev != nil {
+			s.remove(dev)
+		}
+	} else if dev == nil && len(s.devices) < s.opts.MaxDevices {
+		s.devices = append(s.devices, &device{Device: m.Device})
+	}
+}
+
+// lateJoin offers the device to its module; the status waits for the answer at
+// the head of the order, and with it everything behind (STAT-20, REC-24).
+func (s *Session) lateJoin(m fleet.ClientMessage) {
+	if len(s.devices) >= s.opts.MaxDevices {
+		s.note(Warning, NoteStatusNotConnected, m.Device, m.Counter)
+		return
+	}
+	s.join(m.Device, false)
+	s.order.expected--
+	s.order.ahead[m.Counter] = m
+}
+
+// disconnect tells the module that the device left and forgets it.
+func (s *Session) disconnect(dev *device) {
+	s.emit(Effect{Kind: EffectDeviceDisconnected, Device: dev.Device, Disconnect: fleet.DisconnectAnnounced})
+	s.note(Info, NoteDeviceDisconnected, dev.Device, 0)
+	s.remove(dev)
+}
+
+func (s *Session) remove(dev *device) {
+	s.devices = slices.DeleteFunc(s.devices, func(d *device) bool { return d == dev })
+}
+
+// endWithoutDevices ends the session when its last connected device is gone
+// (STAT-34). A session that never had a supported device lives as long as it
+// has any device at all (REC-6).
+func (s *Session) endWithoutDevices() {
+	if s.phase != PhaseRunning {
+		return
+	}
+	for _, d := range s.devices {
+		if d.supported || !s.withModule {
+			return
+		}
+	}
+	s.end(ReasonNoDevice, true)
+}
