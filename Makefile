@@ -1,0 +1,49 @@
+# Everything a person does with this project; `make help` lists it.
+SHELL := /bin/bash
+GO ?= go
+BIN := bin/external-server
+EXAMPLE := build/modules/libexample-module.so
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+.PHONY: help build modules demo test lint generate cover bench fuzz clean deps
+.DEFAULT_GOAL := build
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
+
+build: modules ## build the server and the example module
+	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o $(BIN) ./cmd/external-server
+
+modules: $(EXAMPLE) ## build the example module
+
+$(EXAMPLE): modules/example/example_module.c modules/include/fleet_protocol_module.h
+	$(MAKE) -C modules/example OUT=$(abspath $@)
+
+demo: build ## run the server, an embedded broker and three simulated cars
+	$(BIN) demo --module $(EXAMPLE)
+
+deps: ## install what the tests need and the machine lacks (Debian, as root)
+	@scripts/install-test-deps
+
+test: deps modules lint ## run all tests with the race detector
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+
+lint: ## gofmt, go vet, staticcheck, build without cgo
+	@out=$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); [ -z "$$out" ] || { echo "gofmt -w these files:"; echo "$$out"; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+generate: ## regenerate the protobuf code (needs protoc)
+	$(GO) build -o build/protoc-gen-go google.golang.org/protobuf/cmd/protoc-gen-go
+	cd internal/protocol && protoc --plugin=../../build/protoc-gen-go --go_out=. --go_opt=paths=source_relative -I . internalproto/InternalProtocol.proto externalproto/ExternalProtocol.proto
+
+cover: modules ## write coverage.html
+	$(GO) test -coverpkg=./... -coverprofile=coverage.out ./...
+	$(GO) tool cover -html=coverage.out -o coverage.html
+	@$(GO) tool cover -func=coverage.out | tail -n 1
+
+bench: ## run the Go benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+clean: ## remove what was built
+	rm -rf bin build coverage.out coverage.html
