@@ -1,0 +1,138 @@
+//go:build cgo
+
+package cabi
+
+/*
+#include "shim.h"
+*/
+import "C"
+
+import (
+	"context"
+	"fmt"
+	"unicode/utf8"
+	"unsafe"
+
+	"external-server/internal/fleet"
+	"external-server/internal/module"
+)
+
+// WaitCommands calls wait_for_command and, when it answers OK, pop_command until
+// nothing remains (CMD-1). It returns nothing when T_poll passed without a
+// command, *module.CallError when wait_for_command fails, and what was fetched
+// together with an error when the library hands out something unusable. A
+// library that overruns T_poll keeps it waiting: ctx only prevents further calls
+// (MOD-15).
+func (i *instance) WaitCommands(ctx context.Context) ([]fleet.Command, error) {
+	if err := i.acquire(ctx, i.waiting, opWait); err != nil {
+		return nil, err
+	}
+	defer func() { <-i.waiting }()
+	switch code := C.cabi_wait(i.lib.table, i.context, i.pollTimeout); code {
+	case module.CodeOK:
+		return i.popAll(ctx)
+	case module.CodeTimeoutOccurred:
+		return nil, nil
+	default:
+		return nil, result(opWait, code)
+	}
+}
+
+// popAll fetches the batch of one successful wait; the caller holds waiting.
+func (i *instance) popAll(ctx context.Context) ([]fleet.Command, error) {
+	var commands []fleet.Command
+	bytes := 0
+	for pops := 0; pops < maxBatch && bytes < maxBatchBytes; pops++ {
+		command, remaining, err := i.pop(ctx)
+		if err != nil {
+			return commands, err
+		}
+		if remaining < 0 {
+			if pops == 0 {
+				return nil, result(opPop, remaining)
+			}
+			// The example module ends every batch like this (MOD-14, DEF-35).
+			i.log.Debug("pop_command ended the batch with an error", "code", int(remaining), "commands", len(commands))
+			return commands, nil
+		}
+		if i.usable(command) {
+			commands = append(commands, command)
+			bytes += len(command.Data)
+		}
+		if remaining == 0 {
+			return commands, nil
+		}
+	}
+	i.log.Warn("the module offers more commands than one batch takes; the rest waits for the next poll",
+		"commands", len(commands), "bytes", bytes)
+	return commands, nil
+}
+
+// pop fetches one command and returns what pop_command answered. The buffers go
+// back to the library whatever it answered (MOD-2).
+func (i *instance) pop(ctx context.Context) (fleet.Command, C.int, error) {
+	if err := i.acquire(ctx, i.calling, opPop); err != nil {
+		return fleet.Command{}, 0, err
+	}
+	i.callOp.Store(opPop)
+	defer func() { <-i.calling }()
+
+	remaining := C.cabi_pop(i.lib.table, i.context, i.popped)
+	if remaining < 0 {
+		C.cabi_take(i.lib.table, i.popped, nil)
+		return fleet.Command{}, remaining, nil
+	}
+	// The sizes are read now, deallocate resets them. The pointers beside them
+	// are never read in Go: they may be anything.
+	device := &i.popped.device
+	data, role, name := uint64(i.popped.command.size_in_bytes),
+		uint64(device.device_role.size_in_bytes), uint64(device.device_name.size_in_bytes)
+	if data > maxBuffer || role > maxBuffer || name > maxBuffer {
+		C.cabi_take(i.lib.table, i.popped, nil)
+		return fleet.Command{}, 0, fmt.Errorf("pop_command returned buffers of absurd size (command %d, role %d, "+
+			"name %d bytes; at most %d are accepted); the module is broken", data, role, name, maxBuffer)
+	}
+	if i.popped.hollow != 0 {
+		C.cabi_take(i.lib.table, i.popped, nil)
+		return fleet.Command{}, 0, fmt.Errorf("pop_command returned a buffer without data (command %d, role %d, "+
+			"name %d bytes, one of them NULL); the module is broken", data, role, name)
+	}
+	command := fleet.Command{Device: fleet.Device{
+		Module:   int32(device.module),
+		Type:     uint32(device.device_type),
+		Priority: uint32(device.priority),
+	}}
+	bytes := make([]byte, data+role+name+1) // never empty, so it has an address
+	C.cabi_take(i.lib.table, i.popped, (*C.uchar)(unsafe.SliceData(bytes)))
+	command.Data = bytes[:data:data]
+	command.Device.Role = string(bytes[data : data+role])
+	command.Device.Name = string(bytes[data+role : data+role+name])
+	return command, remaining, nil
+}
+
+// usable drops what must not travel on: text that is not UTF-8, which no
+// protobuf message carries (DEF-34), and the empty command for an empty device
+// that the example module answers when it has no device (MM-52).
+func (i *instance) usable(command fleet.Command) bool {
+	device := command.Device
+	if device == (fleet.Device{}) && len(command.Data) == 0 {
+		i.log.Debug("pop_command returned an empty command for an empty device, dropped")
+		return false
+	}
+	if !utf8.ValidString(device.Role) || !utf8.ValidString(device.Name) {
+		i.log.Warn("a command was dropped: the module names a device whose role or name is not UTF-8",
+			"device_module", device.Module, "device_type", device.Type,
+			"role", excerpt(device.Role), "name", excerpt(device.Name))
+		return false
+	}
+	return true
+}
+
+// excerpt makes bytes printable and short.
+func excerpt(text string) string {
+	const limit = 64
+	if len(text) > limit {
+		return fmt.Sprintf("%+q...", text[:limit])
+	}
+	return fmt.Sprintf("%+q", text)
+}
