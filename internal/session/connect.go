@@ -172,7 +172,7 @@ func (s *Session) firstStatus(m fleet.ClientMessage) {
 		s.end(ReasonSequenceState, false) // SEQ-12, for listed devices only (DEF-16)
 	case dev.first:
 		s.note(Info, NoteFirstStatusRepeated, m.Device, m.Counter) // SEQ-13, DEF-3
-	case dev.supported && !s.modules.HasRoom(dev.Module):
+	case dev.supported && !s.hasRoom(dev.Module):
 		// Not counted and not answered: the gateway ends its attempt and brings
 		// the data with the next one.
 		s.note(Warning, NoteStatusWithheld, m.Device, m.Counter)
@@ -187,10 +187,6 @@ func (s *Session) firstStatus(m fleet.ClientMessage) {
 			s.firstCommands()
 		}
 	}
-}
-
-func (s *Session) forward(m fleet.ClientMessage) {
-	s.emit(Effect{Kind: EffectForward, Device: m.Device, Data: m.Data, Error: m.Error, Counter: m.Counter})
 }
 
 // firstCommands sends exactly one command per listed device: those of the

@@ -10,7 +10,7 @@
 //   - Step is not safe for concurrent use and never blocks.
 //   - The returned slice is valid until the next call of Step.
 //   - Time never comes from anywhere but the argument; it need not be wall time.
-//   - An EffectForward is a promise: Modules.HasRoom was asked in the same Step,
+//   - An EffectForward is a promise: Modules.Room was asked in the same Step,
 //     so the owner must be able to queue what the Session forwards.
 //
 // A rule of the protocol is found in this package and nowhere else; each

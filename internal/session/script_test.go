@@ -95,7 +95,12 @@ func (m scriptModules) Supports(n int32, typ uint32) bool {
 	}
 	return n == 3
 }
-func (m scriptModules) HasRoom(n int32) bool { return !m.full[n] }
+func (m scriptModules) Room(n int32) int {
+	if m.full[n] {
+		return 0
+	}
+	return 1000
+}
 
 func play(t *testing.T, file, script string) string {
 	st := &stage{t: t, now: time.Unix(1000, 0), refused: map[string]bool{}, modules: scriptModules{full: map[int32]bool{}}}

@@ -13,8 +13,8 @@ type Modules interface {
 	Configured(module int32) bool
 	// Supports tells whether the module serves the device type (VOC-9).
 	Supports(module int32, deviceType uint32) bool
-	// HasRoom tells whether the module's queue takes one more status.
-	HasRoom(module int32) bool
+	// Room tells how many more statuses the module's queue takes.
+	Room(module int32) int
 }
 
 // Options are the settings of a Session; New replaces zero values by defaults.
@@ -96,6 +96,7 @@ type Session struct {
 	modules Modules
 	now     time.Time
 	effects []Effect
+	granted []grant // room used up by the effects of this Step
 
 	phase Phase
 	id    string
@@ -182,6 +183,7 @@ func (s *Session) Step(now time.Time, ev Event) []Effect {
 	s.now = now
 	clear(s.effects)
 	s.effects = s.effects[:0]
+	s.granted = s.granted[:0]
 	switch ev.Kind {
 	case EventMessage:
 		s.message(ev.Message)
@@ -351,6 +353,35 @@ func (s *Session) end(reason Reason, notify bool) {
 	s.admitBy, s.waitBy, s.sessionBy = time.Time{}, time.Time{}, time.Time{}
 	s.order.reset()
 	s.sender.reset()
+}
+
+// grant counts the statuses forwarded to one module within a Step.
+type grant struct {
+	module int32
+	n      int
+}
+
+// hasRoom tells whether the module takes one more status, those of this Step
+// included.
+func (s *Session) hasRoom(module int32) bool {
+	used := 0
+	for _, g := range s.granted {
+		if g.module == module {
+			used = g.n
+		}
+	}
+	return s.modules.Room(module) > used
+}
+
+func (s *Session) forward(m fleet.ClientMessage) {
+	s.emit(Effect{Kind: EffectForward, Device: m.Device, Data: m.Data, Error: m.Error, Counter: m.Counter})
+	for i := range s.granted {
+		if s.granted[i].module == m.Device.Module {
+			s.granted[i].n++
+			return
+		}
+	}
+	s.granted = append(s.granted, grant{module: m.Device.Module, n: 1})
 }
 
 // find returns the device of the given identity (VOC-8), or nil.

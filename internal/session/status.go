@@ -87,7 +87,7 @@ func (s *Session) drain() {
 // roomFor tells whether the status can be handed over now. One that will not be
 // forwarded needs no room.
 func (s *Session) roomFor(m fleet.ClientMessage) bool {
-	if !s.modules.Configured(m.Device.Module) || s.modules.HasRoom(m.Device.Module) {
+	if !s.modules.Configured(m.Device.Module) || s.hasRoom(m.Device.Module) {
 		s.order.withheld = false
 		return true
 	}
