@@ -70,7 +70,7 @@ func TestServerVectors(t *testing.T) {
 	}
 }
 
-// CONN-32, CONN-33: garbage is an error, emptiness is a message without member.
+// CONN-32, CONN-33, SESS-6: garbage is an error, emptiness is a message without member.
 func TestDecodeClientBadInput(t *testing.T) {
 	if m, err := DecodeClient(nil); err != nil || m.Kind != fleet.ClientEmpty {
 		t.Errorf("empty payload: %+v, %v", m, err)

@@ -1,0 +1,252 @@
+package session
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"external-server/internal/fleet"
+)
+
+type allModules struct{}
+
+func (allModules) Configured(int32) bool       { return true }
+func (allModules) Supports(int32, uint32) bool { return true }
+func (allModules) Room(int32) int              { return 1 << 20 }
+
+var (
+	start  = time.Unix(1_700_000_000, 0)
+	button = fleet.Device{Module: 1, Type: 1, Role: "r", Name: "n"}
+)
+
+// running returns a session in normal communication with one device.
+func running(tb testing.TB) *Session {
+	tb.Helper()
+	s := New(Options{}, allModules{})
+	var ticket uint64
+	for _, e := range s.Step(start, Event{Kind: EventMessage, Message: fleet.ClientMessage{
+		Kind: fleet.ClientConnect, SessionID: "abcdefgh", Devices: []fleet.Device{button}}}) {
+		if e.Kind == EffectDeviceConnected {
+			ticket = e.Ticket
+		}
+	}
+	s.Step(start, Event{Kind: EventAdmission, Ticket: ticket, Admitted: true})
+	s.Step(start, Event{Kind: EventMessage, Message: fleet.ClientMessage{Kind: fleet.ClientStatus, SessionID: "abcdefgh", Counter: 1, Device: button}})
+	s.Step(start, Event{Kind: EventMessage, Message: fleet.ClientMessage{Kind: fleet.ClientCommandResponse, SessionID: "abcdefgh"}})
+	if s.Phase() != PhaseRunning {
+		tb.Fatalf("phase %v, want running", s.Phase())
+	}
+	return s
+}
+
+// BenchmarkRunningStatus is one status of normal communication.
+func BenchmarkRunningStatus(b *testing.B) {
+	s := running(b)
+	m := fleet.ClientMessage{Kind: fleet.ClientStatus, SessionID: "abcdefgh", State: fleet.StateRunning, Counter: 1, Device: button, Data: make([]byte, 100)}
+	b.ReportAllocs()
+	for b.Loop() {
+		m.Counter++
+		if len(s.Step(start, Event{Kind: EventMessage, Message: m})) != 3 {
+			b.Fatal("a status must be noted, forwarded and answered")
+		}
+	}
+}
+
+// The RUNNING path of a status allocates nothing.
+func TestRunningStatusDoesNotAllocate(t *testing.T) {
+	s := running(t)
+	m := fleet.ClientMessage{Kind: fleet.ClientStatus, SessionID: "abcdefgh", State: fleet.StateRunning, Counter: 1, Device: button}
+	if n := testing.AllocsPerRun(1000, func() {
+		m.Counter++
+		s.Step(start, Event{Kind: EventMessage, Message: m})
+	}); n != 0 {
+		t.Errorf("%v allocations per status, want 0", n)
+	}
+}
+
+// Random events in random order never break the promises of the protocol, for
+// any seed: the sequence order of REC-2, one answer per counter (STAT-8, GW-32),
+// consecutive command counters (CMD-11), balanced device life, nothing forwarded
+// for a device that is not connected, bounded memory (REC-22).
+func TestRandomEventsKeepInvariants(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	for i := range uint64(300) {
+		if err := wander(seed + i); err != nil {
+			t.Fatalf("seed %d: %v", seed+i, err)
+		}
+	}
+}
+
+func FuzzEvents(f *testing.F) {
+	f.Add(uint64(1))
+	f.Add(uint64(42))
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		if err := wander(seed); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+	})
+}
+
+// watcher checks the effects of one session against the invariants.
+type watcher struct {
+	answered  map[uint32]bool
+	forwarded map[uint32]bool
+	connected map[fleet.DeviceID]bool
+	next      uint32
+	hasNext   bool
+	running   bool
+	inSession bool
+	responses int
+	commands  int
+	greeted   bool
+}
+
+func wander(seed uint64) error {
+	rnd := rand.New(rand.NewPCG(seed, 7))
+	s := New(Options{MaxAhead: 8, MaxPending: 4, MaxDevices: 6}, allModules{})
+	w := watcher{connected: map[fleet.DeviceID]bool{}}
+	now := start
+	devices := make([]fleet.Device, 4)
+	for i := range devices {
+		devices[i] = fleet.Device{Module: int32(1 + i%2), Type: 1, Role: fmt.Sprint("r", i), Name: "n"}
+	}
+	ids := []string{"one", "two", "three"}
+	var tickets []uint64
+	counter := uint32(rnd.IntN(3)) - 1 // near the wrap-around
+	step := func(ev Event) error {
+		for _, e := range s.Step(now, ev) {
+			if e.Kind == EffectDeviceConnected {
+				tickets = append(tickets, e.Ticket)
+			}
+			if err := w.check(e); err != nil {
+				return err
+			}
+		}
+		if len(s.order.ahead) > 9 || len(s.held) > 8 || len(s.devices) > 6 {
+			return fmt.Errorf("unbounded: %d ahead, %d held, %d devices", len(s.order.ahead), len(s.held), len(s.devices))
+		}
+		return nil
+	}
+	for range 200 {
+		var err error
+		switch id := ids[rnd.IntN(len(ids))]; rnd.IntN(14) {
+		case 0:
+			n := rnd.IntN(len(devices) + 1)
+			err = step(Event{Kind: EventMessage, Message: fleet.ClientMessage{Kind: fleet.ClientConnect, SessionID: id, Devices: devices[:n], Redelivered: rnd.IntN(4) == 0}})
+		case 1, 2, 3, 4, 5:
+			if s.id != "" && rnd.IntN(4) > 0 {
+				id = s.id
+			}
+			state := fleet.DeviceState(rnd.IntN(5))
+			if s.phase == PhaseStatuses {
+				state = fleet.StateConnecting
+			}
+			counter += uint32(rnd.IntN(4)) - 1
+			err = step(Event{Kind: EventMessage, Message: fleet.ClientMessage{Kind: fleet.ClientStatus, SessionID: id, Counter: counter, State: state, Device: devices[rnd.IntN(len(devices))]}})
+		case 6, 7, 8:
+			if s.id != "" {
+				id = s.id
+			}
+			err = step(Event{Kind: EventMessage, Message: fleet.ClientMessage{Kind: fleet.ClientCommandResponse, SessionID: id,
+				Counter: s.sender.next - uint32(rnd.IntN(4)), Response: fleet.ResponseType(rnd.IntN(4))}})
+		case 9:
+			err = step(Event{Kind: EventCommands, Module: 1, Commands: []fleet.Command{{Device: devices[rnd.IntN(4)], Data: []byte{1}}}})
+		case 10, 11:
+			if len(tickets) > 0 {
+				ticket := tickets[0]
+				tickets = tickets[1:]
+				err = step(Event{Kind: EventAdmission, Ticket: ticket, Admitted: rnd.IntN(5) > 0})
+			}
+		case 12:
+			now = now.Add(time.Duration(rnd.IntN(3000)) * time.Millisecond)
+			if at := s.Deadline(); !at.IsZero() && !at.After(now) {
+				err = step(Event{Kind: EventDeadline})
+			}
+		case 13:
+			err = step(Event{Kind: []EventKind{EventLinkDown, EventPublishFailed, EventMessage, EventDeadline}[rnd.IntN(4)]})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := step(Event{Kind: EventStop}); err != nil {
+		return err
+	}
+	for id := range w.connected {
+		return fmt.Errorf("device %v was never disconnected", id)
+	}
+	return nil
+}
+
+func (w *watcher) check(e Effect) error {
+	switch e.Kind {
+	case EffectSessionStarted:
+		w.answered, w.forwarded = map[uint32]bool{}, map[uint32]bool{}
+		w.running, w.inSession, w.greeted, w.responses, w.commands = false, true, false, 0, 0
+	case EffectSessionRunning:
+		w.running = true
+	case EffectSessionEnded:
+		w.inSession = false
+		if len(w.connected) > 0 {
+			return fmt.Errorf("session ended with devices %v", w.connected)
+		}
+	case EffectDeviceConnected:
+		if w.connected[e.Device.ID()] {
+			return fmt.Errorf("device %v connected twice", e.Device)
+		}
+		w.connected[e.Device.ID()] = true
+	case EffectDeviceDisconnected:
+		if !w.connected[e.Device.ID()] {
+			return fmt.Errorf("device %v disconnected without being connected", e.Device)
+		}
+		delete(w.connected, e.Device.ID())
+	case EffectNote:
+		if e.Note == NoteRefused {
+			delete(w.connected, e.Device.ID())
+		}
+	case EffectForward:
+		if !w.connected[e.Device.ID()] {
+			return fmt.Errorf("status of %v forwarded, not connected", e.Device)
+		}
+		if w.running && w.forwarded[e.Counter] {
+			return fmt.Errorf("status %d forwarded twice", e.Counter)
+		}
+		if w.running {
+			w.forwarded[e.Counter] = true
+		}
+	case EffectPublish:
+		return w.message(e.Message)
+	}
+	return nil
+}
+
+func (w *watcher) message(m fleet.ServerMessage) error {
+	if !w.inSession {
+		return fmt.Errorf("message %+v outside of a session", m)
+	}
+	switch m.Kind {
+	case fleet.ServerConnectResponse:
+		if w.greeted && !m.AlreadyLogged {
+			return fmt.Errorf("second ConnectResponse") // SEQ-8
+		}
+		w.greeted = true
+	case fleet.ServerStatusResponse:
+		if !w.greeted || (!w.running && w.commands > 0) {
+			return fmt.Errorf("StatusResponse out of place") // SEQ-35
+		}
+		if w.running && w.answered[m.Counter] {
+			return fmt.Errorf("status %d answered twice", m.Counter)
+		}
+		if w.running {
+			w.answered[m.Counter] = true
+		}
+	case fleet.ServerCommand:
+		if w.hasNext && m.Counter != w.next {
+			return fmt.Errorf("command %d, want %d", m.Counter, w.next)
+		}
+		w.next, w.hasNext = m.Counter+1, true
+		w.commands++
+	}
+	return nil
+}
