@@ -1,0 +1,55 @@
+package main
+
+import (
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"external-server/internal/app"
+)
+
+func newCheckCommand() *cobra.Command {
+	flags := &serveFlags{}
+	cmd := &cobra.Command{
+		Use:   "check [flags] [CONFIG]",
+		Short: "Check the configuration and its module libraries without serving",
+		Long: `check loads the configuration, opens every module library, verifies its symbols
+and number, creates and destroys one context per car and module, and prints a
+table. The exit code is 0 when the server would start, else 1. The broker is not
+contacted.`,
+		Args: oneArgument,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, warnings, err := flags.load(cmd, args)
+			if err != nil {
+				return err
+			}
+			out := cmd.OutOrStdout()
+			for _, w := range warnings {
+				fmt.Fprintf(out, "warning: %v\n", w)
+			}
+			results := app.Check(cmd.Context(), cfg)
+			table := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+			fmt.Fprintln(table, "CAR\tMODULE\tLIBRARY\tRESULT")
+			failed := 0
+			for _, r := range results {
+				text := "ok"
+				if r.Err != nil {
+					text = r.Err.Error()
+					failed++
+				}
+				fmt.Fprintf(table, "%s\t%d\t%s\t%s\n", r.Car, r.Module, r.Library, text)
+			}
+			if err := table.Flush(); err != nil {
+				return err
+			}
+			if failed > 0 {
+				return fmt.Errorf("%d of %d module contexts failed; the server would not start with %s", failed, len(results), cfg.Source)
+			}
+			fmt.Fprintf(out, "%s (format %s): %d cars, %d module contexts, all ok\n", cfg.Source, cfg.Format, len(cfg.Cars), len(results))
+			return nil
+		},
+	}
+	flags.register(cmd)
+	return cmd
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"external-server/internal/app"
+	"external-server/internal/config"
+	"external-server/internal/logging"
+)
+
+const defaultConfig = "./config/config.json"
+
+// serveFlags are the flags of the root command, also understood by check.
+type serveFlags struct {
+	config        string
+	tls, noTLS    bool
+	ca, cert, key string
+}
+
+func (f *serveFlags) register(cmd *cobra.Command) {
+	fs := cmd.Flags()
+	fs.StringVarP(&f.config, "config", "c", "", "configuration `PATH` (default "+defaultConfig+")")
+	fs.BoolVar(&f.tls, "tls", false, "connect to the broker with TLS")
+	fs.BoolVar(&f.noTLS, "no-tls", false, "connect without TLS, whatever the configuration says")
+	fs.StringVar(&f.ca, "ca", "", "CA certificate `PATH` (PEM)")
+	fs.StringVar(&f.cert, "cert", "", "client certificate `PATH` (PEM)")
+	fs.StringVar(&f.key, "key", "", "private key `PATH` of the client certificate (PEM)")
+	cmd.MarkFlagsMutuallyExclusive("tls", "no-tls")
+}
+
+// path returns the configuration file: -c, the argument or the default (CLI-6).
+func (f *serveFlags) path(args []string) (string, error) {
+	switch {
+	case len(args) == 0 && f.config == "":
+		return defaultConfig, nil
+	case len(args) == 0:
+		return f.config, nil
+	case f.config != "" && f.config != args[0]:
+		return "", usageError{fmt.Errorf("two configuration files given: %s and %s", f.config, args[0])}
+	}
+	return args[0], nil
+}
+
+// load reads the configuration, prints its warnings and applies the flags.
+func (f *serveFlags) load(cmd *cobra.Command, args []string) (*config.Config, []config.Problem, error) {
+	path, err := f.path(args)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg, warnings, err := config.Load(path, os.LookupEnv)
+	if err != nil {
+		var problems config.Errors
+		if errors.As(err, &problems) && len(problems) > 1 {
+			fmt.Fprintf(cmd.ErrOrStderr(), "external-server: error: configuration %s is invalid, %d errors:\n", path, len(problems))
+			for _, p := range problems {
+				fmt.Fprintln(cmd.ErrOrStderr(), p)
+			}
+			return nil, nil, silentError{}
+		}
+		return nil, nil, fmt.Errorf("configuration is invalid: %w", err)
+	}
+	over := config.Flags{CA: f.ca, Cert: f.cert, Key: f.key}
+	if f.tls || f.noTLS {
+		over.TLS = &f.tls
+	}
+	if err := cfg.ApplyFlags(over); err != nil {
+		return nil, nil, err
+	}
+	return cfg, warnings, nil
+}
+
+func newLogs(cfg *config.Config) (*logging.Logs, error) {
+	sink := func(s config.Sink) logging.Sink {
+		return logging.Sink{Use: s.Use, Level: s.Level, Format: s.Format, Dir: s.Path, MaxBytes: s.MaxBytes, Keep: s.Keep}
+	}
+	return logging.New(logging.Options{
+		Console:   sink(cfg.Logging.Console),
+		File:      sink(cfg.Logging.File),
+		Stderr:    os.Stderr,
+		Component: "External Server",
+	})
+}
+
+func serve(cmd *cobra.Command, flags *serveFlags, args []string) (err error) {
+	cfg, warnings, err := flags.load(cmd, args)
+	if err != nil {
+		return err
+	}
+	logs, err := newLogs(cfg)
+	if err != nil {
+		return fmt.Errorf("logging cannot be set up: %w", err)
+	}
+	defer func() { err = errors.Join(err, logs.Close()) }()
+	log := logs.Logger()
+	for _, w := range warnings {
+		log.Warn("configuration: " + w.String())
+	}
+	log.Info("configuration loaded", "file", cfg.Source, "format", string(cfg.Format), "version", version)
+	log.Debug("configuration in force", "config", cfg.Redacted()) // CFG-23
+	server, err := app.New(cmd.Context(), app.Options{Config: cfg, Logger: log})
+	if err != nil {
+		return err
+	}
+	if err := server.Run(cmd.Context()); err != nil {
+		// A library that does not return must not turn an orderly stop into a
+		// failure (CLI-24): what was left behind is logged, the exit code is 0.
+		if cmd.Context().Err() == nil {
+			return err
+		}
+		log.Warn("stopped, but not everything ended in time", "error", err)
+	}
+	return nil
+}
