@@ -43,8 +43,15 @@ type Port interface {
 // Link is a transport that serves many cars over few connections.
 type Link interface {
 	// Attach subscribes a car now or as soon as the broker is reached and
-	// re-subscribes after every reconnect.
+	// re-subscribes after every reconnect. It may be called at any time, also
+	// while Run runs.
 	Attach(car fleet.CarID, receiver Receiver) (Port, error)
+	// Watch subscribes to the gateways of all cars of the company. A message of
+	// a car that is not attached goes to unknown, on the link's goroutine, which
+	// may call Attach for that car before it returns: the message and what
+	// follows then go to that receiver. Cars of the company attached meanwhile
+	// get each message once. It may be called at any time; stop ends the watch.
+	Watch(company string, unknown func(car fleet.CarID)) (stop func(), err error)
 	// Run keeps the connection until ctx ends, then flushes what is queued within
 	// a bound, disconnects and returns. It returns an error only for settings
 	// that can never work.

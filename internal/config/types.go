@@ -1,0 +1,236 @@
+// Package config reads the four formats of the configuration file (chapter 7 of
+// the protocol) into one validated value. It opens nothing but the files it was
+// told and the files whose existence it must check.
+//
+// It may import fleet and module; secrets are values of type Secret, which no
+// formatting verb prints.
+package config
+
+import (
+	"log/slog"
+	"time"
+
+	"external-server/internal/fleet"
+	"external-server/internal/module"
+)
+
+// Format is one of the formats in the wild (chapter 7).
+type Format string
+
+// Formats.
+const (
+	FormatA Format = "A" // single car, v1.x
+	FormatB Format = "B" // v2.0.x
+	FormatC Format = "C" // v2.1 to v2.2.7
+	FormatD Format = "D" // v2.2.8 and later
+)
+
+// AnyCarName is the key in "cars" whose modules every car of the company gets
+// that is not named itself.
+const AnyCarName = "*"
+
+// Config is a validated configuration. It is not changed after Load and
+// ApplyFlags.
+type Config struct {
+	Source         string // path as given
+	Format         Format
+	Company        string // VOC-1
+	Broker         Broker
+	EmbeddedBroker *EmbeddedBroker // nil: none
+	MessageTimeout time.Duration   // T_msg
+	SessionTimeout time.Duration   // T_sess
+	// RetryDelay is T_back, the longest pause between attempts to reach the
+	// broker (REC-5).
+	RetryDelay         time.Duration
+	SendInvalidCommand bool  // CMD-6
+	Cars               []Car // in file order, without AnyCar
+	AnyCar             *Car  // "*": nil when only named cars are served
+	Logging            Logging
+	Limits             Limits
+	HTTPAPI            *HTTPAPI // embedded Fleet Protocol HTTP API, nil: off
+	Admin              *Admin   // nil: off
+	Tracing            *Tracing // nil: off
+	// Presence publishes retained "online"/"offline" on
+	// <company>/external_server_status.
+	Presence bool
+}
+
+// Broker is the connection to the MQTT broker.
+type Broker struct {
+	Host        string // empty: the embedded one
+	Port        int
+	Username    string
+	Password    Secret
+	TLS         *TLS // nil: none
+	Connections int  // shared connections; 0: chosen from the number of cars
+}
+
+// TLS names the files of a client side connection (CONN-31).
+type TLS struct {
+	CAFile   string // empty: the system's
+	CertFile string // empty: no client certificate
+	KeyFile  string
+}
+
+// ServerTLS names the files of a listener.
+type ServerTLS struct {
+	CertFile     string
+	KeyFile      string
+	ClientCAFile string // set: clients must present a certificate it signed
+}
+
+// EmbeddedBroker is the MQTT broker inside the process.
+type EmbeddedBroker struct {
+	Listen string // host:port
+	TLS    *ServerTLS
+	Users  []User // empty: anybody
+}
+
+// User may connect to the embedded broker.
+type User struct {
+	Name     string
+	Password Secret
+}
+
+// Car is one car and its modules in the order of CFG-13: specific ones first,
+// then common ones.
+type Car struct {
+	Name    string
+	Modules []Module
+}
+
+// Builtin names a module that is part of the server.
+type Builtin string
+
+// Built-in modules and their numbers: 1, 2, 3.
+const (
+	BuiltinMission     Builtin = "mission"
+	BuiltinIO          Builtin = "io"
+	BuiltinTransparent Builtin = "transparent"
+)
+
+// Isolation says where a shared library runs.
+type Isolation string
+
+// Isolations of a shared library.
+const (
+	IsolationProcess Isolation = "process" // a child process, the default
+	IsolationNone    Isolation = "none"    // in the server's process
+)
+
+// Module is one module of a car. Exactly one of LibPath, Builtin and Command is
+// set.
+type Module struct {
+	Number    int32
+	KeyPath   string // such as common_modules.1, for error texts
+	LibPath   string
+	Isolation Isolation // of LibPath
+	Builtin   Builtin
+	Command   []string // executable and arguments
+	// Config holds the module's own pairs in file order (MOD-8, MOD-9). Values
+	// may be secret and appear in no output.
+	Config      []module.Pair
+	PollTimeout time.Duration // T_poll, MOD-16
+	// SpoolDirectory keeps the queue of a built-in module across restarts;
+	// empty: in memory only.
+	SpoolDirectory string
+	SpoolMaxBytes  int64         // per car and module
+	MemoryLimit    int64         // of the child process, bytes; 0: none
+	MaxRestarts    int           // of the child process before it is taken out of service; 0: never
+	CallTimeout    time.Duration // how long one call may take before the child process is replaced
+}
+
+// Spec returns what the context of one car is made from: company_name and
+// car_name first, unless the module's own config replaces them in place (MOD-8).
+func (m Module) Spec(car fleet.CarID) module.InstanceSpec {
+	own := make(map[string]string, 2)
+	for _, p := range m.Config {
+		if p.Key == "company_name" || p.Key == "car_name" {
+			own[p.Key] = p.Value
+		}
+	}
+	head := []module.Pair{{Key: "company_name", Value: car.Company}, {Key: "car_name", Value: car.Car}}
+	for i := range head {
+		if v, ok := own[head[i].Key]; ok {
+			head[i].Value = v
+		}
+	}
+	pairs := head
+	for _, p := range m.Config {
+		if _, replaced := own[p.Key]; !replaced {
+			pairs = append(pairs, p)
+		}
+	}
+	return module.InstanceSpec{Car: car, Config: pairs, PollTimeout: m.PollTimeout}
+}
+
+// Logging holds the two sinks of LOG-1.
+type Logging struct {
+	Console Sink
+	File    Sink
+}
+
+// Sink is one destination of log lines.
+type Sink struct {
+	Use      bool
+	Level    slog.Level
+	Format   string // "text" (LOG-2) or "json"
+	Path     string // directory of the file sink; "" is the working directory
+	MaxBytes int64  // size at which the file is rotated; 0: never
+	Keep     int    // old files kept
+}
+
+// Limits bound what one car or module may use (REC-22).
+type Limits struct {
+	StatusesAhead    int           // statuses held ahead of a gap
+	ModuleQueue      int           // statuses that wait for one module
+	Stop             time.Duration // for the whole stop
+	Payload          int           // bytes of one message of a gateway
+	MessagesPerSec   int           // of one car; 0: unlimited
+	MessageBurst     int           // above that rate; 0: twice the rate
+	IdleCar          time.Duration // a car found by "*" is released after this time without message
+	AnyCars          int           // most cars served by "*" at a time
+	AdmissionTimeout time.Duration // REC-8
+}
+
+// HTTPAPI is the embedded Fleet Protocol HTTP API.
+type HTTPAPI struct {
+	Listen      string
+	TLS         *ServerTLS
+	Store       string        // "sqlite:PATH" or "postgres://…" (secret)
+	KeysFile    string        // hashed API keys; empty: no key is needed on loopback only
+	Retention   time.Duration // how long messages are kept
+	WaitTimeout time.Duration // of requests with wait=true
+}
+
+// Admin is the operator's endpoint.
+type Admin struct {
+	Listen        string
+	TLS           *ServerTLS
+	Tokens        []Token
+	PerCarMetrics bool
+	// Insecure allows requests without token beyond loopback.
+	Insecure bool
+}
+
+// Role of a token.
+type Role string
+
+// Roles.
+const (
+	RoleRead    Role = "read"
+	RoleOperate Role = "operate"
+)
+
+// Token is a bearer token of the admin endpoint.
+type Token struct {
+	Name  string
+	Role  Role
+	Token Secret
+}
+
+// Tracing is the export of traces by OTLP over HTTP.
+type Tracing struct {
+	Endpoint    string // URL
+	SampleRatio float64
+}
