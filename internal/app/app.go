@@ -1,10 +1,12 @@
 // Package app builds the server from a configuration and runs its life: New
-// does everything that can fail, Run serves until its context ends. Only this
-// package knows all the others; tests embed it.
+// does everything that can fail, Run serves until its context ends, Reload
+// changes the configuration of a running server. Only this package knows all
+// the others; tests embed it.
 package app
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,9 +17,8 @@ import (
 	"external-server/internal/broker"
 	"external-server/internal/car"
 	"external-server/internal/config"
-	"external-server/internal/fleet"
 	"external-server/internal/link/mqtt"
-	"external-server/internal/session"
+	"external-server/internal/tlsfiles"
 )
 
 // Options of New.
@@ -28,12 +29,15 @@ type Options struct {
 
 // App is a server that was built and waits for Run or Close.
 type App struct {
-	cfg       *config.Config
 	log       *slog.Logger
 	libraries *libraries
 	broker    *broker.Broker // nil: an external one is used
 	link      *mqtt.Link
-	cars      []*car.Car
+	roster    *roster
+
+	reloading sync.Mutex // one Reload at a time
+	mu        sync.Mutex
+	cfg       *config.Config
 }
 
 // New loads the module libraries, opens one context per car and module, starts
@@ -42,93 +46,96 @@ type App struct {
 // (MOD-10, CLI-12). On error nothing is left behind.
 func New(ctx context.Context, opts Options) (_ *App, err error) {
 	a := &App{cfg: opts.Config, log: opts.Logger, libraries: newLibraries(opts.Logger)}
+	a.roster = newRoster(a.cfg, a.log, a.libraries)
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, a.close(ctx))
+			err = errors.Join(err, a.Close(ctx))
 		}
 	}()
-	clientTLS, err := clientTLS(a.cfg.Broker.TLS)
+	address, clientTLS, err := a.startBroker()
 	if err != nil {
 		return nil, err
 	}
-	address := net.JoinHostPort(a.cfg.Broker.Host, strconv.Itoa(a.cfg.Broker.Port))
-	if eb := a.cfg.EmbeddedBroker; eb != nil {
-		serverTLS, err := serverTLS(eb.TLS)
-		if err != nil {
-			return nil, err
-		}
-		users := make([]broker.User, len(eb.Users))
-		for i, u := range eb.Users {
-			users[i] = broker.User{Name: u.Name, Password: u.Password.Reveal()}
-		}
-		b, err := broker.New(broker.Options{Listen: eb.Listen, TLS: serverTLS, Users: users, Logger: a.log})
-		if err != nil {
-			return nil, err
-		}
-		if err := b.Start(); err != nil {
-			return nil, err
-		}
-		a.broker = b
-		if a.cfg.Broker.Host == "" || address == eb.Listen {
-			address = b.Addr().String()
-			if clientTLS == nil && serverTLS != nil {
-				clientTLS = pinned(serverTLS)
-			}
-		}
-	}
 	a.link, err = mqtt.New(mqtt.Options{
-		Address:  address,
-		Username: a.cfg.Broker.Username,
-		Password: a.cfg.Broker.Password.Reveal(),
-		TLS:      clientTLS,
-		Logger:   a.log,
-		RetryMax: a.cfg.RetryDelay,
+		Address:     address,
+		Username:    a.cfg.Broker.Username,
+		Password:    a.cfg.Broker.Password.Reveal(),
+		TLS:         clientTLS,
+		Logger:      a.log,
+		RetryMax:    a.cfg.RetryDelay,
+		Connections: a.connections(),
+		MaxPayload:  a.cfg.Limits.Payload,
+		Presence:    a.presence(),
 	})
 	if err != nil {
 		return nil, err
 	}
+	a.roster.link = a.link
 	for _, cc := range a.cfg.Cars {
-		if err := a.addCar(ctx, cc); err != nil {
+		if err := a.roster.add(ctx, cc); err != nil {
 			return nil, err
 		}
+	}
+	if err := a.roster.loadAny(a.cfg); err != nil {
+		return nil, err
 	}
 	return a, nil
 }
 
-func (a *App) addCar(ctx context.Context, cc config.Car) error {
-	id := fleet.CarID{Company: a.cfg.Company, Car: cc.Name}
-	var bindings []car.Binding
-	fail := func(err error) error {
-		for _, b := range bindings {
-			err = errors.Join(err, b.Instance.Close(ctx))
-		}
-		return err
-	}
-	for _, m := range cc.Modules {
-		b, err := a.libraries.bind(ctx, id, m)
-		if err != nil {
-			return fail(err)
-		}
-		bindings = append(bindings, b)
-	}
-	c, err := car.New(car.Options{
-		ID: id,
-		Session: session.Options{
-			MessageTimeout:     a.cfg.MessageTimeout,
-			SessionTimeout:     a.cfg.SessionTimeout,
-			SendInvalidCommand: a.cfg.SendInvalidCommand,
-			MaxAhead:           a.cfg.Limits.StatusesAhead,
-		},
-		Modules:     bindings,
-		QueueSize:   a.cfg.Limits.ModuleQueue,
-		StopTimeout: a.cfg.Limits.Stop,
-		Logger:      a.log,
-	})
+// startBroker starts the embedded broker, if there is one, and returns where and
+// how the link reaches its broker.
+func (a *App) startBroker() (address string, client func() (*tls.Config, error), err error) {
+	address = net.JoinHostPort(a.cfg.Broker.Host, strconv.Itoa(a.cfg.Broker.Port))
+	client, err = tlsfiles.Client(a.cfg.Broker.TLS)
 	if err != nil {
-		return fail(err)
+		return "", nil, err
 	}
-	a.cars = append(a.cars, c)
-	return nil
+	eb := a.cfg.EmbeddedBroker
+	if eb == nil {
+		return address, client, nil
+	}
+	serverTLS, err := tlsfiles.Server(eb.TLS)
+	if err != nil {
+		return "", nil, fmt.Errorf("embedded_broker.tls: %w", err)
+	}
+	users := make([]broker.User, len(eb.Users))
+	for i, u := range eb.Users {
+		users[i] = broker.User{Name: u.Name, Password: u.Password.Reveal()}
+	}
+	b, err := broker.New(broker.Options{Listen: eb.Listen, TLS: serverTLS, Users: users, Logger: a.log})
+	if err != nil {
+		return "", nil, err
+	}
+	if err := b.Start(); err != nil {
+		return "", nil, err
+	}
+	a.broker = b
+	if a.cfg.Broker.Host == "" || address == eb.Listen {
+		address = b.Addr().String()
+		if client == nil && serverTLS != nil {
+			client = func() (*tls.Config, error) { return tlsfiles.Pinned(serverTLS), nil }
+		}
+	}
+	return address, client, nil
+}
+
+// connections is how many broker connections the cars share.
+func (a *App) connections() int {
+	if n := a.cfg.Broker.Connections; n > 0 {
+		return n
+	}
+	cars := len(a.cfg.Cars)
+	if a.cfg.AnyCar != nil {
+		cars = max(cars, a.cfg.Limits.AnyCars)
+	}
+	return min(1+cars/2000, 4)
+}
+
+func (a *App) presence() string {
+	if !a.cfg.Presence {
+		return ""
+	}
+	return a.cfg.Company + "/external_server_status"
 }
 
 // Run serves all cars until ctx ends, then stops in the order of CLI-24: the
@@ -138,25 +145,20 @@ func (a *App) addCar(ctx context.Context, cc config.Car) error {
 func (a *App) Run(ctx context.Context) error {
 	linkCtx, stopLink := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopLink()
-	var linkErr error
-	var link, cars sync.WaitGroup
 	carsCtx, stopCars := context.WithCancel(ctx)
 	defer stopCars()
-	errs := make([]error, len(a.cars))
-	for _, c := range a.cars {
-		if err := c.Attach(a.link); err != nil {
-			return errors.Join(err, a.Close(ctx))
-		}
+	if err := a.roster.start(carsCtx); err != nil {
+		return errors.Join(err, a.Close(ctx))
 	}
+	var linkErr error
+	var link sync.WaitGroup
 	link.Go(func() {
 		linkErr = a.link.Run(linkCtx)
 		stopCars() // without link there is nothing to serve
 	})
-	for i, c := range a.cars {
-		cars.Go(func() { errs[i] = c.Run(carsCtx) })
-	}
-	a.log.Info("serving", "company", a.cfg.Company, "cars", len(a.cars))
-	cars.Wait()
+	a.log.Info("serving", "company", a.cfg.Company, "cars", len(a.cfg.Cars), "any_car", a.cfg.AnyCar != nil)
+	<-carsCtx.Done()
+	errs := []error{a.roster.stop()}
 	stopLink()
 	link.Wait()
 	errs = append(errs, linkErr, a.release())
@@ -168,16 +170,8 @@ func (a *App) Run(ctx context.Context) error {
 }
 
 // Close releases an App whose Run was never called.
-func (a *App) Close(ctx context.Context) error { return a.close(ctx) }
-
-func (a *App) close(ctx context.Context) error {
-	stopped, cancel := context.WithCancel(ctx)
-	cancel()
-	var errs []error
-	for _, c := range a.cars {
-		errs = append(errs, c.Close(stopped))
-	}
-	return errors.Join(append(errs, a.release())...)
+func (a *App) Close(ctx context.Context) error {
+	return errors.Join(a.roster.discard(ctx), a.release())
 }
 
 func (a *App) release() error {
@@ -188,14 +182,16 @@ func (a *App) release() error {
 	return errors.Join(append(errs, a.libraries.close())...)
 }
 
-// Cars returns a snapshot of every car in the order of configuration.
-func (a *App) Cars() []car.Snapshot {
-	out := make([]car.Snapshot, len(a.cars))
-	for i, c := range a.cars {
-		out[i] = c.Snapshot()
-	}
-	return out
+// Config returns the configuration in force.
+func (a *App) Config() *config.Config {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.cfg
 }
+
+// Cars returns a snapshot of every car, those of the configuration first and in
+// its order, then those found by "*" in the order of their names.
+func (a *App) Cars() []car.Snapshot { return a.roster.snapshots() }
 
 // BrokerAddr is the address of the embedded broker, or nil without one.
 func (a *App) BrokerAddr() net.Addr {

@@ -27,13 +27,7 @@ func Check(ctx context.Context, cfg *config.Config) []CheckResult {
 	for _, c := range cfg.Cars {
 		for _, m := range c.Modules {
 			r := CheckResult{Car: c.Name, Module: m.Number, Library: m.LibPath}
-			b, err := libs.bind(ctx, fleet.CarID{Company: cfg.Company, Car: c.Name}, m)
-			if err == nil {
-				bound, cancel := context.WithTimeout(ctx, 5*time.Second)
-				err = b.Instance.Close(bound)
-				cancel()
-			}
-			r.Err = err
+			r.Err = checkModule(ctx, libs, fleet.CarID{Company: cfg.Company, Car: c.Name}, m)
 			out = append(out, r)
 		}
 	}
@@ -42,4 +36,18 @@ func Check(ctx context.Context, cfg *config.Config) []CheckResult {
 		last.Err = errors.Join(last.Err, err)
 	}
 	return out
+}
+
+func checkModule(ctx context.Context, libs *libraries, id fleet.CarID, m config.Module) error {
+	mod, err := libs.module(m)
+	if err != nil {
+		return err
+	}
+	instance, err := mod.Open(ctx, m.Spec(id))
+	if err != nil {
+		return err
+	}
+	bound, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return instance.Close(bound)
 }

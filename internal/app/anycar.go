@@ -1,0 +1,141 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"external-server/internal/config"
+	"external-server/internal/fleet"
+	"external-server/internal/session"
+)
+
+// anyCars is the service of the cars that the configuration does not name ("*"
+// in cars).
+type anyCars struct {
+	stop func() // ends the watch and the search for idle cars; nil: not started
+	full bool   // the limit was reached and said
+}
+
+// loadAny loads the modules of "*", so that a broken one prevents the start as
+// it does for a configured car.
+func (r *roster) loadAny(cfg *config.Config) error {
+	if cfg.AnyCar == nil {
+		return nil
+	}
+	for _, m := range cfg.AnyCar.Modules {
+		if _, err := r.libraries.module(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// startAny watches for unknown cars. The caller holds mu.
+func (r *roster) startAny() error {
+	if r.cfg.AnyCar == nil {
+		return nil
+	}
+	stopWatch, err := r.link.Watch(r.cfg.Company, r.foundCar)
+	if err != nil {
+		return fmt.Errorf("cars.*: %w", err)
+	}
+	ctx, cancel := context.WithCancel(r.ctx)
+	r.any = anyCars{stop: func() { stopWatch(); cancel() }}
+	r.running.Go(func() { r.releaseIdle(ctx) })
+	return nil
+}
+
+func (r *roster) stopAny() {
+	r.mu.Lock()
+	stop := r.any.stop
+	r.any = anyCars{}
+	r.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+}
+
+// foundCar is called by the link with the first message of an unknown car. The
+// car is attached before it returns, so that this very message, normally a
+// Connect, is served; its modules open with their first call.
+func (r *roster) foundCar(id fleet.CarID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ctx.Err() != nil || r.any.stop == nil || r.entries[id.Car] != nil {
+		return
+	}
+	cfg := r.cfg
+	if limit := cfg.Limits.AnyCars; limit > 0 && r.foundCount() >= limit {
+		if !r.any.full {
+			r.any.full = true
+			r.log.Warn("a car was found and not served: the limit of cars served by \"*\" is reached; raise limits.any_cars or name the cars",
+				"car", id.Car, "limit", limit)
+		}
+		return
+	}
+	cc := *cfg.AnyCar
+	cc.Name = id.Car
+	e, err := r.build(r.ctx, cfg, cc, true) // opens nothing yet
+	if err == nil {
+		err = r.launch(e)
+	}
+	if err != nil {
+		r.log.Error("a car was found and cannot be served", "car", id.Car, "error", err)
+		return
+	}
+	r.entries[id.Car] = e
+	r.log.Info("car found, serving it with the modules of \"*\"", "car", id.Car)
+}
+
+func (r *roster) foundCount() int {
+	n := 0
+	for _, e := range r.entries {
+		if e.found {
+			n++
+		}
+	}
+	return n
+}
+
+// releaseIdle ends found cars whose gateway has been silent for long.
+func (r *roster) releaseIdle(ctx context.Context) {
+	const look = time.Second
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			idle := r.config().Limits.IdleCar
+			if idle <= 0 {
+				continue
+			}
+			names := r.idleCars(now.Add(-idle))
+			for _, name := range names {
+				r.log.Info("releasing a car that has been silent", "car", name, "idle", idle.String())
+			}
+			r.remove(names...)
+		}
+	}
+}
+
+func (r *roster) idleCars(before time.Time) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []string
+	for name, e := range r.entries {
+		if !e.found {
+			continue
+		}
+		s := e.car.Snapshot()
+		if s.Phase == session.PhaseWaiting && !s.LastSeen.IsZero() && s.LastSeen.Before(before) {
+			out = append(out, name)
+		}
+	}
+	if len(out) > 0 {
+		r.any.full = false
+	}
+	return out
+}

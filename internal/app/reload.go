@@ -1,0 +1,157 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"external-server/internal/config"
+)
+
+// Changes is what a reload did to the cars.
+type Changes struct {
+	Added, Removed, Changed []string
+	Unchanged               int
+}
+
+// String says it in one line.
+func (c Changes) String() string {
+	return fmt.Sprintf("%d cars added, %d removed, %d changed, %d unchanged", len(c.Added), len(c.Removed), len(c.Changed), c.Unchanged)
+}
+
+// Reload puts a validated configuration in force. Everything that can fail is
+// done first: new modules are loaded and the contexts of new and changed cars
+// are opened; on error the old configuration stays in force and nothing has
+// changed. Unchanged cars keep their sessions. Settings that cannot change while
+// the server runs are an error that names them.
+func (a *App) Reload(ctx context.Context, cfg *config.Config) (Changes, error) {
+	a.reloading.Lock()
+	defer a.reloading.Unlock()
+	old := a.Config()
+	if keys := needRestart(old, cfg); len(keys) > 0 {
+		return Changes{}, fmt.Errorf("%s: changed settings need a restart of the server, nothing was changed: %s", cfg.Source, strings.Join(keys, ", "))
+	}
+	changes, err := a.roster.reload(ctx, cfg)
+	if err != nil {
+		return Changes{}, errors.Join(fmt.Errorf("%s: %w; the configuration in force stays unchanged", cfg.Source, err),
+			a.libraries.closeUnused(old))
+	}
+	a.mu.Lock()
+	a.cfg = cfg
+	a.mu.Unlock()
+	if err := a.libraries.closeUnused(cfg); err != nil {
+		a.log.Warn("modules that are no longer used did not end cleanly", "error", err)
+	}
+	a.log.Info("configuration reloaded", "file", cfg.Source, "changes", changes.String())
+	return changes, nil
+}
+
+// needRestart names the settings that differ and are bound at the start.
+func needRestart(old, fresh *config.Config) []string {
+	var keys []string
+	differ := func(key string, a, b any) {
+		if !reflect.DeepEqual(a, b) {
+			keys = append(keys, key)
+		}
+	}
+	differ("company_name", old.Company, fresh.Company)
+	differ("broker address, user or TLS files", old.Broker, fresh.Broker)
+	differ("embedded_broker", old.EmbeddedBroker, fresh.EmbeddedBroker)
+	differ("http_api", old.HTTPAPI, fresh.HTTPAPI)
+	differ("presence", old.Presence, fresh.Presence)
+	differ("tracing", old.Tracing, fresh.Tracing)
+	if (old.Admin == nil) != (fresh.Admin == nil) {
+		keys = append(keys, "admin")
+	} else if old.Admin != nil {
+		differ("admin.listen", old.Admin.Listen, fresh.Admin.Listen)
+		differ("admin.tls", old.Admin.TLS, fresh.Admin.TLS)
+	}
+	return keys
+}
+
+// reload builds what is new, then removes, replaces and starts cars.
+func (r *roster) reload(ctx context.Context, cfg *config.Config) (Changes, error) {
+	var changes Changes
+	var fresh []*entry
+	fail := func(err error) (Changes, error) {
+		stopped, cancel := context.WithCancel(ctx)
+		cancel()
+		for _, e := range fresh {
+			err = errors.Join(err, e.car.Close(stopped))
+		}
+		return Changes{}, err
+	}
+	r.mu.Lock()
+	running := make(map[string]*entry, len(r.entries))
+	for name, e := range r.entries {
+		running[name] = e
+	}
+	r.mu.Unlock()
+	for _, cc := range cfg.Cars {
+		e := running[cc.Name]
+		switch {
+		case e != nil && !e.found && sameCar(e.cfg, cc):
+			changes.Unchanged++
+			continue
+		case e != nil:
+			changes.Changed = append(changes.Changed, cc.Name)
+		default:
+			changes.Added = append(changes.Added, cc.Name)
+		}
+		made, err := r.build(ctx, cfg, cc, false)
+		if err != nil {
+			return fail(err)
+		}
+		fresh = append(fresh, made)
+	}
+	named := make(map[string]bool, len(cfg.Cars))
+	for _, cc := range cfg.Cars {
+		named[cc.Name] = true
+	}
+	for name, e := range running {
+		// Cars found by "*" stay as long as "*" gives them the same modules.
+		if !named[name] && (!e.found || !sameAny(r.config(), cfg)) {
+			changes.Removed = append(changes.Removed, name)
+		}
+	}
+	if err := r.loadAny(cfg); err != nil {
+		return fail(err)
+	}
+	// Nothing below fails for a reason that lies in the configuration.
+	return changes, r.apply(cfg, fresh, changes)
+}
+
+func (r *roster) apply(cfg *config.Config, fresh []*entry, changes Changes) error {
+	r.remove(append(append([]string(nil), changes.Removed...), changes.Changed...)...)
+	sameWatch := sameAny(r.config(), cfg)
+	if !sameWatch {
+		r.stopAny()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cfg = cfg
+	var errs []error
+	for _, e := range fresh {
+		if err := r.launch(e); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		r.entries[e.id.Car] = e
+	}
+	r.order = r.order[:0]
+	for _, cc := range cfg.Cars {
+		r.order = append(r.order, cc.Name)
+	}
+	for _, e := range r.entries {
+		e.car.Configure(carLimits(cfg))
+	}
+	if !sameWatch {
+		errs = append(errs, r.startAny())
+	}
+	return errors.Join(errs...)
+}
+
+// sameAny tells whether "*" means the same in both.
+func sameAny(a, b *config.Config) bool { return reflect.DeepEqual(a.AnyCar, b.AnyCar) }
