@@ -159,6 +159,7 @@ func (c *Car) Run(ctx context.Context) error {
 			c.handleMail()
 		case <-c.timer.C:
 			c.armed = time.Time{}
+			c.handleMail() // what came before the deadline may move it (DEF-27)
 			c.step(session.Event{Kind: session.EventDeadline})
 		}
 	}
@@ -322,6 +323,8 @@ func (v moduleView) Supports(n int32, deviceType uint32) bool {
 	m := v.c.find(n)
 	return m != nil && m.module.Supports(deviceType)
 }
+
+func (v moduleView) Position(n int32) int { return v.c.position(n) }
 
 func (v moduleView) Room(n int32) int {
 	if m := v.c.find(n); m != nil {

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"slices"
 	"time"
 
 	"external-server/internal/fleet"
@@ -12,10 +13,10 @@ const noModule = int32(-1 << 31)
 // sent is a command whose response is awaited.
 type sent struct {
 	command   fleet.Command
-	module    int32 // whose command_ack it is, or noModule
-	fetched   bool  // came from a module, not an empty first command
-	by        time.Time
-	responded bool // recorded out of order (CMD-21)
+	module    int32     // whose command_ack it is, or noModule
+	fetched   bool      // came from a module, not an empty first command
+	by        time.Time // when the response is overdue
+	responded bool      // recorded out of order (CMD-21)
 }
 
 // sender numbers the commands of a car and remembers what is unacknowledged.
@@ -46,6 +47,18 @@ func (q *sender) deadline() time.Time {
 	return q.waiting[0].by
 }
 
+// restart gives the first commands that nobody answered by their counter a new
+// limit when normal communication begins and the old one has passed: responses
+// to them were awaited together, each with a limit of its own (SEQ-45), and
+// timers of the sequence end with it (SEQ-47, REC-7).
+func (q *sender) restart(now, by time.Time) {
+	for i := range q.waiting {
+		if !now.Before(q.waiting[i].by) {
+			q.waiting[i].by = by
+		}
+	}
+}
+
 // pendingCommands are the commands of one module held back during the connect
 // sequence.
 type pendingCommands struct {
@@ -72,15 +85,11 @@ func (s *Session) commandsFetched(module int32, commands []fleet.Command) {
 }
 
 func (s *Session) holdBack(module int32, commands []fleet.Command) {
-	at := -1
-	for i := range s.pending {
-		if s.pending[i].module == module {
-			at = i
-		}
-	}
-	if at < 0 {
-		s.pending = append(s.pending, pendingCommands{module: module})
-		at = len(s.pending) - 1
+	at, found := slices.BinarySearchFunc(s.pending, s.modules.Position(module), func(p pendingCommands, position int) int {
+		return s.modules.Position(p.module) - position // SEQ-31
+	})
+	if !found {
+		s.pending = slices.Insert(s.pending, at, pendingCommands{module: module})
 	}
 	p := &s.pending[at]
 	p.commands = append(p.commands, commands...)
@@ -107,7 +116,6 @@ func (s *Session) sendFetched(module int32, c fleet.Command) {
 	dev := s.find(c.Device.ID())
 	if dev == nil || !dev.supported {
 		s.note(Warning, NoteCommandNotConnected, c.Device, 0) // CMD-7
-		dev = nil
 	}
 	if len(c.Data) == 0 {
 		s.note(Warning, NoteCommandEmpty, c.Device, 0) // CMD-8
@@ -186,7 +194,7 @@ func (s *Session) acknowledge(m fleet.ClientMessage, inSequence bool) {
 }
 
 func (s *Session) acknowledgeable(c sent, inSequence bool) bool {
-	if c.module == noModule || c.command.Device.Role == "" { // MOD-11
+	if c.module == noModule { // an empty role is acknowledged all the same (MOD-17)
 		return false
 	}
 	if !inSequence {

@@ -11,11 +11,11 @@ import (
 func (s *Session) connect(m fleet.ClientMessage) {
 	if s.phase != PhaseWaiting && m.SessionID == s.id {
 		switch {
+		case m.Redelivered:
+			s.note(Info, NoteRedelivered, fleet.Device{}, 0) // REC-4; an answer would end the session (GW-34)
 		case s.phase == PhaseRunning:
 			s.note(Info, NoteAlreadyLogged, fleet.Device{}, 0)
 			s.publish(fleet.ServerMessage{Kind: fleet.ServerConnectResponse, AlreadyLogged: true}) // SESS-3
-		case m.Redelivered:
-			s.note(Info, NoteRedelivered, fleet.Device{}, 0) // REC-4
 		case s.phase == PhaseAdmitting:
 			s.hold(m) // it aborts the sequence once the first one is answered
 		default:
@@ -31,6 +31,9 @@ func (s *Session) connect(m fleet.ClientMessage) {
 func (s *Session) begin(m fleet.ClientMessage) {
 	s.id = m.SessionID
 	s.phase = PhaseAdmitting
+	if s.outgoing {
+		s.discardOutgoing()
+	}
 	s.emit(Effect{Kind: EffectSessionStarted, SessionID: s.id})
 	switch {
 	case len(m.Devices) == 0:
@@ -234,6 +237,7 @@ func (s *Session) firstResponse(m fleet.ClientMessage) {
 	s.phase = PhaseRunning // SEQ-47
 	s.waitBy = time.Time{}
 	s.sessionBy = s.now.Add(s.opts.SessionTimeout) // SESS-7
+	s.sender.restart(s.now, s.now.Add(s.opts.MessageTimeout))
 	s.emit(Effect{Kind: EffectSessionRunning, SessionID: s.id})
 	for i := range s.pending { // REC-13, DEF-13
 		p := s.pending[i]

@@ -84,6 +84,7 @@ type stage struct {
 type scriptModules struct{ full map[int32]bool }
 
 func (m scriptModules) Configured(n int32) bool { return n == 1 || n == 2 || n == 3 || n == 1000 }
+func (m scriptModules) Position(n int32) int    { return int(n) }
 func (m scriptModules) Supports(n int32, typ uint32) bool {
 	switch n {
 	case 1:

@@ -15,6 +15,9 @@ type Modules interface {
 	Supports(module int32, deviceType uint32) bool
 	// Room tells how many more statuses the module's queue takes.
 	Room(module int32) int
+	// Position tells the place of a configured module among the car's modules,
+	// in the order of the configuration (SEQ-31).
+	Position(module int32) int
 }
 
 // Options are the settings of a Session; New replaces zero values by defaults.
@@ -115,6 +118,7 @@ type Session struct {
 	sender  sender
 	pending []pendingCommands // commands held back until RUNNING (REC-13)
 
+	outgoing      bool      // messages of an ended session may still be queued (DEF-20)
 	quietUntil    time.Time // no notification of unknown sessions before
 	unknownStreak int
 	warnedAnother bool
@@ -164,14 +168,12 @@ func (s *Session) Deadline() time.Time {
 	case PhaseStatuses:
 		take(s.waitBy)
 	case PhaseCommands:
-		take(s.waitBy)
+		take(s.waitBy) // alone: SEQ-45, SEQ-47
 	case PhaseRunning:
 		take(s.admitBy)
 		take(s.sessionBy)
 		take(s.order.missingBy)
 		take(s.order.roomAt)
-	}
-	if s.phase >= PhaseCommands {
 		take(s.sender.deadline())
 	}
 	return at
@@ -265,7 +267,7 @@ func (s *Session) beforeConnect(m fleet.ClientMessage) {
 	if m.Kind != fleet.ClientStatus || s.now.Before(s.quietUntil) {
 		return
 	}
-	s.quietUntil = s.now.Add(s.opts.UnknownSessionPause)
+	s.stayQuiet(s.opts.UnknownSessionPause)
 	s.unknownStreak++
 	s.note(Info, NoteUnknownSession, m.Device, m.Counter)
 	s.emit(Effect{Kind: EffectNotifyDisconnect})
@@ -298,8 +300,8 @@ func (s *Session) deadline() {
 			s.end(ReasonSequenceTimeout, false)
 		}
 	case PhaseCommands:
-		if due(s.waitBy) || due(s.sender.deadline()) {
-			s.end(ReasonSequenceTimeout, false) // SEQ-45, SEQ-34
+		if due(s.waitBy) {
+			s.end(ReasonSequenceTimeout, false) // SEQ-45
 		}
 	case PhaseRunning:
 		switch {
@@ -329,8 +331,12 @@ func (s *Session) end(reason Reason, notify bool) {
 	}
 	established := s.phase == PhaseRunning
 	unacked := s.sender.unacked()
-	s.emit(Effect{Kind: EffectDiscardOutgoing}) // DEF-20
-	s.quietUntil = s.now.Add(s.opts.QuietAfterEnd)
+	if reason.keepsOutgoing() {
+		s.outgoing = true
+	} else {
+		s.discardOutgoing()
+	}
+	s.stayQuiet(s.opts.QuietAfterEnd)
 	if notify && (established || reason == ReasonStopped) {
 		s.emit(Effect{Kind: EffectNotifyDisconnect})
 	}
@@ -353,6 +359,32 @@ func (s *Session) end(reason Reason, notify bool) {
 	s.admitBy, s.waitBy, s.sessionBy = time.Time{}, time.Time{}, time.Time{}
 	s.order.reset()
 	s.sender.reset()
+}
+
+// keepsOutgoing tells whether what was answered before the end still goes out:
+// the peer must see the answer to the message that ended the session (STAT-34),
+// and those before it, however fast its messages came. A later session discards
+// what is left of it (DEF-20).
+func (r Reason) keepsOutgoing() bool {
+	switch r {
+	case ReasonReplaced, ReasonLinkDown, ReasonPublishFailed, ReasonSessionTimeout,
+		ReasonMissingStatus, ReasonCommandTimeout, ReasonSequenceTimeout:
+		return false
+	}
+	return true
+}
+
+func (s *Session) discardOutgoing() {
+	s.emit(Effect{Kind: EffectDiscardOutgoing}) // DEF-20
+	s.outgoing = false
+}
+
+// stayQuiet postpones the next notification of an unknown session. What forbids
+// it for longer stays in force.
+func (s *Session) stayQuiet(d time.Duration) {
+	if until := s.now.Add(d); until.After(s.quietUntil) {
+		s.quietUntil = until
+	}
 }
 
 // grant counts the statuses forwarded to one module within a Step.

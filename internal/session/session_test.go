@@ -14,6 +14,7 @@ type allModules struct{}
 func (allModules) Configured(int32) bool       { return true }
 func (allModules) Supports(int32, uint32) bool { return true }
 func (allModules) Room(int32) int              { return 1 << 20 }
+func (allModules) Position(n int32) int        { return int(n) }
 
 var (
 	start  = time.Unix(1_700_000_000, 0)

@@ -12,13 +12,31 @@ import (
 type order struct {
 	started   bool   // a first status set the base (STAT-2)
 	expected  uint32 // E
-	ahead     map[uint32]fleet.ClientMessage
+	ahead     map[uint32]early
 	missingBy time.Time // T_msg after E was first missed (STAT-5, DEF-9); zero: nothing missing
 	roomAt    time.Time // when a full module queue is tried again; zero: none
 	withheld  bool      // the status at E waits for room, and was noted
 }
 
-func newOrder() order { return order{ahead: make(map[uint32]fleet.ClientMessage)} }
+// early is a status whose turn has not come.
+type early struct {
+	fleet.ClientMessage
+	at time.Time // of its arrival
+}
+
+func newOrder() order { return order{ahead: make(map[uint32]early)} }
+
+// seenMissing returns when the gap at E was first seen. Whatever is buffered
+// lies beyond the gap, so it is the earliest arrival.
+func (o *order) seenMissing() time.Time {
+	var first time.Time
+	for _, m := range o.ahead {
+		if first.IsZero() || m.at.Before(first) {
+			first = m.at
+		}
+	}
+	return first
+}
 
 func (o *order) reset() {
 	o.started, o.expected = false, 0
@@ -39,7 +57,6 @@ func (s *Session) status(m fleet.ClientMessage) {
 	switch {
 	case ahead < 0:
 		s.note(Warning, NoteStatusLow, m.Device, m.Counter) // STAT-3
-		s.endWithoutDevices()
 	case buffered:
 		s.note(Info, NoteStatusDuplicate, m.Device, m.Counter) // STAT-8, DEF-7, DEF-8
 	case ahead > 0 && len(o.ahead) >= s.opts.MaxAhead:
@@ -48,9 +65,10 @@ func (s *Session) status(m fleet.ClientMessage) {
 		o.expected++ // the common case needs no buffer
 		s.accepted(m)
 	default:
-		o.ahead[m.Counter] = m
+		o.ahead[m.Counter] = early{m, s.now}
 		s.drain()
 	}
+	s.endWithoutDevices() // even when it was dropped (STAT-34)
 }
 
 // drain accepts what is next in order, as long as no admission is undecided and
@@ -59,10 +77,11 @@ func (s *Session) drain() {
 	o := &s.order
 	o.roomAt = time.Time{}
 	for s.phase == PhaseRunning && s.admitBy.IsZero() {
-		m, ok := o.ahead[o.expected]
+		next, ok := o.ahead[o.expected]
 		if !ok {
 			break
 		}
+		m := next.ClientMessage
 		if !s.roomFor(m) {
 			// The answer is withheld until the queue has room.
 			o.roomAt = s.now.Add(s.opts.RoomRetry)
@@ -70,7 +89,7 @@ func (s *Session) drain() {
 		}
 		delete(o.ahead, o.expected)
 		o.expected++
-		o.missingBy = time.Time{} // the next gap has a limit of its own
+		o.missingBy = time.Time{} // the next missing counter has a limit of its own
 		s.accepted(m)
 	}
 	if s.phase != PhaseRunning {
@@ -79,7 +98,7 @@ func (s *Session) drain() {
 	if _, ok := o.ahead[o.expected]; ok || len(o.ahead) == 0 {
 		o.missingBy = time.Time{}
 	} else if o.missingBy.IsZero() {
-		o.missingBy = s.now.Add(s.opts.MessageTimeout)
+		o.missingBy = o.seenMissing().Add(s.opts.MessageTimeout) // of this counter, not of the gap before
 		s.note(Warning, NoteStatusMissing, fleet.Device{}, o.expected)
 	}
 }
@@ -87,7 +106,7 @@ func (s *Session) drain() {
 // roomFor tells whether the status can be handed over now. One that will not be
 // forwarded needs no room.
 func (s *Session) roomFor(m fleet.ClientMessage) bool {
-	if !s.modules.Configured(m.Device.Module) || s.hasRoom(m.Device.Module) {
+	if !s.mayForward(m) || s.hasRoom(m.Device.Module) {
 		s.order.withheld = false
 		return true
 	}
@@ -96,6 +115,15 @@ func (s *Session) roomFor(m fleet.ClientMessage) bool {
 		s.note(Warning, NoteStatusWithheld, m.Device, m.Counter)
 	}
 	return false
+}
+
+// mayForward tells whether the status goes to a module, or will if its device
+// is admitted.
+func (s *Session) mayForward(m fleet.ClientMessage) bool {
+	if dev := s.find(m.Device.ID()); dev != nil {
+		return dev.supported
+	}
+	return m.State == fleet.StateConnecting && s.modules.Configured(m.Device.Module)
 }
 
 // accepted handles a status whose turn it is (STAT-20..STAT-28).
@@ -159,7 +187,7 @@ func (s *Session) lateJoin(m fleet.ClientMessage) {
 	}
 	s.join(m.Device, false)
 	s.order.expected--
-	s.order.ahead[m.Counter] = m
+	s.order.ahead[m.Counter] = early{m, s.now}
 }
 
 // disconnect tells the module that the device left and forgets it.
