@@ -85,7 +85,7 @@ func newLogs(cfg *config.Config) (*logging.Logs, error) {
 	})
 }
 
-func serve(cmd *cobra.Command, flags *serveFlags, args []string) (err error) {
+func serve(cmd *cobra.Command, flags *serveFlags, args []string) error {
 	cfg, warnings, err := flags.load(cmd, args)
 	if err != nil {
 		return err
@@ -94,7 +94,12 @@ func serve(cmd *cobra.Command, flags *serveFlags, args []string) (err error) {
 	if err != nil {
 		return fmt.Errorf("logging cannot be set up: %w", err)
 	}
-	defer func() { err = errors.Join(err, logs.Close()) }()
+	defer func() {
+		// A log that cannot be written does not turn an orderly stop into a failure.
+		if closing := logs.Close(); closing != nil {
+			fmt.Fprintln(cmd.ErrOrStderr(), "external-server:", closing)
+		}
+	}()
 	log := logs.Logger()
 	for _, w := range warnings {
 		log.Warn("configuration: " + w.String())

@@ -2,8 +2,8 @@
 // session's effects on the link and on the modules, and keeps its one timer. It
 // decides nothing about the protocol; that is package session.
 //
-// It may import session, link, module and protocol; it knows no transport and
-// no kind of module.
+// It may import session, link, module, protocol and logging; it knows no
+// transport and no kind of module.
 package car
 
 import (
@@ -54,7 +54,7 @@ type Options struct {
 type Car struct {
 	opts       Options
 	log        *slog.Logger
-	limit      *logging.Limiter
+	limit      logging.Limiter
 	mail       *mailbox
 	session    *session.Session
 	modules    []*boundModule
@@ -93,10 +93,9 @@ func New(opts Options) (*Car, error) {
 	}
 	c := &Car{
 		opts: opts,
-		log:  opts.Logger.With("car", opts.ID.Car),
+		log:  opts.Logger.With(logging.ComponentKey, logging.ComponentCar, "car", opts.ID.Car),
 		mail: newMailbox(opts.MailboxSize),
 	}
-	c.limit = newLimiter()
 	for _, b := range opts.Modules {
 		number := b.Module.Number()
 		c.modules = append(c.modules, &boundModule{
@@ -205,7 +204,7 @@ func (c *Car) handleMail() {
 	}
 	for _, n := range modules {
 		if m := c.find(n); m != nil {
-			c.step(session.Event{Kind: session.EventCommands, Module: n, Commands: m.worker.TakeCommands(0)})
+			c.step(session.Event{Kind: session.EventCommands, Module: n, Commands: m.worker.TakeCommands()})
 		}
 	}
 }
@@ -216,12 +215,12 @@ func (c *Car) handle(it *item) {
 	case session.EventMessage:
 		c.seen()
 		if len(it.payload) > MaxPayload {
-			c.drop("message of the gateway is too large, ignored", "bytes", len(it.payload), "limit", MaxPayload)
+			c.drop("message of the gateway is too large, ignored", slog.Int("bytes", len(it.payload)), slog.Int("limit", MaxPayload))
 			return
 		}
 		m, err := protocol.DecodeClient(it.payload)
 		if err != nil { // CONN-32
-			c.drop("message of the gateway cannot be read, ignored", "error", err)
+			c.drop("message of the gateway cannot be read, ignored", slog.Any("error", err))
 			return
 		}
 		m.Redelivered = it.dup

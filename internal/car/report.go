@@ -89,45 +89,50 @@ func (c *Car) sessionChanged(e *session.Effect) {
 	}
 }
 
-func (c *Car) drop(text string, args ...any) {
+func (c *Car) drop(text string, attrs ...slog.Attr) {
 	c.unreadable.Add(1)
-	c.limited(slog.LevelInfo, text, args...)
+	c.limit.Log(c.log, slog.LevelInfo, text, attrs...)
 }
 
 // note logs an observation of the session. What a peer can cause at will is
 // limited in rate; the life of devices is not.
 func (c *Car) note(e *session.Effect) {
-	level := slog.LevelDebug
-	switch e.Level {
-	case session.Info:
-		level = slog.LevelInfo
-	case session.Warning:
-		level = slog.LevelWarn
-	case session.Error:
-		level = slog.LevelError
-	}
 	lifecycle := e.Note == session.NoteDeviceConnected || e.Note == session.NoteDeviceDisconnected
 	if lifecycle {
 		c.mu.Lock()
 		c.view.Devices = c.session.Devices()
 		c.mu.Unlock()
 	}
-	if !c.log.Enabled(context.Background(), level) {
+	ctx := context.Background()
+	level := logLevel(e.Level)
+	if !c.log.Enabled(ctx, level) {
 		return
 	}
-	args := make([]any, 0, 8)
+	attrs := make([]slog.Attr, 0, 4)
 	if e.Device != (fleet.Device{}) {
-		args = append(args, "device", e.Device.String())
+		attrs = append(attrs, slog.Any("device", e.Device))
 	}
 	switch {
 	case e.Count > 0:
-		args = append(args, "module", e.Module, "commands", e.Count)
+		attrs = append(attrs, slog.Int("module", int(e.Module)), slog.Int("commands", e.Count))
 	case !lifecycle:
-		args = append(args, "counter", e.Counter)
+		attrs = append(attrs, slog.Uint64("counter", uint64(e.Counter)))
 	}
 	if lifecycle || level == slog.LevelDebug {
-		c.log.Log(context.Background(), level, string(e.Note), args...)
+		c.log.LogAttrs(ctx, level, string(e.Note), attrs...)
 		return
 	}
-	c.limited(level, string(e.Note), args...)
+	c.limit.Log(c.log, level, string(e.Note), attrs...)
+}
+
+func logLevel(l session.Level) slog.Level {
+	switch l {
+	case session.Info:
+		return slog.LevelInfo
+	case session.Warning:
+		return slog.LevelWarn
+	case session.Error:
+		return slog.LevelError
+	}
+	return slog.LevelDebug
 }

@@ -5,6 +5,7 @@ package fleet
 
 import (
 	"fmt"
+	"log/slog"
 	"strconv"
 )
 
@@ -45,6 +46,9 @@ func (d Device) ID() DeviceID { return DeviceID{Module: d.Module, Type: d.Type, 
 
 // String returns the textual form used in logs (VOC-15): module/type/role/name.
 func (d Device) String() string { return d.ID().String() + "/" + d.Name }
+
+// LogValue gives loggers the textual form, made only when the line is written.
+func (d Device) LogValue() slog.Value { return slog.StringValue(d.String()) }
 
 // ForModule returns the device as modules see it: with priority 0 in every call
 // (MOD-11, DEF-32).

@@ -3,8 +3,8 @@
 // built-in modules fill alike, and the worker that feeds one Instance in order
 // and within bounds.
 //
-// It may import fleet only; how a module is run is the business of the packages
-// below it (cabi, host, fleetapi).
+// It may import fleet and logging; how a module is run is the business of the
+// packages below it (cabi, host, fleetapi).
 package module
 
 import (

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/logging"
 )
 
 // WorkerOptions are the settings of a Worker; zero values mean the defaults.
@@ -51,7 +52,7 @@ type Worker struct {
 
 	statuses, errs, lost, fetched, discarded atomic.Uint64
 
-	errorLog errorLog
+	limit logging.Limiter
 
 	running  atomic.Bool
 	stopPoll context.CancelFunc
@@ -84,7 +85,7 @@ func NewWorker(instance Instance, number int32, opts WorkerOptions) *Worker {
 		instance: instance,
 		number:   number,
 		opts:     opts,
-		log:      opts.Logger.With("module", number),
+		log:      opts.Logger.With(logging.ComponentKey, logging.ComponentModule, "module", number),
 		jobs:     newJobs(opts.QueueSize),
 		calls:    make(chan struct{}),
 		poll:     make(chan struct{}),
@@ -285,9 +286,7 @@ func (w *Worker) failed(level slog.Level, text string, device fleet.Device, err 
 		return
 	}
 	w.errs.Add(1)
-	if suppressed, ok := w.errorLog.allow(text, time.Now()); ok {
-		w.log.Log(context.Background(), level, text, "device", device.String(), "error", err, "suppressed", suppressed)
-	}
+	w.limit.Log(w.log, level, text, slog.Any("device", device), slog.Any("error", err))
 }
 
 // pollCommands is the goroutine that waits for commands (CMD-1). It is the only
