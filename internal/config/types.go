@@ -53,6 +53,8 @@ type Config struct {
 	// Presence publishes retained "online"/"offline" on
 	// <company>/external_server_status.
 	Presence bool
+
+	defaultPort bool // Broker.Port was not configured
 }
 
 // Broker is the connection to the MQTT broker.
@@ -63,6 +65,8 @@ type Broker struct {
 	Password    Secret
 	TLS         *TLS // nil: none
 	Connections int  // shared connections; 0: chosen from the number of cars
+
+	files TLS // configured, also while TLS is nil; --tls uses them
 }
 
 // TLS names the files of a client side connection (CONN-31).
@@ -197,7 +201,7 @@ type Limits struct {
 type HTTPAPI struct {
 	Listen      string
 	TLS         *ServerTLS
-	Store       string        // "sqlite:PATH" or "postgres://…" (secret)
+	Store       Secret        // "sqlite:PATH" or "postgres://…"
 	KeysFile    string        // hashed API keys; empty: no key is needed on loopback only
 	Retention   time.Duration // how long messages are kept
 	WaitTimeout time.Duration // of requests with wait=true

@@ -1,0 +1,225 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Ports of MQTT, used when none is configured.
+const (
+	defaultPort    = 1883
+	defaultPortTLS = 8883
+)
+
+// brokerKeys are the names one notation gives to the settings of the broker.
+type brokerKeys struct {
+	address, port, timeout             string
+	timeoutUnit                        time.Duration
+	username, password, connections    string
+	tls, caFile, certFile, privKeyFile string
+}
+
+var flatBroker = brokerKeys{
+	address: "mqtt_address", port: "mqtt_port", timeout: "mqtt_timeout", timeoutUnit: time.Second,
+	username: "mqtt_username", password: "mqtt_password", connections: "mqtt_connections",
+	tls: "mqtt_tls", caFile: "mqtt_ca_certs_file", certFile: "mqtt_cert_file", privKeyFile: "mqtt_key_file",
+}
+
+var blockBroker = brokerKeys{
+	address: "server_address", port: "server_port", timeout: "timeout_ms", timeoutUnit: time.Millisecond,
+	username: "username", password: "password", connections: "connections",
+	tls: "tls", caFile: "ca_certs_file", certFile: "cert_file", privKeyFile: "key_file",
+}
+
+func (k brokerKeys) all() []string {
+	return []string{k.address, k.port, k.timeout, k.username, k.password, k.connections, k.tls, k.caFile, k.certFile, k.privKeyFile}
+}
+
+func hasFlatBroker(top *object) bool {
+	for _, k := range flatBroker.all() {
+		if top.has(k) {
+			return true
+		}
+	}
+	return false
+}
+
+// broker reads the connection to the broker in the notation of format D or that
+// of the others; D's wins (CFG-1).
+func (l *loader) broker(top *object, cfg *Config) {
+	block := top.get("external_communication")
+	if block == nil {
+		l.brokerBy(top, flatBroker, cfg)
+		return
+	}
+	for _, key := range flatBroker.all() {
+		if top.get(key) != nil {
+			l.warnf(top.offset(key), key, "ignored, because external_communication is present and wins (CFG-1)")
+		}
+	}
+	o := l.object(block, "external_communication")
+	if o == nil {
+		return
+	}
+	if n := o.get("protocol"); n != nil && (n.kind != kindString || n.text != "MQTT") {
+		l.errorf(n.off, o.key("protocol"), `expected "MQTT"; there is no other protocol`)
+	}
+	l.brokerBy(o, blockBroker, cfg)
+	o.finish()
+}
+
+// offset returns where the key itself stands.
+func (o *object) offset(key string) int {
+	for i := range o.n.members {
+		if o.n.members[i].key == key {
+			return o.n.members[i].off
+		}
+	}
+	return o.n.off
+}
+
+func (l *loader) brokerBy(o *object, k brokerKeys, cfg *Config) {
+	b := &cfg.Broker
+	schemeTLS := false
+	address := o.get(k.address)
+	switch {
+	case address != nil && address.kind != kindString:
+		l.wrong(address, o.key(k.address), "a host name or IP address")
+	case address != nil && (address.text != "" || cfg.EmbeddedBroker == nil):
+		host, secure, fault := parseAddress(address.text)
+		if fault != "" {
+			l.errorf(address.off, o.key(k.address), "%s", fault)
+		}
+		b.Host, schemeTLS = host, secure
+	case cfg.EmbeddedBroker == nil:
+		l.errorf(o.n.off, o.key(k.address), "required, but missing; expected the host name of the MQTT broker, or an embedded_broker block")
+	}
+	if n := o.get(k.port); n != nil {
+		if v, ok := n.number(); ok && v == 0 {
+			l.errorf(n.off, o.key(k.port), "nothing can be reached on port 0; expected the port of the broker, usually %d", defaultPort)
+		} else {
+			b.Port = int(o.integer(k.port, 0, 1, 65535))
+		}
+	}
+	cfg.SessionTimeout = o.duration(k.timeout, k.timeoutUnit, defaultSessionTimeout, leastTimeout)
+	if n := o.get(k.timeout); n != nil && cfg.SessionTimeout < advisedSessionTimeout {
+		l.warnf(n.off, o.key(k.timeout), "below %v s sessions of gateways that merely stall are ended (GW-57)", advisedSessionTimeout.Seconds())
+	}
+	b.Connections = int(o.integer(k.connections, 0, 0, 64))
+	l.credentials(o, k, cfg)
+	l.brokerTLS(o, k, b, schemeTLS)
+	cfg.defaultPort = b.Port == 0
+	cfg.settlePort()
+}
+
+// settlePort chooses the usual port when none was configured.
+func (c *Config) settlePort() {
+	switch {
+	case !c.defaultPort || c.Broker.Host == "":
+	case c.Broker.TLS != nil:
+		c.Broker.Port = defaultPortTLS
+	default:
+		c.Broker.Port = defaultPort
+	}
+}
+
+// credentials reads user name and password; those of the environment win. On
+// the embedded broker the server logs in as the first user when none is named.
+func (l *loader) credentials(o *object, k brokerKeys, cfg *Config) {
+	b := &cfg.Broker
+	b.Username = o.str(k.username, "")
+	b.Password = NewSecret(o.str(k.password, ""))
+	where := o.offset(k.password)
+	if v, ok := l.lookupEnv(EnvUsername); ok {
+		b.Username = v
+	}
+	if v, ok := l.lookupEnv(EnvPassword); ok {
+		b.Password = NewSecret(v)
+	}
+	if b.Username == "" && !b.Password.IsZero() {
+		l.errorf(where, o.key(k.password), "a password without user name; expected %s (or %s in the environment) too", o.key(k.username), EnvUsername)
+	}
+	if b.Host != "" || cfg.EmbeddedBroker == nil || len(cfg.EmbeddedBroker.Users) == 0 {
+		return
+	}
+	users := cfg.EmbeddedBroker.Users
+	if b.Username == "" {
+		b.Username, b.Password = users[0].Name, users[0].Password
+		return
+	}
+	for _, u := range users {
+		if u.Name == b.Username && u.Password == b.Password {
+			return
+		}
+	}
+	l.errorf(o.offset(k.username), o.key(k.username), "no user of embedded_broker has this name and password; leave it out to use the first one")
+}
+
+// brokerTLS reads the TLS files. TLS is on when any is set, or by the switch;
+// files beside a switch that is off are kept for --tls (DEF-30).
+func (l *loader) brokerTLS(o *object, k brokerKeys, b *Broker, schemeTLS bool) {
+	files := TLS{
+		CAFile:   l.pemFile(o, k.caFile),
+		CertFile: l.pemFile(o, k.certFile),
+		KeyFile:  l.pemFile(o, k.privKeyFile),
+	}
+	switch {
+	case files.CertFile != "" && files.KeyFile == "":
+		l.errorf(o.offset(k.certFile), o.key(k.certFile), "a certificate without private key; expected %s too", o.key(k.privKeyFile))
+	case files.CertFile == "" && files.KeyFile != "":
+		l.errorf(o.offset(k.privKeyFile), o.key(k.privKeyFile), "a private key without certificate; expected %s too", o.key(k.certFile))
+	}
+	b.files = files
+	if o.boolean(k.tls, schemeTLS || files != TLS{}) {
+		b.TLS = &files
+	}
+}
+
+// pemFile reads the path of a file that must be readable; empty is none.
+func (l *loader) pemFile(o *object, key string) string {
+	path := o.str(key, "")
+	if path == "" {
+		return ""
+	}
+	if fault := l.files.readable(path); fault != "" {
+		l.errorf(o.n.member(key).off, o.key(key), "%s", fault)
+	}
+	return path
+}
+
+var (
+	scheme   = regexp.MustCompile(`^(?i)(https?|mqtts?|tcp|ssl|tls)://`)
+	hostname = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
+)
+
+// parseAddress strips a scheme (REC-23) and returns the host. The schemes of
+// MQTT over TLS ask for TLS; https does not, because the reference never meant
+// it so.
+func parseAddress(text string) (host string, secure bool, fault string) {
+	found := strings.ToLower(scheme.FindString(text))
+	secure = found == "mqtts://" || found == "ssl://" || found == "tls://"
+	host = text[len(found):]
+	if inner, ok := strings.CutPrefix(host, "["); ok {
+		if inner, ok = strings.CutSuffix(inner, "]"); ok && strings.Contains(inner, ":") {
+			host = inner
+		}
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return host, secure, ""
+	}
+	switch {
+	case host == "":
+		return "", secure, "must not be empty; expected the host name or IP address of the MQTT broker"
+	case hostname.MatchString(host):
+		return host, secure, ""
+	case strings.ContainsAny(host, "/@?"):
+		return "", secure, "expected a host name or IP address only, without path, query and user name"
+	}
+	if h, _, err := net.SplitHostPort(host); err == nil && (hostname.MatchString(h) || strings.Contains(h, ":")) {
+		return "", secure, "expected a host name or IP address without port; the port has its own key"
+	}
+	return "", secure, "expected a host name (letters, digits, -, _ and dots), an IPv4 or an IPv6 address"
+}

@@ -1,0 +1,100 @@
+package config
+
+import (
+	"strconv"
+	"strings"
+)
+
+// cars reads the cars and their modules, in the notation of format A or that of
+// the others.
+func (l *loader) cars(top *object, cfg *Config) {
+	if cfg.Format == FormatA {
+		l.singleCar(top, cfg)
+		return
+	}
+	for _, key := range []string{"car_name", "modules"} {
+		if top.get(key) != nil {
+			l.warnf(top.offset(key), key, "ignored, because cars is present; it belongs to the format with a single car")
+		}
+	}
+	common := modules{}
+	if n := top.get("common_modules"); n != nil {
+		common = l.modules(n, "common_modules", cfg.Format)
+	}
+	n := top.get("cars")
+	const needed = `at least one car is needed (CFG-9); expected an object with the names of the cars as keys, such as {"cars": {"car1": {}}}`
+	switch {
+	case n == nil:
+		l.errorf(top.n.off, "cars", "required, but missing; %s", needed)
+		return
+	case n.kind == kindNull, n.kind == kindObject && len(n.members) == 0:
+		l.errorf(n.off, "cars", needed)
+		return
+	case n.kind != kindObject:
+		l.wrong(n, "cars", "an object with the names of the cars as keys")
+		return
+	}
+	o := &object{l: l, n: n, path: "cars"}
+	cfg.Cars = make([]Car, 0, len(n.members))
+	for i := range n.members {
+		m := &n.members[i]
+		car := l.car(m, o.key(m.key), common, cfg.Format)
+		if m.key == AnyCarName {
+			cfg.AnyCar = &car
+			continue
+		}
+		if fault := nameFault(m.key); fault != "" {
+			l.errorf(m.off, o.key(m.key), `%s, or "*" for every car of the company`, fault)
+		}
+		cfg.Cars = append(cfg.Cars, car)
+	}
+}
+
+// car reads one car of "cars". Its specific modules come first (CFG-13).
+func (l *loader) car(m *member, path string, common modules, format Format) Car {
+	car := Car{Name: m.key, Modules: common.list}
+	o := l.object(&m.value, path)
+	if o == nil {
+		return car
+	}
+	specific := modules{}
+	if n := o.get("specific_modules"); n != nil {
+		specific = l.modules(n, o.key("specific_modules"), format)
+	}
+	o.finish()
+	if len(specific.list) == 0 && len(common.list) == 0 {
+		l.errorf(m.off, path, "every car needs at least one module, here in specific_modules or for all cars in common_modules (CFG-10)")
+	}
+	if len(specific.list) == 0 {
+		return car
+	}
+	for i := range specific.list {
+		if at := common.find(specific.list[i].Number); at >= 0 {
+			l.errorf(specific.offs[i], specific.list[i].KeyPath, "the same module number as %s, which every car gets; remove one (CFG-11)", common.list[at].KeyPath)
+		}
+	}
+	car.Modules = make([]Module, 0, len(specific.list)+len(common.list))
+	car.Modules = append(append(car.Modules, specific.list...), common.list...)
+	return car
+}
+
+func (l *loader) singleCar(top *object, cfg *Config) {
+	if top.get("common_modules") != nil {
+		l.warnf(top.offset("common_modules"), "common_modules", "ignored, it belongs to the formats with several cars; here all modules are in modules")
+	}
+	car := Car{Name: top.name("car_name", "the name of the car, or cars for several")}
+	if n := top.required("modules", "an object with module numbers as keys"); n != nil {
+		car.Modules = l.modules(n, "modules", FormatA).list
+		if n.kind == kindObject && len(n.members) == 0 {
+			l.errorf(n.off, "modules", `at least one module is needed (CFG-5); expected such as {"1000": {"lib_path": "…"}}`)
+		}
+	}
+	cfg.Cars = []Car{car}
+}
+
+// common tells whether the module stands where all cars get it from.
+func (m Module) common() bool {
+	return strings.HasPrefix(m.KeyPath, "common_modules.") || strings.HasPrefix(m.KeyPath, "modules.")
+}
+
+func (m Module) id() string { return strconv.Itoa(int(m.Number)) }

@@ -1,0 +1,288 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"log/slog"
+	"math"
+	"time"
+)
+
+// Redacted is the configuration in force as indented JSON in the shape of
+// format D, without secrets: CFG-23. Nothing is encoded before it is printed.
+func (c *Config) Redacted() RedactedConfig { return RedactedConfig{c} }
+
+// RedactedConfig prints a Config without its secrets.
+type RedactedConfig struct{ cfg *Config }
+
+// String returns the indented JSON.
+func (r RedactedConfig) String() string {
+	var out bytes.Buffer
+	raw, err := r.MarshalJSON()
+	if err == nil {
+		err = json.Indent(&out, raw, "", "  ")
+	}
+	if err != nil {
+		return "the configuration cannot be shown: " + err.Error()
+	}
+	return out.String()
+}
+
+// MarshalJSON returns the same as String.
+func (r RedactedConfig) MarshalJSON() ([]byte, error) {
+	return encoder{full: true}.config(r.cfg).MarshalJSON()
+}
+
+// LogValue defers the work to a handler that wants it.
+func (r RedactedConfig) LogValue() slog.Value { return slog.StringValue(r.String()) }
+
+// ordered is a JSON object whose keys keep their order.
+type ordered []field
+
+type field struct {
+	key   string
+	value any
+}
+
+func (o *ordered) add(key string, value any) { *o = append(*o, field{key, value}) }
+
+// MarshalJSON writes the keys in order and leaves <, > and & as they are.
+func (o ordered) MarshalJSON() ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	b.WriteByte('{')
+	for i, f := range o {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		if err := enc.Encode(f.key); err != nil {
+			return nil, err
+		}
+		b.Truncate(b.Len() - 1) // the newline of Encode
+		b.WriteByte(':')
+		if nested, ok := f.value.(ordered); ok {
+			raw, err := nested.MarshalJSON()
+			if err != nil {
+				return nil, err
+			}
+			b.Write(raw)
+			continue
+		}
+		if err := enc.Encode(f.value); err != nil {
+			return nil, err
+		}
+		b.Truncate(b.Len() - 1)
+	}
+	b.WriteByte('}')
+	return b.Bytes(), nil
+}
+
+// encoder writes a Config in format D: full and without secrets for people, or
+// revealed and without defaults as a file.
+type encoder struct{ full, reveal bool }
+
+func (e encoder) secret(s Secret) string {
+	if e.reveal {
+		return s.Reveal()
+	}
+	return s.String()
+}
+
+// optional adds a value that a file may leave out because it is the default.
+func (e encoder) optional(o *ordered, key string, value any, isDefault bool) {
+	if e.full || !isDefault {
+		o.add(key, value)
+	}
+}
+
+func seconds(d time.Duration) float64 { return d.Seconds() }
+
+func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+func (e encoder) config(c *Config) ordered {
+	var o ordered
+	o.add("company_name", c.Company)
+	o.add("external_communication", e.broker(c))
+	o.add("timeout", seconds(c.MessageTimeout))
+	o.add("send_invalid_command", c.SendInvalidCommand)
+	o.add("sleep_duration_after_connection_refused", seconds(c.RetryDelay))
+	cars := c.Cars
+	if c.AnyCar != nil {
+		cars = append(cars[:len(cars):len(cars)], *c.AnyCar)
+	}
+	common := ordered{}
+	if len(cars) > 0 {
+		common = e.modules(cars[0].Modules, true)
+	}
+	o.add("common_modules", common)
+	all := make(ordered, 0, len(cars))
+	for _, car := range cars {
+		entry := ordered{}
+		if specific := e.modules(car.Modules, false); len(specific) > 0 {
+			entry.add("specific_modules", specific)
+		}
+		all.add(car.Name, entry)
+	}
+	o.add("cars", all)
+	o.add("logging", ordered{{"console", e.sink(c.Logging.Console, false)}, {"file", e.sink(c.Logging.File, true)}})
+	if b := c.EmbeddedBroker; b != nil {
+		o.add("embedded_broker", e.embedded(b))
+	}
+	if limits := e.limits(c.Limits); len(limits) > 0 {
+		o.add("limits", limits)
+	}
+	if c.HTTPAPI != nil {
+		o.add("http_api", e.httpAPI(c.HTTPAPI))
+	}
+	if c.Admin != nil {
+		o.add("admin", e.admin(c.Admin))
+	}
+	if t := c.Tracing; t != nil {
+		o.add("tracing", ordered{{"endpoint", t.Endpoint}, {"sample_ratio", t.SampleRatio}})
+	}
+	e.optional(&o, "presence", c.Presence, !c.Presence)
+	return o
+}
+
+func (e encoder) broker(c *Config) ordered {
+	b := c.Broker
+	o := ordered{{"protocol", "MQTT"}}
+	if b.Host != "" {
+		o.add("server_address", b.Host)
+	}
+	if b.Port != 0 {
+		o.add("server_port", b.Port)
+	}
+	o.add("timeout_ms", int64(math.Ceil(millis(c.SessionTimeout))))
+	files := b.files
+	if b.TLS != nil {
+		files = *b.TLS
+	}
+	e.optional(&o, "tls", b.TLS != nil, (b.TLS != nil) == (files != TLS{}))
+	for _, f := range []struct{ key, path string }{{"ca_certs_file", files.CAFile}, {"cert_file", files.CertFile}, {"key_file", files.KeyFile}} {
+		if f.path != "" {
+			o.add(f.key, f.path)
+		}
+	}
+	if b.Username != "" && (e.full || b.Host != "") { // on the embedded broker its first user is the default
+		o.add("username", b.Username)
+		o.add("password", e.secret(b.Password))
+	}
+	e.optional(&o, "connections", b.Connections, b.Connections == 0)
+	return o
+}
+
+// modules writes the common or the specific ones of the list.
+func (e encoder) modules(list []Module, common bool) ordered {
+	o := ordered{}
+	for _, m := range list {
+		if m.common() == common {
+			o.add(m.id(), e.module(m))
+		}
+	}
+	return o
+}
+
+func (e encoder) module(m Module) ordered {
+	o := ordered{}
+	switch {
+	case m.Builtin != "":
+		o.add("builtin", m.Builtin)
+	case len(m.Command) > 0:
+		o.add("command", m.Command)
+	default:
+		o.add("lib_path", m.LibPath)
+		e.optional(&o, "isolation", m.Isolation, m.Isolation == IsolationProcess)
+	}
+	if e.reveal {
+		own := ordered{}
+		for _, p := range m.Config {
+			own.add(p.Key, p.Value)
+		}
+		o.add("config", own)
+	} else {
+		o.add("config", Hidden)
+	}
+	e.optional(&o, "timeout_ms", m.PollTimeout.Milliseconds(), m.PollTimeout == defaultPollTimeout)
+	if m.Builtin != "" {
+		e.optional(&o, "spool_directory", m.SpoolDirectory, m.SpoolDirectory == "")
+		e.optional(&o, "spool_max_bytes", m.SpoolMaxBytes, m.SpoolMaxBytes == defaultSpoolMaxBytes)
+		return o
+	}
+	e.optional(&o, "memory_limit_mb", m.MemoryLimit>>20, m.MemoryLimit == 0)
+	e.optional(&o, "max_restarts", m.MaxRestarts, m.MaxRestarts == defaultMaxRestarts)
+	e.optional(&o, "call_timeout_ms", millis(m.CallTimeout), m.CallTimeout == defaultCallTimeout)
+	return o
+}
+
+func (e encoder) sink(s Sink, file bool) ordered {
+	o := ordered{{"level", levelName(s.Level)}, {"use", s.Use}}
+	e.optional(&o, "format", s.Format, s.Format == "text")
+	if file {
+		o.add("path", s.Path)
+		e.optional(&o, "max_size_bytes", s.MaxBytes, s.MaxBytes == defaultLogMaxBytes)
+		e.optional(&o, "files_to_keep", s.Keep, s.Keep == defaultLogKeep)
+	}
+	return o
+}
+
+func (e encoder) limits(l Limits) ordered {
+	d := defaultLimits()
+	o := ordered{}
+	e.optional(&o, "statuses_ahead", l.StatusesAhead, l.StatusesAhead == d.StatusesAhead)
+	e.optional(&o, "module_queue", l.ModuleQueue, l.ModuleQueue == d.ModuleQueue)
+	e.optional(&o, "stop_timeout_ms", millis(l.Stop), l.Stop == d.Stop)
+	e.optional(&o, "payload_bytes", l.Payload, l.Payload == d.Payload)
+	e.optional(&o, "messages_per_second", l.MessagesPerSec, l.MessagesPerSec == d.MessagesPerSec)
+	e.optional(&o, "message_burst", l.MessageBurst, l.MessageBurst == d.MessageBurst)
+	e.optional(&o, "idle_car_s", seconds(l.IdleCar), l.IdleCar == d.IdleCar)
+	e.optional(&o, "any_cars", l.AnyCars, l.AnyCars == d.AnyCars)
+	e.optional(&o, "admission_timeout_ms", millis(l.AdmissionTimeout), l.AdmissionTimeout == d.AdmissionTimeout)
+	return o
+}
+
+func serverTLSFields(o *ordered, t *ServerTLS) {
+	if t == nil {
+		return
+	}
+	tls := ordered{{"cert_file", t.CertFile}, {"key_file", t.KeyFile}}
+	if t.ClientCAFile != "" {
+		tls.add("client_ca_file", t.ClientCAFile)
+	}
+	o.add("tls", tls)
+}
+
+func (e encoder) embedded(b *EmbeddedBroker) ordered {
+	o := ordered{{"listen", b.Listen}}
+	serverTLSFields(&o, b.TLS)
+	users := make([]ordered, len(b.Users))
+	for i, u := range b.Users {
+		users[i] = ordered{{"name", u.Name}, {"password", e.secret(u.Password)}}
+	}
+	e.optional(&o, "users", users, len(users) == 0)
+	return o
+}
+
+func (e encoder) httpAPI(a *HTTPAPI) ordered {
+	o := ordered{{"listen", a.Listen}}
+	serverTLSFields(&o, a.TLS)
+	o.add("store", e.secret(a.Store))
+	e.optional(&o, "keys_file", a.KeysFile, a.KeysFile == "")
+	e.optional(&o, "retention_s", seconds(a.Retention), a.Retention == defaultAPIRetention)
+	e.optional(&o, "wait_timeout_ms", millis(a.WaitTimeout), a.WaitTimeout == defaultAPIWait)
+	return o
+}
+
+func (e encoder) admin(a *Admin) ordered {
+	o := ordered{{"listen", a.Listen}}
+	serverTLSFields(&o, a.TLS)
+	tokens := make([]ordered, len(a.Tokens))
+	for i, t := range a.Tokens {
+		tokens[i] = ordered{{"name", t.Name}, {"role", t.Role}, {"token", e.secret(t.Token)}}
+	}
+	e.optional(&o, "tokens", tokens, len(tokens) == 0)
+	e.optional(&o, "per_car_metrics", a.PerCarMetrics, !a.PerCarMetrics)
+	e.optional(&o, "insecure", a.Insecure, !a.Insecure)
+	return o
+}

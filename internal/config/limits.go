@@ -1,0 +1,47 @@
+package config
+
+import (
+	"math"
+	"time"
+)
+
+// defaultLimits are the bounds of REC-22 unless the file says otherwise.
+func defaultLimits() Limits {
+	return Limits{
+		StatusesAhead:    1000,
+		ModuleQueue:      1000,
+		Stop:             4 * time.Second,
+		Payload:          1 << 20,
+		IdleCar:          10 * time.Minute,
+		AnyCars:          10_000,
+		AdmissionTimeout: 2 * time.Second, // well below the 5 s of the gateway
+	}
+}
+
+func (l *loader) limits(top *object) Limits {
+	d := defaultLimits()
+	o := top.block("limits")
+	if o == nil {
+		return d
+	}
+	const (
+		most       = 10_000_000
+		maxPayload = 256 << 20 // of MQTT
+	)
+	count := func(key string, def int, least int64) int {
+		return int(o.integer(key, int64(def), least, most))
+	}
+	out := Limits{
+		StatusesAhead:    count("statuses_ahead", d.StatusesAhead, 1),
+		ModuleQueue:      count("module_queue", d.ModuleQueue, 1),
+		Stop:             o.duration("stop_timeout_ms", time.Millisecond, d.Stop, leastTimeout),
+		Payload:          int(o.integer("payload_bytes", int64(d.Payload), 1, maxPayload)),
+		MessagesPerSec:   count("messages_per_second", d.MessagesPerSec, 0),
+		MessageBurst:     int(o.integer("message_burst", int64(d.MessageBurst), 0, math.MaxInt32)),
+		IdleCar:          o.duration("idle_car_s", time.Second, d.IdleCar, time.Second),
+		AnyCars:          count("any_cars", d.AnyCars, 1),
+		AdmissionTimeout: o.duration("admission_timeout_ms", time.Millisecond, d.AdmissionTimeout, leastTimeout),
+	}
+	o.finish()
+	return out
+}

@@ -1,0 +1,227 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Defaults of what the server itself offers.
+const (
+	defaultBrokerListen  = "127.0.0.1:1883"
+	defaultAPIListen     = "127.0.0.1:8080"
+	defaultAPIStore      = "sqlite:external_server.db"
+	defaultAPIRetention  = time.Hour
+	defaultAPIWait       = 5 * time.Second // HTTP-11
+	defaultAdminListen   = "127.0.0.1:8090"
+	defaultTraceEndpoint = "http://127.0.0.1:4318"
+	defaultTraceRatio    = 0.01
+)
+
+func (l *loader) embeddedBroker(top *object) *EmbeddedBroker {
+	o := top.block("embedded_broker")
+	if o == nil {
+		return nil
+	}
+	b := &EmbeddedBroker{Listen: l.listen(o, defaultBrokerListen), TLS: l.serverTLS(o)}
+	names := make(map[string]struct{})
+	l.list(o, "users", func(u *object) {
+		user := User{Name: u.text("name"), Password: NewSecret(u.text("password"))}
+		if _, ok := names[user.Name]; ok && user.Name != "" {
+			l.errorf(u.n.off, u.key("name"), "the same name as an earlier user; names must differ")
+		}
+		names[user.Name] = struct{}{}
+		b.Users = append(b.Users, user)
+	})
+	if !loopback(b.Listen) && len(b.Users) == 0 && (b.TLS == nil || b.TLS.ClientCAFile == "") {
+		l.warnf(o.n.off, o.path, "listens beyond this machine and lets anybody in; add users, or tls with client_ca_file")
+	}
+	o.finish()
+	return b
+}
+
+// text reads a string that must be there and not be empty.
+func (o *object) text(key string) string {
+	n := o.required(key, "a string")
+	switch {
+	case n == nil:
+	case n.kind != kindString:
+		o.l.wrong(n, o.key(key), "a string")
+	case n.text == "":
+		o.l.errorf(n.off, o.key(key), "must not be empty")
+	default:
+		return n.text
+	}
+	return ""
+}
+
+// list reads an array of objects.
+func (l *loader) list(o *object, key string, each func(*object)) {
+	n := o.get(key)
+	if n == nil {
+		return
+	}
+	if n.kind != kindArray {
+		l.wrong(n, o.key(key), "an array of objects")
+		return
+	}
+	for i := range n.items {
+		item := l.object(&n.items[i], o.key(key)+"["+strconv.Itoa(i)+"]")
+		if item != nil {
+			each(item)
+			item.finish()
+		}
+	}
+}
+
+// listen reads an address to listen on. Port 0 is any free port.
+func (l *loader) listen(o *object, def string) string {
+	text := o.str("listen", def)
+	host, port, err := net.SplitHostPort(text)
+	if err == nil && host != "" && !hostname.MatchString(host) {
+		_, err = netip.ParseAddr(host)
+	}
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		l.errorf(o.n.member("listen").off, o.key("listen"), `expected host:port, such as %q`, def)
+		return def
+	}
+	return text
+}
+
+// loopback tells whether only this machine can reach the address.
+func loopback(listen string) bool {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return false
+	}
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.Unmap().IsLoopback()
+}
+
+func (l *loader) serverTLS(parent *object) *ServerTLS {
+	o := parent.block("tls")
+	if o == nil {
+		return nil
+	}
+	t := &ServerTLS{}
+	for _, f := range []struct {
+		key, what string
+		path      *string
+	}{{"cert_file", "the path of the PEM certificate", &t.CertFile}, {"key_file", "the path of its PEM private key", &t.KeyFile}} {
+		if o.required(f.key, f.what) == nil {
+			continue
+		}
+		if *f.path = l.pemFile(o, f.key); *f.path == "" && o.n.member(f.key).kind == kindString {
+			l.errorf(o.n.member(f.key).off, o.key(f.key), "must not be empty; expected %s", f.what)
+		}
+	}
+	t.ClientCAFile = l.pemFile(o, "client_ca_file")
+	o.finish()
+	return t
+}
+
+// httpAPI reads the embedded Fleet Protocol HTTP API.
+func (l *loader) httpAPI(top *object) *HTTPAPI {
+	o := top.block("http_api")
+	if o == nil {
+		return nil
+	}
+	a := &HTTPAPI{
+		Listen:      l.listen(o, defaultAPIListen),
+		TLS:         l.serverTLS(o),
+		Store:       NewSecret(o.str("store", defaultAPIStore)),
+		KeysFile:    o.str("keys_file", ""),
+		Retention:   o.duration("retention_s", time.Second, defaultAPIRetention, time.Second),
+		WaitTimeout: o.duration("wait_timeout_ms", time.Millisecond, defaultAPIWait, leastTimeout),
+	}
+	if !storeValid(a.Store.Reveal()) {
+		l.errorf(o.n.member("store").off, o.key("store"), `expected "sqlite:PATH" or "postgres://…"`)
+	}
+	if a.KeysFile == "" && !loopback(a.Listen) {
+		l.errorf(o.n.off, o.key("keys_file"), "required, because the API listens beyond this machine; expected the file of its API keys")
+	}
+	o.finish()
+	return a
+}
+
+func storeValid(store string) bool {
+	if path, ok := strings.CutPrefix(store, "sqlite:"); ok {
+		return path != ""
+	}
+	if !strings.HasPrefix(store, "postgres://") && !strings.HasPrefix(store, "postgresql://") {
+		return false
+	}
+	u, err := url.Parse(store)
+	return err == nil && (u.Host != "" || u.RawQuery != "")
+}
+
+// admin reads the operator's endpoint; an empty listen switches it off.
+func (l *loader) admin(top *object) *Admin {
+	o := top.block("admin")
+	if o == nil {
+		return nil
+	}
+	off := false
+	if n := o.n.member("listen"); n != nil && n.kind == kindString && n.text == "" {
+		o.get("listen")
+		off = true
+	}
+	a := &Admin{}
+	if !off {
+		a.Listen = l.listen(o, defaultAdminListen)
+	}
+	a.TLS = l.serverTLS(o)
+	a.PerCarMetrics = o.boolean("per_car_metrics", false)
+	a.Insecure = o.boolean("insecure", false)
+	names := make(map[string]struct{})
+	l.list(o, "tokens", func(t *object) {
+		token := Token{Name: t.text("name"), Role: Role(t.str("role", string(RoleRead))), Token: NewSecret(t.text("token"))}
+		if token.Role != RoleRead && token.Role != RoleOperate {
+			l.errorf(t.n.member("role").off, t.key("role"), `expected "read" or "operate"`)
+		}
+		if _, ok := names[token.Name]; ok && token.Name != "" {
+			l.errorf(t.n.off, t.key("name"), "the same name as an earlier token; names must differ")
+		}
+		names[token.Name] = struct{}{}
+		a.Tokens = append(a.Tokens, token)
+	})
+	if !off && !loopback(a.Listen) && !o.has("tokens") && !a.Insecure {
+		l.errorf(o.n.off, o.key("tokens"), `required, because the endpoint listens beyond this machine; add tokens, or "insecure": true to let anybody in`)
+	}
+	if !off && !loopback(a.Listen) && o.has("tokens") && len(a.Tokens) == 0 && !a.Insecure {
+		l.errorf(o.offset("tokens"), o.key("tokens"), `must not be empty, because the endpoint listens beyond this machine; add tokens, or "insecure": true to let anybody in`)
+	}
+	o.finish()
+	if off {
+		return nil
+	}
+	return a
+}
+
+func (l *loader) tracing(top *object) *Tracing {
+	o := top.block("tracing")
+	if o == nil {
+		return nil
+	}
+	t := &Tracing{Endpoint: o.str("endpoint", defaultTraceEndpoint), SampleRatio: defaultTraceRatio}
+	u, err := url.Parse(t.Endpoint)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
+		l.errorf(o.n.member("endpoint").off, o.key("endpoint"), "expected a URL such as %q, without user name", defaultTraceEndpoint)
+	}
+	if n := o.get("sample_ratio"); n != nil {
+		v, ok := n.number()
+		if !ok || v < 0 || v > 1 {
+			o.wrongNumber(n, "sample_ratio", "a number from 0 to 1")
+		} else {
+			t.SampleRatio = v
+		}
+	}
+	o.finish()
+	return t
+}
