@@ -287,7 +287,7 @@ func describeMessage(m fleet.ClientMessage) string {
 	case fleet.ClientStatus:
 		s += fmt.Sprintf(" n=%d state=%v dev=%v data=%s", m.Counter, m.State, m.Device, m.Data)
 		if m.Error != nil {
-			s += fmt.Sprintf(" error=%s", m.Error)
+			s += " error=" + strings.ReplaceAll(string(m.Error), "\x00", `\x00`)
 		}
 	case fleet.ClientCommandResponse:
 		s += fmt.Sprintf(" n=%d %v", m.Counter, m.Response)
