@@ -1,0 +1,150 @@
+package fleetapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"external-server/internal/httpapi"
+	"external-server/internal/module"
+	"external-server/internal/module/spool"
+)
+
+// Options of New; zero values mean the defaults.
+type Options struct {
+	Builtin string // Mission, IO or Transparent
+	// Pool is shared by all built-in modules of a server; nil: one of its own,
+	// closed with the module.
+	Pool *Pool
+	// API is the HTTP API inside this process. Instances without api_url use it.
+	// nil: there is none.
+	API    httpapi.API
+	Logger *slog.Logger
+	// QueueSize and QueueBytes bound what one instance keeps in memory: statuses
+	// and error messages (default 1000) and their bytes (default 4 MiB).
+	QueueSize  int
+	QueueBytes int
+	// SpoolDirectory keeps the queues on disk, one directory per car and module
+	// below it; empty: in memory only.
+	SpoolDirectory string
+	SpoolMaxBytes  int64 // per car and module, default 16 MiB
+}
+
+// Module is one built-in module. It fills module.Module.
+type Module struct {
+	kind    *kind
+	opts    Options
+	log     *slog.Logger
+	pool    *Pool
+	ownPool bool
+
+	mu     sync.Mutex
+	warned map[string]bool // keys of the configuration that were warned about
+}
+
+var _ module.Module = (*Module)(nil)
+
+// New makes the module. It does no I/O.
+func New(opts Options) (*Module, error) {
+	k, err := kindOf(opts.Builtin)
+	if err != nil {
+		return nil, err
+	}
+	if opts.QueueSize <= 0 {
+		opts.QueueSize = 1000
+	}
+	if opts.QueueBytes <= 0 {
+		opts.QueueBytes = 4 << 20
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	m := &Module{kind: k, opts: opts, log: opts.Logger.With("module", k.number), pool: opts.Pool, warned: make(map[string]bool)}
+	if m.pool == nil {
+		m.pool, m.ownPool = NewPool(opts.Logger), true
+	}
+	return m, nil
+}
+
+// Number is 1, 2 or 3 (VOC-7).
+func (m *Module) Number() int32 { return m.kind.number }
+
+// Supports is MM-20, MM-30, MM-40.
+func (m *Module) Supports(deviceType uint32) bool { return m.kind.supports(deviceType) }
+
+// Open checks the configuration (MM-9) and makes the instance of one car. It
+// talks to nobody: an API that is down does not prevent the start (CLI-20).
+// Statuses that an earlier run left in the spool are posted first.
+func (m *Module) Open(_ context.Context, spec module.InstanceSpec) (module.Instance, error) {
+	i, err := m.open(spec)
+	if err != nil {
+		return nil, fmt.Errorf("built-in module %s: %w", m.kind.name, err)
+	}
+	return i, nil
+}
+
+func (m *Module) open(spec module.InstanceSpec) (*Instance, error) {
+	s, unknown, loose, err := parseSettings(m.kind, spec)
+	if err != nil {
+		return nil, err
+	}
+	m.warn(unknown, "unknown key in the configuration of a built-in module is ignored")
+	m.warn(loose, "number in the configuration of a built-in module is followed by other characters, which are ignored")
+	var local api
+	if m.opts.API != nil {
+		local = m.opts.API
+	}
+	a, h, err := m.pool.connect(s, local)
+	if err != nil {
+		return nil, err
+	}
+	i := newInstance(m, s, a, h)
+	if m.opts.SpoolDirectory == "" {
+		return i, nil
+	}
+	dir := filepath.Join(m.opts.SpoolDirectory, s.car.Company, s.car.Car, "module-"+strconv.Itoa(int(m.kind.number)))
+	i.queue.open = func() (*spool.Spool, error) {
+		return spool.Open(spool.Options{Dir: dir, MaxBytes: m.opts.SpoolMaxBytes, Logger: m.log.With("car", s.car.Car)})
+	}
+	sp, err := i.queue.open()
+	switch {
+	case err == nil:
+		i.queue.spool = sp
+		if n := sp.Len(); n > 0 {
+			m.log.Info("statuses of an earlier run are posted first", "car", s.car.Car, "statuses", n)
+			i.start(i.queue.claim())
+		}
+	case errors.Is(err, spool.ErrLocked):
+		// The instance that this one replaces may still have it.
+		i.queue.openAfter = time.Now().Add(spoolRetry)
+		m.log.Info("the spool is in use, statuses are kept in memory until it is free", "car", s.car.Car, "directory", dir)
+	default:
+		return nil, fmt.Errorf("spool_directory: %w", err)
+	}
+	return i, nil
+}
+
+// warn logs each key once, however many cars have it.
+func (m *Module) warn(keys []string, text string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, k := range keys {
+		if !m.warned[k] {
+			m.warned[k] = true
+			m.log.Warn(text, "key", k)
+		}
+	}
+}
+
+// Close releases the connections of a module that has a pool of its own.
+func (m *Module) Close() error {
+	if m.ownPool {
+		m.pool.Close()
+	}
+	return nil
+}

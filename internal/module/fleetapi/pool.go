@@ -1,0 +1,195 @@
+package fleetapi
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"external-server/internal/fleet"
+	"external-server/internal/httpapi"
+)
+
+// api is the part of the Fleet Protocol HTTP API that the modules use. An
+// httpapi.API, in this process or elsewhere, fills it.
+type api interface {
+	PostStatuses(ctx context.Context, car fleet.CarID, messages []httpapi.Message) error
+	Commands(ctx context.Context, car fleet.CarID, q httpapi.Query) ([]httpapi.Message, error)
+}
+
+// complainInterval is how often the same refusal of a host is logged.
+const complainInterval = 30 * time.Second
+
+// maxPosts is how many status requests one host gets at a time.
+const maxPosts = 512
+
+// Pool holds what all instances share: one HTTP client per set of certificates
+// and one circuit breaker per API host. Several modules may use one Pool. The
+// zero value is not usable, NewPool makes one.
+type Pool struct {
+	log *slog.Logger
+
+	mu      sync.Mutex
+	clients map[tlsFiles]*http.Client
+	hosts   map[string]*host
+}
+
+// host is one API host: everybody's breakers and the bound on requests. Reading
+// and writing have a breaker each, because an API may well do the one without
+// the other, as with a store that is full.
+type host struct {
+	name             string
+	log              *slog.Logger
+	posting, polling *breaker
+	posts            chan struct{} // a token per running status request
+
+	complaints map[string]*rate.Sometimes // by what cannot be done
+}
+
+// complain logs an answer that is neither success nor a matter of one status,
+// such as 401. It concerns all cars alike, so one line in a while is enough.
+func (h *host) complain(what string, err error) {
+	h.complaints[what].Do(func() {
+		text := "the HTTP API does not serve " + what + ", trying again"
+		if code := httpapi.StatusOf(err); code == http.StatusUnauthorized || code == http.StatusForbidden {
+			text = "the HTTP API refuses the key for " + what + ", trying again; check " + keyKey
+		}
+		h.log.Warn(text, "api", h.name, "error", err)
+	})
+}
+
+// NewPool makes an empty pool.
+func NewPool(log *slog.Logger) *Pool {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Pool{log: log, clients: make(map[tlsFiles]*http.Client), hosts: make(map[string]*host)}
+}
+
+// Close closes idle connections. Instances must have been closed before.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.clients {
+		c.CloseIdleConnections()
+	}
+}
+
+// connect returns the API of the settings and its host. local is the API inside
+// the process, used without api_url.
+func (p *Pool) connect(s settings, local api) (api, *host, error) {
+	if s.url == "" {
+		if local == nil {
+			return nil, nil, fmt.Errorf("key %s: it is missing; expected the URL of the HTTP API such as http://http-api:8080/v2/protocol, or the block http_api, which starts one in the server", keyURL)
+		}
+		return local, p.host("inside this process"), nil
+	}
+	client, err := p.client(s.tls)
+	if err != nil {
+		return nil, nil, err
+	}
+	u, err := url.Parse(s.url)
+	if err != nil {
+		return nil, nil, fmt.Errorf("key %s: the value is not a URL", keyURL)
+	}
+	return newRemote(client, s.url, s.key), p.host(u.Scheme + "://" + u.Host), nil
+}
+
+func (p *Pool) host(name string) *host {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := p.hosts[name]
+	if h == nil {
+		h = &host{
+			name:    name,
+			log:     p.log,
+			posting: newBreaker(name, "statuses", p.log),
+			polling: newBreaker(name, "commands", p.log),
+			posts:   make(chan struct{}, maxPosts),
+			complaints: map[string]*rate.Sometimes{
+				"statuses": {First: 1, Interval: complainInterval},
+				"commands": {First: 1, Interval: complainInterval},
+			},
+		}
+		p.hosts[name] = h
+	}
+	return h
+}
+
+func (p *Pool) client(files tlsFiles) (*http.Client, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := p.clients[files]; c != nil {
+		return c, nil
+	}
+	config, err := files.config()
+	if err != nil {
+		return nil, err
+	}
+	c := &http.Client{
+		Transport: &http.Transport{
+			Proxy:       http.ProxyFromEnvironment,
+			DialContext: (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+			// A long poll holds its connection, so there are as many as pollers;
+			// keeping them is the point of the pool.
+			MaxIdleConnsPerHost: 1 << 16,
+			IdleConnTimeout:     90 * time.Second,
+			TLSClientConfig:     config,
+			TLSHandshakeTimeout: 10 * time.Second,
+			ForceAttemptHTTP2:   true,
+			// Requests and answers are small, pollers are many.
+			WriteBufferSize: 1 << 10,
+			ReadBufferSize:  1 << 10,
+		},
+		// Following a redirect would send the key to another place.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	p.clients[files] = c
+	return c, nil
+}
+
+// config returns the TLS settings. Errors name the key and the file.
+func (f tlsFiles) config() (*tls.Config, error) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	if f.ca != "" {
+		pem, err := os.ReadFile(f.ca)
+		if err != nil {
+			return nil, fmt.Errorf("key %s: %w", keyCA, err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("key %s: %s holds no certificate; expected PEM", keyCA, f.ca)
+		}
+	}
+	if f.cert != "" {
+		pair, err := tls.LoadX509KeyPair(f.cert, f.key)
+		if err != nil {
+			return nil, fmt.Errorf("keys %s and %s: %w", keyCert, keyKeyFile, err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
+}
+
+// unavailable tells the breaker's kind of failure: no answer, or one that says
+// the host cannot work now. Other answers, however unwelcome, show it alive.
+func unavailable(err error) error {
+	var a *answerError
+	switch code := httpapi.StatusOf(err); {
+	case err == nil, errors.As(err, &a):
+		return nil
+	case code == 0, code >= 500, code == http.StatusTooManyRequests, code == http.StatusRequestTimeout:
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,346 @@
+package fleetapi
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"external-server/internal/module/spool"
+)
+
+// Bounds of one window, which is what is posted before the queue is looked at
+// again, and so of one array.
+const (
+	windowEntries = 100
+	windowBytes   = 1 << 20
+)
+
+// spoolRetry is the pause before a spool in use elsewhere is tried again.
+const spoolRetry = time.Second
+
+var errQueueClosed = errors.New("the instance is closed")
+
+// queue is the bounded FIFO of one instance (REC-22). With a spool, entries are
+// kept there and survive the process; the memory holds only what came after the
+// spool failed, so what is in the spool is always older. One goroutine puts,
+// one takes.
+type queue struct {
+	number    int32
+	limit     int // entries in memory
+	byteLimit int // bytes in memory; one entry always fits
+	log       *slog.Logger
+
+	mu      sync.Mutex
+	mem     []entry
+	bytes   int
+	closed  bool
+	busy    bool          // a poster is running
+	room    chan struct{} // closed and replaced when something left
+	oldest  time.Time     // of the window
+	spooled bool          // the window came from the spool
+	// delivered counts entries in mem, behind its first, that were posted before
+	// the poster gave up.
+	delivered int
+
+	open      func() (*spool.Spool, error) // nil: no spool
+	spool     *spool.Spool                 // nil: none, or not ours yet
+	openAfter time.Time                    // next attempt while it is not ours
+	failing   bool                         // the spool's failure has been logged
+	failures  uint64                       // entries that went to memory because of it
+	damaged   uint64                       // records that could not be read
+}
+
+func newQueue(number int32, limit, byteLimit int, log *slog.Logger) *queue {
+	return &queue{number: number, limit: limit, byteLimit: byteLimit, log: log, room: make(chan struct{})}
+}
+
+// put appends the entry. While there is no room it waits: the worker's own queue
+// then fills up and the session withholds answers, which keeps the promise of
+// those already given. start reports that the caller has to start a poster.
+func (q *queue) put(ctx context.Context, e entry) (start bool, err error) {
+	for {
+		q.mu.Lock()
+		if q.closed {
+			q.mu.Unlock()
+			return false, errQueueClosed
+		}
+		room := q.room
+		useSpool := q.open != nil && len(q.mem) == 0
+		if !useSpool && q.fits(&e) {
+			start = q.add(e)
+			q.mu.Unlock()
+			return start, nil
+		}
+		q.mu.Unlock()
+		if useSpool {
+			stored, full := q.putSpool(&e)
+			q.mu.Lock()
+			if stored {
+				start = q.claim()
+				q.mu.Unlock()
+				return start, nil
+			}
+			if !full && !q.closed && q.fits(&e) {
+				start = q.add(e)
+				q.mu.Unlock()
+				return start, nil
+			}
+			q.mu.Unlock()
+		}
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}
+}
+
+func (q *queue) fits(e *entry) bool {
+	return len(q.mem) == 0 || len(q.mem) < q.limit && q.bytes+e.size() <= q.byteLimit
+}
+
+func (q *queue) add(e entry) bool {
+	q.mem = append(q.mem, e)
+	q.bytes += e.size()
+	if q.open != nil {
+		q.failures++
+	}
+	return q.claim()
+}
+
+// claim reports whether a poster has to be started, and counts it as running.
+func (q *queue) claim() bool {
+	start := !q.busy
+	q.busy = true
+	return start
+}
+
+// putSpool tries the spool. Not stored and not full means that it failed.
+func (q *queue) putSpool(e *entry) (stored, full bool) {
+	err := q.acquire()
+	if err == nil {
+		if q.spool == nil {
+			return false, false
+		}
+		err = q.spool.Append(e.appendRecord(nil))
+	}
+	switch {
+	case err == nil:
+		if q.failing {
+			q.failing = false
+			q.log.Info("the spool takes statuses again")
+		}
+		return true, false
+	case errors.Is(err, spool.ErrFull):
+		return false, true
+	case !q.failing:
+		q.failing = true
+		q.log.Warn("the spool fails, statuses are kept in memory only until it works again", "error", err)
+	}
+	return false, false
+}
+
+// acquire opens a spool that was still in use when the instance was made, by the
+// instance it replaces.
+func (q *queue) acquire() error {
+	if q.spool != nil || time.Now().Before(q.openAfter) {
+		return nil
+	}
+	s, err := q.open()
+	if err != nil {
+		q.openAfter = time.Now().Add(spoolRetry)
+		if errors.Is(err, spool.ErrLocked) {
+			return nil
+		}
+		return err
+	}
+	q.mu.Lock()
+	q.spool = s
+	q.mu.Unlock()
+	return nil
+}
+
+// window returns the oldest entries without removing them, nil when there is
+// nothing: the poster has then ended as far as the queue is concerned.
+func (q *queue) window() []entry {
+	for {
+		q.mu.Lock()
+		s := q.spool
+		if s == nil || s.Len() == 0 {
+			w := q.memoryWindow()
+			q.mu.Unlock()
+			return w
+		}
+		q.mu.Unlock()
+		if w := q.spoolWindow(s); w != nil {
+			return w
+		}
+	}
+}
+
+func (q *queue) memoryWindow() []entry {
+	q.spooled = false
+	if len(q.mem) == 0 {
+		q.busy = false
+		q.oldest = time.Time{}
+		return nil
+	}
+	n, size := 0, 0
+	for n < len(q.mem) && n < windowEntries && (n == 0 || size+q.mem[n].size() <= windowBytes) {
+		size += q.mem[n].size()
+		n++
+	}
+	q.oldest = q.mem[0].at
+	return append([]entry(nil), q.mem[:n]...)
+}
+
+// spoolWindow returns nil when there was nothing readable. A record that is none
+// of ours is passed over: the entries before it are the window.
+func (q *queue) spoolWindow(s *spool.Spool) []entry {
+	var w []entry
+	for _, r := range s.Peek(windowEntries, windowBytes) {
+		e, err := parseRecord(r, q.number)
+		if err != nil {
+			if len(w) > 0 {
+				break // next time it is the first
+			}
+			q.damage("a record of the spool is not a status and is skipped", err)
+			q.ack(s, 1)
+			return nil
+		}
+		w = append(w, e)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.spooled = len(w) > 0
+	if q.spooled {
+		q.oldest = w[0].at
+	}
+	return w
+}
+
+func (q *queue) damage(text string, err error) {
+	q.mu.Lock()
+	q.damaged++
+	q.mu.Unlock()
+	q.log.Warn(text, "error", err)
+}
+
+func (q *queue) ack(s *spool.Spool, n int) {
+	if err := s.Ack(n); err != nil {
+		q.log.Warn("the position in the spool cannot be kept; after a restart some statuses would be posted again", "error", err)
+	}
+}
+
+// remove forgets the first n entries of the last window.
+func (q *queue) remove(n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.spooled {
+		s := q.spool
+		q.mu.Unlock()
+		q.ack(s, n)
+		q.mu.Lock()
+	} else {
+		for i := range q.mem[:n] {
+			q.bytes -= q.mem[i].size()
+			q.mem[i] = entry{}
+		}
+		if q.mem = q.mem[n:]; len(q.mem) == 0 {
+			q.mem = nil // a burst must not hold its memory for ever
+		}
+	}
+	close(q.room)
+	q.room = make(chan struct{})
+}
+
+// abandon ends a poster that has given up; done tells which entries of its
+// window need no more posting. They are removed as far as the spool's order
+// allows; the rest of them may be posted again by the next run.
+func (q *queue) abandon(done []bool) {
+	first := 0
+	for first < len(done) && done[first] {
+		first++
+	}
+	if first > 0 {
+		q.remove(first)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.busy = false
+	if !q.spooled {
+		for _, d := range done[first:] {
+			if d {
+				q.delivered++
+			}
+		}
+	}
+}
+
+// kept tells whether closing loses nothing.
+func (q *queue) kept() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.spool != nil && len(q.mem) == 0
+}
+
+// release closes the spool after the last poster has ended. It returns how many
+// entries stay there and how many are lost with the memory.
+func (q *queue) release() (kept, lost int, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	lost = len(q.mem) - q.delivered
+	if q.spool != nil {
+		// What is only in memory goes behind the rest, if there is room.
+		for lost > 0 && len(q.mem) > 0 && q.delivered == 0 && q.spool.Append(q.mem[0].appendRecord(nil)) == nil {
+			q.mem = q.mem[1:]
+			lost--
+		}
+		kept = q.spool.Len()
+		err = q.spool.Close()
+	}
+	q.mem, q.bytes = nil, 0
+	return kept, lost, err
+}
+
+// faults returns how often the spool failed and how many places in it could not
+// be read.
+func (q *queue) faults() (failures, damaged uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	damaged = q.damaged
+	if q.spool != nil {
+		damaged += q.spool.Skipped()
+	}
+	return q.failures, damaged
+}
+
+// close refuses further entries and wakes whoever waits for room.
+func (q *queue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.closed {
+		q.closed = true
+		close(q.room)
+		q.room = make(chan struct{})
+	}
+}
+
+// depth returns how many entries wait, their bytes, and how many of them are in
+// the spool.
+func (q *queue) depth() (entries, spooled int, bytes int64, oldest time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	entries, bytes, oldest = len(q.mem), int64(q.bytes), q.oldest
+	if q.spool != nil {
+		spooled = q.spool.Len()
+		entries += spooled
+		bytes += q.spool.Bytes()
+	}
+	if oldest.IsZero() && len(q.mem) > 0 {
+		oldest = q.mem[0].at
+	}
+	return entries, spooled, bytes, oldest
+}

@@ -1,0 +1,124 @@
+package spool
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// recover reads the position and looks through the segments.
+func (s *Spool) recover() error {
+	known, err := s.readPosition()
+	if err != nil {
+		return err
+	}
+	numbers, err := s.list()
+	if err != nil {
+		return err
+	}
+	for len(numbers) > 0 && numbers[0] < s.at.segment { // acknowledged, the removal was interrupted
+		if err := os.Remove(s.path(numbers[0])); err != nil {
+			return fmt.Errorf("open the spool: %w", err)
+		}
+		numbers = numbers[1:]
+	}
+	if !known && len(numbers) > 0 {
+		s.log.Warn("the position of the spool is lost, its records are delivered from the beginning", "directory", s.opts.Dir)
+	}
+	for i, n := range numbers {
+		if i == 0 && n != s.at.segment {
+			s.at.segment, s.at.offset = n, fileHeader
+		}
+		if err := s.look(n, i == len(numbers)-1); err != nil {
+			return err
+		}
+	}
+	// What is behind the position in its own segment only counts if it is there.
+	if len(s.segments) > 0 {
+		s.at.offset = min(s.at.offset, s.segments[0].end)
+	}
+	return nil
+}
+
+func (s *Spool) readPosition() (known bool, err error) {
+	b, err := io.ReadAll(io.NewSectionReader(s.lock, 0, 2*slotSize))
+	if err != nil {
+		return false, fmt.Errorf("read %s: %w", s.lock.Name(), err)
+	}
+	s.at = position{segment: 1, offset: fileHeader}
+	for i := 0; i+slotSize <= len(b); i += slotSize {
+		if p, ok := parsePosition(b[i:]); ok && (!known || p.generation > s.at.generation) {
+			s.at, known = p, true
+		}
+	}
+	return known, nil
+}
+
+// list returns the numbers of the segments in ascending order.
+func (s *Spool) list() ([]uint64, error) {
+	entries, err := os.ReadDir(s.opts.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the spool: %w", err)
+	}
+	var numbers []uint64
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), ".spool")
+		if !ok || len(name) != 16 || !e.Type().IsRegular() {
+			continue
+		}
+		if n, err := strconv.ParseUint(name, 16, 64); err == nil && n > 0 && n < 1<<63 {
+			numbers = append(numbers, n)
+		}
+	}
+	slices.Sort(numbers)
+	return numbers, nil
+}
+
+// look counts the records of one segment that were not acknowledged. What
+// follows the last whole record of the last segment is cut away.
+func (s *Spool) look(number uint64, last bool) error {
+	path := s.path(number)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("open the spool: %w", err)
+	}
+	from := int64(fileHeader)
+	if number == s.at.segment {
+		from = s.at.offset
+	}
+	if from > int64(len(b)) {
+		from = int64(len(b))
+	}
+	end := from
+	for off := from; off < int64(len(b)); {
+		kind, size, _ := parseRecord(b[off:])
+		switch {
+		case kind == recordGood:
+			s.count++
+			off += int64(size)
+			end = off
+		case kind == recordBad:
+			off += int64(size)
+		default:
+			off += int64(resync(b[off:]))
+		}
+	}
+	if cut := int64(len(b)) - end; cut > 0 && last {
+		s.log.Warn("the end of the spool is cut off, as after a crash; what was not confirmed is dropped",
+			"file", path, "offset", end, "bytes", cut)
+		if err := os.Truncate(path, end); err != nil {
+			return fmt.Errorf("open the spool: %w", err)
+		}
+	} else if !last {
+		end = int64(len(b)) // damage in the middle is reported when it is passed
+	}
+	if end < fileHeader { // not even a header: nothing may be appended behind it
+		s.sealed = last
+	}
+	s.segments = append(s.segments, segment{number: number, end: end})
+	s.bytes += end
+	return nil
+}
