@@ -109,7 +109,7 @@ argument.`,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	flags.register(root)
-	root.AddCommand(newCheckCommand(), newConfigCommand(), newVersionCommand(), newDemoCommand())
+	root.AddCommand(newCheckCommand(), newConfigCommand(), newVersionCommand(), newDemoCommand(), newHTTPAPICommand())
 	return root
 }
 

@@ -50,7 +50,9 @@ type DeviceID struct {
 }
 
 // Payload is the content of a message. Data is one JSON object, array or string;
-// nobody changes its bytes after the message was handed over.
+// nobody changes its bytes after the message was handed over. The client returns
+// a message without device or data with nil Data (MM-14): skip it, but let its
+// timestamp move the cursor.
 type Payload struct {
 	Data        json.RawMessage `json:"data"`
 	Encoding    string          `json:"encoding"`
@@ -103,8 +105,8 @@ type API interface {
 	// time: it reports whether it was in time, in which case done is never
 	// called.
 	PollCommands(car fleet.CarID, since int64, done func([]Message, error)) (stop func() bool)
-	// Cars returns the known cars of all companies that became known or posted
-	// at or after since (HTTP-8).
+	// Cars returns the known cars of all companies that became known at or after
+	// since (HTTP-8).
 	Cars(ctx context.Context, q Query) ([]Car, error)
 	// AvailableDevices returns the known devices of a car by module, in ascending
 	// order of the number. module nil means all. An unknown car or module is

@@ -1,0 +1,373 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"external-server/internal/config"
+	"external-server/internal/fleet"
+)
+
+// Defaults of a client.
+const (
+	clientTimeout      = 30 * time.Second // MM-3
+	defaultMaxResponse = 64 << 20
+	idleConnections    = 256
+)
+
+// ClientOptions are what a Client is made from. Only URL is required.
+type ClientOptions struct {
+	// URL is the module's api_url: everything up to and with /v2/protocol
+	// (HTTP-1).
+	URL string
+	// APIKey goes into the query of every request (HTTP-2) and nowhere else: no
+	// error and no log line contains it. Empty: none is sent.
+	APIKey config.Secret
+	TLS    *config.TLS // nil: the system's certificate authorities
+	// Timeout of one request; 0 is 30 s (MM-3).
+	Timeout time.Duration
+	// MaxResponse bounds an answer in bytes; 0 is 64 MiB.
+	MaxResponse int64
+	// Transport replaces the client's own, such as Server.RoundTripper does; TLS
+	// is then not used.
+	Transport http.RoundTripper
+}
+
+// Client is the API over HTTP. It implements API. Connections are kept and
+// shared, HTTP/2 is used where it is offered, the proxy is that of the
+// environment. Redirects are not followed: they would carry the key elsewhere.
+type Client struct {
+	base        string
+	key         string
+	timeout     time.Duration
+	maxResponse int64
+	http        http.Client
+	own         *http.Transport
+
+	ctx     context.Context // ends polls
+	cancel  context.CancelFunc
+	mu      sync.Mutex
+	closed  bool
+	running sync.WaitGroup // polls
+}
+
+// NewClient makes a client; it does not connect yet.
+func NewClient(o ClientOptions) (*Client, error) {
+	u, err := url.Parse(o.URL)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, errors.New("api_url is not valid; expected http://HOST[:PORT]/PATH or https://HOST[:PORT]/PATH without user and query")
+	}
+	c := &Client{base: strings.TrimRight(o.URL, "/"), key: o.APIKey.Reveal(), timeout: o.Timeout, maxResponse: o.MaxResponse}
+	if c.timeout <= 0 {
+		c.timeout = clientTimeout
+	}
+	if c.maxResponse <= 0 {
+		c.maxResponse = defaultMaxResponse
+	}
+	c.http = http.Client{
+		Transport:     o.Transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	if o.Transport == nil {
+		if c.own, err = newTransport(o.TLS); err != nil {
+			return nil, err
+		}
+		c.http.Transport = c.own
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	return c, nil
+}
+
+func newTransport(t *config.TLS) (*http.Transport, error) {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.ForceAttemptHTTP2 = true
+	transport.MaxIdleConns = 0
+	transport.MaxIdleConnsPerHost = idleConnections
+	transport.ReadBufferSize, transport.WriteBufferSize = 2<<10, 2<<10 // thousands of long polls
+	transport.MaxResponseHeaderBytes = 64 << 10
+	if t == nil {
+		return transport, nil
+	}
+	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	if t.CAFile != "" {
+		pool, err := readCA(t.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("certificate authority: %w", err)
+		}
+		transport.TLSClientConfig.RootCAs = pool
+	}
+	if t.CertFile != "" || t.KeyFile != "" {
+		certificate, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("client certificate: %w", err)
+		}
+		transport.TLSClientConfig.Certificates = []tls.Certificate{certificate}
+	}
+	return transport, nil
+}
+
+// Close ends the polls, waits for them and closes idle connections.
+func (c *Client) Close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.cancel()
+	c.running.Wait()
+	if c.own != nil {
+		c.own.CloseIdleConnections()
+	}
+}
+
+// PostStatuses implements API.
+func (c *Client) PostStatuses(ctx context.Context, car fleet.CarID, messages []Message) error {
+	return c.post(ctx, kindStatus, car, messages)
+}
+
+// PostCommands implements API.
+func (c *Client) PostCommands(ctx context.Context, car fleet.CarID, messages []Message) error {
+	return c.post(ctx, kindCommand, car, messages)
+}
+
+// Statuses implements API.
+func (c *Client) Statuses(ctx context.Context, car fleet.CarID, q Query) ([]Message, error) {
+	return c.get(ctx, kindStatus, car, q)
+}
+
+// Commands implements API.
+func (c *Client) Commands(ctx context.Context, car fleet.CarID, q Query) ([]Message, error) {
+	return c.get(ctx, kindCommand, car, q)
+}
+
+// PollCommands implements API. Over a network a poll does need a goroutine.
+func (c *Client) PollCommands(car fleet.CarID, since int64, done func([]Message, error)) (stop func() bool) {
+	ctx, cancel := context.WithCancel(c.ctx)
+	var once sync.Once
+	finish := func(messages []Message, err error) {
+		once.Do(func() { done(messages, err) })
+		cancel()
+	}
+	stop = func() bool {
+		stopped := false
+		once.Do(func() { stopped = true })
+		cancel()
+		return stopped
+	}
+	c.mu.Lock()
+	closed := c.closed
+	if !closed {
+		c.running.Add(1)
+	}
+	c.mu.Unlock()
+	if closed {
+		go finish(nil, errors.New("the API client is closed"))
+		return stop
+	}
+	go func() {
+		defer c.running.Done()
+		finish(c.get(ctx, kindCommand, car, Query{Since: since, Wait: true}))
+	}()
+	return stop
+}
+
+// Cars implements API.
+func (c *Client) Cars(ctx context.Context, q Query) ([]Car, error) {
+	var cars []Car
+	body, err := c.do(ctx, http.MethodGet, "/cars", queryValues(q), nil)
+	if err == nil {
+		err = decodeAnswer(body, &cars)
+	}
+	return cars, err
+}
+
+// AvailableDevices implements API.
+func (c *Client) AvailableDevices(ctx context.Context, car fleet.CarID, module *int64) ([]Module, error) {
+	values := url.Values{}
+	if module != nil {
+		values.Set("module_id", strconv.FormatInt(*module, 10))
+	}
+	body, err := c.do(ctx, http.MethodGet, carPath("/available-devices", car), values, nil)
+	if err != nil {
+		return nil, err
+	}
+	if module != nil { // one object instead of an array (HTTP-9)
+		var one Module
+		err := decodeAnswer(body, &one)
+		return []Module{one}, err
+	}
+	var modules []Module
+	return modules, decodeAnswer(body, &modules)
+}
+
+func carPath(route string, car fleet.CarID) string {
+	return route + "/" + url.PathEscape(car.Company) + "/" + url.PathEscape(car.Car)
+}
+
+// queryValues writes since always and wait only when it is true (MM-4).
+func queryValues(q Query) url.Values {
+	values := url.Values{"since": {strconv.FormatInt(q.Since, 10)}}
+	if q.Wait {
+		values.Set("wait", "true")
+	}
+	return values
+}
+
+func (c *Client) post(ctx context.Context, k kind, car fleet.CarID, messages []Message) error {
+	if messages == nil {
+		messages = []Message{}
+	}
+	var body bytes.Buffer
+	encoder := json.NewEncoder(&body)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(messages); err != nil {
+		return fmt.Errorf("encode %s messages: %w", k, err)
+	}
+	_, err := c.do(ctx, http.MethodPost, carPath("/"+k.String(), car), url.Values{}, bytes.TrimRight(body.Bytes(), "\n"))
+	return err
+}
+
+func (c *Client) get(ctx context.Context, k kind, car fleet.CarID, q Query) ([]Message, error) {
+	body, err := c.do(ctx, http.MethodGet, carPath("/"+k.String(), car), queryValues(q), nil)
+	if err != nil {
+		return nil, err
+	}
+	var items []looseMessage
+	if err := decodeAnswer(body, &items); err != nil {
+		return nil, err
+	}
+	messages := make([]Message, len(items))
+	for i := range items {
+		messages[i] = items[i].message()
+	}
+	return messages, nil
+}
+
+// looseMessage accepts what the module libraries would crash on (MM-14).
+type looseMessage struct {
+	DeviceID  *DeviceID `json:"device_id"`
+	Payload   *Payload  `json:"payload"`
+	Timestamp int64     `json:"timestamp"`
+}
+
+func (l *looseMessage) message() Message {
+	m := Message{Timestamp: l.Timestamp}
+	if l.DeviceID != nil && l.Payload != nil && len(l.Payload.Data) > 0 && string(l.Payload.Data) != "null" {
+		m.DeviceID, m.Payload = *l.DeviceID, *l.Payload
+	}
+	return m
+}
+
+// do makes one request and returns the body of a successful answer. Keys appear
+// in no error.
+func (c *Client) do(ctx context.Context, method, path string, values url.Values, body []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	fail := func(err error) error {
+		return fmt.Errorf("%s %s%s: %w", method, c.base, path, c.redact(err))
+	}
+	if c.key != "" {
+		values.Set("api_key", c.key)
+	}
+	target := c.base + path
+	if len(values) > 0 {
+		target += "?" + values.Encode() // in alphabetical order (MM-4)
+	}
+	var content io.Reader
+	if body != nil {
+		content = bytes.NewReader(body)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, target, content)
+	if err != nil {
+		return nil, fail(err)
+	}
+	request.Header.Set("Accept", "application/json")
+	request.Header.Set("User-Agent", "") // MM-3
+	if body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return nil, fail(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	answer, err := io.ReadAll(io.LimitReader(response.Body, c.maxResponse+1))
+	if err != nil {
+		return nil, fail(err)
+	}
+	if int64(len(answer)) > c.maxResponse {
+		return nil, fail(fmt.Errorf("the answer is larger than %d bytes", c.maxResponse))
+	}
+	if response.StatusCode >= 300 {
+		return nil, fail(c.errorAnswer(response, answer))
+	}
+	if method == http.MethodGet { // MM-5
+		if mediaType, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")); mediaType != "application/json" {
+			return nil, fail(fmt.Errorf("the answer has Content-Type %s; expected application/json", quote(response.Header.Get("Content-Type"))))
+		}
+	}
+	return answer, nil
+}
+
+// errorAnswer makes an *Error of an answer of any form.
+func (c *Client) errorAnswer(response *http.Response, body []byte) *Error {
+	e := newError(response.StatusCode, "%s", "")
+	var problem struct{ Detail, Title string }
+	if json.Unmarshal(body, &problem) == nil && problem.Detail+problem.Title != "" {
+		e.Detail = problem.Detail
+		if problem.Title != "" && problem.Title != e.Title {
+			e.Detail = strings.TrimPrefix(problem.Title+": "+problem.Detail, ": ")
+		}
+	} else if text := strings.TrimSpace(string(body)); text != "" && text != "[]" {
+		e.Detail = text
+	}
+	e.Detail = c.hideKey(e.Detail)
+	if len(e.Detail) > 500 {
+		e.Detail = strings.ToValidUTF8(e.Detail[:500], "") + "…"
+	}
+	return e
+}
+
+func (c *Client) hideKey(text string) string {
+	if c.key == "" {
+		return text
+	}
+	text = strings.ReplaceAll(text, c.key, "***")
+	return strings.ReplaceAll(text, url.QueryEscape(c.key), "***")
+}
+
+// redact takes the URL, and with it the key, out of an error of net/http.
+func (c *Client) redact(err error) error {
+	var withURL *url.Error
+	if errors.As(err, &withURL) {
+		err = withURL.Err
+	}
+	if text := err.Error(); c.hideKey(text) != text {
+		return errors.New(c.hideKey(text))
+	}
+	return err
+}
+
+// decodeAnswer reads exactly one JSON value.
+func decodeAnswer(body []byte, into any) error {
+	if err := json.Unmarshal(body, into); err != nil {
+		return fmt.Errorf("the answer is not what the API returns: %w", err)
+	}
+	return nil
+}
+
+// IsTimeout reports whether err is the end of a request's time without answer.
+func IsTimeout(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || os.IsTimeout(err)
+}

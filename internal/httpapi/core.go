@@ -1,0 +1,433 @@
+package httpapi
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sort"
+	"sync"
+	"time"
+
+	"external-server/internal/fleet"
+)
+
+// Limits of the core.
+const (
+	queueLength      = 4096             // posts that wait for the writer
+	queueWait        = 5 * time.Second  // how long a post waits for room in the queue
+	batchPosts       = 256              // posts in one transaction
+	batchBytes       = 4 << 20          // of data in one transaction, beyond its first post
+	storeTimeout     = 30 * time.Second // of one transaction
+	parallelReads    = 8                // reads of the store for polls at a time
+	defaultRetention = time.Hour
+	defaultWait      = 5 * time.Second // HTTP-11
+	defaultWaits     = 50_000
+)
+
+// core is the API itself, without HTTP: the known cars and devices, the requests
+// that wait, and the one writer of the store. It implements API.
+//
+// The store's transactions are made by one goroutine (writer.go). It gives out
+// the timestamps, so that what a reader has seen is always older than what comes
+// later. The lock guards memory only; nobody holds it while the store works.
+type core struct {
+	store     Store
+	log       *slog.Logger
+	now       func() time.Time
+	retention time.Duration
+	wait      time.Duration
+	maxWaits  int
+	stats     *counters
+	faults    *faultLog
+
+	queue   chan *post
+	reads   chan struct{} // semaphore of parallelReads
+	stopped chan struct{} // closed when no new requests are taken
+	done    chan struct{} // closed when the writer has ended
+	ctx     context.Context
+	cancel  context.CancelFunc // ends reads that polls have started
+
+	mu      sync.Mutex
+	closed  bool
+	enqueue sync.WaitGroup // posts between the check of closed and the queue
+	running sync.WaitGroup // reads on behalf of polls
+	cars    map[fleet.CarID]*carState
+	floor   int64 // every new timestamp is higher, whatever the car
+	known   int   // cars with a device
+	devices int
+	waits   int
+	newCars waitList // requests for /cars
+}
+
+// deviceKey is the identity of a device (HTTP-17).
+type deviceKey struct {
+	module int64
+	typ    int64
+	role   string
+}
+
+func keyOf(d DeviceID) deviceKey { return deviceKey{d.ModuleID, d.Type, d.Role} }
+
+type deviceState struct {
+	id       DeviceID
+	statusAt int64 // timestamp of the newest status
+	notedAt  int64 // the same as the store has noted it, at most touchInterval older
+}
+
+// carState exists for cars that are known or waited for. A car is known when it
+// has a device.
+type carState struct {
+	id      fleet.CarID
+	last    int64 // newest timestamp given to any message
+	knownAt int64
+	devices map[deviceKey]*deviceState
+	// newest is an upper bound of the stored timestamps of each kind: a request
+	// beyond it needs no look into the store.
+	newest  [2]int64
+	waiting [2]waitList
+}
+
+func (c *carState) known() bool { return len(c.devices) > 0 }
+
+// newCore loads the state of the store and starts the writer, which close ends.
+func newCore(ctx context.Context, o Options, store Store) (*core, error) {
+	c := &core{
+		store: store, log: o.Logger, now: o.Now, retention: o.Config.Retention, wait: o.Config.WaitTimeout, maxWaits: o.MaxWaits,
+		stats: o.counters, faults: newFaultLog(o.Logger),
+		queue: make(chan *post, queueLength), reads: make(chan struct{}, parallelReads),
+		stopped: make(chan struct{}), done: make(chan struct{}),
+		cars: map[fleet.CarID]*carState{},
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	state, err := store.Load(ctx)
+	if err != nil {
+		c.cancel()
+		return nil, fmt.Errorf("http_api.store: %w", err)
+	}
+	c.restore(state)
+	go c.write()
+	return c, nil
+}
+
+// restore takes over what the store knows. Requests that wait stay.
+func (c *core) restore(state *StoredState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.floor = max(c.floor, state.High)
+	c.known, c.devices = 0, 0
+	for _, car := range c.cars {
+		car.devices = map[deviceKey]*deviceState{}
+	}
+	for _, d := range state.Devices {
+		car := c.car(d.Car)
+		if !car.known() {
+			c.known++
+		}
+		car.knownAt = state.Cars[d.Car]
+		c.devices++
+		car.devices[keyOf(d.Device)] = &deviceState{id: d.Device, statusAt: d.StatusAt, notedAt: d.StatusAt - touchInterval}
+	}
+	for _, car := range c.cars {
+		car.last = max(car.last, c.floor)
+		car.newest = [2]int64{c.floor, c.floor}
+		c.release(car)
+	}
+}
+
+// car returns the state of a car and makes one if need be. The lock is held.
+func (c *core) car(id fleet.CarID) *carState {
+	car := c.cars[id]
+	if car == nil {
+		car = &carState{id: id, last: c.floor, devices: map[deviceKey]*deviceState{}}
+		c.cars[id] = car
+	}
+	return car
+}
+
+// release forgets the state of a car that nobody needs, so that requests for
+// invented names cost no memory. The lock is held.
+func (c *core) release(car *carState) {
+	if car.known() || !car.waiting[kindStatus].empty() || !car.waiting[kindCommand].empty() {
+		return
+	}
+	c.floor = max(c.floor, car.last)
+	delete(c.cars, car.id)
+}
+
+var errStopping = newError(http.StatusServiceUnavailable, "the server is stopping")
+
+// PostStatuses implements API.
+func (c *core) PostStatuses(ctx context.Context, car fleet.CarID, messages []Message) error {
+	return c.checkAndPost(ctx, kindStatus, car, messages)
+}
+
+// PostCommands implements API.
+func (c *core) PostCommands(ctx context.Context, car fleet.CarID, messages []Message) error {
+	return c.checkAndPost(ctx, kindCommand, car, messages)
+}
+
+func (c *core) checkAndPost(ctx context.Context, k kind, car fleet.CarID, messages []Message) error {
+	if err := checkCar(car); err != nil {
+		return err
+	}
+	messages = append([]Message(nil), messages...)
+	if err := checkMessages(k, messages); err != nil {
+		return err
+	}
+	return c.post(ctx, k, car, messages)
+}
+
+// post hands checked messages to the writer and waits until they are durable.
+func (c *core) post(ctx context.Context, k kind, car fleet.CarID, messages []Message) error {
+	if len(messages) == 0 {
+		return nil // HTTP-15
+	}
+	p := &post{car: car, kind: k, messages: messages, result: make(chan error, 1)}
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return errStopping
+	}
+	c.enqueue.Add(1)
+	c.mu.Unlock()
+	err := c.put(ctx, p)
+	c.enqueue.Done()
+	if err != nil {
+		return err
+	}
+	select {
+	case err := <-p.result:
+		return err
+	case <-ctx.Done():
+		// The writer drops it if it has not begun with it.
+		p.abandoned.Store(true)
+		return ctx.Err()
+	}
+}
+
+func (c *core) put(ctx context.Context, p *post) error {
+	select {
+	case c.queue <- p:
+		return nil
+	default:
+	}
+	timer := time.NewTimer(queueWait)
+	defer timer.Stop()
+	select {
+	case c.queue <- p:
+		return nil
+	case <-timer.C:
+		return newError(http.StatusServiceUnavailable, "%d posts wait for the message store; try again later", queueLength)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Statuses implements API.
+func (c *core) Statuses(ctx context.Context, car fleet.CarID, q Query) ([]Message, error) {
+	return c.read(ctx, kindStatus, car, q)
+}
+
+// Commands implements API.
+func (c *core) Commands(ctx context.Context, car fleet.CarID, q Query) ([]Message, error) {
+	return c.read(ctx, kindCommand, car, q)
+}
+
+func (c *core) read(ctx context.Context, k kind, car fleet.CarID, q Query) ([]Message, error) {
+	if err := checkCar(car); err != nil {
+		return nil, err
+	}
+	answers := make(chan answer, 1)
+	w := &waiter{deliver: func(m []Message, err error) { answers <- answer{m, err} }}
+	messages, parked, err := c.lookup(ctx, k, car, q, w)
+	if !parked {
+		return messages, err
+	}
+	select {
+	case a := <-answers:
+		return a.messages, a.err
+	case <-ctx.Done():
+		c.unpark(w)
+		return nil, ctx.Err()
+	}
+}
+
+type answer struct {
+	messages []Message
+	err      error
+}
+
+func notKnown(car fleet.CarID) *Error {
+	return newError(http.StatusNotFound, "the car %s is not known: none of its devices has posted a status within the retention period", car)
+}
+
+// lookup answers a reading request or, when it has to wait, parks w and returns
+// true.
+func (c *core) lookup(ctx context.Context, k kind, id fleet.CarID, q Query, w *waiter) (messages []Message, parked bool, err error) {
+	for {
+		c.mu.Lock()
+		car := c.cars[id]
+		known := car != nil && car.known()
+		var newest int64
+		if known {
+			newest = car.newest[k]
+		}
+		if !known || newest < q.Since || newest == 0 {
+			if q.Wait {
+				err := c.park(k, id, w)
+				c.mu.Unlock()
+				return nil, err == nil, err
+			}
+			c.mu.Unlock()
+			if !known {
+				return nil, false, notKnown(id)
+			}
+			return []Message{}, false, nil
+		}
+		c.mu.Unlock()
+
+		started := time.Now()
+		messages, err := c.store.Messages(ctx, id, k == kindCommand, q.Since)
+		c.stats.read(time.Since(started))
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, false, ctx.Err()
+			}
+			return nil, false, c.faults.report("read", asStoreError(err))
+		}
+		c.faults.ok("read")
+		if len(messages) > 0 {
+			return messages, false, nil
+		}
+		// Nothing at or after since: the bound was too high, because messages were
+		// deleted or the server is new. Unless something came meanwhile, lower it.
+		c.mu.Lock()
+		if car := c.cars[id]; car != nil && car.newest[k] == newest {
+			car.newest[k] = max(0, q.Since-1)
+		}
+		c.mu.Unlock()
+	}
+}
+
+// Cars implements API.
+func (c *core) Cars(ctx context.Context, q Query) ([]Car, error) {
+	answers := make(chan []Car, 1)
+	c.mu.Lock()
+	cars := c.carsSince(q.Since)
+	if len(cars) > 0 || !q.Wait {
+		c.mu.Unlock()
+		return cars, nil
+	}
+	w := &waiter{deliverCars: func(cars []Car) { answers <- cars }}
+	err := c.parkForCars(w)
+	c.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case cars := <-answers:
+		return cars, nil
+	case <-ctx.Done():
+		c.unpark(w)
+		return nil, ctx.Err()
+	}
+}
+
+// carsSince returns the cars in the order in which they became known. The lock
+// is held.
+func (c *core) carsSince(since int64) []Car {
+	var found []*carState
+	for _, car := range c.cars {
+		if car.known() && car.knownAt >= since {
+			found = append(found, car)
+		}
+	}
+	sort.Slice(found, func(i, j int) bool {
+		a, b := found[i], found[j]
+		if a.knownAt != b.knownAt {
+			return a.knownAt < b.knownAt
+		}
+		return a.id.String() < b.id.String()
+	})
+	cars := make([]Car, len(found))
+	for i, car := range found {
+		cars[i] = Car{CompanyName: car.id.Company, CarName: car.id.Car}
+	}
+	return cars
+}
+
+// AvailableDevices implements API.
+func (c *core) AvailableDevices(_ context.Context, id fleet.CarID, module *int64) ([]Module, error) {
+	if err := checkCar(id); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	car := c.cars[id]
+	if car == nil || !car.known() {
+		c.mu.Unlock()
+		return nil, notKnown(id)
+	}
+	byModule := map[int64][]DeviceID{}
+	for _, d := range car.devices {
+		if module == nil || *module == d.id.ModuleID {
+			byModule[d.id.ModuleID] = append(byModule[d.id.ModuleID], d.id)
+		}
+	}
+	c.mu.Unlock()
+	if len(byModule) == 0 {
+		return nil, newError(http.StatusNotFound, "the car %s has no device of module %d", id, *module)
+	}
+	modules := make([]Module, 0, len(byModule))
+	for number, devices := range byModule {
+		sort.Slice(devices, func(i, j int) bool {
+			a, b := devices[i], devices[j]
+			if a.Type != b.Type {
+				return a.Type < b.Type
+			}
+			return a.Role < b.Role
+		})
+		modules = append(modules, Module{ModuleID: number, DeviceList: devices})
+	}
+	sort.Slice(modules, func(i, j int) bool { return modules[i].ModuleID < modules[j].ModuleID })
+	return modules, nil
+}
+
+// stop takes no new requests and answers those that wait. Posts in the queue are
+// still stored.
+func (c *core) stop() {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return
+	}
+	c.closed = true
+	close(c.stopped)
+	released := c.newCars.takeAll()
+	for _, car := range c.cars {
+		for k := range car.waiting {
+			released = append(released, car.waiting[k].takeAll()...)
+		}
+	}
+	c.settle(released)
+	c.mu.Unlock()
+	for _, w := range released {
+		w.fail(errStopping)
+	}
+	c.cancel()
+}
+
+// close stops and returns when everything accepted is stored and every goroutine
+// has ended. The store is still open.
+func (c *core) close() {
+	c.stop()
+	c.enqueue.Wait()
+	c.mu.Lock()
+	if c.queue != nil {
+		close(c.queue)
+		c.queue = nil
+	}
+	c.mu.Unlock()
+	<-c.done
+	c.running.Wait()
+}

@@ -1,0 +1,130 @@
+package httpapi
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"external-server/internal/fleet"
+)
+
+// postgresLock is the advisory lock that makes one server the owner of a
+// database.
+const postgresLock = 0x666c656574 // "fleet"
+
+var postgresMigrations = []string{`
+	CREATE TABLE fleet_cars (
+		id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, company TEXT NOT NULL, car TEXT NOT NULL, known_at BIGINT NOT NULL,
+		UNIQUE (company, car));
+	CREATE TABLE fleet_devices (
+		car_id BIGINT NOT NULL, module BIGINT NOT NULL, type BIGINT NOT NULL, role TEXT NOT NULL,
+		name TEXT NOT NULL, status_at BIGINT NOT NULL,
+		PRIMARY KEY (car_id, module, type, role));
+	CREATE TABLE fleet_messages (
+		id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, car_id BIGINT NOT NULL, kind SMALLINT NOT NULL, at BIGINT NOT NULL,
+		position INTEGER NOT NULL, message_type TEXT NOT NULL, module BIGINT NOT NULL, type BIGINT NOT NULL,
+		role TEXT NOT NULL, name TEXT NOT NULL, encoding TEXT NOT NULL, data TEXT NOT NULL);
+	CREATE UNIQUE INDEX fleet_messages_read ON fleet_messages (car_id, kind, at, position);
+	CREATE INDEX fleet_messages_age ON fleet_messages (at);`,
+}
+
+// openPostgres connects to a database server. The writing connection holds an
+// advisory lock as long as it lives, so that a second server is refused, also
+// after a reconnect.
+func openPostgres(ctx context.Context, dsn string, _ *slog.Logger) (Store, error) {
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		// The library's error may repeat the URL; it hides the password only when
+		// it could parse it.
+		return nil, errors.New("http_api.store: the PostgreSQL URL is not valid; expected postgres://USER:PASSWORD@HOST:PORT/DATABASE")
+	}
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = 5 * time.Second
+	}
+	if config.RuntimeParams["application_name"] == "" {
+		config.RuntimeParams["application_name"] = "external-server"
+	}
+	writer := stdlib.OpenDB(*config)
+	writer.SetMaxOpenConns(1)
+	writer.SetMaxIdleConns(0) // a given up connection must take its lock with it
+	reader := stdlib.OpenDB(*config)
+	reader.SetMaxOpenConns(8)
+	reader.SetMaxIdleConns(4)
+	reader.SetConnMaxIdleTime(5 * time.Minute)
+	s := &sqlStore{
+		reader: reader,
+		stmts:  map[string]*sql.Stmt{},
+		carIDs: map[fleet.CarID]int64{},
+		dialect: dialect{
+			dollar:     true,
+			begin:      "BEGIN",
+			migrations: postgresMigrations,
+			classify:   classifyPostgres,
+			connect:    func(ctx context.Context) (*sql.Conn, error) { return connectPostgres(ctx, writer) },
+		},
+		close: writer.Close,
+	}
+	if err := s.open(ctx); err != nil {
+		_ = s.Close()
+		e := classifyPostgres(err)
+		text := fmt.Sprintf("http_api.store: database %q at %s:%d", config.Database, config.Host, config.Port)
+		if e.Fault.hint() != "" {
+			return nil, fmt.Errorf("%s: %w; %s", text, e, e.Fault.hint())
+		}
+		return nil, fmt.Errorf("%s: %w", text, e)
+	}
+	return s, nil
+}
+
+func connectPostgres(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var owner bool
+	if err := conn.QueryRowContext(ctx, `SELECT pg_try_advisory_lock($1)`, int64(postgresLock)).Scan(&owner); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	if !owner {
+		_ = conn.Close()
+		return nil, &StoreError{Fault: FaultBusy, Err: errors.New("another server uses this database; each needs its own")}
+	}
+	return conn, nil
+}
+
+func classifyPostgres(err error) *StoreError {
+	var known *StoreError
+	if errors.As(err, &known) {
+		return known
+	}
+	e := &StoreError{Fault: FaultOther, Err: err}
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		// No word from the server: the connection is gone.
+		e.Fault, e.Reload = FaultUnavailable, true
+		return e
+	}
+	switch {
+	case pg.Code == "53100":
+		e.Fault = FaultFull
+	case pg.Code == "25006", pg.Code == "42501":
+		e.Fault = FaultReadOnly
+	case pg.Code == "55P03", pg.Code == "57014", strings.HasPrefix(pg.Code, "40"):
+		e.Fault = FaultBusy
+	case strings.HasPrefix(pg.Code, "XX"):
+		e.Fault = FaultCorrupt
+	case strings.HasPrefix(pg.Code, "57P"), strings.HasPrefix(pg.Code, "08"), strings.HasPrefix(pg.Code, "53"),
+		strings.HasPrefix(pg.Code, "28"), strings.HasPrefix(pg.Code, "3D"):
+		e.Fault, e.Reload = FaultUnavailable, true
+	}
+	return e
+}

@@ -1,0 +1,114 @@
+package httpapi
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	sweepRows        = 500 // messages deleted in one transaction
+	shortestSweep    = time.Second
+	longestSweep     = time.Minute
+	sweepsPerPeriod  = 60
+	clockCatchUpRate = 10 // the retention clock follows a step forward at 1/10 of the time that passes
+)
+
+// sweeper deletes what is older than the retention period (HTTP-18), a small
+// part at a time, on the writer's goroutine between its transactions.
+type sweeper struct {
+	core     *core
+	ticker   *time.Ticker
+	always   chan time.Time // closed
+	cutoff   int64
+	deleting bool
+	clock    time.Time // wall time, following steps forward slowly
+	checked  time.Time // when clock was moved, with monotonic reading
+}
+
+func newSweeper(c *core) *sweeper {
+	s := &sweeper{core: c, always: make(chan time.Time), clock: c.now().Round(0), checked: time.Now()}
+	close(s.always)
+	s.ticker = time.NewTicker(min(longestSweep, max(shortestSweep, c.retention/sweepsPerPeriod)))
+	return s
+}
+
+func (s *sweeper) close() { s.ticker.Stop() }
+
+// due is ready when there is something to delete or to look for.
+func (s *sweeper) due() <-chan time.Time {
+	if s.deleting {
+		return s.always
+	}
+	return s.ticker.C
+}
+
+// begin moves the cutoff and forgets the devices without a status since.
+func (s *sweeper) begin() []StoredDevice {
+	s.clock = moveClock(s.clock, s.core.now().Round(0), time.Since(s.checked))
+	s.checked = time.Now()
+	s.cutoff = s.clock.Add(-s.core.retention).UnixMilli()
+	s.deleting = true
+	c := s.core
+	var forgotten []StoredDevice
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, car := range c.cars {
+		known := car.known()
+		for key, d := range car.devices {
+			if d.statusAt < s.cutoff {
+				delete(car.devices, key)
+				c.devices--
+				forgotten = append(forgotten, StoredDevice{Car: car.id, Device: d.id, StatusAt: d.statusAt})
+			}
+		}
+		if known && !car.known() {
+			c.known--
+		}
+		c.release(car)
+	}
+	return forgotten
+}
+
+// moveClock returns the time by which age is measured, when it was clock and some
+// time has passed. A step of the wall clock forward would make everything old at
+// once; it is followed only a little faster than time passes. A step back is
+// followed at once: it deletes nothing.
+func moveClock(clock, wall time.Time, passed time.Duration) time.Time {
+	clock = clock.Add(passed + passed/clockCatchUpRate)
+	if clock.After(wall) {
+		return wall
+	}
+	return clock
+}
+
+// step begins a sweep or deletes the next part. It returns true when the store
+// must be loaded again.
+func (s *sweeper) step() (reload bool) {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	c := s.core
+	if !s.deleting {
+		if forgotten := s.begin(); len(forgotten) > 0 {
+			if err := c.store.Forget(ctx, forgotten); err != nil {
+				return s.failed(err)
+			}
+		}
+	}
+	started := time.Now()
+	n, err := c.store.DeleteBefore(ctx, s.cutoff, sweepRows)
+	if err != nil {
+		return s.failed(err)
+	}
+	c.stats.deleted(n, time.Since(started))
+	c.faults.ok("delete")
+	s.deleting = n == sweepRows
+	return false
+}
+
+// failed ends this sweep; the next one tries again.
+func (s *sweeper) failed(err error) bool {
+	s.deleting = false
+	fault := asStoreError(err)
+	_ = s.core.faults.report("delete", fault)
+	return fault.Reload
+}

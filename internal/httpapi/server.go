@@ -1,0 +1,250 @@
+package httpapi
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"external-server/internal/config"
+)
+
+// Time limits of connections: a client that sends or reads slowly does not hold
+// one for ever.
+const (
+	headerTimeout = 10 * time.Second
+	readTimeout   = 60 * time.Second // of a whole request
+	writeTimeout  = 60 * time.Second // of an answer, beyond the time it may wait
+	idleTimeout   = 2 * time.Minute
+	openTimeout   = 30 * time.Second // of the store at start
+	defaultBody   = 4 << 20
+	maxHeader     = 16 << 10
+)
+
+// Options are what a Server is made from. Only Config is required.
+type Options struct {
+	Config config.HTTPAPI
+	Logger *slog.Logger
+	// MaxBody bounds the body of a request in bytes; 0 is 4 MiB.
+	MaxBody int64
+	// MaxWaits bounds the requests held by wait=true at a time; 0 is 50 000.
+	MaxWaits int
+	// Now is the API's clock; nil is time.Now.
+	Now func() time.Time
+
+	counters *counters
+}
+
+// Server is the embedded Fleet Protocol HTTP API: listener, handler, core and
+// store.
+type Server struct {
+	log      *slog.Logger
+	listener net.Listener
+	http     *http.Server
+	handler  *handler
+	trusted  *handler // for this process
+	core     *core
+	store    Store
+	secure   bool
+	end      sync.Once
+	ended    chan struct{}
+	endErr   error
+}
+
+// New does everything that can fail: it reads keys and certificates, opens the
+// store and listens. The caller ends it with Run's context or with Shutdown,
+// also when Run was never called. Errors name the configuration key.
+func New(ctx context.Context, o Options) (*Server, error) {
+	o.setDefaults()
+	keys, err := openKeys(o)
+	if err != nil {
+		return nil, err
+	}
+	tlsConfig, err := serverTLS(o.Config.TLS)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", o.Config.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("http_api.listen: %w; choose another address or end the program that uses it", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	store, err := OpenStore(ctx, o.Config.Store.Reveal(), o.Logger)
+	if err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	core, err := newCore(ctx, o, store)
+	if err != nil {
+		return nil, errors.Join(err, store.Close(), listener.Close())
+	}
+	h := &handler{core: core, stats: o.counters, log: o.Logger, keys: keys, maxBody: o.MaxBody}
+	trusted := *h
+	trusted.trusted = true
+	s := &Server{log: o.Logger, listener: listener, handler: h, trusted: &trusted, core: core, store: store, secure: tlsConfig != nil, ended: make(chan struct{})}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true) // one connection carries many long polls
+	s.http = &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		TLSConfig:         tlsConfig,
+		Protocols:         protocols,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 1000},
+		// What net/http has to say is about clients: their fault, not ours.
+		ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+	}
+	return s, nil
+}
+
+func (o *Options) setDefaults() {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	if o.MaxBody <= 0 {
+		o.MaxBody = defaultBody
+	}
+	if o.MaxWaits <= 0 {
+		o.MaxWaits = defaultWaits
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Config.Retention <= 0 {
+		o.Config.Retention = defaultRetention
+	}
+	if o.Config.WaitTimeout <= 0 {
+		o.Config.WaitTimeout = defaultWait
+	}
+	if o.Config.Listen == "" {
+		o.Config.Listen = "127.0.0.1:8080"
+	}
+	o.counters = newCounters()
+}
+
+// openKeys reads the keys. Without any, only this machine may be served.
+func openKeys(o Options) (*keyring, error) {
+	if o.Config.KeysFile != "" {
+		return newKeyring(o.Config.KeysFile, o.Logger)
+	}
+	host, _, err := net.SplitHostPort(o.Config.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("http_api.listen: %q: expected HOST:PORT, such as 127.0.0.1:8080", o.Config.Listen)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return nil, fmt.Errorf("http_api.listen: %q can be reached from other machines, but no API keys are configured; set http_api.keys_file and make a key with 'external-server http-api key add NAME', or listen on 127.0.0.1", o.Config.Listen)
+	}
+	return nil, nil
+}
+
+func serverTLS(t *config.ServerTLS) (*tls.Config, error) {
+	if t == nil {
+		return nil, nil
+	}
+	certificate, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("http_api.tls: %w", err)
+	}
+	c := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}}
+	if t.ClientCAFile != "" {
+		if c.ClientCAs, err = readCA(t.ClientCAFile); err != nil {
+			return nil, fmt.Errorf("http_api.tls: %w", err)
+		}
+		c.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	return c, nil
+}
+
+func readCA(path string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s: no certificate in PEM form", path)
+	}
+	return pool, nil
+}
+
+// Run serves until ctx ends and then stops as Shutdown does, within stopTimeout.
+// It returns nil after an ordered stop.
+func (s *Server) Run(ctx context.Context) error {
+	scheme := "http"
+	serve := s.http.Serve
+	if s.secure {
+		scheme = "https"
+		serve = func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
+	}
+	s.log.Info("the HTTP API is served", "url", scheme+"://"+s.Addr().String()+BasePath, "keys", s.handler.keys != nil)
+	served := make(chan error, 1)
+	go func() { served <- serve(s.listener) }()
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-served:
+		served <- err
+	}
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	stopErr := s.Shutdown(stopping)
+	if err = <-served; errors.Is(err, http.ErrServerClosed) {
+		err = nil
+	}
+	return errors.Join(err, stopErr)
+}
+
+// stopTimeout bounds the stop of Run. Requests that wait are answered at once;
+// what remains is the last transaction of the store.
+const stopTimeout = 3 * time.Second
+
+// Shutdown takes no new connections, answers the requests that wait with 503,
+// stores what was accepted and closes the store. When ctx ends first it closes
+// the connections and returns the error of ctx; the store is then closed as soon
+// as its last transaction is over. Calls after the first wait for the first.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.end.Do(func() {
+		s.core.stop()
+		err := s.http.Shutdown(ctx)
+		if err != nil {
+			err = errors.Join(err, s.http.Close())
+		}
+		_ = s.listener.Close() // Serve was perhaps never called
+		go func() {
+			defer close(s.ended)
+			s.core.close()
+			s.endErr = errors.Join(err, s.store.Close())
+		}()
+	})
+	select {
+	case <-s.ended:
+		return s.endErr
+	case <-ctx.Done():
+		return fmt.Errorf("stop the HTTP API: %w", ctx.Err())
+	}
+}
+
+// Addr returns the address that the server listens on.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// API returns the API without a network: for built-in modules of this process.
+func (s *Server) API() API { return s.core }
+
+// Handler returns the API as an HTTP handler, with the checks of keys.
+func (s *Server) Handler() http.Handler { return s.handler }
+
+// Stats returns the counters.
+func (s *Server) Stats() Stats { return s.core.snapshot() }

@@ -1,0 +1,150 @@
+package httpapi
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"modernc.org/sqlite"
+
+	"external-server/internal/fleet"
+)
+
+// Primary result codes of SQLite.
+const (
+	sqliteBusy     = 5
+	sqliteLocked   = 6
+	sqliteReadOnly = 8
+	sqliteIOErr    = 10
+	sqliteCorrupt  = 11
+	sqliteFull     = 13
+	sqliteCantOpen = 14
+	sqliteNotADB   = 26
+)
+
+var sqliteMigrations = []string{`
+	CREATE TABLE fleet_cars (
+		id INTEGER PRIMARY KEY, company TEXT NOT NULL, car TEXT NOT NULL, known_at INTEGER NOT NULL,
+		UNIQUE (company, car));
+	CREATE TABLE fleet_devices (
+		car_id INTEGER NOT NULL, module INTEGER NOT NULL, type INTEGER NOT NULL, role TEXT NOT NULL,
+		name TEXT NOT NULL, status_at INTEGER NOT NULL,
+		PRIMARY KEY (car_id, module, type, role)) WITHOUT ROWID;
+	CREATE TABLE fleet_messages (
+		id INTEGER PRIMARY KEY, car_id INTEGER NOT NULL, kind INTEGER NOT NULL, at INTEGER NOT NULL,
+		position INTEGER NOT NULL, message_type TEXT NOT NULL, module INTEGER NOT NULL, type INTEGER NOT NULL,
+		role TEXT NOT NULL, name TEXT NOT NULL, encoding TEXT NOT NULL, data TEXT NOT NULL);
+	CREATE UNIQUE INDEX fleet_messages_read ON fleet_messages (car_id, kind, at, position);
+	CREATE INDEX fleet_messages_age ON fleet_messages (at);`,
+}
+
+// openSQLite opens or creates the database file. A lock file beside it makes
+// sure that only one server uses it; SQLite's own locks would let two write in
+// turn, each with a clock of its own.
+func openSQLite(ctx context.Context, path string, _ *slog.Logger) (Store, error) {
+	describe := func(err error) error {
+		var e *StoreError
+		if errors.As(err, &e) && e.Fault.hint() != "" {
+			return fmt.Errorf("http_api.store: %s: %w; %s", path, err, e.Fault.hint())
+		}
+		return fmt.Errorf("http_api.store: %s: %w", path, err)
+	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return nil, describe(errors.New("is a directory; expected the path of a database file"))
+	}
+	if dir := filepath.Dir(path); dir != "." {
+		if err := os.MkdirAll(dir, 0o750); err != nil {
+			return nil, describe(err)
+		}
+	}
+	lock, err := lockFile(path + ".lock")
+	if err != nil {
+		return nil, describe(err)
+	}
+	writer, err := sql.Open("sqlite", sqliteDSN(path, "journal_mode(WAL)", "synchronous(FULL)"))
+	if err == nil {
+		writer.SetMaxOpenConns(1)
+	}
+	reader, err2 := sql.Open("sqlite", sqliteDSN(path, "query_only(1)"))
+	if err = errors.Join(err, err2); err != nil {
+		return nil, errors.Join(describe(err), lock.Close())
+	}
+	reader.SetMaxOpenConns(4)
+	reader.SetMaxIdleConns(4)
+	s := &sqlStore{
+		reader: reader,
+		stmts:  map[string]*sql.Stmt{},
+		carIDs: map[fleet.CarID]int64{},
+		dialect: dialect{
+			begin:      "BEGIN IMMEDIATE",
+			migrations: sqliteMigrations,
+			classify:   classifySQLite,
+			connect:    writer.Conn,
+		},
+		close: func() error { return errors.Join(writer.Close(), lock.Close()) },
+	}
+	if err := s.open(ctx); err != nil {
+		_ = s.Close()
+		return nil, describe(classifySQLite(err))
+	}
+	return s, nil
+}
+
+// sqliteDSN waits 2 s for locks of other programs, such as a backup.
+func sqliteDSN(path string, pragmas ...string) string {
+	query := url.Values{"_pragma": append([]string{"busy_timeout(2000)"}, pragmas...)}
+	return "file:" + strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(path) + "?" + query.Encode()
+}
+
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o640)
+	if err != nil {
+		if errors.Is(err, os.ErrPermission) || errors.Is(err, syscall.EROFS) {
+			return nil, &StoreError{Fault: FaultReadOnly, Err: err}
+		}
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, errors.New("another server uses this database; each needs its own")
+		}
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return f, nil
+}
+
+func classifySQLite(err error) *StoreError {
+	var known *StoreError
+	if errors.As(err, &known) {
+		return known
+	}
+	e := &StoreError{Fault: FaultOther, Err: err}
+	var coded *sqlite.Error
+	if !errors.As(err, &coded) {
+		return e
+	}
+	switch coded.Code() & 0xff {
+	case sqliteBusy, sqliteLocked:
+		e.Fault = FaultBusy
+	case sqliteReadOnly:
+		e.Fault = FaultReadOnly
+	case sqliteFull:
+		e.Fault = FaultFull
+	case sqliteCorrupt, sqliteNotADB:
+		e.Fault, e.Reload = FaultCorrupt, true
+	case sqliteCantOpen:
+		e.Fault, e.Reload = FaultUnavailable, true
+	case sqliteIOErr:
+		// The state of the connection's cache is in doubt after an I/O error.
+		e.Fault, e.Reload = FaultUnavailable, true
+	}
+	return e
+}

@@ -1,0 +1,158 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"external-server/internal/fleet"
+)
+
+// Store keeps messages and what must survive a restart. One server owns a store
+// at a time: the timestamps of HTTP-10 and the waiting requests live in that
+// server. Load, Apply, Forget and DeleteBefore are called from one goroutine at
+// a time, Messages from many. Errors are *StoreError.
+type Store interface {
+	// Load connects if need be and returns the known cars and devices.
+	Load(ctx context.Context) (*StoredState, error)
+	// Apply makes one transaction of the batch. When it returns nil, the batch is
+	// durable and every later Messages returns it.
+	Apply(ctx context.Context, batch *Batch) error
+	// Messages returns the messages of a car with a timestamp of since or later,
+	// ascending by timestamp and position.
+	Messages(ctx context.Context, car fleet.CarID, command bool, since int64) ([]Message, error)
+	// DeleteBefore deletes up to limit messages older than cutoff (ms) and
+	// returns how many it deleted.
+	DeleteBefore(ctx context.Context, cutoff int64, limit int) (int, error)
+	// Forget removes devices that have become unknown (HTTP-18).
+	Forget(ctx context.Context, devices []StoredDevice) error
+	// Close releases files and connections.
+	Close() error
+}
+
+// StoredState is what a server must know before it serves.
+type StoredState struct {
+	// High is the highest timestamp ever given to a message, in ms, also of those
+	// deleted since.
+	High    int64
+	Cars    map[fleet.CarID]int64 // known cars and when they became known, ms
+	Devices []StoredDevice
+}
+
+// StoredDevice is a device that has at least one stored status.
+type StoredDevice struct {
+	Car      fleet.CarID
+	Device   DeviceID
+	StatusAt int64 // timestamp of its newest status, ms
+}
+
+// Batch is a group of posts that become durable together.
+type Batch struct {
+	High  int64
+	Posts []StoredPost
+}
+
+// StoredPost is one accepted POST.
+type StoredPost struct {
+	Car      fleet.CarID
+	Command  bool
+	At       int64 // timestamp of all its messages, ms
+	Messages []Message
+	// CarKnown says that the car becomes known with this post.
+	CarKnown bool
+	// First lists devices whose first status this is: their stored commands go
+	// (HTTP-15).
+	First []DeviceID
+	// Touch lists devices whose newest status must be noted, First included.
+	Touch []DeviceID
+}
+
+// touchInterval is how far, in ms, the noted time of a device's newest status may
+// lag behind its stored statuses; it saves one more write per status.
+const touchInterval = 60_000
+
+// StoreFault classifies a store's error by what an operator has to do.
+type StoreFault string
+
+// Faults of a store.
+const (
+	FaultBusy        StoreFault = "busy"        // another program holds a lock
+	FaultFull        StoreFault = "full"        // no space left
+	FaultReadOnly    StoreFault = "read_only"   // may not be written
+	FaultCorrupt     StoreFault = "corrupt"     // damaged or not a database
+	FaultUnavailable StoreFault = "unavailable" // no connection
+	FaultOther       StoreFault = "other"
+)
+
+// StoreError is an error of a store.
+type StoreError struct {
+	Fault StoreFault
+	// Reload says that it is not known whether the transaction was made: the
+	// state must be loaded again before the next one.
+	Reload bool
+	Err    error
+}
+
+// Error returns the fault with the cause.
+func (e *StoreError) Error() string { return fmt.Sprintf("store %s: %v", e.Fault, e.Err) }
+
+// Unwrap returns the cause.
+func (e *StoreError) Unwrap() error { return e.Err }
+
+// answer is what a client gets to see: the fault, without the internals of the
+// database.
+func (e *StoreError) answer() *Error {
+	switch e.Fault {
+	case FaultBusy:
+		return newError(503, "the message store is locked by another program; try again")
+	case FaultFull:
+		return newError(503, "the message store has no space left; nothing was stored")
+	case FaultReadOnly:
+		return newError(503, "the message store cannot be written; nothing was stored")
+	case FaultUnavailable:
+		return newError(503, "the message store is not reachable; try again")
+	case FaultCorrupt:
+		return newError(500, "the message store is damaged; the operator must repair or replace it")
+	}
+	return newError(500, "the message store failed; the server's log tells why")
+}
+
+func (f StoreFault) hint() string {
+	switch f {
+	case FaultBusy:
+		return "end the other program that holds the database"
+	case FaultFull:
+		return "free disk space or shorten the retention"
+	case FaultReadOnly:
+		return "check the owner and mode of the database file and its directory, or the role's rights"
+	case FaultCorrupt:
+		return "stop the server, move the database file away (a new one is created) or restore a backup"
+	case FaultUnavailable:
+		return "check that the database runs and that the address and password are right"
+	}
+	return ""
+}
+
+func asStoreError(err error) *StoreError {
+	var e *StoreError
+	if errors.As(err, &e) {
+		return e
+	}
+	return &StoreError{Fault: FaultOther, Err: err}
+}
+
+// OpenStore opens the store named by the configuration: "sqlite:PATH" or a
+// "postgres://" or "postgresql://" URL. It creates or migrates the schema. Errors
+// do not repeat the password of the URL.
+func OpenStore(ctx context.Context, name string, log *slog.Logger) (Store, error) {
+	switch {
+	case strings.HasPrefix(name, "sqlite:") && len(name) > len("sqlite:"):
+		return openSQLite(ctx, strings.TrimPrefix(name, "sqlite:"), log)
+	case strings.HasPrefix(name, "postgres://"), strings.HasPrefix(name, "postgresql://"):
+		return openPostgres(ctx, name, log)
+	}
+	scheme, _, _ := strings.Cut(name, ":")
+	return nil, fmt.Errorf("http_api.store: unknown kind of store %q; expected sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE", scheme)
+}

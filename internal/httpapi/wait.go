@@ -1,0 +1,185 @@
+package httpapi
+
+import (
+	"net/http"
+	"time"
+
+	"external-server/internal/fleet"
+)
+
+// waiter is one request with wait=true that had nothing to return. It costs no
+// goroutine: whoever takes it out of its list calls deliver.
+type waiter struct {
+	deliver     func([]Message, error)
+	deliverCars func([]Car)
+
+	// Guarded by the core's lock.
+	list       *waitList // nil: not waiting
+	car        *carState // nil: waits for cars
+	kind       kind
+	timer      *time.Timer
+	next, prev *waiter
+}
+
+// fail ends a wait without result.
+func (w *waiter) fail(err error) {
+	if w.deliverCars != nil {
+		w.deliverCars([]Car{})
+		return
+	}
+	w.deliver(nil, err)
+}
+
+// waitList is a doubly linked list of waiters.
+type waitList struct{ head *waiter }
+
+func (l *waitList) empty() bool { return l.head == nil }
+
+func (l *waitList) add(w *waiter) {
+	w.list, w.prev, w.next = l, nil, l.head
+	if l.head != nil {
+		l.head.prev = w
+	}
+	l.head = w
+}
+
+func (l *waitList) remove(w *waiter) {
+	if w.prev != nil {
+		w.prev.next = w.next
+	} else {
+		l.head = w.next
+	}
+	if w.next != nil {
+		w.next.prev = w.prev
+	}
+	w.list, w.next, w.prev = nil, nil, nil
+}
+
+func (l *waitList) takeAll() []*waiter {
+	var all []*waiter
+	for l.head != nil {
+		w := l.head
+		l.remove(w)
+		all = append(all, w)
+	}
+	return all
+}
+
+// park lets w wait for messages of a car. The lock is held.
+func (c *core) park(k kind, id fleet.CarID, w *waiter) error {
+	if err := c.mayWait(); err != nil {
+		return err
+	}
+	w.car, w.kind = c.car(id), k
+	c.startWait(&w.car.waiting[k], w)
+	return nil
+}
+
+// parkForCars lets w wait for a car that becomes known. The lock is held.
+func (c *core) parkForCars(w *waiter) error {
+	if err := c.mayWait(); err != nil {
+		return err
+	}
+	c.startWait(&c.newCars, w)
+	return nil
+}
+
+func (c *core) mayWait() error {
+	if c.closed {
+		return errStopping
+	}
+	if c.waits >= c.maxWaits {
+		return newError(http.StatusServiceUnavailable, "%d requests wait already, which is the limit; try again later or without wait", c.waits)
+	}
+	return nil
+}
+
+func (c *core) startWait(list *waitList, w *waiter) {
+	c.waits++
+	list.add(w)
+	w.timer = time.AfterFunc(c.wait, func() { c.expire(w) })
+}
+
+// settle stops the timers of waiters that were taken out of their lists. The
+// lock is held.
+func (c *core) settle(released []*waiter) {
+	c.waits -= len(released)
+	for _, w := range released {
+		w.timer.Stop()
+	}
+}
+
+// expire ends a wait at its timeout (HTTP-11 to HTTP-13).
+func (c *core) expire(w *waiter) {
+	c.mu.Lock()
+	if w.list == nil {
+		c.mu.Unlock()
+		return // released just now
+	}
+	w.list.remove(w)
+	c.waits--
+	var err error
+	if w.car != nil {
+		if !w.car.known() {
+			err = notKnown(w.car.id)
+		}
+		c.release(w.car)
+	}
+	c.mu.Unlock()
+	switch {
+	case w.deliverCars != nil:
+		w.deliverCars([]Car{})
+	case err != nil:
+		w.deliver(nil, err)
+	default:
+		w.deliver([]Message{}, nil)
+	}
+}
+
+// unpark gives a wait up and reports whether it was still waiting.
+func (c *core) unpark(w *waiter) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if w.list == nil {
+		return false
+	}
+	w.list.remove(w)
+	c.waits--
+	w.timer.Stop()
+	if w.car != nil {
+		c.release(w.car)
+	}
+	return true
+}
+
+// PollCommands implements API. A poll that has to wait needs no goroutine at
+// all; one that finds something reads the store in a goroutine of the core.
+func (c *core) PollCommands(id fleet.CarID, since int64, done func([]Message, error)) (stop func() bool) {
+	p := &poll{core: c, done: done}
+	p.waiter.deliver = p.finish
+	if err := checkCar(id); err != nil {
+		return p.later(func() ([]Message, bool, error) { return nil, false, err })
+	}
+	c.mu.Lock()
+	car := c.cars[id]
+	if !c.closed && (car == nil || !car.known() || car.newest[kindCommand] < since) {
+		if err := c.park(kindCommand, id, &p.waiter); err == nil {
+			c.mu.Unlock()
+			return p.stop
+		}
+	}
+	c.mu.Unlock()
+	return p.later(func() ([]Message, bool, error) {
+		select {
+		case c.reads <- struct{}{}:
+		case <-c.ctx.Done():
+			return nil, false, errStopping
+		}
+		defer func() { <-c.reads }()
+		messages, parked, err := c.lookup(c.ctx, kindCommand, id, Query{Since: since, Wait: true}, &p.waiter)
+		if err != nil && c.ctx.Err() != nil {
+			err = errStopping
+		}
+		return messages, parked, err
+	})
+}

@@ -1,0 +1,342 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"external-server/internal/fleet"
+)
+
+// post is one POST on its way to the store.
+type post struct {
+	car       fleet.CarID
+	kind      kind
+	messages  []Message
+	result    chan error // buffered
+	abandoned atomic.Bool
+}
+
+func (p *post) size() int {
+	n := 0
+	for i := range p.messages {
+		n += len(p.messages[i].Payload.Data) + 200
+	}
+	return n
+}
+
+// write is the one writer: it groups the posts that have come while the last
+// transaction was made into the next one, and between two transactions deletes a
+// small part of what is too old. It ends when the queue is closed and empty.
+func (c *core) write() {
+	defer close(c.done)
+	queue := c.queue
+	sweep := newSweeper(c)
+	defer sweep.close()
+	reload := false
+	for {
+		var first *post
+		var ok bool
+		select {
+		case first, ok = <-queue:
+			if !ok {
+				return
+			}
+		case <-sweep.due():
+			if reload {
+				reload = !c.reload()
+			}
+			if !reload {
+				reload = sweep.step()
+			}
+			continue
+		}
+		posts := []*post{first}
+		for size := first.size(); len(posts) < batchPosts && size < batchBytes; {
+			more, ok := tryReceive(queue)
+			if !ok {
+				break
+			}
+			posts = append(posts, more)
+			size += more.size()
+		}
+		if reload {
+			reload = !c.reload()
+		}
+		if reload {
+			c.failAll(posts)
+		} else {
+			reload = c.writeBatch(posts)
+		}
+		if sweep.deleting && !reload {
+			reload = sweep.step() // a busy queue must not hold up retention
+		}
+	}
+}
+
+func tryReceive(queue chan *post) (*post, bool) {
+	select {
+	case p, ok := <-queue:
+		return p, ok
+	default:
+		return nil, false
+	}
+}
+
+func (c *core) failAll(posts []*post) {
+	err := c.faults.lastError()
+	for _, p := range posts {
+		p.result <- err
+	}
+}
+
+// reload connects again after the store was lost and takes over what it knows.
+func (c *core) reload() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	state, err := c.store.Load(ctx)
+	if err != nil {
+		_ = c.faults.report("write", asStoreError(err))
+		return false
+	}
+	c.restore(state)
+	return true
+}
+
+// staged is a batch before it is durable.
+type staged struct {
+	batch *Batch
+	posts []*post // of batch.Posts
+	last  map[fleet.CarID]int64
+	seen  map[fleet.CarID]map[deviceKey]bool // devices that become known in this batch
+}
+
+// writeBatch stores posts and answers them. It returns true when the store must
+// be loaded again.
+func (c *core) writeBatch(posts []*post) (reload bool) {
+	s := c.stage(posts)
+	if len(s.posts) == 0 {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	started := time.Now()
+	err := c.store.Apply(ctx, s.batch)
+	cancel()
+	c.stats.wrote(time.Since(started), len(s.posts), err == nil)
+	if err == nil {
+		c.faults.ok("write")
+		c.commit(s)
+		return false
+	}
+	fault := asStoreError(err)
+	// A timestamp that may have become visible is not given again.
+	c.burn(s)
+	if len(s.posts) > 1 && fault.Fault == FaultOther && !fault.Reload {
+		// Perhaps one post is the cause; it must not take the others with it.
+		for i, p := range s.posts {
+			if c.writeBatch([]*post{p}) {
+				c.failAll(s.posts[i+1:])
+				return true
+			}
+		}
+		return false
+	}
+	answer := c.faults.report("write", fault)
+	for _, p := range s.posts {
+		p.result <- answer
+	}
+	return fault.Reload
+}
+
+// stage decides about every post in order (HTTP-14, HTTP-15) and gives out the
+// timestamps. Posts that are refused are answered here.
+func (c *core) stage(posts []*post) *staged {
+	s := &staged{batch: &Batch{}, last: map[fleet.CarID]int64{}, seen: map[fleet.CarID]map[deviceKey]bool{}}
+	now := c.now().UnixMilli()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range posts {
+		if p.abandoned.Load() {
+			continue
+		}
+		car := c.cars[p.car]
+		if p.kind == kindCommand {
+			if err := s.commandable(car, p); err != nil {
+				p.result <- err
+				continue
+			}
+		}
+		last, ok := s.last[p.car]
+		if !ok {
+			last = c.floor
+			if car != nil {
+				last = car.last
+			}
+		}
+		// Strictly increasing per car, also when the clock steps back: a reader
+		// that asks for what came after t misses nothing (HTTP-10, HTTP-16).
+		at := max(now, last+1)
+		s.last[p.car] = at
+		s.batch.High = max(s.batch.High, at)
+		for i := range p.messages {
+			p.messages[i].Timestamp = at
+		}
+		stored := StoredPost{Car: p.car, Command: p.kind == kindCommand, At: at, Messages: p.messages}
+		if p.kind == kindStatus {
+			s.statusPost(car, p, &stored)
+		}
+		s.batch.Posts = append(s.batch.Posts, stored)
+		s.posts = append(s.posts, p)
+	}
+	s.batch.High = max(s.batch.High, c.floor)
+	return s
+}
+
+// commandable checks that the devices of all commands are known (HTTP-14).
+func (s *staged) commandable(car *carState, p *post) error {
+	seen := s.seen[p.car]
+	if (car == nil || !car.known()) && len(seen) == 0 {
+		return notKnown(p.car)
+	}
+	for i := range p.messages {
+		key := keyOf(p.messages[i].DeviceID)
+		if seen[key] || car != nil && car.devices[key] != nil {
+			continue
+		}
+		module := false
+		if car != nil {
+			for k := range car.devices {
+				module = module || k.module == key.module
+			}
+		}
+		for k := range seen {
+			module = module || k.module == key.module
+		}
+		if !module {
+			return newError(http.StatusNotFound, "the car %s has no known device of module %d", p.car, key.module)
+		}
+		return newError(http.StatusNotFound, "the car %s has no known device %d/%d/%s (module/type/role)", p.car, key.module, key.typ, key.role)
+	}
+	return nil
+}
+
+// statusPost notes which devices become known and whose time must be noted.
+func (s *staged) statusPost(car *carState, p *post, stored *StoredPost) {
+	seen := s.seen[p.car]
+	known := car != nil && car.known() || len(seen) > 0
+	touched := map[deviceKey]bool{}
+	for i := range p.messages {
+		id := p.messages[i].DeviceID
+		key := keyOf(id)
+		if touched[key] {
+			continue
+		}
+		touched[key] = true
+		var device *deviceState
+		if car != nil {
+			device = car.devices[key]
+		}
+		if device == nil && !seen[key] {
+			if seen == nil {
+				seen = map[deviceKey]bool{}
+				s.seen[p.car] = seen
+			}
+			seen[key] = true
+			stored.First = append(stored.First, id)
+			stored.Touch = append(stored.Touch, id)
+			stored.CarKnown = !known
+		} else if device != nil && (stored.At-device.notedAt >= touchInterval || device.id.Name != id.Name) {
+			stored.Touch = append(stored.Touch, id)
+		}
+	}
+}
+
+// commit makes a durable batch visible, releases who waited for it and then
+// answers the posts.
+func (c *core) commit(s *staged) {
+	type release struct {
+		waiters  []*waiter
+		messages []Message
+	}
+	var releases []release
+	var newCars []Car
+	messages := 0
+	c.mu.Lock()
+	for i := range s.batch.Posts {
+		p := &s.batch.Posts[i]
+		k := kindStatus
+		if p.Command {
+			k = kindCommand
+		}
+		car := c.car(p.Car)
+		car.last = max(car.last, p.At)
+		car.newest[k] = max(car.newest[k], p.At)
+		if k == kindStatus && c.noteStatuses(car, p) {
+			newCars = append(newCars, Car{CompanyName: p.Car.Company, CarName: p.Car.Car})
+		}
+		if waiters := car.waiting[k].takeAll(); len(waiters) > 0 {
+			c.settle(waiters)
+			releases = append(releases, release{waiters, p.Messages})
+		}
+		c.release(car)
+		messages += len(p.Messages)
+	}
+	var forCars []*waiter
+	if len(newCars) > 0 {
+		forCars = c.newCars.takeAll()
+		c.settle(forCars)
+	}
+	c.mu.Unlock()
+	c.stats.stored(messages)
+	for _, r := range releases {
+		for _, w := range r.waiters {
+			w.deliver(r.messages, nil)
+		}
+	}
+	for _, w := range forCars {
+		w.deliverCars(newCars)
+	}
+	for _, p := range s.posts {
+		p.result <- nil
+	}
+}
+
+// noteStatuses updates the devices of a car and reports whether the car became
+// known. The lock is held.
+func (c *core) noteStatuses(car *carState, p *StoredPost) (becameKnown bool) {
+	if !car.known() {
+		becameKnown = true
+		car.knownAt = p.At
+		c.known++
+	}
+	for i := range p.Messages {
+		id := p.Messages[i].DeviceID
+		d := car.devices[keyOf(id)]
+		if d == nil {
+			d = &deviceState{}
+			car.devices[keyOf(id)] = d
+			c.devices++
+		}
+		d.id, d.statusAt = id, p.At
+	}
+	for _, id := range p.Touch {
+		if d := car.devices[keyOf(id)]; d != nil {
+			d.notedAt = p.At
+		}
+	}
+	return becameKnown
+}
+
+// burn makes sure that timestamps of a failed batch are not used again.
+func (c *core) burn(s *staged) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, at := range s.last {
+		if car := c.cars[id]; car != nil {
+			car.last = max(car.last, at)
+		} else {
+			c.floor = max(c.floor, at)
+		}
+	}
+}
