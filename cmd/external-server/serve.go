@@ -53,15 +53,7 @@ func (f *serveFlags) load(cmd *cobra.Command, args []string) (*config.Config, []
 	}
 	cfg, warnings, err := config.Load(path, os.LookupEnv)
 	if err != nil {
-		var problems config.Errors
-		if errors.As(err, &problems) && len(problems) > 1 {
-			fmt.Fprintf(cmd.ErrOrStderr(), "external-server: error: configuration %s is invalid, %d errors:\n", path, len(problems))
-			for _, p := range problems {
-				fmt.Fprintln(cmd.ErrOrStderr(), p)
-			}
-			return nil, nil, silentError{}
-		}
-		return nil, nil, fmt.Errorf("configuration is invalid: %w", err)
+		return nil, nil, invalidConfiguration(cmd, path, err)
 	}
 	over := config.Flags{CA: f.ca, Cert: f.cert, Key: f.key}
 	if f.tls || f.noTLS {

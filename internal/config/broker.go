@@ -151,7 +151,7 @@ func (l *loader) credentials(o *object, k brokerKeys, cfg *Config) {
 		return
 	}
 	for _, u := range users {
-		if u.Name == b.Username && u.Password == b.Password {
+		if u.Name == b.Username && u.Password.Equal(b.Password) {
 			return
 		}
 	}

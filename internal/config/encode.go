@@ -198,7 +198,7 @@ func (e encoder) module(m Module) ordered {
 	if e.reveal {
 		own := ordered{}
 		for _, p := range m.Config {
-			own.add(p.Key, p.Value)
+			own.add(p.Key, p.Value.Reveal())
 		}
 		o.add("config", own)
 	} else {

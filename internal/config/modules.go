@@ -5,8 +5,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"external-server/internal/module"
 )
 
 // Defaults of a module.
@@ -212,12 +210,12 @@ func (l *loader) command(o *object, m *Module, n *node) {
 
 // moduleConfig reads the module's own pairs in file order (MOD-8, MOD-9).
 // Errors name keys and never values (DEF-45).
-func (l *loader) moduleConfig(n *node, path string, format Format) []module.Pair {
+func (l *loader) moduleConfig(n *node, path string, format Format) []Pair {
 	o := l.object(n, path)
 	if o == nil {
 		return nil
 	}
-	pairs := make([]module.Pair, 0, len(n.members))
+	pairs := make([]Pair, 0, len(n.members))
 	for i := range n.members {
 		m := &n.members[i]
 		if format == FormatA && (m.key == "company_name" || m.key == "car_name") {
@@ -234,7 +232,7 @@ func (l *loader) moduleConfig(n *node, path string, format Format) []module.Pair
 			continue
 		}
 		l.converted = l.converted || m.value.kind != kindString
-		pairs = append(pairs, module.Pair{Key: m.key, Value: value})
+		pairs = append(pairs, Pair{Key: m.key, Value: NewSecret(value)})
 	}
 	return pairs
 }

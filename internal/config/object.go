@@ -202,7 +202,11 @@ func nearest(key string, known []string) string {
 	}
 	best, least := "", max(2, len(key)/3)+1
 	for _, k := range known {
-		if d := distance(normal(key), normal(k)); d < least && d < len(k) {
+		d := distance(normal(key), normal(k))
+		if len(key) >= 4 && strings.HasPrefix(k, key) {
+			d = min(d, 2) // a unit or another ending is missing
+		}
+		if d < least && d < len(k) {
 			best, least = k, d
 		}
 	}

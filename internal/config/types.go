@@ -131,9 +131,8 @@ type Module struct {
 	Isolation Isolation // of LibPath
 	Builtin   Builtin
 	Command   []string // executable and arguments
-	// Config holds the module's own pairs in file order (MOD-8, MOD-9). Values
-	// may be secret and appear in no output.
-	Config      []module.Pair
+	// Config holds the module's own pairs in file order (MOD-8, MOD-9).
+	Config      []Pair
 	PollTimeout time.Duration // T_poll, MOD-16
 	// SpoolDirectory keeps the queue of a built-in module across restarts;
 	// empty: in memory only.
@@ -144,25 +143,28 @@ type Module struct {
 	CallTimeout    time.Duration // how long one call may take before the child process is replaced
 }
 
+// Pair is one pair of a module's own configuration. Any value may be secret
+// (DEF-45).
+type Pair struct {
+	Key   string
+	Value Secret
+}
+
 // Spec returns what the context of one car is made from: company_name and
 // car_name first, unless the module's own config replaces them in place (MOD-8).
 func (m Module) Spec(car fleet.CarID) module.InstanceSpec {
-	own := make(map[string]string, 2)
+	pairs := make([]module.Pair, 2, 2+len(m.Config))
+	pairs[0] = module.Pair{Key: "company_name", Value: car.Company}
+	pairs[1] = module.Pair{Key: "car_name", Value: car.Car}
 	for _, p := range m.Config {
-		if p.Key == "company_name" || p.Key == "car_name" {
-			own[p.Key] = p.Value
-		}
-	}
-	head := []module.Pair{{Key: "company_name", Value: car.Company}, {Key: "car_name", Value: car.Car}}
-	for i := range head {
-		if v, ok := own[head[i].Key]; ok {
-			head[i].Value = v
-		}
-	}
-	pairs := head
-	for _, p := range m.Config {
-		if _, replaced := own[p.Key]; !replaced {
-			pairs = append(pairs, p)
+		value := p.Value.Reveal()
+		switch p.Key {
+		case pairs[0].Key:
+			pairs[0].Value = value
+		case pairs[1].Key:
+			pairs[1].Value = value
+		default:
+			pairs = append(pairs, module.Pair{Key: p.Key, Value: value})
 		}
 	}
 	return module.InstanceSpec{Car: car, Config: pairs, PollTimeout: m.PollTimeout}

@@ -51,6 +51,14 @@ type Module interface {
 // are called one at a time by one worker; WaitCommands runs concurrently with
 // them (MOD-5). Devices passed in always have priority 0 (MOD-11). Data is
 // valid during the call only.
+//
+// A call may block, for instance until a module process that died has been
+// started anew: statuses wait in the worker's queue, and when that is full the
+// car's answers are withheld. An implementation that can return early does so
+// when ctx ends, with an error that wraps ctx.Err() when the call was not made.
+// What a call has answered is done: whoever restarts a process under an Instance
+// announces the connected devices to it again and repeats the unconfirmed call
+// itself.
 type Instance interface {
 	DeviceConnected(ctx context.Context, device fleet.Device) error
 	ForwardStatus(ctx context.Context, device fleet.Device, status []byte) error

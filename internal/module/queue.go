@@ -30,20 +30,36 @@ type job struct {
 
 // jobs is the FIFO in front of an Instance. Only statuses and acknowledgements
 // are bounded; a device's connect and disconnect are never refused, they are
-// bounded by the number of devices.
+// bounded by the number of devices. The job whose call is under way counts
+// until the call has returned.
 type jobs struct {
 	mu       sync.Mutex
 	ring     []job // ring buffer
 	head, n  int
-	statuses int // of the n
+	running  bool // a call is under way
+	current  job  // valid while running
+	statuses int  // waiting and running
 	acks     int
-	limit    int
+	bytes    int // of the statuses
+	limit    int // for statuses and for acks
+	maxBytes int
 	closed   bool
 	wake     chan struct{} // capacity 1
 }
 
-func newJobs(limit int) *jobs { return &jobs{limit: limit, wake: make(chan struct{}, 1)} }
+// minRing is the least size of the ring buffer, maxIdleRing the largest one that
+// is kept when nothing waits: a burst must not hold its memory for ever.
+const (
+	minRing     = 8
+	maxIdleRing = 64
+)
 
+func newJobs(limit, maxBytes int) *jobs {
+	return &jobs{limit: limit, maxBytes: maxBytes, wake: make(chan struct{}, 1)}
+}
+
+// put queues a job and reports whether there was room. A status that exceeds
+// maxBytes is taken when the count allows it, because room was promised by free.
 func (q *jobs) put(j job) bool {
 	q.mu.Lock()
 	switch {
@@ -53,14 +69,9 @@ func (q *jobs) put(j job) bool {
 		q.mu.Unlock()
 		return false
 	}
-	switch j.kind {
-	case jobStatus:
-		q.statuses++
-	case jobAck:
-		q.acks++
-	}
+	q.count(&j, 1)
 	if q.n == len(q.ring) {
-		grown := make([]job, max(8, 2*len(q.ring)))
+		grown := make([]job, max(minRing, 2*len(q.ring)))
 		for i := range q.n {
 			grown[i] = q.ring[(q.head+i)%len(q.ring)]
 		}
@@ -73,6 +84,17 @@ func (q *jobs) put(j job) bool {
 	return true
 }
 
+// count adds a job to the counters, or takes it out with -1.
+func (q *jobs) count(j *job, sign int) {
+	switch j.kind {
+	case jobStatus:
+		q.statuses += sign
+		q.bytes += sign * (len(j.data) + len(j.message))
+	case jobAck:
+		q.acks += sign
+	}
+}
+
 func (q *jobs) signal() {
 	select {
 	case q.wake <- struct{}{}:
@@ -80,32 +102,34 @@ func (q *jobs) signal() {
 	}
 }
 
-// first returns the oldest job without removing it: it counts against the bound
-// until its call has returned.
-func (q *jobs) first() (job, bool) {
+// begin takes the oldest job for its call.
+func (q *jobs) begin() (job, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.n == 0 {
 		return job{}, false
 	}
-	return q.ring[q.head], true
-}
-
-func (q *jobs) removeFirst() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	switch q.ring[q.head].kind {
-	case jobStatus:
-		q.statuses--
-	case jobAck:
-		q.acks--
-	}
+	q.current, q.running = q.ring[q.head], true
 	q.ring[q.head] = job{}
 	q.head = (q.head + 1) % len(q.ring)
 	q.n--
-	if q.n == 0 && len(q.ring) > 64 { // a burst must not hold its memory for ever
+	if q.n == 0 && len(q.ring) > maxIdleRing {
 		q.ring, q.head = nil, 0
 	}
+	return q.current, true
+}
+
+// end says that the call of the job begin returned has come back. It reports
+// false when the job was abandoned meanwhile.
+func (q *jobs) end() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.running {
+		return false
+	}
+	q.count(&q.current, -1)
+	q.current, q.running = job{}, false
+	return true
 }
 
 // close refuses further jobs.
@@ -116,35 +140,42 @@ func (q *jobs) close() {
 	q.signal()
 }
 
-// abandon empties the queue and returns what was in it.
-func (q *jobs) abandon() []job {
+// abandon empties the queue. It returns what waited, and how many statuses were
+// not delivered for certain, the running one included.
+func (q *jobs) abandon() (left []job, statuses int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	left := make([]job, q.n)
+	left = make([]job, q.n)
 	for i := range left {
 		left[i] = q.ring[(q.head+i)%len(q.ring)]
 	}
-	q.ring, q.head, q.n, q.statuses, q.acks = nil, 0, 0, 0, 0
-	return left
+	statuses = q.statuses
+	q.ring, q.head, q.n, q.statuses, q.acks, q.bytes = nil, 0, 0, 0, 0, 0
+	q.current, q.running = job{}, false
+	return left, statuses
 }
 
+// free tells how many more statuses put takes.
 func (q *jobs) free() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed {
+	if q.closed || q.bytes >= q.maxBytes {
 		return 0
 	}
 	return q.limit - q.statuses
 }
 
-// depth returns how many jobs wait and when the oldest was queued.
-func (q *jobs) depth() (int, time.Time) {
+// depth returns how many jobs wait or run and when the oldest was queued.
+func (q *jobs) depth() (n int, oldest time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.n == 0 {
-		return 0, time.Time{}
+	switch {
+	case q.running:
+		return q.n + 1, q.current.at
+	case q.n > 0:
+		return q.n, q.ring[q.head].at
 	}
-	return q.n, q.ring[q.head].at
+	return 0, time.Time{}
 }
 
 func (q *jobs) finished() bool {

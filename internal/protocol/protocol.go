@@ -18,47 +18,6 @@ import (
 	"external-server/internal/protocol/internalproto"
 )
 
-// DecodeClient parses a message of a gateway. Bytes that are not an
-// ExternalClient message by proto3 rules, invalid UTF-8 included, give an error
-// (CONN-32); a message without a member gives Kind ClientEmpty (CONN-33).
-// The result does not alias payload.
-func DecodeClient(payload []byte) (fleet.ClientMessage, error) {
-	var wire externalproto.ExternalClient
-	if err := proto.Unmarshal(payload, &wire); err != nil {
-		return fleet.ClientMessage{}, fmt.Errorf("not an ExternalClient message of %d bytes: %w", len(payload), err)
-	}
-	switch m := wire.GetMessageType().(type) {
-	case *externalproto.ExternalClient_Connect:
-		devices := make([]fleet.Device, len(m.Connect.GetDevices()))
-		for i, d := range m.Connect.GetDevices() {
-			devices[i] = deviceFromWire(d)
-		}
-		return fleet.ClientMessage{
-			Kind:      fleet.ClientConnect,
-			SessionID: m.Connect.GetSessionId(),
-			Devices:   devices,
-		}, nil
-	case *externalproto.ExternalClient_Status:
-		return fleet.ClientMessage{
-			Kind:      fleet.ClientStatus,
-			SessionID: m.Status.GetSessionId(),
-			State:     fleet.DeviceState(m.Status.GetDeviceState()),
-			Counter:   m.Status.GetMessageCounter(),
-			Device:    deviceFromWire(m.Status.GetDeviceStatus().GetDevice()),
-			Data:      m.Status.GetDeviceStatus().GetStatusData(),
-			Error:     m.Status.GetErrorMessage(),
-		}, nil
-	case *externalproto.ExternalClient_CommandResponse:
-		return fleet.ClientMessage{
-			Kind:      fleet.ClientCommandResponse,
-			SessionID: m.CommandResponse.GetSessionId(),
-			Counter:   m.CommandResponse.GetMessageCounter(),
-			Response:  fleet.ResponseType(m.CommandResponse.GetType()),
-		}, nil
-	}
-	return fleet.ClientMessage{Kind: fleet.ClientEmpty}, nil
-}
-
 func deviceFromWire(d *internalproto.Device) fleet.Device {
 	return fleet.Device{
 		Module:   int32(d.GetModule()),

@@ -137,20 +137,6 @@ func FuzzDecodeClient(f *testing.F) {
 	})
 }
 
-func BenchmarkDecodeStatus(b *testing.B) {
-	raw, err := EncodeClient(fleet.ClientMessage{Kind: fleet.ClientStatus, SessionID: "abcdefgh", State: fleet.StateRunning,
-		Counter: 12345, Device: vectorDevice, Data: make([]byte, 100)}, fleet.CarID{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := DecodeClient(raw); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
 func BenchmarkEncodeStatusResponse(b *testing.B) {
 	b.ReportAllocs()
 	buf := make([]byte, 0, 64)

@@ -1,0 +1,221 @@
+// Package broker is the MQTT broker inside the process, for installations that
+// have none. It guards a library broker against what strangers on the network
+// may send, and bounds what they may use.
+//
+// It knows nothing of cars and imports logging only.
+package broker
+
+import (
+	"crypto/subtle"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	mqtt "github.com/wind-c/comqtt/v2/mqtt"
+
+	"external-server/internal/logging"
+)
+
+// Options of New. Only Listen and Logger are needed.
+type Options struct {
+	// Listen is the address, host:port; port 0 takes a free one.
+	Listen string
+	// TLS of the listener; nil means none.
+	TLS *tls.Config
+	// Users that may connect; without any, everybody may.
+	Users  []User
+	Logger *slog.Logger
+	// MaxPacket bounds a packet in bytes; zero means 4 MiB and the header. Whoever
+	// sends more is disconnected.
+	MaxPacket int
+	// MaxClients bounds the connections; zero means 20 000.
+	MaxClients int
+	// MaxPending bounds the messages that wait to be encoded for one client, and
+	// MaxPendingBytes what waits to be written to it; zero means 4096 messages
+	// and 32 MiB. A client that does not keep up is disconnected.
+	MaxPending, MaxPendingBytes int
+	// ConnectTimeout bounds the time until a client has introduced itself, TLS
+	// included; zero means 10 s.
+	ConnectTimeout time.Duration
+	// WriteTimeout bounds how long a client may leave everything unread; zero
+	// means 10 s.
+	WriteTimeout time.Duration
+}
+
+// User may connect to the broker.
+type User struct {
+	Name, Password string
+	// Prefix restricts the user to topics below it, for example "company/car";
+	// "" allows all topics.
+	Prefix string
+}
+
+// Broker is an MQTT broker. New, Start, Close; each at most once.
+type Broker struct {
+	opts     Options
+	log      *slog.Logger
+	limit    logging.Limiter
+	users    map[string]User
+	server   *mqtt.Server
+	listener *listener
+
+	mu      sync.Mutex
+	clients map[string]*conn // by client identifier
+	closed  bool
+}
+
+// New checks the options.
+func New(opts Options) (*Broker, error) {
+	if opts.Logger == nil {
+		return nil, errors.New("embedded broker: a logger is needed")
+	}
+	if err := checkListen(opts.Listen); err != nil {
+		return nil, err
+	}
+	b := &Broker{opts: opts, log: opts.Logger, users: make(map[string]User), clients: make(map[string]*conn)}
+	for i, u := range opts.Users {
+		switch {
+		case u.Name == "":
+			return nil, fmt.Errorf("embedded_broker.users[%d]: a user needs a name", i)
+		case u.Password == "":
+			return nil, fmt.Errorf("embedded_broker.users[%d]: user %s needs a password", i, u.Name)
+		case b.users[u.Name].Name != "":
+			return nil, fmt.Errorf("embedded_broker.users[%d]: user %s is given twice", i, u.Name)
+		}
+		b.users[u.Name] = u
+	}
+	setDefault(&b.opts.MaxPacket, 4<<20+1<<10)
+	setDefault(&b.opts.MaxClients, 20_000)
+	setDefault(&b.opts.MaxPending, 4096)
+	setDefault(&b.opts.MaxPendingBytes, 32<<20)
+	setDefault(&b.opts.ConnectTimeout, 10*time.Second)
+	setDefault(&b.opts.WriteTimeout, 10*time.Second)
+	return b, nil
+}
+
+func setDefault[T ~int | ~int64](v *T, d T) {
+	if *v <= 0 {
+		*v = d
+	}
+}
+
+func checkListen(address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err == nil {
+		var n int
+		if n, err = strconv.Atoi(port); err == nil && (n < 0 || n > 65535) {
+			err = errors.New("the port must be a number from 0 to 65535")
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("embedded_broker.listen %q: expected host:port, for example 127.0.0.1:1883: %w", address, err)
+	}
+	return nil
+}
+
+// Start listens and serves until Close. On error nothing is left behind.
+func (b *Broker) Start() error {
+	l, err := net.Listen("tcp", b.opts.Listen)
+	if err != nil {
+		return fmt.Errorf("embedded_broker.listen %q: %w", b.opts.Listen, explain(err))
+	}
+	b.listener = newListener(b, l)
+	b.server = mqtt.New(&mqtt.Options{
+		Logger:       slog.New(&logHandler{broker: b}),
+		Capabilities: b.capabilities(),
+		// The statistics topics stop the world to count memory; nobody reads them.
+		SysTopicResendInterval: int64((24 * time.Hour).Seconds()),
+	})
+	err = b.server.AddHook(&guard{broker: b}, nil)
+	if err == nil {
+		err = b.server.AddListener(b.listener)
+	}
+	if err == nil {
+		err = b.server.Serve()
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("embedded broker: %w", err), b.Close())
+	}
+	b.log.Info("embedded broker listens", "address", l.Addr().String(), "tls", b.opts.TLS != nil, "users", len(b.users))
+	return nil
+}
+
+func (b *Broker) capabilities() *mqtt.Capabilities {
+	c := *mqtt.DefaultServerCapabilities
+	c.MaximumPacketSize = uint32(b.opts.MaxPacket)
+	c.MaximumClientWritesPending = int32(b.opts.MaxPending)
+	c.MaximumSessionExpiryInterval = 0 // CONN-7: nothing is kept for an absent peer
+	c.MaximumMessageExpiryInterval = int64((10 * 365 * 24 * time.Hour).Seconds())
+	c.ReceiveMaximum = 65535
+	c.TopicAliasMaximum = 0
+	return &c
+}
+
+// explain says what an operator can do about a failed listen.
+func explain(err error) error {
+	var dns *net.DNSError
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("the address is in use: stop the other broker or choose another port: %w", err)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("no permission: ports below 1024 need privileges, choose another one: %w", err)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("this machine does not have the address: use 127.0.0.1 for local clients or 0.0.0.0 for all: %w", err)
+	case errors.As(err, &dns):
+		return fmt.Errorf("the host name is unknown: use an address of this machine: %w", err)
+	}
+	return err
+}
+
+// Addr is where the broker listens; nil before Start.
+func (b *Broker) Addr() net.Addr {
+	if b.listener == nil {
+		return nil
+	}
+	return b.listener.Addr()
+}
+
+// Close ends all connections and returns when nothing of the broker runs any
+// more.
+func (b *Broker) Close() error {
+	b.mu.Lock()
+	closed := b.closed
+	b.closed = true
+	b.mu.Unlock()
+	if closed || b.server == nil {
+		return nil
+	}
+	b.listener.shut() // no new clients while the library ends the others
+	err := b.server.Close()
+	b.listener.wait()
+	b.log.Info("embedded broker stopped")
+	return err
+}
+
+// allowed tells whether the name and the password belong to a user. The time it
+// takes does not tell how much of a password is right.
+func (b *Broker) allowed(name, password []byte) bool {
+	if len(b.users) == 0 {
+		return true
+	}
+	u, ok := b.users[string(name)]
+	want := u.Password
+	if !ok {
+		want = string(password) + "x" // as much work as for a known user
+	}
+	return subtle.ConstantTimeCompare([]byte(want), password) == 1 && ok
+}
+
+// mayUse tells whether the user may publish to a topic or subscribe to a filter.
+func (b *Broker) mayUse(name []byte, topic string) bool {
+	u := b.users[string(name)] // without users: no prefix
+	return u.Prefix == "" || strings.HasPrefix(topic, strings.TrimSuffix(u.Prefix, "/")+"/")
+}

@@ -1,0 +1,173 @@
+package broker
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"time"
+
+	mqtt "github.com/wind-c/comqtt/v2/mqtt"
+	"github.com/wind-c/comqtt/v2/mqtt/packets"
+)
+
+const (
+	// One shared connection may serve all cars of a large fleet.
+	maxSubscriptions = 50_000
+	// Retained messages are not part of the Fleet Protocol, besides the presence
+	// of a server; the bounds keep strangers from filling the memory.
+	maxRetained        = 1000
+	maxRetainedPayload = 64 << 10
+	// takeoverTimeout bounds the wait for an earlier connection of a client.
+	takeoverTimeout = 5 * time.Second
+)
+
+var errPanic = errors.New("the broker failed on a packet of the client")
+
+// guard is our say in what the library does.
+type guard struct {
+	mqtt.HookBase
+	broker *Broker
+}
+
+// ID names the hook.
+func (g *guard) ID() string { return "guard" }
+
+// Provides lists the methods below that the library shall call.
+func (g *guard) Provides(method byte) bool {
+	switch method {
+	case mqtt.OnConnectAuthenticate, mqtt.OnACLCheck, mqtt.OnPacketRead, mqtt.OnPublish,
+		mqtt.OnSessionEstablish, mqtt.OnSessionEstablished, mqtt.OnPublishDropped:
+		return true
+	}
+	return false
+}
+
+// OnConnectAuthenticate decides who may connect.
+func (g *guard) OnConnectAuthenticate(cl *mqtt.Client, pk packets.Packet) bool {
+	if g.broker.allowed(pk.Connect.Username, pk.Connect.Password) {
+		return true
+	}
+	g.broker.limit.Log(g.broker.log, slog.LevelInfo, "embedded broker refuses a client: wrong user name or password",
+		slog.String("user", string(pk.Connect.Username)), slog.String("remote", cl.Net.Remote))
+	return false
+}
+
+// OnACLCheck decides about topics.
+func (g *guard) OnACLCheck(cl *mqtt.Client, topic string, _ bool) bool {
+	return g.broker.mayUse(cl.Properties.Username, topic)
+}
+
+// OnPacketRead corrects what the library would stumble over.
+func (g *guard) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	switch pk.FixedHeader.Type {
+	case packets.Connect:
+		// Every session is a clean one (CONN-7): nothing accumulates for clients
+		// that do not come back.
+		pk.Connect.Clean = true
+		pk.Properties.SessionExpiryInterval, pk.Properties.SessionExpiryIntervalFlag = 0, false
+	case packets.Subscribe:
+		if cl.State.Subscriptions.Len()+len(pk.Filters) > maxSubscriptions {
+			return pk, packets.ErrRejectPacket
+		}
+		// The library keeps packet identifiers of both directions in one place and
+		// would refuse a subscription whose identifier it uses itself at the moment.
+		cl.State.Inflight.Delete(pk.PacketID)
+	case packets.Unsubscribe:
+		cl.State.Inflight.Delete(pk.PacketID)
+	}
+	return pk, nil
+}
+
+// OnPublish bounds retained messages.
+func (g *guard) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	if pk.FixedHeader.Retain && len(pk.Payload) > 0 &&
+		(len(pk.Payload) > maxRetainedPayload || g.broker.server.Topics.Retained.Len() >= maxRetained) {
+		pk.FixedHeader.Retain = false
+		g.broker.limit.Log(g.broker.log, slog.LevelInfo, "embedded broker passes a message on without retaining it: too large or too many",
+			slog.String("topic", pk.TopicName), slog.String("remote", cl.Net.Remote))
+	}
+	return pk, nil
+}
+
+// OnSessionEstablish is called when the client may enter. An earlier connection
+// with the same identifier must have left completely: the library, when it
+// cleans up after that one, would take away the subscriptions of this one.
+func (g *guard) OnSessionEstablish(cl *mqtt.Client, _ packets.Packet) {
+	g.unlimited(cl)
+	if c, ok := cl.Net.Conn.(*conn); ok {
+		g.broker.enter(cl.ID, c)
+	}
+}
+
+// OnSessionEstablished is called when the session exists.
+func (g *guard) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) { g.unlimited(cl) }
+
+// unlimited switches off the library's flow control towards the client, which
+// reorders messages and can lock itself up. What a client does not take is
+// bounded by MaxPending and MaxPendingBytes.
+func (g *guard) unlimited(cl *mqtt.Client) { cl.State.Inflight.ResetSendQuota(0) }
+
+// OnPublishDropped is called when MaxPending was reached. The client would miss
+// a message of QoS 1 and never know, so it has to start anew.
+func (g *guard) OnPublishDropped(cl *mqtt.Client, pk packets.Packet) {
+	if pk.FixedHeader.Qos == 0 {
+		return
+	}
+	if c, ok := cl.Net.Conn.(*conn); ok {
+		c.mu.Lock()
+		if c.failed == nil && !c.closing {
+			c.fail(errSlow)
+		}
+		c.mu.Unlock()
+	}
+}
+
+// enter registers the connection of a client and ends an earlier one.
+func (b *Broker) enter(id string, c *conn) {
+	timeout := time.NewTimer(takeoverTimeout)
+	defer timeout.Stop()
+	for {
+		b.mu.Lock()
+		old := b.clients[id]
+		if old == nil || old == c {
+			b.clients[id] = c
+			b.mu.Unlock()
+			return
+		}
+		b.mu.Unlock()
+		old.Close()
+		select {
+		case <-old.gone:
+			b.mu.Lock()
+			if b.clients[id] == old {
+				delete(b.clients, id)
+			}
+			b.mu.Unlock()
+		case <-timeout.C:
+			return
+		}
+	}
+}
+
+// release forgets the connection of a client.
+func (b *Broker) release(c *conn) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for id, other := range b.clients {
+		if other == c {
+			delete(b.clients, id)
+			return
+		}
+	}
+}
+
+// abandon removes a client whose handling panicked from the library's tables.
+func (b *Broker) abandon(c *conn) {
+	for _, cl := range b.server.Clients.GetAll() {
+		if cl.Net.Conn == net.Conn(c) {
+			cl.Stop(errPanic)
+			b.server.UnsubscribeClient(cl)
+			b.server.Clients.Delete(cl.ID)
+		}
+	}
+}

@@ -1,0 +1,146 @@
+package broker
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/wind-c/comqtt/v2/mqtt/listeners"
+)
+
+// listener accepts clients for the library's server. It bounds their number,
+// survives a panic in the library's handling of one of them, and knows when the
+// last one has gone.
+type listener struct {
+	net.Listener
+	broker *Broker
+
+	mu      sync.Mutex
+	conns   map[*conn]struct{}
+	ended   bool
+	running sync.WaitGroup // accepted clients
+}
+
+var _ listeners.Listener = (*listener)(nil)
+
+func newListener(b *Broker, l net.Listener) *listener {
+	return &listener{Listener: l, broker: b, conns: make(map[*conn]struct{})}
+}
+
+// Init, ID, Address and Protocol are called by the library.
+func (l *listener) Init(*slog.Logger) error { return nil }
+
+// ID implements listeners.Listener.
+func (l *listener) ID() string { return "tcp" }
+
+// Address implements listeners.Listener.
+func (l *listener) Address() string { return l.Addr().String() }
+
+// Protocol implements listeners.Listener.
+func (l *listener) Protocol() string { return "tcp" }
+
+// Serve accepts clients until the listener is closed.
+func (l *listener) Serve(establish listeners.EstablishFn) {
+	for pause := time.Duration(0); ; {
+		nc, err := l.Accept()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil: // out of file descriptors, for example
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			l.broker.limit.Log(l.broker.log, slog.LevelWarn, "embedded broker cannot accept a connection", slog.Any("error", err))
+			time.Sleep(pause)
+			continue
+		}
+		pause = 0
+		l.admit(nc, establish)
+	}
+}
+
+func (l *listener) admit(nc net.Conn, establish listeners.EstablishFn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		nc.Close()
+		return
+	}
+	if len(l.conns) >= l.broker.opts.MaxClients {
+		nc.Close()
+		l.broker.limit.Log(l.broker.log, slog.LevelWarn, "embedded broker has too many clients, connection refused",
+			slog.Int("limit", l.broker.opts.MaxClients))
+		return
+	}
+	c := newConn(nc, l.broker)
+	l.conns[c] = struct{}{}
+	l.running.Go(func() {
+		l.serve(c, establish)
+		l.mu.Lock()
+		delete(l.conns, c)
+		l.mu.Unlock()
+	})
+}
+
+// serve lets the library talk to one client.
+func (l *listener) serve(c *conn, establish listeners.EstablishFn) {
+	b := l.broker
+	defer func() {
+		if p := recover(); p != nil {
+			b.limit.Log(b.log, slog.LevelError, "embedded broker failed on a client's packet, the client is disconnected",
+				slog.String("remote", c.RemoteAddr().String()), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+			b.abandon(c)
+		}
+		c.end()
+		b.release(c)
+	}()
+	if b.opts.TLS != nil {
+		if err := c.secure(b.opts.TLS); err != nil {
+			b.limit.Log(b.log, slog.LevelInfo, "client of the embedded broker failed the TLS handshake",
+				slog.String("remote", c.RemoteAddr().String()), slog.Any("error", err))
+			return
+		}
+	}
+	c.start()
+	if err := establish(l.ID(), c); err != nil {
+		b.limit.Log(b.log, slog.LevelInfo, "client of the embedded broker disconnected",
+			slog.String("remote", c.RemoteAddr().String()), slog.Any("reason", err))
+	}
+}
+
+// secure makes the connection a TLS one.
+func (c *conn) secure(cfg *tls.Config) error {
+	ctx, cancel := context.WithTimeout(context.Background(), c.broker.opts.ConnectTimeout)
+	defer cancel()
+	t := tls.Server(c.Conn, cfg)
+	if err := t.HandshakeContext(ctx); err != nil {
+		return err
+	}
+	c.Conn = t
+	return nil
+}
+
+// shut refuses new clients and frees the port.
+func (l *listener) shut() {
+	l.mu.Lock()
+	l.ended = true
+	l.mu.Unlock()
+	l.Listener.Close()
+}
+
+// Close is called by the library when the server ends.
+func (l *listener) Close(closeClients listeners.CloseFn) {
+	l.shut()
+	closeClients(l.ID())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns { // also those that had not introduced themselves
+		c.Close()
+	}
+}
+
+// wait returns when the last client has gone.
+func (l *listener) wait() { l.running.Wait() }

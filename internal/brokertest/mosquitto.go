@@ -1,0 +1,221 @@
+// Package brokertest starts a real mosquitto for tests and gives them a small
+// MQTT peer that does what tests need to see: fresh connections, QoS 0, DUP.
+//
+// It may import link/mqtt/wire only, and nothing but tests may import it.
+package brokertest
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Options of Start. The zero value is an open broker without TLS.
+type Options struct {
+	// Username and Password that the broker demands; "" means anybody.
+	Username, Password string
+	// Certs makes the broker speak TLS with Certs.Server and demand client
+	// certificates of Certs.CA. Certs.ServerExpired is used when Expired is set.
+	Certs   *Certs
+	Expired bool
+	// ACL is the content of an access control file; "" means none.
+	ACL string
+	// Extra lines of configuration.
+	Extra string
+}
+
+// Mosquitto is a running broker. Its methods fail the test instead of returning
+// errors.
+type Mosquitto struct {
+	t    testing.TB
+	path string
+	conf string
+	port int
+	log  logBuffer
+	cmd  *exec.Cmd
+	done chan struct{} // closed when cmd has ended
+}
+
+// Path returns where mosquitto is installed and fails the test if it is not.
+func Path(t testing.TB) string {
+	t.Helper()
+	for _, name := range []string{"mosquitto", "/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	t.Fatal("mosquitto is not installed and this test needs the real broker: install it, on Debian with `apt-get install mosquitto`, or run `make test`")
+	return ""
+}
+
+// Start runs a broker on a free loopback port until the test ends.
+func Start(t testing.TB, opts Options) *Mosquitto {
+	t.Helper()
+	dir := t.TempDir()
+	m := &Mosquitto{t: t, path: Path(t), conf: filepath.Join(dir, "mosquitto.conf")}
+	t.Cleanup(m.stop)
+	// Another process may take the free port before the broker does.
+	for range 5 {
+		m.port = freePort(t)
+		m.write(m.conf, m.configuration(dir, opts))
+		if m.start() {
+			return m
+		}
+	}
+	t.Fatalf("mosquitto did not start:\n%s", m.Log())
+	return nil
+}
+
+func (m *Mosquitto) configuration(dir string, o Options) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "listener %d 127.0.0.1\nmax_queued_messages 0\npersistence false\nlog_dest stderr\nlog_type all\n", m.port)
+	if os.Geteuid() == 0 {
+		fmt.Fprintln(&b, "user root") // it could not read the test's files otherwise
+	}
+	if o.Username == "" {
+		fmt.Fprintln(&b, "allow_anonymous true")
+	} else {
+		file := filepath.Join(dir, "passwd")
+		m.write(file, o.Username+":"+o.Password+"\n")
+		if out, err := exec.Command("mosquitto_passwd", "-U", file).CombinedOutput(); err != nil {
+			m.t.Fatalf("mosquitto_passwd: %v: %s", err, out)
+		}
+		fmt.Fprintf(&b, "allow_anonymous false\npassword_file %s\n", file)
+	}
+	if o.ACL != "" {
+		file := filepath.Join(dir, "acl")
+		m.write(file, o.ACL)
+		fmt.Fprintf(&b, "acl_file %s\n", file)
+	}
+	if o.Certs != nil {
+		server := o.Certs.Server
+		if o.Expired {
+			server = o.Certs.ServerExpired
+		}
+		fmt.Fprintf(&b, "cafile %s\ncertfile %s\nkeyfile %s\nrequire_certificate true\n", o.Certs.CAFile, server.CertFile, server.KeyFile)
+	}
+	b.WriteString(o.Extra)
+	return b.String()
+}
+
+func (m *Mosquitto) write(path, content string) {
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func freePort(t testing.TB) int {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// start runs the broker and reports whether it accepts connections.
+func (m *Mosquitto) start() bool {
+	m.cmd = exec.Command(m.path, "-c", m.conf)
+	m.cmd.Stdout, m.cmd.Stderr = &m.log, &m.log
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := m.cmd.Start(); err != nil {
+		m.t.Fatalf("mosquitto: %v", err)
+	}
+	m.done = make(chan struct{})
+	go func(cmd *exec.Cmd, done chan struct{}) {
+		_ = cmd.Wait() // its end is seen by whoever waits for it
+		close(done)
+	}(m.cmd, m.done)
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+		select {
+		case <-m.done:
+			return false
+		case <-time.After(5 * time.Millisecond):
+		}
+		if c, err := net.DialTimeout("tcp", m.Address(), time.Second); err == nil {
+			c.Close()
+			return true
+		}
+	}
+	return false
+}
+
+// Address is host:port of the broker.
+func (m *Mosquitto) Address() string { return "127.0.0.1:" + strconv.Itoa(m.port) }
+
+// Port is the TCP port of the broker.
+func (m *Mosquitto) Port() int { return m.port }
+
+// Log is what the broker has written so far.
+func (m *Mosquitto) Log() string { return m.log.String() }
+
+// Kill ends the broker with SIGKILL; its connections break.
+func (m *Mosquitto) Kill() {
+	m.t.Helper()
+	m.signal(syscall.SIGKILL)
+	<-m.done
+}
+
+// Restart runs the broker again on the same port; it must not run.
+func (m *Mosquitto) Restart() {
+	m.t.Helper()
+	if !m.start() {
+		m.t.Fatalf("mosquitto did not start again:\n%s", m.Log())
+	}
+}
+
+// Stop halts the broker (SIGSTOP): connections stay open and nobody answers.
+func (m *Mosquitto) Stop() { m.t.Helper(); m.signal(syscall.SIGSTOP) }
+
+// Continue ends Stop.
+func (m *Mosquitto) Continue() { m.t.Helper(); m.signal(syscall.SIGCONT) }
+
+func (m *Mosquitto) signal(s syscall.Signal) {
+	m.t.Helper()
+	if err := m.cmd.Process.Signal(s); err != nil {
+		m.t.Fatalf("mosquitto: %v", err)
+	}
+}
+
+func (m *Mosquitto) stop() {
+	if m.cmd == nil || m.cmd.Process == nil {
+		return
+	}
+	_ = m.cmd.Process.Kill() // it may have ended
+	<-m.done
+	if m.t.Failed() {
+		m.t.Logf("log of mosquitto:\n%s", tail(m.Log(), 60))
+	}
+}
+
+func tail(s string, lines int) string {
+	all := strings.Split(s, "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+// logBuffer may be written and read at the same time.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}

@@ -1,0 +1,194 @@
+package gateway
+
+import (
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+	"go.uber.org/goleak"
+
+	"external-server/internal/fleet"
+	"external-server/internal/protocol"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// server is a minimal External Server for any number of cars: it answers every
+// Connect and every status of it, sends the first commands, and the commands it is
+// told to. Its devices are not judged.
+type server struct {
+	t      *testing.T
+	client mqtt.Client
+	out    *sender
+
+	mu   sync.Mutex
+	cars map[fleet.CarID]*serverCar
+}
+
+type serverCar struct {
+	session  string
+	devices  []fleet.Device
+	awaited  int // first statuses
+	commands uint32
+	statuses []fleet.ClientMessage // of normal communication
+	answers  []fleet.ClientMessage // command responses
+	connects int
+}
+
+func newServer(t *testing.T, broker Broker, company string) *server {
+	t.Helper()
+	s := &server{t: t, cars: map[fleet.CarID]*serverCar{}}
+	s.client = mqtt.NewClient(broker.options("scripted-server", 20*time.Second).SetAutoReconnect(false))
+	if err := wait(s.client.Connect(), 20*time.Second, "connect"); err != nil {
+		t.Fatal(err)
+	}
+	s.out = newSender(s.client, 1<<16, 1000)
+	t.Cleanup(s.out.close)
+	err := wait(s.client.Subscribe(company+"/+/module_gateway", 1, func(_ mqtt.Client, m mqtt.Message) {
+		s.message(m.Topic(), m.Payload())
+	}), 20*time.Second, "subscribe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (s *server) message(topic string, payload []byte) {
+	m, err := protocol.DecodeClient(payload)
+	if err != nil {
+		return
+	}
+	company, name := filepath.Split(filepath.Dir(topic))
+	car := fleet.CarID{Company: filepath.Clean(company), Car: name}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.cars[car]
+	if c == nil {
+		c = &serverCar{}
+		s.cars[car] = c
+	}
+	switch m.Kind {
+	case fleet.ClientConnect:
+		c.session, c.devices, c.awaited = m.SessionID, m.Devices, len(m.Devices)
+		c.connects++
+		s.send(car, fleet.ServerMessage{Kind: fleet.ServerConnectResponse, SessionID: c.session})
+	case fleet.ClientStatus:
+		if m.SessionID != c.session {
+			return
+		}
+		s.send(car, fleet.ServerMessage{Kind: fleet.ServerStatusResponse, SessionID: c.session, Counter: m.Counter})
+		if c.awaited == 0 {
+			c.statuses = append(c.statuses, m)
+			return
+		}
+		if c.awaited--; c.awaited == 0 {
+			for _, d := range c.devices {
+				s.command(car, c, d, nil)
+			}
+		}
+	case fleet.ClientCommandResponse:
+		c.answers = append(c.answers, m)
+	}
+}
+
+func (s *server) command(car fleet.CarID, c *serverCar, d fleet.Device, data []byte) {
+	s.send(car, fleet.ServerMessage{Kind: fleet.ServerCommand, SessionID: c.session, Counter: c.commands, Device: d, Data: data})
+	c.commands++
+}
+
+// Command sends a command to a device of a connected car.
+func (s *server) Command(car fleet.CarID, d fleet.Device, data string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.command(car, s.cars[car], d, []byte(data))
+}
+
+func (s *server) send(car fleet.CarID, m fleet.ServerMessage) {
+	s.publish(topicsOf(car).down, protocol.AppendServer(nil, m))
+}
+
+func (s *server) publish(topic string, payload []byte) {
+	if !s.out.publish(topic, payload) {
+		s.t.Logf("the scripted server cannot publish to %s", topic)
+	}
+}
+
+// Statuses returns what came from a car in normal communication.
+func (s *server) Statuses(car fleet.CarID) []fleet.ClientMessage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.cars[car]; c != nil {
+		return append([]fleet.ClientMessage(nil), c.statuses...)
+	}
+	return nil
+}
+
+// log collects the effects of gateways and lets a test wait for one.
+type effectLog struct {
+	mu      sync.Mutex
+	changed chan struct{}
+	all     []Effect
+}
+
+func newEffectLog() *effectLog { return &effectLog{changed: make(chan struct{})} }
+
+func (l *effectLog) observe(e Effect) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all = append(l.all, e)
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// wait waits until n effects fulfil the condition and returns the last of them.
+func (l *effectLog) wait(t *testing.T, n int, what string, is func(Effect) bool) Effect {
+	t.Helper()
+	limit := time.After(60 * time.Second)
+	for {
+		l.mu.Lock()
+		found := 0
+		for _, e := range l.all {
+			if is(e) {
+				if found++; found == n {
+					l.mu.Unlock()
+					return e
+				}
+			}
+		}
+		changed := l.changed
+		l.mu.Unlock()
+		select {
+		case <-changed:
+		case <-limit:
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			text := ""
+			for _, e := range l.all[max(0, len(l.all)-30):] {
+				text += describe(e) + "\n"
+			}
+			t.Fatalf("waited for %d times %s, found %d; the last effects:\n%s", n, what, found, text)
+		}
+	}
+}
+
+func (l *effectLog) waitKind(t *testing.T, n int, kind EffectKind) Effect {
+	t.Helper()
+	return l.wait(t, n, fmt.Sprintf("effect %d", kind), func(e Effect) bool { return e.Kind == kind })
+}
+
+func (l *effectLog) count(is func(Effect) bool) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for _, e := range l.all {
+		if is(e) {
+			n++
+		}
+	}
+	return n
+}
+
+func isViolation(e Effect) bool { return e.Kind == EffectViolation }

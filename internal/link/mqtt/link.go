@@ -1,0 +1,150 @@
+// Package mqtt carries the messages of many cars over one or a few connections
+// to an MQTT 3.1.1 broker (CONN-1..13, REC-1). It knows topics and packets, not
+// the protocol's messages.
+//
+// It may import link, fleet and logging.
+package mqtt
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"external-server/internal/fleet"
+	"external-server/internal/link"
+)
+
+// Link implements link.Link.
+//
+// Every car belongs to one connection from Attach on. A connection has two
+// goroutines: the reader delivers to the receivers, all of them, and the writer
+// sends what the cars have queued, one message of each car in turn.
+type Link struct {
+	opts    Options
+	log     *slog.Logger
+	reports reports
+
+	mu      sync.Mutex // before conn.mu
+	conns   []*conn
+	ports   map[fleet.CarID]*port
+	watches map[string]*watch // by company
+	ctx     context.Context   // of Run; nil: not running
+	running sync.WaitGroup
+}
+
+var _ link.Link = (*Link)(nil)
+
+// New checks the options and returns a link that connects when Run is called.
+func New(opts Options) (*Link, error) {
+	if err := opts.complete(); err != nil {
+		return nil, err
+	}
+	l := &Link{
+		opts:    opts,
+		log:     opts.Logger.With("broker", opts.Address),
+		ports:   make(map[fleet.CarID]*port),
+		watches: make(map[string]*watch),
+	}
+	for range max(1, opts.Connections) {
+		l.conns = append(l.conns, newConn(l, len(l.conns)))
+	}
+	return l, nil
+}
+
+// Attach implements link.Link. A car can be attached once at a time; its name
+// and its company must be words of lower-case letters, digits and _ (VOC-1).
+func (l *Link) Attach(car fleet.CarID, receiver link.Receiver) (link.Port, error) {
+	if !validName(car.Company) || !validName(car.Car) {
+		return nil, fmt.Errorf("car %v: company and car must consist of a-z, 0-9 and _ to form topics", car)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.ports[car]; ok {
+		return nil, fmt.Errorf("car %v is attached already", car)
+	}
+	c := l.choose(car.Company)
+	p := newPort(c, car, receiver)
+	l.ports[car] = p
+	c.cars++
+	c.attach(p)
+	return p, nil
+}
+
+// choose returns the connection for a new car. Cars of a watched company share
+// the connection of the watch, because their messages arrive there.
+func (l *Link) choose(company string) *conn {
+	if w := l.watches[company]; w != nil {
+		return w.conn
+	}
+	best := l.conns[0]
+	for _, c := range l.conns[1:] {
+		if c.cars < best.cars {
+			best = c
+		}
+	}
+	if l.opts.Connections == 0 && best.cars >= carsPerConnection && len(l.conns) < maxConnections {
+		best = newConn(l, len(l.conns))
+		l.conns = append(l.conns, best)
+		l.start(best)
+	}
+	return best
+}
+
+// start runs a connection if the link runs; l.mu is held.
+func (l *Link) start(c *conn) {
+	if ctx := l.ctx; ctx != nil && ctx.Err() == nil {
+		l.running.Go(func() { c.run(ctx) })
+	}
+}
+
+// forget removes a closed port.
+func (l *Link) forget(p *port) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ports[p.id] == p {
+		delete(l.ports, p.id)
+		p.conn.cars--
+	}
+}
+
+// attachedElsewhere tells whether a car gets its messages over another
+// connection than c.
+func (l *Link) attachedElsewhere(car fleet.CarID, c *conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.ports[car]
+	return p != nil && p.conn != c
+}
+
+// Run implements link.Link. It may be called once.
+func (l *Link) Run(ctx context.Context) error {
+	l.mu.Lock()
+	if l.ctx != nil {
+		l.mu.Unlock()
+		return fmt.Errorf("mqtt: Run may be called once")
+	}
+	l.ctx = ctx
+	for _, c := range l.conns {
+		l.start(c)
+	}
+	l.mu.Unlock()
+	<-ctx.Done()
+	l.mu.Lock() // a connection being started is counted now, later ones do not start
+	l.mu.Unlock()
+	l.running.Wait()
+	return nil
+}
+
+func validName(s string) bool {
+	if s == "" || len(s) > 1<<10 {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' {
+			return false
+		}
+	}
+	return true
+}

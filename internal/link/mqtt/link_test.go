@@ -1,0 +1,122 @@
+package mqtt_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"external-server/internal/brokertest"
+	"external-server/internal/link"
+	"external-server/internal/link/mqtt"
+)
+
+func TestMessagesFlowBothWays(t *testing.T) {
+	brokers(t, func(t *testing.T, address string) {
+		l := newLink(t, mqtt.Options{Address: address})
+		car := id("company", "car_a")
+		r, p := attach(t, l, car) // before Run
+		if p.Publish([]byte("too early")) {
+			t.Error("Publish reports success without a broker")
+		}
+		runLink(t, l)
+		waitUp(t, r)
+		g := gateway(t, address, car)
+		say(t, g, car, "hello")
+		eventually(t, "the message arrives", func() bool { return slices.Equal(r.received(), []string{"hello"}) })
+
+		if !p.Publish([]byte("answer")) || !p.NotifyDisconnect() {
+			t.Error("Publish or NotifyDisconnect failed on an open link")
+		}
+		m := hear(t, g)
+		if m.Topic != "company/car_a/external_server" || string(m.Payload) != "answer" || m.QoS != 1 || m.Retain {
+			t.Errorf("CONN-1, CONN-5: %+v", m)
+		}
+		m = hear(t, g)
+		if m.Topic != "company/car_a/external_server_disconnect" || len(m.Payload) != 0 || m.QoS != 1 || m.Retain {
+			t.Errorf("CONN-3: %+v", m)
+		}
+		late, _ := attach(t, l, id("company", "car_b")) // while running
+		waitUp(t, late)
+		say(t, g, id("company", "car_b"), "late")
+		eventually(t, "a car attached later is served", func() bool { return len(late.received()) == 1 })
+		if n := len(r.received()); n != 1 {
+			t.Errorf("car_a got %d messages, the second one was not for it", n)
+		}
+	})
+}
+
+func TestOrderPerCarUnderLoad(t *testing.T) {
+	const cars, messages = 20, 500
+	brokers(t, func(t *testing.T, address string) {
+		l := startLink(t, mqtt.Options{Address: address, Connections: 2, QueueMessages: messages})
+		var gateways []*brokertest.Peer
+		var recorders []*recorder
+		var ports []link.Port
+		for i := range cars {
+			car := id("company", fmt.Sprintf("car_%d", i))
+			r, p := attach(t, l, car)
+			recorders, ports = append(recorders, r), append(ports, p)
+			gateways = append(gateways, gateway(t, address, car))
+		}
+		waitUp(t, recorders...)
+		done := make(chan error, cars)
+		for i, p := range ports {
+			go func() {
+				for _, s := range numbers(messages) {
+					if !p.Publish([]byte(s)) {
+						done <- fmt.Errorf("car %d: queue of %d is full", i, messages)
+						return
+					}
+				}
+				done <- nil
+			}()
+		}
+		for range ports {
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i, g := range gateways {
+			go func() {
+				for _, want := range numbers(messages) {
+					m, err := g.Receive(patience)
+					if err == nil && string(m.Payload) != want {
+						err = fmt.Errorf("car %d got %s instead of %s", i, m.Payload, want)
+					}
+					if err != nil {
+						done <- err
+						return
+					}
+				}
+				done <- nil
+			}()
+		}
+		for range gateways {
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i, g := range gateways {
+			go func() {
+				for _, s := range numbers(messages) {
+					if err := g.Publish(fmt.Sprintf("company/car_%d/module_gateway", i), []byte(s), false); err != nil {
+						done <- err
+						return
+					}
+				}
+				done <- nil
+			}()
+		}
+		for range gateways {
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i, r := range recorders {
+			eventually(t, fmt.Sprintf("car %d has got everything", i), func() bool { return len(r.received()) >= messages })
+			if !slices.Equal(r.received(), numbers(messages)) {
+				t.Errorf("car %d: messages are not in order", i)
+			}
+		}
+	})
+}

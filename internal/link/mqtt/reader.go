@@ -1,0 +1,206 @@
+package mqtt
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"external-server/internal/fleet"
+	"external-server/internal/link/mqtt/wire"
+)
+
+// acksAtOnce is the number of acknowledgements that are written without waiting
+// for the end of what was received: mosquitto keeps 20 messages in flight.
+const acksAtOnce = 10
+
+var errRefused = errors.New("the broker refuses the subscription to the car's topic")
+
+// maxControl bounds what may wait to be written besides messages. Only a broker
+// that sends without ever reading gets there.
+const maxControl = 8 << 20
+
+// read delivers what the broker sends until the connection fails.
+func (c *conn) read(reader *wire.Reader) error {
+	var p wire.Packet
+	for {
+		if !reader.Ready() {
+			c.endBatch()
+		}
+		if err := reader.Next(&p); err != nil {
+			return err
+		}
+		if err := c.handle(&p); err != nil {
+			return err
+		}
+		c.announce()
+	}
+}
+
+// endBatch lets the writer send what the packets received together have caused.
+func (c *conn) endBatch() {
+	c.mu.Lock()
+	c.batch = false
+	if len(c.control) > 0 || c.stopping || c.first != nil && c.inflights < c.link.opts.Window {
+		c.unlockAndWake()
+		return
+	}
+	c.mu.Unlock()
+}
+
+// unlockAndWake wakes the writer unless somebody else will; c.mu is held and
+// released.
+func (c *conn) unlockAndWake() {
+	wake := c.alive && !c.batch && !c.woken
+	if wake {
+		c.woken = true
+	}
+	c.mu.Unlock()
+	if wake {
+		select {
+		case c.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (c *conn) handle(p *wire.Packet) error {
+	switch p.Type {
+	case wire.Publish:
+		return c.deliver(p)
+	case wire.Puback:
+		c.mu.Lock()
+		c.batch = true
+		c.releaseID(p.ID)
+		c.mu.Unlock()
+		return nil
+	case wire.Suback, wire.Unsuback:
+		return c.answered(p)
+	case wire.Pingresp:
+		return nil
+	}
+	return fmt.Errorf("%w: second %v", wire.ErrMalformed, p.Type)
+}
+
+// deliver acknowledges a message and hands it to its car.
+func (c *conn) deliver(m *wire.Packet) error {
+	c.stats.messagesIn.Add(1)
+	c.mu.Lock()
+	c.batch = true
+	if m.QoS > 0 {
+		c.control = wire.AppendPuback(c.control, m.ID)
+		c.acks++
+		if c.acks >= acksAtOnce && !c.woken {
+			c.woken = true
+			select {
+			case c.wake <- struct{}{}:
+			default:
+			}
+		}
+	}
+	full := len(c.control) > maxControl
+	p := c.ports[string(m.Topic)]
+	first, repeated := false, false
+	if p != nil && !m.Oversized {
+		first = !p.up
+		p.up = true
+		if o := c.overlaps[p.id.Company]; o != nil {
+			repeated = c.repeated(o, p.id.Company, m)
+		}
+	}
+	c.mu.Unlock()
+	switch {
+	case full:
+		return fmt.Errorf("the broker sends but does not read: %d bytes wait to be written", maxControl)
+	case m.Oversized:
+		c.stats.oversized.Add(1)
+		c.link.reports.limit.Log(c.log, slog.LevelInfo, "message is too large, ignored",
+			slog.String("topic", string(m.Topic)), slog.Int("bytes", m.Size), slog.Int("limit", c.link.opts.MaxPayload))
+		return nil
+	case p == nil:
+		return c.deliverUnknown(m)
+	case repeated:
+		c.stats.repeated.Add(1)
+		return nil
+	}
+	if first { // the subscription works although its answer is still on the way
+		p.receiver.LinkUp()
+	}
+	p.receiver.Message(m.Payload, m.Duplicate)
+	return nil
+}
+
+// deliverUnknown offers a car that is not attached here to the watch of its
+// company.
+func (c *conn) deliverUnknown(m *wire.Packet) error {
+	company, car, ok := splitTopic(m.Topic)
+	if !ok {
+		c.stats.foreign.Add(1) // CONN-2: other topics are ignored
+		return nil
+	}
+	c.mu.Lock()
+	w := c.watches[string(company)]
+	c.mu.Unlock()
+	if w == nil {
+		c.stats.foreign.Add(1)
+		return nil
+	}
+	if !validName(string(car)) {
+		c.stats.badName.Add(1)
+		c.link.reports.limit.Log(c.log, slog.LevelInfo, "message of a car whose name is not allowed, ignored",
+			slog.String("topic", string(m.Topic)), slog.String("expected", "a-z, 0-9 and _"))
+		return nil
+	}
+	id := fleet.CarID{Company: w.company, Car: string(car)}
+	if c.link.attachedElsewhere(id, c) {
+		return nil // that connection delivers it
+	}
+	w.unknown(id)
+	c.mu.Lock()
+	p := c.ports[string(m.Topic)]
+	first := p != nil && !p.up
+	if p != nil {
+		p.up = true
+	}
+	c.mu.Unlock()
+	if p == nil {
+		c.stats.foreign.Add(1)
+		return nil
+	}
+	if first {
+		p.receiver.LinkUp()
+	}
+	p.receiver.Message(m.Payload, m.Duplicate)
+	return nil
+}
+
+// announce says LinkUp to the ports whose topics became subscribed, and LinkDown
+// to those that lost their subscription.
+func (c *conn) announce() {
+	c.mu.Lock()
+	if len(c.up) == 0 {
+		c.mu.Unlock()
+		return
+	}
+	ports := c.up
+	c.up = nil
+	n := 0
+	for _, p := range ports {
+		if !p.closed && p.up == p.refused {
+			p.up = !p.refused
+			ports[n] = p
+			n++
+		}
+	}
+	ups := make([]bool, n)
+	for i, p := range ports[:n] {
+		ups[i] = p.up
+	}
+	c.mu.Unlock()
+	for i, p := range ports[:n] {
+		if ups[i] {
+			p.receiver.LinkUp()
+		} else {
+			p.receiver.LinkDown(errRefused)
+		}
+	}
+}

@@ -1,0 +1,90 @@
+package mqtt
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"external-server/internal/link/mqtt/wire"
+)
+
+// refusedError is the return code of a CONNACK that is not "accepted".
+type refusedError byte
+
+func (e refusedError) Error() string {
+	switch e {
+	case 1:
+		return "the broker refuses MQTT 3.1.1"
+	case 2:
+		return "the broker refuses the client identifier (letters and digits, 20 characters)"
+	case 3:
+		return "the broker says that its service is unavailable"
+	case 4:
+		return "the broker refuses the credentials: check user name and password"
+	case 5:
+		return "the broker does not authorise this server: check user name, password and the broker's rights"
+	}
+	return fmt.Sprintf("the broker refuses the connection with the unknown code %d", byte(e))
+}
+
+// noAnswerError is a connection that ended before CONNACK.
+type noAnswerError struct {
+	err error
+	tls bool
+}
+
+func (e noAnswerError) Error() string { return e.err.Error() }
+func (e noAnswerError) Unwrap() error { return e.err }
+
+// explain adds to an error what an operator can do about it.
+func (c *conn) explain(err error) error {
+	var (
+		authority x509.UnknownAuthorityError
+		invalid   x509.CertificateInvalidError
+		host      x509.HostnameError
+		record    tls.RecordHeaderError
+		op        *net.OpError
+		unknown   noAnswerError
+	)
+	switch {
+	case errors.As(err, &authority):
+		return fmt.Errorf("the broker's certificate is not signed by the configured CA: check the CA file: %w", err)
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		if time.Now().Before(invalid.Cert.NotBefore) {
+			return fmt.Errorf("the broker's certificate is not valid before %s: check the clock: %w", invalid.Cert.NotBefore.Format(time.RFC3339), err)
+		}
+		return fmt.Errorf("the broker's certificate has expired on %s: renew it: %w", invalid.Cert.NotAfter.Format(time.RFC3339), err)
+	case errors.As(err, &invalid):
+		return fmt.Errorf("the broker's certificate is not valid: %w", err)
+	case errors.As(err, &host):
+		return fmt.Errorf("the broker's certificate is for another host name: use a name that it lists as the broker's address: %w", err)
+	case errors.As(err, &record):
+		return fmt.Errorf("the broker does not speak TLS on this port: check port and TLS settings: %w", err)
+	case errors.As(err, &op) && op.Op == "remote error" && strings.Contains(op.Err.Error(), "expired certificate"):
+		return fmt.Errorf("the broker refuses our certificate, it has expired: renew it: %w", err)
+	case errors.As(err, &op) && op.Op == "remote error" && strings.Contains(op.Err.Error(), "certificate"):
+		return fmt.Errorf("the broker refuses our certificate or wants one: check certificate and key files: %w", err)
+	case errors.As(err, &unknown) && unknown.tls:
+		return fmt.Errorf("the broker closed the connection without an answer: check whether it accepts our certificate: %w", err)
+	case errors.As(err, &unknown) && isClosed(err):
+		return fmt.Errorf("the broker closed the connection without an answer: check whether the port expects TLS: %w", err)
+	case errors.As(err, &unknown) && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, wire.ErrMalformed)):
+		return fmt.Errorf("no MQTT broker answers at this address: check host and port: %w", err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("no connection within %v: check host, port and firewall: %w", c.link.opts.ConnectTimeout, err)
+	case errors.Is(err, io.EOF):
+		return fmt.Errorf("the broker closed the connection: %w", err)
+	}
+	return err
+}
+
+func isClosed(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || strings.Contains(err.Error(), "connection reset")
+}

@@ -1,0 +1,52 @@
+package mqtt
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"external-server/internal/logging"
+)
+
+// repeatAfter is how often the same complaint is logged.
+const repeatAfter = 5 * time.Minute
+
+// reports logs the state of the link: a reason once, again when it changes or
+// after a while, and the recovery.
+type reports struct {
+	limit logging.Limiter // for what a peer can cause at will
+
+	mu      sync.Mutex
+	missing map[*conn]bool // connections that were lost or never made
+	reason  string         // last one logged as a warning
+	at      time.Time
+}
+
+// down says why there is no connection (CONN-24, CONN-25).
+func (r *reports) down(c *conn, err error, pause time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.missing == nil {
+		r.missing = make(map[*conn]bool)
+	}
+	r.missing[c] = true
+	level := slog.LevelDebug
+	if now := time.Now(); err.Error() != r.reason || now.Sub(r.at) >= repeatAfter {
+		r.reason, r.at = err.Error(), now
+		level = slog.LevelWarn
+	}
+	c.log.Log(context.Background(), level, "no connection to the broker", "reason", err.Error(),
+		"next_attempt_in", pause.Round(time.Millisecond).String())
+}
+
+// up says that a connection serves its cars.
+func (r *reports) up(c *conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.missing, c)
+	if len(r.missing) == 0 {
+		r.reason = ""
+	}
+	c.log.Info("connected to the broker", "client_id", c.clientID)
+}

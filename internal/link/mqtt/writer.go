@@ -1,0 +1,236 @@
+package mqtt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"external-server/internal/link/mqtt/wire"
+)
+
+const (
+	// batchBytes bounds what one write sends. What is in a batch cannot be
+	// discarded any more (DEF-20).
+	batchBytes = 64 << 10
+	// writeTimeout ends a connection whose broker does not read.
+	writeTimeout = 10 * time.Second
+)
+
+// write sends what is queued until the connection fails, done is closed, or ctx
+// ends and everything was sent and acknowledged or StopTimeout has passed.
+func (c *conn) write(ctx context.Context, nc net.Conn, done <-chan struct{}) error {
+	tick := time.NewTicker(min(time.Second, c.link.opts.KeepAlive/4))
+	defer tick.Stop()
+	var (
+		buf      []byte
+		alive    = pinger{c: c, sent: time.Now()}
+		deadline time.Time
+		stopping = ctx.Done()
+		giveUp   <-chan time.Time
+	)
+	for {
+		select {
+		case <-c.wake:
+		case <-tick.C:
+			if err := alive.check(time.Now()); err != nil {
+				return err
+			}
+		case <-stopping:
+			stopping = nil
+			c.mu.Lock()
+			c.stopping = true
+			c.mu.Unlock()
+			giveUp = time.After(c.link.opts.StopTimeout)
+		case <-giveUp:
+			return c.farewell(nc)
+		case <-done:
+			return nil
+		}
+		for {
+			buf = c.collect(buf[:0])
+			if len(buf) == 0 {
+				break
+			}
+			if now := time.Now(); deadline.Sub(now) < writeTimeout/2 { // setting it is not free
+				deadline = now.Add(writeTimeout)
+				if err := nc.SetWriteDeadline(deadline); err != nil {
+					return err
+				}
+			}
+			n, err := nc.Write(buf)
+			c.stats.bytesOut.Add(uint64(n))
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				return fmt.Errorf("the broker has not read for %v", writeTimeout/2)
+			}
+			if err != nil {
+				return err
+			}
+			if cap(buf) > 4*batchBytes {
+				buf = nil
+			}
+		}
+		if stopping == nil && c.idle() {
+			return c.farewell(nc)
+		}
+	}
+}
+
+// collect appends what may be sent now: first acknowledgements and
+// subscriptions, then one message of each waiting car in turn.
+func (c *conn) collect(buf []byte) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.woken = false
+	c.requestTopics()
+	buf = append(buf, c.control...)
+	c.control, c.acks = c.control[:0], 0
+	if cap(c.control) > 4*batchBytes {
+		c.control = nil
+	}
+	sent := 0
+	for c.first != nil && c.inflights < c.link.opts.Window && len(buf) < batchBytes {
+		p := c.unline()
+		if p.queue.len() == 0 { // discarded meanwhile
+			continue
+		}
+		m := p.queue.pop()
+		c.queued--
+		sent++
+		topic := p.out
+		if m.notify {
+			topic = p.bye
+		}
+		p.bytes -= len(m.payload)
+		buf = wire.AppendPublish(buf, topic, m.payload, 1, c.takeID(), false, false)
+		if p.queue.len() > 0 {
+			c.line(p)
+		}
+	}
+	if sent > 0 {
+		c.stats.messagesOut.Add(uint64(sent))
+	}
+	return buf
+}
+
+// line puts a port at the end of the ring; c.mu is held.
+func (c *conn) line(p *port) {
+	if p.waiting {
+		return
+	}
+	p.waiting = true
+	if c.last == nil {
+		c.first = p
+	} else {
+		c.last.next = p
+	}
+	c.last = p
+}
+
+// unline takes the first port out of the ring; c.mu is held.
+func (c *conn) unline() *port {
+	p := c.first
+	c.first, p.next, p.waiting = p.next, nil, false
+	if c.first == nil {
+		c.last = nil
+	}
+	return p
+}
+
+// takeID returns a packet identifier that is not in use; c.mu is held. There is
+// one, because the window is smaller than the range.
+func (c *conn) takeID() uint16 {
+	for {
+		if c.lastID++; c.lastID > lastPublishID {
+			c.lastID = 1
+		}
+		if c.inflight[c.lastID/64]&(1<<(c.lastID%64)) == 0 {
+			break
+		}
+	}
+	c.inflight[c.lastID/64] |= 1 << (c.lastID % 64)
+	if c.inflights++; c.inflights == 1 {
+		c.progress = time.Time{}
+	}
+	return c.lastID
+}
+
+// releaseID handles an acknowledgement; one that nobody waits for is ignored.
+func (c *conn) releaseID(id uint16) {
+	if id > lastPublishID || c.inflight[id/64]&(1<<(id%64)) == 0 {
+		return
+	}
+	c.inflight[id/64] &^= 1 << (id % 64)
+	c.inflights--
+	c.progress = time.Time{}
+}
+
+// idle tells whether everything was sent and acknowledged.
+func (c *conn) idle() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.first == nil && len(c.control) == 0 && c.inflights == 0
+}
+
+// farewell ends the connection in order, so that the broker does not publish
+// the last will.
+func (c *conn) farewell(nc net.Conn) error {
+	var buf []byte
+	if c.hasPresence() {
+		c.mu.Lock()
+		buf = wire.AppendPublish(buf, c.link.opts.Presence, []byte("offline"), 1, c.takeID(), true, false)
+		c.mu.Unlock()
+	}
+	if err := nc.SetWriteDeadline(time.Now().Add(c.link.opts.StopTimeout)); err != nil {
+		return err
+	}
+	_, err := nc.Write(wire.AppendDisconnect(buf))
+	return err
+}
+
+// pinger notices a broker that is not there any more (CONN-6).
+type pinger struct {
+	c       *conn
+	sent    time.Time // last PINGREQ, or begin of the connection
+	reads   uint64
+	waiting bool
+}
+
+// check sends a PINGREQ when it is time and returns an error when the broker
+// gives no sign of life, or acknowledges nothing.
+func (p *pinger) check(now time.Time) error {
+	c, opts := p.c, &p.c.link.opts
+	reads := c.reads.Load()
+	since := now.Sub(p.sent)
+	// Two thirds of the keepalive until the question, one third for the answer.
+	if p.waiting {
+		switch {
+		case reads != p.reads:
+			p.waiting = false
+		case since >= opts.KeepAlive/3:
+			return fmt.Errorf("no answer to a ping within %v", opts.KeepAlive/3)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !p.waiting && since >= opts.KeepAlive*2/3 {
+		p.sent, p.reads, p.waiting = now, reads, true
+		c.control = wire.AppendPingreq(c.control)
+	}
+	c.retryRefused(now)
+	c.expireOverlaps(now)
+	if c.progress.IsZero() {
+		c.progress = now
+	}
+	if c.inflights > 0 && now.Sub(c.progress) > opts.AckTimeout {
+		return fmt.Errorf("%d messages are not acknowledged, none for %v", c.inflights, opts.AckTimeout)
+	}
+	for _, r := range c.requests {
+		if now.Sub(r.sent) > opts.AckTimeout {
+			return fmt.Errorf("a subscription was not answered within %v", opts.AckTimeout)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,89 @@
+package module
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"external-server/internal/fleet"
+)
+
+// makeCalls is the one goroutine that calls the instance (MOD-5).
+func (w *Worker) makeCalls() {
+	defer close(w.calls)
+	for w.callCtx.Err() == nil {
+		if j, ok := w.jobs.begin(); ok {
+			taken := w.call(&j)
+			if !w.jobs.end() || taken { // what was abandoned is counted already
+				continue
+			}
+			w.lost.Add(1)
+			continue
+		}
+		if w.jobs.finished() {
+			return
+		}
+		select {
+		case <-w.jobs.wake:
+		case <-w.callCtx.Done():
+		}
+	}
+}
+
+// call makes the call of a job. It reports false for a status that the instance
+// did not take because the worker stops.
+func (w *Worker) call(j *job) (taken bool) {
+	ctx := w.callCtx
+	switch j.kind {
+	case jobConnected:
+		err := guard("device_connected", func() error { return w.instance.DeviceConnected(ctx, j.device) })
+		w.failed(slog.LevelError, "module refused the device", j.device, err)
+		j.done(err)
+	case jobStatus:
+		err := guard("forward_status", func() error { return w.instance.ForwardStatus(ctx, j.device, j.data) })
+		if err == nil {
+			w.statuses.Add(1)
+		}
+		w.failed(slog.LevelError, "module did not take the status", j.device, err)
+		if len(j.message) > 0 { // whatever forward_status said (STAT-31)
+			err := guard("forward_error_message", func() error { return w.instance.ForwardError(ctx, j.device, j.message) })
+			w.failed(slog.LevelError, "module did not take the error message", j.device, err)
+		}
+		return !errors.Is(err, context.Canceled)
+	case jobDisconnected:
+		err := guard("device_disconnected", func() error { return w.instance.DeviceDisconnected(ctx, j.kindGone, j.device) })
+		var code *CallError
+		if errors.As(err, &code) && code.Code == CodeNotOK { // MOD-13
+			w.failed(slog.LevelWarn, "device is not among the module's connected devices", j.device, err)
+		} else {
+			w.failed(slog.LevelError, "module failed to disconnect the device", j.device, err)
+		}
+	case jobAck:
+		err := guard("command_ack", func() error {
+			return w.instance.CommandAck(ctx, fleet.Command{Device: j.device, Data: j.data})
+		})
+		w.failed(slog.LevelError, "module did not take the acknowledgement", j.device, err)
+	}
+	return true
+}
+
+// guard turns a panic of a module written in Go into an error.
+func guard(op string, f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%s panicked: %v", op, p)
+		}
+	}()
+	return f()
+}
+
+// failed counts an error and logs it, limited per kind: a broken module fails
+// with every status.
+func (w *Worker) failed(level slog.Level, text string, device fleet.Device, err error) {
+	if err == nil {
+		return
+	}
+	w.errs.Add(1)
+	w.limit.Log(w.log, level, text, slog.Any("device", device), slog.Any("error", err))
+}

@@ -1,0 +1,110 @@
+package module
+
+import (
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"external-server/internal/fleet"
+)
+
+// A wait that brings nothing within quickWait was none: the poller pauses for
+// idleMin, then longer up to idleMax, because some libraries ignore the timeout
+// and would keep a core busy (MOD-15).
+const (
+	quickWait = time.Millisecond
+	idleMin   = time.Millisecond
+	idleMax   = 50 * time.Millisecond
+)
+
+// pollCommands is the goroutine that waits for commands (CMD-1). It is the only
+// caller of WaitCommands, and with it of pop_command (MOD-6).
+func (w *Worker) pollCommands() {
+	defer close(w.poll)
+	backoff, idle := w.opts.BackoffMin, idleMin
+	for w.pollCtx.Err() == nil {
+		start := time.Now()
+		var commands []fleet.Command
+		err := guard("wait_for_command", func() (err error) {
+			commands, err = w.instance.WaitCommands(w.pollCtx)
+			return err
+		})
+		if len(commands) > 0 {
+			w.fetched.Add(uint64(len(commands)))
+			w.queueCommands(commands)
+			w.opts.Notify()
+		}
+		switch {
+		case w.pollCtx.Err() != nil:
+			return
+		case err != nil:
+			w.failed(slog.LevelError, "module failed to wait for commands, trying again", fleet.Device{Module: w.number}, err)
+			w.pause(backoff/2 + rand.N(backoff/2+1))
+			backoff = min(2*backoff, w.opts.BackoffMax) // DEF-24
+			continue
+		case len(commands) == 0 && time.Since(start) < quickWait:
+			w.pause(idle)
+			idle = min(2*idle, idleMax)
+		default:
+			idle = idleMin
+		}
+		backoff = w.opts.BackoffMin
+	}
+}
+
+func (w *Worker) pause(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-w.pollCtx.Done():
+	}
+}
+
+func (w *Worker) queueCommands(commands []fleet.Command) {
+	if over := w.inbox.put(commands); over > 0 { // REC-22: the oldest give way
+		w.discarded.Add(uint64(over))
+		w.limit.Log(w.log, slog.LevelWarn, "too many commands wait, the oldest are dropped",
+			slog.Int("commands", over), slog.Int("limit", w.opts.CommandQueue))
+	}
+}
+
+// TakeCommands returns and removes the fetched commands, oldest first.
+func (w *Worker) TakeCommands() []fleet.Command { return w.inbox.take() }
+
+// DiscardCommands forgets fetched commands that nobody took (DEV-3) and returns
+// how many they were.
+func (w *Worker) DiscardCommands() int { return w.discard(w.inbox.take()) }
+
+func (w *Worker) discard(commands []fleet.Command) int {
+	w.discarded.Add(uint64(len(commands)))
+	return len(commands)
+}
+
+// inbox holds the fetched commands until the car takes them.
+type inbox struct {
+	limit    int
+	mu       sync.Mutex
+	commands []fleet.Command
+}
+
+// put adds commands and returns how many of the oldest had to go.
+func (b *inbox) put(commands []fleet.Command) (over int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.commands = append(b.commands, commands...)
+	if over = max(0, len(b.commands)-b.limit); over > 0 {
+		b.commands = slices.Clone(b.commands[over:])
+	}
+	return over
+}
+
+func (b *inbox) take() []fleet.Command {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := b.commands
+	b.commands = nil
+	return out
+}

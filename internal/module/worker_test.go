@@ -1,0 +1,411 @@
+package module
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"external-server/internal/fleet"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// scripted is an Instance whose answers a test decides. Fields are set before
+// the worker runs.
+type scripted struct {
+	onCall func(ctx context.Context, call string) error // may block
+	onWait func(ctx context.Context) ([]fleet.Command, error)
+
+	mu    sync.Mutex
+	calls []string
+	inUse int
+}
+
+func (s *scripted) call(ctx context.Context, format string, args ...any) error {
+	text := fmt.Sprintf(format, args...)
+	s.mu.Lock()
+	s.calls = append(s.calls, text)
+	s.inUse++
+	if s.inUse > 1 {
+		s.calls = append(s.calls, "CONCURRENT")
+	}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		s.inUse--
+		s.mu.Unlock()
+	}()
+	if s.onCall != nil {
+		return s.onCall(ctx, text)
+	}
+	return nil
+}
+
+func (s *scripted) made() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.calls)
+}
+
+func (s *scripted) DeviceConnected(ctx context.Context, d fleet.Device) error {
+	return s.call(ctx, "connected %s", d.Role)
+}
+
+func (s *scripted) ForwardStatus(ctx context.Context, d fleet.Device, status []byte) error {
+	return s.call(ctx, "status %s %s", d.Role, status)
+}
+
+func (s *scripted) ForwardError(ctx context.Context, d fleet.Device, message []byte) error {
+	return s.call(ctx, "error %s %s", d.Role, message)
+}
+
+func (s *scripted) DeviceDisconnected(ctx context.Context, kind fleet.DisconnectType, d fleet.Device) error {
+	return s.call(ctx, "disconnected %s %v", d.Role, kind)
+}
+
+func (s *scripted) CommandAck(ctx context.Context, c fleet.Command) error {
+	return s.call(ctx, "ack %s %s", c.Device.Role, c.Data)
+}
+
+func (s *scripted) WaitCommands(ctx context.Context) ([]fleet.Command, error) {
+	if s.onWait != nil {
+		return s.onWait(ctx)
+	}
+	<-ctx.Done()
+	return nil, nil
+}
+
+func (s *scripted) Close(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls = append(s.calls, "close")
+	return nil
+}
+
+// start runs a worker in the bubble of the test, which must close it.
+func start(s *scripted, opts WorkerOptions) *Worker {
+	w := NewWorker(s, 7, opts)
+	go w.Run(context.Background())
+	synctest.Wait()
+	return w
+}
+
+// closeWithin closes the worker with a deadline.
+func closeWithin(w *Worker, d time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	return w.Close(ctx)
+}
+
+func status(n int) []byte { return []byte(fmt.Sprint(n)) }
+
+var button = fleet.Device{Module: 7, Type: 1, Role: "button", Name: "b"}
+
+// REC-8, STAT-30: the order of the calls is the order in which they were queued,
+// and they are made one at a time.
+func TestOrderOfCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &scripted{}
+		w := start(s, WorkerOptions{})
+		var admitted []error
+		w.DeviceConnected(button, func(err error) { admitted = append(admitted, err) })
+		w.ForwardStatus(button, status(1), nil)
+		w.ForwardStatus(button, status(2), []byte("broken"))
+		w.CommandAck(fleet.Command{Device: button, Data: []byte("go")})
+		w.DeviceDisconnected(fleet.DisconnectAnnounced, button)
+		if err := closeWithin(w, time.Second); err != nil {
+			t.Error(err)
+		}
+		want := []string{"connected button", "status button 1", "status button 2", "error button broken", "ack button go",
+			"disconnected button announced", "close"}
+		if got := s.made(); !slices.Equal(got, want) {
+			t.Errorf("calls\n got %q\nwant %q", got, want)
+		}
+		if len(admitted) != 1 || admitted[0] != nil {
+			t.Errorf("results of device_connected: %v", admitted)
+		}
+		if st := w.Stats(); st.Statuses != 2 || st.Queued != 0 || st.Errors != 0 || st.Lost != 0 {
+			t.Errorf("stats %+v", st)
+		}
+		if w.ForwardStatus(button, status(3), nil) || w.Free() != 0 || w.DeviceConnected(button, nil) {
+			t.Error("a closed worker takes jobs")
+		}
+	})
+}
+
+// DESIGN: an answer is a promise, so the queue says how much it takes, takes
+// exactly that, and a call under way still counts.
+func TestQueueIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		s := &scripted{onCall: func(context.Context, string) error { <-release; return nil }}
+		w := start(s, WorkerOptions{QueueSize: 3})
+		for i := range 3 {
+			if free := w.Free(); free != 3-i {
+				t.Errorf("free is %d, want %d", free, 3-i)
+			}
+			if !w.ForwardStatus(button, status(i), nil) {
+				t.Errorf("status %d was refused", i)
+			}
+			synctest.Wait()
+		}
+		if w.Free() != 0 || w.ForwardStatus(button, status(3), nil) {
+			t.Error("a full queue takes a status")
+		}
+		// Life of devices and as many acknowledgements as statuses still fit.
+		for i := range 4 {
+			if ok := w.CommandAck(fleet.Command{Device: button}); ok != (i < 3) {
+				t.Errorf("acknowledgement %d: %v", i, ok)
+			}
+		}
+		if !w.DeviceConnected(button, func(error) {}) || !w.DeviceDisconnected(fleet.DisconnectTimeout, button) {
+			t.Error("the life of a device was refused")
+		}
+		time.Sleep(time.Minute)
+		if st := w.Stats(); st.Queued != 8 || time.Since(st.OldestQueued) != time.Minute || st.AcksDropped != 1 {
+			t.Errorf("stats %+v", st)
+		}
+		close(release)
+		synctest.Wait()
+		if w.Free() != 3 || w.Stats().Queued != 0 {
+			t.Errorf("after the calls: free %d, stats %+v", w.Free(), w.Stats())
+		}
+		if err := closeWithin(w, time.Second); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Large statuses fill the queue by their bytes.
+func TestQueueIsBoundedInBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		s := &scripted{onCall: func(context.Context, string) error { <-release; return nil }}
+		w := start(s, WorkerOptions{QueueBytes: 100})
+		w.ForwardStatus(button, make([]byte, 60), nil)
+		if w.Free() != 999 {
+			t.Errorf("free is %d", w.Free())
+		}
+		w.ForwardStatus(button, make([]byte, 30), make([]byte, 20))
+		if w.Free() != 0 {
+			t.Errorf("free is %d with 110 bytes queued", w.Free())
+		}
+		close(release)
+		synctest.Wait()
+		if w.Free() != 1000 {
+			t.Errorf("free is %d when everything was delivered", w.Free())
+		}
+		if err := closeWithin(w, time.Second); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// The ring keeps order over growth and wrap-around, and does not keep the memory
+// of a burst.
+func TestRing(t *testing.T) {
+	q := newJobs(10_000, 1<<20)
+	next, put := 0, 0
+	take := func() {
+		j, ok := q.begin()
+		if !ok || string(j.data) != fmt.Sprint(next) {
+			t.Fatalf("took %q, %v, want %d", j.data, ok, next)
+		}
+		if !q.end() {
+			t.Fatal("the job was abandoned")
+		}
+		next++
+	}
+	for round := range 200 {
+		for range round % 90 {
+			q.put(job{kind: jobStatus, data: status(put)})
+			put++
+		}
+		for range min(round%70, put-next) {
+			take()
+		}
+	}
+	for next < put {
+		take()
+	}
+	if _, ok := q.begin(); ok || q.statuses != 0 || q.bytes != 0 {
+		t.Errorf("left: %d statuses, %d bytes", q.statuses, q.bytes)
+	}
+	if len(q.ring) > maxIdleRing {
+		t.Errorf("an empty queue keeps room for %d jobs", len(q.ring))
+	}
+}
+
+// MOD-15, CLI-24: a call that never returns does not hold up the stop; what it
+// keeps from the module is counted once, and when it does return at last,
+// nothing happens.
+func TestStuckCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		s := &scripted{onCall: func(context.Context, string) error { <-release; return nil }}
+		w := start(s, WorkerOptions{})
+		var refused error
+		w.ForwardStatus(button, status(1), nil)
+		w.ForwardStatus(button, status(2), nil)
+		w.DeviceConnected(button, func(err error) { refused = err })
+		synctest.Wait()
+		begin := time.Now()
+		err := closeWithin(w, 4*time.Second)
+		if d := time.Since(begin); d != 4*time.Second {
+			t.Errorf("close took %v", d)
+		}
+		if !errors.Is(err, ErrStuck) || !strings.Contains(err.Error(), "2 answered statuses were not delivered") {
+			t.Errorf("close: %v", err)
+		}
+		if st := w.Stats(); st.Lost != 2 || st.Queued != 0 {
+			t.Errorf("stats %+v", st)
+		}
+		if refused == nil {
+			t.Error("nobody was told about the device that waited")
+		}
+		close(release)
+		synctest.Wait()
+		if got := s.made(); !slices.Equal(got, []string{"status button 1", "close"}) {
+			t.Errorf("calls %q", got)
+		}
+		if st := w.Stats(); st.Lost != 2 {
+			t.Errorf("stats afterwards %+v", st)
+		}
+	})
+}
+
+// A module written in Go returns when its context ends: then nothing is stuck,
+// and there is time to close the instance.
+func TestCallsAreCancelledAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &scripted{onCall: func(ctx context.Context, _ string) error {
+			<-ctx.Done()
+			return fmt.Errorf("not sent: %w", ctx.Err())
+		}}
+		w := start(s, WorkerOptions{})
+		w.ForwardStatus(button, status(1), nil)
+		w.ForwardStatus(button, status(2), nil)
+		begin := time.Now()
+		err := closeWithin(w, 4*time.Second)
+		if d := time.Since(begin); d != 3*time.Second {
+			t.Errorf("close took %v, want three quarters of the time", d)
+		}
+		if errors.Is(err, ErrStuck) || err == nil || !strings.Contains(err.Error(), "2 answered statuses") {
+			t.Errorf("close: %v", err)
+		}
+		if st := w.Stats(); st.Lost != 2 || st.Statuses != 0 {
+			t.Errorf("stats %+v", st)
+		}
+	})
+}
+
+// A slow module gets what was accepted before the stop.
+func TestSlowModuleGetsEverything(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &scripted{onCall: func(context.Context, string) error { time.Sleep(100 * time.Millisecond); return nil }}
+		w := start(s, WorkerOptions{})
+		for i := range 20 {
+			w.ForwardStatus(button, status(i), nil)
+		}
+		if err := closeWithin(w, 4*time.Second); err != nil {
+			t.Error(err)
+		}
+		if st := w.Stats(); st.Statuses != 20 || st.Lost != 0 {
+			t.Errorf("stats %+v", st)
+		}
+	})
+}
+
+// Run ends with its context, even before Close.
+func TestRunEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &scripted{onCall: func(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() }}
+		w := NewWorker(s, 7, WorkerOptions{})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { w.Run(ctx); close(done) }()
+		w.ForwardStatus(button, status(1), nil)
+		w.ForwardStatus(button, status(2), nil)
+		synctest.Wait()
+		cancel()
+		<-done
+		if err := closeWithin(w, time.Second); err == nil {
+			t.Error("close does not mention the lost statuses")
+		}
+		if st := w.Stats(); st.Lost != 2 {
+			t.Errorf("stats %+v", st)
+		}
+	})
+}
+
+// A worker that never ran closes its instance, also when there is no time.
+func TestCloseWithoutRun(t *testing.T) {
+	for range 50 { // a random choice among ready channels must not matter
+		s := &scripted{}
+		w := NewWorker(s, 7, WorkerOptions{})
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := w.Close(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.made(); !slices.Equal(got, []string{"close"}) {
+			t.Fatalf("calls %q", got)
+		}
+	}
+}
+
+// Errors and panics of a module are counted and logged, limited in rate, and do
+// not end anything.
+func TestBrokenModule(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		s := &scripted{
+			onCall: func(_ context.Context, call string) error {
+				if strings.HasPrefix(call, "connected") {
+					panic("nil map")
+				}
+				return &CallError{Op: "forward_status", Code: CodeNotOK}
+			},
+			onWait: func(context.Context) ([]fleet.Command, error) { panic("poller") },
+		}
+		w := start(s, WorkerOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		var refused error
+		w.DeviceConnected(button, func(err error) { refused = err })
+		for range 100 {
+			w.ForwardStatus(button, []byte("x"), []byte("e"))
+		}
+		w.DeviceDisconnected(fleet.DisconnectError, button)
+		if err := closeWithin(w, time.Second); err != nil {
+			t.Error(err)
+		}
+		if refused == nil || !strings.Contains(refused.Error(), "device_connected panicked: nil map") {
+			t.Errorf("device_connected: %v", refused)
+		}
+		if st := w.Stats(); st.Errors < 202 || st.Statuses != 0 || st.Lost != 0 {
+			t.Errorf("stats %+v", st)
+		}
+		out := log.String()
+		for want, n := range map[string]int{
+			"module did not take the status":                                    1, // STAT-31: both are called
+			"module did not take the error message":                             1,
+			"module refused the device":                                         1,
+			"device is not among the module's connected devices":                1, // MOD-13
+			"wait_for_command panicked: poller":                                 1,
+			"component=module module=7":                                         5,
+			"device=7/1/button/b error=\"forward_status returned -1 (NOT_OK)\"": 3,
+		} {
+			if got := strings.Count(out, want); got != n {
+				t.Errorf("%q is logged %d times, want %d, in:\n%s", want, got, n, out)
+			}
+		}
+	})
+}
