@@ -109,7 +109,8 @@ argument.`,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	flags.register(root)
-	root.AddCommand(newCheckCommand(), newConfigCommand(), newVersionCommand(), newDemoCommand(), newHTTPAPICommand())
+	root.AddCommand(newCheckCommand(), newConfigCommand(), newVersionCommand(), newDemoCommand(), newHTTPAPICommand(),
+		newModuleHostCommand())
 	return root
 }
 

@@ -42,8 +42,11 @@ func (w *Worker) call(j *job) (taken bool) {
 		j.done(err)
 	case jobStatus:
 		err := guard("forward_status", func() error { return w.instance.ForwardStatus(ctx, j.device, j.data) })
-		if err == nil {
+		switch {
+		case err == nil:
 			w.statuses.Add(1)
+		case errors.Is(err, ErrNotDelivered):
+			w.lost.Add(1)
 		}
 		w.failed(slog.LevelError, "module did not take the status", j.device, err)
 		if len(j.message) > 0 { // whatever forward_status said (STAT-31)

@@ -103,6 +103,14 @@ func (e *CallError) Error() string {
 	return fmt.Sprintf("%s returned %d%s", e.Op, e.Code, name)
 }
 
+// ErrNotDelivered reports that what the call carried is lost: no later call will
+// bring it. The worker counts a status that fails with it as lost.
+var ErrNotDelivered = errors.New("not delivered")
+
+// ErrOutOfService reports a module whose process failed too often; it is part of
+// ErrNotDelivered.
+var ErrOutOfService = fmt.Errorf("the module is out of service: %w", ErrNotDelivered)
+
 // ErrStuck reports that a call did not come back in time; the context was given
 // up without destroying it (MOD-15, CLI-24).
 var ErrStuck = errors.New("the module did not return in time")

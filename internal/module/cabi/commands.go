@@ -24,48 +24,58 @@ import (
 // library that overruns T_poll keeps it waiting: ctx only prevents further calls
 // (MOD-15).
 func (i *instance) WaitCommands(ctx context.Context) ([]fleet.Command, error) {
+	var commands []fleet.Command
+	err := i.StreamCommands(ctx, func() {}, func(c fleet.Command) { commands = append(commands, c) })
+	return commands, err
+}
+
+// StreamCommands is WaitCommands that tells of every command at once: fetching
+// is called before the first pop_command, each after every one. A process that
+// may die in the middle loses no command of which it has been told.
+func (i *instance) StreamCommands(ctx context.Context, fetching func(), each func(fleet.Command)) error {
 	if err := i.acquire(ctx, i.waiting, opWait); err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { <-i.waiting }()
 	switch code := C.cabi_wait(i.lib.table, i.context, i.pollTimeout); code {
 	case module.CodeOK:
-		return i.popAll(ctx)
+		fetching()
+		return i.popAll(ctx, each)
 	case module.CodeTimeoutOccurred:
-		return nil, nil
+		return nil
 	default:
-		return nil, result(opWait, code)
+		return result(opWait, code)
 	}
 }
 
 // popAll fetches the batch of one successful wait; the caller holds waiting.
-func (i *instance) popAll(ctx context.Context) ([]fleet.Command, error) {
-	var commands []fleet.Command
-	bytes := 0
+func (i *instance) popAll(ctx context.Context, each func(fleet.Command)) error {
+	commands, bytes := 0, 0
 	for pops := 0; pops < maxBatch && bytes < maxBatchBytes; pops++ {
 		command, remaining, err := i.pop(ctx)
 		if err != nil {
-			return commands, err
+			return err
 		}
 		if remaining < 0 {
 			if pops == 0 {
-				return nil, result(opPop, remaining)
+				return result(opPop, remaining)
 			}
 			// The example module ends every batch like this (MOD-14, DEF-35).
-			i.log.Debug("pop_command ended the batch with an error", "code", int(remaining), "commands", len(commands))
-			return commands, nil
+			i.log.Debug("pop_command ended the batch with an error", "code", int(remaining), "commands", commands)
+			return nil
 		}
 		if i.usable(command) {
-			commands = append(commands, command)
+			each(command)
+			commands++
 			bytes += len(command.Data)
 		}
 		if remaining == 0 {
-			return commands, nil
+			return nil
 		}
 	}
 	i.log.Warn("the module offers more commands than one batch takes; the rest waits for the next poll",
-		"commands", len(commands), "bytes", bytes)
-	return commands, nil
+		"commands", commands, "bytes", bytes)
+	return nil
 }
 
 // pop fetches one command and returns what pop_command answered. The buffers go

@@ -3,7 +3,7 @@
 package cabi
 
 /*
-#cgo CFLAGS: -std=gnu11 -Wall -Wextra -I${SRCDIR}/../../../modules/include
+#cgo CFLAGS: -std=gnu11 -Wall -Wextra -Wno-unused-parameter -I${SRCDIR}/../../../modules/include
 #cgo linux LDFLAGS: -ldl
 
 #cgo noescape cabi_call

@@ -1,6 +1,7 @@
 //go:build cgo
 
 #include "shim.h"
+#include "process.h"
 
 #include <dlfcn.h>
 #include <stdio.h>
@@ -49,14 +50,25 @@ struct cabi_library *cabi_load(const char *path, unsigned *missing, char *error,
 	return lib;
 }
 
+// CALL makes a call and lets a crash report name it. Threads of the library do
+// not have a name, as it should be.
+#define CALL(name, ...)                                 \
+	({                                                  \
+		cabi_current = #name;                           \
+		__typeof__(lib->name(__VA_ARGS__)) answer =     \
+			lib->name(__VA_ARGS__);                     \
+		cabi_current = NULL;                            \
+		answer;                                         \
+	})
+
 int cabi_number(const struct cabi_library *lib)
 {
-	return lib->get_module_number();
+	return CALL(get_module_number);
 }
 
 int cabi_supported(const struct cabi_library *lib, unsigned type)
 {
-	return lib->is_device_type_supported(type);
+	return CALL(is_device_type_supported, type);
 }
 
 // A buffer for the library to read. An empty one still has an address: libraries
@@ -80,7 +92,7 @@ uintptr_t cabi_init(const struct cabi_library *lib, size_t pairs, const unsigned
 		bytes += sizes[2 * i + 1];
 	}
 	const struct config config = {parameters, pairs};
-	void *context = lib->init(config);
+	void *context = CALL(init, config);
 	free(parameters);
 	return (uintptr_t)context;
 }
@@ -88,7 +100,7 @@ uintptr_t cabi_init(const struct cabi_library *lib, size_t pairs, const unsigned
 int cabi_destroy(const struct cabi_library *lib, uintptr_t context)
 {
 	void *pointer = (void *)context;
-	return lib->destroy(&pointer);
+	return CALL(destroy, &pointer);
 }
 
 int cabi_call(const struct cabi_library *lib, uintptr_t context, int op, int disconnect_type,
@@ -106,22 +118,22 @@ int cabi_call(const struct cabi_library *lib, uintptr_t context, int op, int dis
 	};
 	switch (op) {
 	case CABI_DEVICE_CONNECTED:
-		return lib->device_connected(device, con);
+		return CALL(device_connected, device, con);
 	case CABI_DEVICE_DISCONNECTED:
-		return lib->device_disconnected(disconnect_type, device, con);
+		return CALL(device_disconnected, disconnect_type, device, con);
 	case CABI_FORWARD_STATUS:
-		return lib->forward_status(payload, device, con);
+		return CALL(forward_status, payload, device, con);
 	case CABI_FORWARD_ERROR_MESSAGE:
-		return lib->forward_error_message(payload, device, con);
+		return CALL(forward_error_message, payload, device, con);
 	case CABI_COMMAND_ACK:
-		return lib->command_ack(payload, device, con);
+		return CALL(command_ack, payload, device, con);
 	}
 	return NOT_OK;
 }
 
 int cabi_wait(const struct cabi_library *lib, uintptr_t context, int timeout_ms)
 {
-	return lib->wait_for_command(timeout_ms, (void *)context);
+	return CALL(wait_for_command, timeout_ms, (void *)context);
 }
 
 static int is_hollow(const struct buffer *b)
@@ -132,7 +144,7 @@ static int is_hollow(const struct buffer *b)
 int cabi_pop(const struct cabi_library *lib, uintptr_t context, struct cabi_popped *popped)
 {
 	memset(popped, 0, sizeof *popped);
-	int result = lib->pop_command(&popped->command, &popped->device, (void *)context);
+	int result = CALL(pop_command, &popped->command, &popped->device, (void *)context);
 	popped->hollow = is_hollow(&popped->command) || is_hollow(&popped->device.device_role) ||
 	                 is_hollow(&popped->device.device_name);
 	return result;
@@ -144,9 +156,12 @@ void cabi_take(const struct cabi_library *lib, struct cabi_popped *popped, unsig
 	for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) {
 		const size_t size = buffers[i]->size_in_bytes;
 		if (to != NULL && size != 0) {
+			cabi_current = "pop_command (reading what it returned)"; // it may be anywhere
 			memcpy(to, buffers[i]->data, size);
 			to += size;
 		}
+		cabi_current = "deallocate";
 		lib->deallocate(buffers[i]);
+		cabi_current = NULL;
 	}
 }

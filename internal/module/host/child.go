@@ -1,0 +1,411 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"external-server/internal/fleet"
+	pb "external-server/sdk/module/moduleproto"
+)
+
+// child is one process of a module, from its start to its end. It is never
+// reused.
+type child struct {
+	*process
+	opts    *Options
+	log     *slog.Logger
+	started time.Time
+	output  *output
+	rss     atomic.Int64 // bytes
+
+	mu      sync.Mutex
+	pending map[uint64]*pending
+	next    uint64
+	ended   bool  // no request is accepted any more
+	reaped  bool  // the process number is free
+	cause   error // why we ended it, if we did
+
+	gone chan struct{} // closed when the process has ended
+	dead chan struct{} // closed when everything below is final
+	exit *Exit
+	work sync.WaitGroup
+}
+
+// pending is a request without answer.
+type pending struct {
+	op      string
+	car     string
+	since   time.Time
+	limit   time.Duration // 0: none
+	warned  bool
+	release func() // called once, when the answer has come or never will
+
+	result   chan *pb.Result // capacity 1
+	commands []fleet.Command // of a poll, ahead of its result
+	fetching bool            // a poll takes commands out of the module
+}
+
+// errDied is returned by request when the process ended before it answered.
+var errDied = errors.New("the module process ended")
+
+// newChild takes ownership of the process.
+func newChild(p *process, opts *Options, log *slog.Logger) *child {
+	c := &child{
+		process: p,
+		opts:    opts,
+		log:     log.With("pid", p.pid),
+		started: time.Now(),
+		pending: map[uint64]*pending{},
+		gone:    make(chan struct{}),
+		dead:    make(chan struct{}),
+	}
+	c.output = &output{log: c.log}
+	return c
+}
+
+// run starts what belongs to the process; all of it has ended when dead is
+// closed. greeted (capacity 1) gets the verdict on the first frame.
+func (c *child) run(greeted chan<- error) {
+	var reader, outputs sync.WaitGroup
+	outputs.Go(func() { c.output.read("stdout", c.stdout) })
+	outputs.Go(func() { c.output.read("stderr", c.stderr) })
+	reader.Go(func() { c.receive(greeted) })
+	stop := make(chan struct{})
+	c.work.Go(func() { c.watch(stop) })
+	c.work.Go(func() {
+		c.awaitEnd()
+		close(c.gone)
+		c.mu.Lock()
+		c.kill() // what it left behind
+		c.reaped = true
+		c.mu.Unlock()
+		state := c.reap()
+		// What the process managed to say still counts; what a descendant that
+		// escaped its group holds open does not.
+		const rest = 500 * time.Millisecond
+		_ = c.conn.ExpireReads(rest)
+		reader.Wait()
+		for _, f := range []*os.File{c.stdout, c.stderr} {
+			_ = f.SetReadDeadline(time.Now().Add(rest))
+		}
+		outputs.Wait()
+		close(stop)
+		_ = c.conn.Close()
+		closeAll([]*os.File{c.stdout, c.stderr})
+		c.finish(state)
+	})
+}
+
+func (c *child) finish(state *os.ProcessState) {
+	c.mu.Lock()
+	c.ended = true
+	left := c.pending
+	c.pending = map[uint64]*pending{}
+	c.exit = newExit(c, state, underWay(left))
+	c.mu.Unlock()
+	for _, p := range left {
+		if p.release != nil {
+			p.release()
+		}
+	}
+	close(c.dead)
+}
+
+// end kills the process group because of cause, unless it has ended already.
+func (c *child) end(cause error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cause == nil {
+		c.cause = cause
+	}
+	if !c.reaped { // else its number may be somebody else's
+		c.kill()
+	}
+}
+
+// broken is called when the connection fails. Usually the process is ending just
+// now, and how it ends says more than its connection.
+func (c *child) broken(err error) {
+	cause := fmt.Errorf("its connection broke: %w", err)
+	if isFrameError(err) {
+		c.end(cause)
+		return
+	}
+	timer := time.NewTimer(endPatience)
+	defer timer.Stop()
+	select {
+	case <-c.gone:
+	case <-timer.C:
+		c.end(cause)
+	}
+}
+
+// endPatience is how long a process may live without connection.
+const endPatience = 250 * time.Millisecond
+
+func (c *child) isDead() bool {
+	select {
+	case <-c.dead:
+		return true
+	default:
+		return false
+	}
+}
+
+// receive hands answers to those who wait for them. It never waits itself.
+func (c *child) receive(greeted chan<- error) {
+	hello := &pb.ModuleFrame{}
+	err := checkHello(hello, c.conn.Receive(hello))
+	greeted <- err
+	if err != nil {
+		if errors.Is(err, errDied) {
+			c.broken(err)
+		} else {
+			c.end(err)
+		}
+		return
+	}
+	for {
+		frame := &pb.ModuleFrame{}
+		if err := c.conn.Receive(frame); err != nil {
+			c.broken(err)
+			return
+		}
+		c.mu.Lock()
+		p := c.pending[frame.GetId()]
+		switch kind := frame.GetKind().(type) {
+		case *pb.ModuleFrame_Fetching:
+			if p != nil {
+				p.fetching = true
+			}
+		case *pb.ModuleFrame_Command:
+			if p != nil {
+				p.commands = append(p.commands, toCommand(kind.Command))
+			}
+		case *pb.ModuleFrame_Result:
+			delete(c.pending, frame.GetId())
+		}
+		c.mu.Unlock()
+		result := frame.GetResult()
+		if result == nil || p == nil {
+			continue
+		}
+		for _, command := range result.GetCommands() {
+			p.commands = append(p.commands, toCommand(command))
+		}
+		p.result <- result
+		if p.release != nil {
+			p.release()
+		}
+	}
+}
+
+// post sends a request; its answer, or dead, comes later.
+func (c *child) post(frame *pb.ServerFrame, p *pending) error {
+	p.result = make(chan *pb.Result, 1)
+	p.since = time.Now()
+	c.mu.Lock()
+	if c.ended || c.cause != nil {
+		c.mu.Unlock()
+		if p.release != nil {
+			p.release()
+		}
+		<-c.dead
+		return errDied
+	}
+	c.next++
+	frame.Id = c.next
+	c.pending[frame.Id] = p
+	c.mu.Unlock()
+	if err := c.conn.Send(frame); err != nil {
+		c.mu.Lock()
+		_, ours := c.pending[frame.Id]
+		delete(c.pending, frame.Id)
+		c.mu.Unlock()
+		if ours && p.release != nil {
+			p.release()
+		}
+		if isFrameError(err) { // too large; nothing was sent
+			return err
+		}
+		c.broken(err)
+		<-c.dead
+		return errDied
+	}
+	return nil
+}
+
+// await returns the answer to a posted request, errDied or the error of ctx. In
+// the last case the request goes on without the caller.
+func (c *child) await(ctx context.Context, p *pending) (*pb.Result, error) {
+	select {
+	case result := <-p.result:
+		return result, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-c.dead:
+	}
+	select { // the answer may have been its last word
+	case result := <-p.result:
+		return result, nil
+	default:
+		return nil, errDied
+	}
+}
+
+func (c *child) request(ctx context.Context, frame *pb.ServerFrame, p *pending) (*pb.Result, error) {
+	if err := c.post(frame, p); err != nil {
+		return nil, err
+	}
+	return c.await(ctx, p)
+}
+
+// watch looks after the process: memory, overdue calls, signs of life.
+func (c *child) watch(stop <-chan struct{}) {
+	interval := min(time.Second, max(c.opts.CallTimeout/4, 10*time.Millisecond))
+	if c.opts.MemoryLimit > 0 {
+		interval = min(interval, 100*time.Millisecond)
+	}
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	ping := &pending{op: "the answer to a ping", limit: c.opts.CallTimeout}
+	pinged := false
+	var last time.Time
+	for {
+		select {
+		case <-stop:
+			return
+		case now := <-ticker.C:
+			c.checkMemory()
+			c.checkDeadlines(now)
+			if pinged {
+				select {
+				case <-ping.result:
+					pinged = false
+				default:
+				}
+			}
+			if !pinged && now.Sub(last) >= min(c.opts.CallTimeout/2, time.Second) {
+				last = now
+				pinged = c.ping(ping)
+			}
+		}
+	}
+}
+
+// ping asks for a sign of life: a process that is stopped or deadlocked as a
+// whole is found also when no call is under way.
+func (c *child) ping(p *pending) bool {
+	c.mu.Lock()
+	ended := c.ended || c.cause != nil
+	c.mu.Unlock()
+	if ended {
+		return false // and post would wait for dead, which waits for us
+	}
+	p.result = make(chan *pb.Result, 1)
+	p.since = time.Now()
+	c.mu.Lock()
+	c.next++
+	id := c.next
+	c.pending[id] = p
+	c.mu.Unlock()
+	// A full socket must not keep the watch from its other duties.
+	c.work.Go(func() {
+		if err := c.conn.Send(&pb.ServerFrame{Id: id, Kind: &pb.ServerFrame_Ping{Ping: &pb.Ping{}}}); err != nil {
+			c.broken(err)
+		}
+	})
+	return true
+}
+
+func (c *child) checkDeadlines(now time.Time) {
+	var overdue, polling *pending
+	c.mu.Lock()
+	for _, p := range c.pending {
+		age := now.Sub(p.since)
+		switch {
+		case p.op == opPoll:
+			if age > p.limit+pollPatience && !p.warned {
+				p.warned, polling = true, p
+			}
+		case p.limit > 0 && age > p.limit && (overdue == nil || p.since.Before(overdue.since)):
+			overdue = p
+		}
+	}
+	c.mu.Unlock()
+	if polling != nil {
+		c.log.Warn("wait_for_command exceeds its timeout by far; the car gets no commands from this module",
+			"car", polling.car, "timeout", polling.limit, "age", now.Sub(polling.since).Round(time.Second))
+	}
+	if overdue != nil {
+		c.end(fmt.Errorf("%s did not come back within %v", overdue.what(), overdue.limit))
+	}
+}
+
+func (c *child) checkMemory() {
+	rss, err := residentMemory(c.pid)
+	if err != nil {
+		return // it is ending
+	}
+	c.rss.Store(rss)
+	if limit := c.opts.MemoryLimit; limit > 0 && rss > limit {
+		c.end(fmt.Errorf("it uses %d MB of memory, the limit (memory_limit_mb) is %d MB", rss>>20, limit>>20))
+	}
+}
+
+// residentMemory reads the second field of statm, which counts pages.
+func residentMemory(pid int) (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0, err
+	}
+	var size, resident int64
+	if _, err := fmt.Sscan(string(text), &size, &resident); err != nil {
+		return 0, err
+	}
+	return resident * int64(os.Getpagesize()), nil
+}
+
+func (p *pending) what() string {
+	if p.car == "" {
+		return p.op
+	}
+	return p.op + " for car " + p.car
+}
+
+// underWay names some of the calls that were under way when a process ended:
+// one of them is the likely culprit.
+func underWay(left map[uint64]*pending) string {
+	const most = 4
+	var names []string
+	more := 0
+	for _, p := range left {
+		switch {
+		case p.limit == 0 || p.op == opPoll && !p.fetching || p.car == "":
+		case len(names) < most:
+			names = append(names, p.what())
+		default:
+			more++
+		}
+	}
+	text := strings.Join(names, ", ")
+	if more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+func toCommand(c *pb.Command) fleet.Command {
+	d := c.GetDevice()
+	return fleet.Command{
+		Device: fleet.Device{Module: d.GetModule(), Type: d.GetType(), Role: d.GetRole(), Name: d.GetName(), Priority: d.GetPriority()},
+		Data:   c.GetData(),
+	}
+}

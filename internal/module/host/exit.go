@@ -1,0 +1,65 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"external-server/internal/module/wire"
+)
+
+// Exit says how and during what a module process ended.
+type Exit struct {
+	PID int
+	// Reason is short: a signal name, an exit code, or why the server ended it.
+	Reason string
+	// Calls names calls that were under way, Output the last lines written.
+	Calls  string
+	Output string
+}
+
+// Error puts all of it into one line.
+func (e *Exit) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "the module process (pid %d) ended: %s", e.PID, e.Reason)
+	if e.Calls != "" {
+		fmt.Fprintf(&b, "; under way: %s", e.Calls)
+	}
+	if e.Output != "" {
+		fmt.Fprintf(&b, "; last output: %s", e.Output)
+	}
+	return b.String()
+}
+
+func newExit(c *child, state *os.ProcessState, calls string) *Exit {
+	return &Exit{PID: c.pid, Reason: reason(c.cause, state), Calls: calls, Output: c.output.last()}
+}
+
+// reason prefers what the process did to what was done to it: a broken
+// connection is what a crash looks like from here.
+func reason(cause error, state *os.ProcessState) string {
+	status, ok := state.Sys().(syscall.WaitStatus)
+	own := "exit status unknown"
+	killed := false
+	switch {
+	case !ok:
+	case status.Signaled():
+		killed = status.Signal() == syscall.SIGKILL
+		own = fmt.Sprintf("%s (%s)", unix.SignalName(status.Signal()), status.Signal())
+		if status.CoreDump() {
+			own += ", core dumped"
+		}
+	default:
+		own = fmt.Sprintf("exit code %d", status.ExitStatus())
+	}
+	if cause != nil && killed {
+		return cause.Error()
+	}
+	return own
+}
+
+func isFrameError(err error) bool { return errors.Is(err, wire.ErrFrame) }

@@ -1,0 +1,161 @@
+package host
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"external-server/internal/fleet"
+	"external-server/internal/module"
+)
+
+// TestMain is also the host of a library: ForLibrary starts this very program.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == "module-host" {
+		if err := RunLibrary(context.Background(), os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if len(os.Args) >= 2 && os.Args[1] == "test-child" {
+		testChild(os.Args[2:])
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// patience is how long a test waits for what must happen; it is not what
+// anything is expected to take.
+const patience = 60 * time.Second
+
+var attackLibrary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "attack")
+	if err != nil {
+		return "", err
+	}
+	out := filepath.Join(dir, "libattack.so")
+	text, err := exec.Command("gcc", "-std=gnu11", "-O1", "-g", "-shared", "-fPIC", "-pthread", "-w",
+		"-I../../../modules/include", "-o", out, "testdata/attack.c").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("gcc: %w\n%s", err, text)
+	}
+	return out, nil
+})
+
+func library(t testing.TB) string {
+	t.Helper()
+	path, err := attackLibrary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// logBuffer collects log lines of several goroutines.
+type logBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+func (b *logBuffer) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// has tells whether one line contains all the words.
+func (b *logBuffer) has(words ...string) bool {
+lines:
+	for line := range strings.Lines(b.String()) {
+		for _, word := range words {
+			if !strings.Contains(line, word) {
+				continue lines
+			}
+		}
+		return true
+	}
+	return false
+}
+
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !holds(); {
+		if time.Now().After(end) {
+			t.Fatalf("%s: did not happen within %v", what, patience)
+		}
+		time.Sleep(2 * time.Millisecond) // polling a condition
+	}
+}
+
+// openModule opens the attack library in a process of its own.
+func openModule(t testing.TB, log *logBuffer, change func(*Options)) *Module {
+	t.Helper()
+	opts := ForLibrary(library(t), Options{Expect: 66, Logger: log.logger(), BackoffMin: time.Millisecond,
+		BackoffMax: 20 * time.Millisecond, CallTimeout: 30 * time.Second})
+	if change != nil {
+		change(&opts)
+	}
+	m, err := Open(t.Context(), opts)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
+func spec(car, record string, settings ...string) module.InstanceSpec {
+	s := module.InstanceSpec{Car: fleet.CarID{Company: "company", Car: car}, PollTimeout: 50 * time.Millisecond,
+		Config: []module.Pair{{Key: "company_name", Value: "company"}, {Key: "car_name", Value: car}, {Key: "record", Value: record}}}
+	for _, setting := range settings {
+		key, value, _ := strings.Cut(setting, "=")
+		s.Config = append(s.Config, module.Pair{Key: key, Value: value})
+	}
+	return s
+}
+
+func openCar(t testing.TB, m *Module, s module.InstanceSpec) module.Instance {
+	t.Helper()
+	i, err := m.Open(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+func device(role string) fleet.Device {
+	return fleet.Device{Module: 66, Type: 1, Role: role, Name: "Name " + role}
+}
+
+// record returns the lines that the module wrote about a car.
+func record(t testing.TB, path string) []string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	return strings.Split(strings.TrimSpace(string(text)), "\n")
+}

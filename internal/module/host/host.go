@@ -1,0 +1,320 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"external-server/internal/module"
+	"external-server/internal/module/wire"
+	pb "external-server/sdk/module/moduleproto"
+)
+
+var _ module.Module = (*Module)(nil)
+
+// maxCachedTypes bounds the remembered answers of Supports: device types come
+// from the network, and there are 2^32 of them.
+const maxCachedTypes = 4096
+
+// Module is a module in a process of its own.
+type Module struct {
+	opts    Options
+	log     *slog.Logger
+	number  int32
+	spawner *spawner
+	slots   chan struct{} // limits how many contexts are made anew at a time
+
+	mu        sync.Mutex
+	supported map[uint32]bool
+	instances map[uint32]*instance
+	nextID    uint32
+	current   *child // may be dead
+	status    State
+	outside   chan struct{} // closed while out of service
+	closed    bool
+
+	stop    context.CancelFunc
+	stopped context.Context
+	revive  chan struct{} // capacity 1: Restart was called
+	work    sync.WaitGroup
+	ended   chan struct{} // closed when the supervisor has ended
+}
+
+// State describes a Module for readiness, metrics and the administrator.
+type State struct {
+	Number       int32
+	Name         string // library or command
+	PID          int    // 0: no process
+	Ready        bool   // the process answers and has all contexts
+	OutOfService bool
+	Since        time.Time // of the process, or of being out of service
+	Restarts     uint64    // processes that were replaced
+	LastExit     string    // reason of the last end, "" if there was none
+	LastExitAt   time.Time
+	RSS          int64 // resident memory in bytes
+	Contexts     int
+	Redelivered  uint64 // calls handed over again
+	CommandsLost uint64 // taken out of the module and never seen by the server
+}
+
+// Open starts the process and waits until it has loaded the module. The error
+// says what is wrong with the module, its file or its number (MOD-10).
+func Open(ctx context.Context, opts Options) (*Module, error) {
+	opts = opts.withDefaults()
+	if len(opts.Command) == 0 || opts.Command[0] == "" {
+		return nil, errors.New("module command is empty; name the executable and its arguments")
+	}
+	if opts.Name == "" {
+		opts.Name = opts.Command[0]
+	}
+	m := &Module{
+		opts:      opts,
+		log:       opts.Logger.With("module", opts.Expect, "library", opts.Name),
+		spawner:   newSpawner(),
+		slots:     make(chan struct{}, 16),
+		supported: map[uint32]bool{},
+		instances: map[uint32]*instance{},
+		outside:   make(chan struct{}),
+		revive:    make(chan struct{}, 1),
+		ended:     make(chan struct{}),
+	}
+	m.stopped, m.stop = context.WithCancel(context.WithoutCancel(ctx))
+	first, err := m.start(ctx)
+	if err != nil {
+		m.stop()
+		m.spawner.close()
+		return nil, fmt.Errorf("module %d (%s): %w", opts.Expect, opts.Name, err)
+	}
+	m.log = opts.Logger.With("module", m.number, "library", opts.Name)
+	m.install(first)
+	go m.supervise(first) // Close waits for it
+	return m, nil
+}
+
+// Number returns what the module reported at the start.
+func (m *Module) Number() int32 { return m.number }
+
+// Supports answers from what is known. A type that was never asked for is asked
+// for in at most 20 ms; without an answer it counts as supported, and
+// DeviceConnected decides: the module's side asks is_device_type_supported
+// before it calls device_connected. While the module is out of service nothing
+// is supported (REC-6).
+func (m *Module) Supports(deviceType uint32) bool {
+	m.mu.Lock()
+	answer, known := m.supported[deviceType]
+	known = known || len(m.supported) > 0 && deviceType < prefetched
+	c, out := m.current, m.status.OutOfService || m.closed
+	m.mu.Unlock()
+	switch {
+	case out:
+		return false
+	case known:
+		return answer
+	case c.isDead():
+		return true
+	}
+	ctx, cancel := context.WithTimeout(m.stopped, 20*time.Millisecond)
+	defer cancel()
+	result, err := c.request(ctx, &pb.ServerFrame{Kind: &pb.ServerFrame_Supports{Supports: &pb.Supports{Type: deviceType}}},
+		&pending{op: "is_device_type_supported", limit: m.opts.CallTimeout})
+	if err != nil {
+		return true
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.supported) < maxCachedTypes {
+		m.supported[deviceType] = result.GetCode() == module.CodeOK
+	}
+	return result.GetCode() == module.CodeOK
+}
+
+// State may be called at any time.
+func (m *Module) State() State {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.status
+	s.Number, s.Name, s.Contexts = m.number, m.opts.Name, len(m.instances)
+	if c := m.current; c != nil && !c.isDead() {
+		s.PID, s.RSS, s.Since = c.pid, c.rss.Load(), c.started
+		if rss, err := residentMemory(c.pid); err == nil {
+			s.RSS = rss
+		}
+		for _, i := range m.instances {
+			s.Ready = s.Ready && i.attachedTo(c)
+		}
+	} else {
+		s.Ready = false
+	}
+	return s
+}
+
+// Restart puts a module that was taken out of service back, or replaces a
+// running process.
+func (m *Module) Restart() {
+	m.mu.Lock()
+	c, out := m.current, m.status.OutOfService
+	m.mu.Unlock()
+	if out {
+		select {
+		case m.revive <- struct{}{}:
+		default:
+		}
+		return
+	}
+	c.end(errors.New("the operator asked for a restart"))
+}
+
+// Open creates the context of one car in the process. It does not try again when
+// the process ends meanwhile.
+func (m *Module) Open(ctx context.Context, spec module.InstanceSpec) (module.Instance, error) {
+	fail := func(err error) (module.Instance, error) {
+		return nil, fmt.Errorf("module %d (%s), car %s: %w", m.number, m.opts.Name, spec.Car, err)
+	}
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		return fail(ErrClosed)
+	}
+	if m.status.OutOfService {
+		m.mu.Unlock()
+		return fail(module.ErrOutOfService)
+	}
+	m.nextID++
+	i := newInstance(m, m.nextID, spec)
+	c := m.current
+	m.mu.Unlock()
+	err := i.attach(ctx, c, true)
+	switch {
+	case errors.Is(err, errDied):
+		return fail(fmt.Errorf("init did not return: %w", c.exit))
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return fail(fmt.Errorf("init: %w (%w)", module.ErrStuck, err))
+	case err != nil:
+		return fail(err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return fail(ErrClosed)
+	}
+	m.instances[i.id] = i
+	if now := m.current; now != c { // replaced while we were busy
+		m.work.Go(func() { _ = i.attach(m.stopped, now, false) })
+	}
+	return i, nil
+}
+
+// Close ends the process, politely at first. Contexts that are still open end
+// with it.
+func (m *Module) Close() error {
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		return nil
+	}
+	m.closed = true
+	instances := slices.Collect(maps.Values(m.instances))
+	m.mu.Unlock()
+	for _, i := range instances {
+		i.forget()
+	}
+	m.stop()
+	<-m.ended
+	m.work.Wait()
+	m.spawner.close()
+	return nil
+}
+
+// start spawns a process and takes it through the handshake.
+func (m *Module) start(ctx context.Context) (*child, error) {
+	p, err := spawn(m.spawner, &m.opts)
+	if err != nil {
+		return nil, err
+	}
+	c := newChild(p, &m.opts, m.log)
+	greeted := make(chan error, 1)
+	c.run(greeted)
+	result, err := m.handshake(ctx, c, greeted)
+	if err != nil {
+		c.end(err)
+		<-c.dead
+		c.work.Wait()
+		if errors.Is(err, errDied) || errors.Is(err, errNoGreeting) {
+			return nil, fmt.Errorf("did not start: %w", c.exit)
+		}
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.number == 0 { // the first; from now on the same is expected
+		m.number = result.GetModuleNumber()
+		m.opts.Expect = m.number
+	}
+	clear(m.supported)
+	for _, deviceType := range result.GetSupportedTypes() {
+		if len(m.supported) < maxCachedTypes {
+			m.supported[deviceType] = true
+		}
+	}
+	if len(m.supported) == 0 {
+		m.supported[0] = false
+	}
+	return c, nil
+}
+
+// prefetched is how many device types, from 0 on, the answer to Start tells of.
+const prefetched = 256
+
+var errNoGreeting = errors.New("it did not greet in time")
+
+func (m *Module) handshake(ctx context.Context, c *child, greeted <-chan error) (*pb.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.opts.StartTimeout)
+	defer cancel()
+	select {
+	case err := <-greeted:
+		if err != nil {
+			return nil, err
+		}
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w (%v); is it an executable that speaks the module protocol?", errNoGreeting, m.opts.StartTimeout)
+	case <-c.dead:
+		return nil, errDied
+	}
+	result, err := c.request(ctx, &pb.ServerFrame{Kind: &pb.ServerFrame_Start{Start: &pb.Start{
+		ModuleNumber: m.opts.Expect, Server: "external-server"}}}, &pending{op: "start"})
+	switch {
+	case errors.Is(err, errDied):
+		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("the module was not loaded within %v", m.opts.StartTimeout)
+	case result.GetCode() != module.CodeOK && result.GetError() != "":
+		return nil, errors.New(result.GetError())
+	case result.GetCode() != module.CodeOK:
+		return nil, fmt.Errorf("the module answered the start with code %d", result.GetCode())
+	case m.opts.Expect != 0 && result.GetModuleNumber() != m.opts.Expect:
+		return nil, fmt.Errorf("reports module number %d but is configured as module %d; correct the key in \"modules\" or the module",
+			result.GetModuleNumber(), m.opts.Expect)
+	}
+	return result, nil
+}
+
+// checkHello tells whether the first frame of a process is the right one.
+func checkHello(frame *pb.ModuleFrame, err error) error {
+	hello := frame.GetHello()
+	switch {
+	case err != nil && isFrameError(err):
+		return fmt.Errorf("it does not speak the module protocol: %w", err)
+	case err != nil:
+		return errDied
+	case hello == nil:
+		return fmt.Errorf("it does not speak the module protocol: its first frame is %T instead of Hello", frame.GetKind())
+	case hello.GetProtocol() != wire.Protocol:
+		return fmt.Errorf("it speaks version %d of the module protocol, this server speaks version %d", hello.GetProtocol(), wire.Protocol)
+	}
+	return nil
+}

@@ -1,0 +1,288 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"external-server/internal/fleet"
+	"external-server/internal/module"
+	pb "external-server/sdk/module/moduleproto"
+)
+
+var _ module.Instance = (*instance)(nil)
+
+// opPoll is the operation whose limit is only worth a warning.
+const opPoll = "wait_for_command"
+
+// defaultPollTimeout is T_poll when none is given (MOD-16).
+const defaultPollTimeout = time.Second
+
+// instance is the context of one car, whatever process it lives in.
+//
+// calling and waiting are held from the sending of a request until its answer,
+// also when the caller has given up meanwhile: the module must never see two
+// calls, or two polls, of one context at a time (MOD-5).
+type instance struct {
+	m    *Module
+	id   uint32
+	spec module.InstanceSpec
+	log  *slog.Logger
+
+	calling   chan struct{}
+	waiting   chan struct{}
+	attaching chan struct{}
+	claimed   atomic.Bool   // by the first Close
+	closing   chan struct{} // closed by the first Close: no call starts any more
+	callOp    atomic.Value  // string: what holds calling
+
+	mu       sync.Mutex
+	devices  []fleet.Device  // connected ones, in the order in which they came
+	opened   *child          // where the context exists
+	at       *child          // where it exists and knows the devices
+	changed  chan struct{}   // closed when at changes
+	leftover []fleet.Command // of a poll that outlived its caller
+}
+
+func newInstance(m *Module, id uint32, spec module.InstanceSpec) *instance {
+	spec.Config = slices.Clone(spec.Config)
+	if spec.PollTimeout <= 0 {
+		spec.PollTimeout = defaultPollTimeout
+	}
+	return &instance{
+		m:         m,
+		id:        id,
+		spec:      spec,
+		log:       m.log.With("car", spec.Car.String()),
+		calling:   make(chan struct{}, 1),
+		waiting:   make(chan struct{}, 1),
+		attaching: make(chan struct{}, 1),
+		closing:   make(chan struct{}),
+		changed:   make(chan struct{}),
+	}
+}
+
+// DeviceConnected calls device_connected. This and the four methods below wait
+// while the process is being replaced, hand the call over again when the process
+// ended before it answered, and return *module.CallError for an answer other
+// than OK, module.ErrOutOfService or module.ErrNotDelivered when the call is
+// given up, ErrClosed or the error of ctx.
+func (i *instance) DeviceConnected(ctx context.Context, device fleet.Device) error {
+	err := i.call(ctx, "device_connected", &pb.Call{Function: pb.Call_DEVICE_CONNECTED}, device)
+	if err == nil {
+		i.mu.Lock()
+		i.devices = append(slices.DeleteFunc(i.devices, sameDevice(device)), device)
+		i.mu.Unlock()
+	}
+	return err
+}
+
+// DeviceDisconnected calls device_disconnected. The device is forgotten whatever
+// the module says (MOD-13).
+func (i *instance) DeviceDisconnected(ctx context.Context, kind fleet.DisconnectType, device fleet.Device) error {
+	err := i.call(ctx, "device_disconnected", &pb.Call{Function: pb.Call_DEVICE_DISCONNECTED, DisconnectType: uint32(kind)}, device)
+	i.mu.Lock()
+	i.devices = slices.DeleteFunc(i.devices, sameDevice(device))
+	i.mu.Unlock()
+	return err
+}
+
+func sameDevice(d fleet.Device) func(fleet.Device) bool {
+	return func(other fleet.Device) bool { return other.ID() == d.ID() }
+}
+
+// ForwardStatus calls forward_status.
+func (i *instance) ForwardStatus(ctx context.Context, device fleet.Device, status []byte) error {
+	return i.call(ctx, "forward_status", &pb.Call{Function: pb.Call_FORWARD_STATUS, Data: status}, device)
+}
+
+// ForwardError calls forward_error_message.
+func (i *instance) ForwardError(ctx context.Context, device fleet.Device, message []byte) error {
+	return i.call(ctx, "forward_error_message", &pb.Call{Function: pb.Call_FORWARD_ERROR, Data: message}, device)
+}
+
+// CommandAck calls command_ack, also for an empty role (MOD-17).
+func (i *instance) CommandAck(ctx context.Context, command fleet.Command) error {
+	return i.call(ctx, "command_ack", &pb.Call{Function: pb.Call_COMMAND_ACK, Data: command.Data}, command.Device)
+}
+
+func (i *instance) call(ctx context.Context, op string, call *pb.Call, device fleet.Device) error {
+	if device.Role == "" && call.Function != pb.Call_COMMAND_ACK {
+		return fmt.Errorf("%s, device %s: %w", op, device, ErrEmptyRole)
+	}
+	call.Context, call.Device = i.id, toDevice(device)
+	for delivery := 1; ; delivery++ {
+		c, err := i.acquire(ctx, i.calling, i.m.out)
+		if err != nil {
+			return fmt.Errorf("%s not called: %w", op, err)
+		}
+		i.callOp.Store(op)
+		if delivery > 1 {
+			call.Redelivered = true
+			i.m.mu.Lock()
+			i.m.status.Redelivered++
+			i.m.mu.Unlock()
+			i.log.Warn("handed over again, because the module process ended before it had answered", "function", op,
+				"device", device.String(), "bytes", len(call.Data), "redelivered", true, "delivery", delivery)
+		}
+		result, err := c.request(ctx, &pb.ServerFrame{Kind: &pb.ServerFrame_Call{Call: call}},
+			&pending{op: op, car: i.spec.Car.Car, limit: i.m.opts.CallTimeout, release: func() { <-i.calling }})
+		switch {
+		case err == nil:
+			return callError(op, result)
+		case !errors.Is(err, errDied):
+			return fmt.Errorf("%s: %w", op, err)
+		case delivery == maxDeliveries:
+			return fmt.Errorf("%s given up, %d module processes ended during this call (%s): %w",
+				op, delivery, c.exit.Reason, module.ErrNotDelivered)
+		}
+	}
+}
+
+// callError turns an answer into the error of module.Instance.
+func callError(op string, result *pb.Result) error {
+	if result.GetCode() == module.CodeOK {
+		return nil
+	}
+	err := error(&module.CallError{Op: op, Code: int(result.GetCode())})
+	if text := result.GetError(); text != "" {
+		err = fmt.Errorf("%w: %s", err, text)
+	}
+	return err
+}
+
+// acquire takes the semaphore and returns the process that has the context. It
+// waits while there is none.
+func (i *instance) acquire(ctx context.Context, semaphore chan struct{}, out func() <-chan struct{}) (*child, error) {
+	select {
+	case <-i.closing:
+		return nil, ErrClosed
+	default:
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	select {
+	case semaphore <- struct{}{}:
+	case <-i.closing:
+		return nil, ErrClosed
+	case <-ctx.Done():
+		return nil, fmt.Errorf("the module is busy: %w", ctx.Err())
+	}
+	c, err := i.ready(ctx, out)
+	if err != nil {
+		<-semaphore
+	}
+	return c, err
+}
+
+func (i *instance) ready(ctx context.Context, out func() <-chan struct{}) (*child, error) {
+	for {
+		i.mu.Lock()
+		c, changed := i.at, i.changed
+		i.mu.Unlock()
+		select {
+		case <-i.closing:
+			return nil, ErrClosed
+		default:
+		}
+		if c != nil && !c.isDead() {
+			return c, nil
+		}
+		var outside <-chan struct{}
+		if out != nil {
+			outside = out()
+		}
+		select {
+		case <-changed:
+		case <-outside:
+			return nil, module.ErrOutOfService
+		case <-i.closing:
+			return nil, ErrClosed
+		case <-ctx.Done():
+			return nil, fmt.Errorf("the module process is being replaced: %w", ctx.Err())
+		}
+	}
+}
+
+// WaitCommands asks the process for commands. What has reached the server is
+// returned, also when the process ended in the middle; what was lost with it is
+// counted and logged. It waits while the process is being replaced or the module
+// is out of service.
+func (i *instance) WaitCommands(ctx context.Context) ([]fleet.Command, error) {
+	for {
+		c, err := i.acquire(ctx, i.waiting, nil)
+		if err != nil {
+			return i.takeLeftover(), fmt.Errorf("%s not called: %w", opPoll, err)
+		}
+		if left := i.takeLeftover(); len(left) > 0 {
+			<-i.waiting
+			return left, nil
+		}
+		p := &pending{op: opPoll, car: i.spec.Car.Car, limit: i.spec.PollTimeout}
+		var finished, abandoned bool // guarded by i.mu
+		p.release = func() {
+			i.mu.Lock()
+			if finished = true; abandoned {
+				i.leftover = append(i.leftover, p.commands...)
+			}
+			i.mu.Unlock()
+			<-i.waiting
+		}
+		result, err := c.request(ctx, &pb.ServerFrame{Kind: &pb.ServerFrame_Poll{Poll: &pb.Poll{
+			Context: i.id, TimeoutMs: milliseconds(i.spec.PollTimeout)}}}, p)
+		switch {
+		case err == nil:
+			return p.commands, callError(opPoll, result)
+		case errors.Is(err, errDied):
+			i.countLost(p)
+			if len(p.commands) > 0 {
+				return p.commands, nil
+			}
+		default:
+			i.mu.Lock()
+			defer i.mu.Unlock()
+			if abandoned = true; finished {
+				return p.commands, nil
+			}
+			return nil, fmt.Errorf("%s: %w", opPoll, err)
+		}
+	}
+}
+
+// countLost reports the command that was being taken out of the module when its
+// process ended. Those before it had reached the server; those behind it never
+// left the module, nobody can count them.
+func (i *instance) countLost(p *pending) {
+	if !p.fetching {
+		return
+	}
+	i.m.mu.Lock()
+	i.m.status.CommandsLost++
+	i.m.mu.Unlock()
+	i.log.Warn("commands were lost: the module process ended while they were taken out of it",
+		"lost_at_least", 1, "delivered", len(p.commands))
+}
+
+func (i *instance) takeLeftover() []fleet.Command {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	left := i.leftover
+	i.leftover = nil
+	return left
+}
+
+// milliseconds rounds up: 0 would make the poller spin.
+func milliseconds(d time.Duration) uint32 {
+	return uint32(min((d+time.Millisecond-1)/time.Millisecond, math.MaxInt32))
+}
+
+func toDevice(d fleet.Device) *pb.Device {
+	return &pb.Device{Module: d.Module, Type: d.Type, Role: d.Role, Name: d.Name}
+}

@@ -1,0 +1,93 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"external-server/internal/module"
+	"external-server/internal/module/cabi"
+	"external-server/internal/module/guest"
+	"external-server/internal/module/wire"
+)
+
+// endGrace is how long the host of a library may take to end by itself once the
+// server is gone.
+const endGrace = 500 * time.Millisecond
+
+// RunLibrary is the process that hosts one shared library: it serves the module
+// protocol on descriptor 3 until the server ends the connection, and does not
+// return then. Its standard error is read by the server.
+func RunLibrary(ctx context.Context, path string) error {
+	socket, err := Socket()
+	if err != nil {
+		return err
+	}
+	if err := cabi.Guard(socket, endGrace); err != nil {
+		return err
+	}
+	ignoreSignals()
+	conn, err := wire.FromFile(socket)
+	if err != nil {
+		return err
+	}
+	load := func(number int32) (module.Module, error) {
+		// Lines without time: the server's log has its own.
+		logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{
+			ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+				if a.Key == slog.TimeKey && len(groups) == 0 {
+					return slog.Attr{}
+				}
+				return a
+			}}))
+		cabi.ReportCrashes() // also of what runs while it is loaded
+		library, err := cabi.Open(path, cabi.Options{Expect: number, Logger: logger})
+		if err != nil {
+			return nil, err
+		}
+		cabi.ReportCrashes() // now it knows where the library's code lies
+		return library, nil
+	}
+	err = guest.Serve(context.WithoutCancel(ctx), conn, "module-host "+filepath.Base(path), load)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "module-host:", err)
+	}
+	cabi.EndGroup() // with whatever the library forked
+	return err
+}
+
+// Socket returns the connection to the server that started this process.
+func Socket() (*os.File, error) {
+	if os.Getenv(wire.EnvFD) == "" || os.Getenv(wire.EnvProtocol) == "" {
+		return nil, errors.New("this program is started by external-server, which gives it a connection; " +
+			"to try a module, run: external-server module check")
+	}
+	if got := os.Getenv(wire.EnvFD); got != fmt.Sprint(wire.FD) {
+		return nil, fmt.Errorf("%s is %q, expected %d", wire.EnvFD, got, wire.FD)
+	}
+	syscall.CloseOnExec(wire.FD)
+	return os.NewFile(wire.FD, "server"), nil
+}
+
+// ignoreSignals leaves it to the connection when to end. A service manager
+// signals all processes of a service at once, and the server still needs its
+// modules to stop in order. The parent-death signal is told from that by the
+// parent: then the group ends at once.
+func ignoreSignals() {
+	parent := os.Getppid()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	go func() { // until the process ends
+		for range signals {
+			if os.Getppid() != parent {
+				cabi.EndGroup()
+			}
+		}
+	}()
+}

@@ -1,0 +1,118 @@
+// Package host runs modules in processes of their own and keeps them running:
+// shared libraries inside "external-server module-host", and executables in any
+// language that speak the module protocol. To the rest of the server a Module of
+// this package is a module.Module like any other; that its process may be
+// another one than a moment ago is the business of this package alone.
+//
+// It may import module, fleet and wire. The other end of the boundary is package
+// guest.
+//
+// # What is promised
+//
+// An Instance outlives the process its context lives in. When the process ends,
+// for whatever reason, calls wait (bounded by their context, while the worker's
+// queue absorbs) until a new process has the context again and has been told of
+// the connected devices. What had been handed over and was not answered is handed
+// over again: modules see it at least once.
+package host
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"time"
+)
+
+// Options of Open; zero values mean the defaults.
+type Options struct {
+	// Command is the executable and its arguments. No secret belongs here:
+	// configuration values travel over the connection.
+	Command []string
+	// Name is what the operator knows the module by: the library's path or the
+	// command.
+	Name string
+	// Expect is the module number under which the module is configured; 0
+	// accepts any (MOD-10).
+	Expect int32
+	// Env is the environment of the process; nil means the server's own.
+	Env []string
+	// MemoryLimit is the resident memory in bytes beyond which the process is
+	// replaced; 0: none.
+	MemoryLimit int64
+	// MaxRestarts is how often within RestartWindow the process is replaced
+	// before the module is taken out of service; 0: it never is.
+	MaxRestarts   int
+	RestartWindow time.Duration // default 10 min
+	// CallTimeout is how long one call may take before the process is replaced;
+	// default 10 s. wait_for_command has no such limit.
+	CallTimeout time.Duration
+	// StartTimeout bounds the time from the start of the process to its answer
+	// to Start; default 10 s.
+	StartTimeout time.Duration
+	// BackoffMin and BackoffMax bound the pause before a process is replaced:
+	// default 100 ms, doubled each time up to 10 s, with jitter.
+	BackoffMin time.Duration
+	BackoffMax time.Duration
+	Logger     *slog.Logger
+
+	// handlesOrphaning tells that the process ends itself, and its group, when
+	// the server is gone (see package cabi).
+	handlesOrphaning bool
+}
+
+const (
+	// maxDeliveries is how many processes may end during one and the same call
+	// before that call is given up: it may be what ends them.
+	maxDeliveries = 3
+	// stopGrace is how long a process may take to end after its connection was
+	// closed.
+	stopGrace = 2 * time.Second
+	// calm is how long a process must have lived for the pause before its
+	// replacement to be the shortest again.
+	calm = time.Minute
+	// closeGrace is what destroy gets at least, even when the context given to
+	// Close has run out while other calls were waited for.
+	closeGrace = 100 * time.Millisecond
+	// pollPatience is how far a wait_for_command may exceed its timeout before
+	// it is worth a warning; known libraries exceed it by up to 30 s (MOD-15).
+	pollPatience = time.Minute
+)
+
+var (
+	// ErrClosed reports a call with a context, or a module, that is closed.
+	ErrClosed = errors.New("the module context is closed")
+	// ErrEmptyRole reports a device without a role: the module was not called
+	// (MOD-11).
+	ErrEmptyRole = errors.New("the device has an empty role, the module was not called")
+)
+
+// ForLibrary completes opts for the shared library at path: it runs in a second
+// process of this very program.
+func ForLibrary(path string, opts Options) Options {
+	// Not os.Executable: after an upgrade that is another program.
+	opts.Command = []string{"/proc/self/exe", "module-host", path}
+	opts.Name = path
+	opts.handlesOrphaning = true
+	return opts
+}
+
+func (o Options) withDefaults() Options {
+	set := func(d *time.Duration, value time.Duration) {
+		if *d <= 0 {
+			*d = value
+		}
+	}
+	set(&o.RestartWindow, 10*time.Minute)
+	set(&o.CallTimeout, 10*time.Second)
+	set(&o.StartTimeout, 10*time.Second)
+	set(&o.BackoffMin, 100*time.Millisecond)
+	set(&o.BackoffMax, 10*time.Second)
+	o.BackoffMax = max(o.BackoffMax, o.BackoffMin)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Env == nil {
+		o.Env = os.Environ()
+	}
+	return o
+}

@@ -1,0 +1,117 @@
+package host
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	maxLine      = 2048 // bytes of one line of output that are kept
+	linesPerSec  = 100  // lines logged per second and process
+	tailLines    = 10   // last lines quoted when a process ends
+	tailMaxBytes = 1500
+)
+
+// output turns what a module process writes into log lines and remembers the
+// last ones.
+type output struct {
+	log *slog.Logger
+
+	mu         sync.Mutex
+	tail       []string
+	second     time.Time
+	logged     int
+	suppressed int
+}
+
+// read logs the lines of one stream until it ends.
+func (o *output) read(stream string, r io.Reader) {
+	in := bufio.NewReaderSize(r, maxLine)
+	for {
+		line, err := in.ReadSlice('\n')
+		text := strings.TrimRight(string(line), "\r\n")
+		if errors.Is(err, bufio.ErrBufferFull) {
+			text += " ... (cut)"
+			for errors.Is(err, bufio.ErrBufferFull) {
+				_, err = in.ReadSlice('\n')
+			}
+		}
+		if text != "" {
+			o.line(stream, printable(text), time.Now())
+		}
+		if err != nil {
+			o.flush()
+			return
+		}
+	}
+}
+
+func (o *output) line(stream, text string, now time.Time) {
+	o.mu.Lock()
+	if len(o.tail) == tailLines {
+		o.tail = append(o.tail[:0], o.tail[1:]...)
+	}
+	o.tail = append(o.tail, text)
+	suppressed := 0
+	if now.Sub(o.second) >= time.Second {
+		suppressed = o.suppressed
+		o.second, o.logged, o.suppressed = now, 0, 0
+	}
+	o.logged++
+	over := o.logged > linesPerSec
+	if over {
+		o.suppressed++
+	}
+	o.mu.Unlock()
+	o.reportSuppressed(suppressed)
+	if !over {
+		o.log.Log(context.Background(), slog.LevelInfo, "module output: "+text, "stream", stream)
+	}
+}
+
+func (o *output) flush() {
+	o.mu.Lock()
+	suppressed := o.suppressed
+	o.suppressed = 0
+	o.mu.Unlock()
+	o.reportSuppressed(suppressed)
+}
+
+func (o *output) reportSuppressed(lines int) {
+	if lines > 0 {
+		o.log.Warn("the module writes more than is logged", "lines_dropped", lines, "limit_per_second", linesPerSec)
+	}
+}
+
+// last returns the last lines, joined and bounded, or "".
+func (o *output) last() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	text := strings.Join(o.tail, " | ")
+	if over := len(text) - tailMaxBytes; over > 0 {
+		text = "..." + strings.ToValidUTF8(text[over:], "")
+	}
+	return text
+}
+
+// printable keeps control characters and broken UTF-8 out of the log.
+func printable(text string) string {
+	clean := func(r rune) rune {
+		if r == '\t' {
+			return ' '
+		}
+		if !unicode.IsPrint(r) {
+			return utf8.RuneError
+		}
+		return r
+	}
+	return strings.Map(clean, text)
+}
