@@ -1,16 +1,20 @@
 package app
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
 	"external-server/internal/config"
 	"external-server/internal/module"
 	"external-server/internal/module/cabi"
+	"external-server/internal/module/host"
 )
 
 // libraries makes each module once, however many cars use it (MOD-4).
@@ -32,13 +36,22 @@ func moduleKey(m config.Module) (string, error) {
 	case m.Builtin != "":
 		return "builtin " + string(m.Builtin), nil
 	case len(m.Command) > 0:
-		return "command " + strings.Join(m.Command, "\x00"), nil
+		return "command " + strings.Join(m.Command, "\x00") + limits(m), nil
 	}
 	path, err := filepath.Abs(m.LibPath)
 	if err != nil {
 		return "", fmt.Errorf("%s: library %s: %w", m.KeyPath, m.LibPath, err)
 	}
-	return "library " + path, nil
+	if m.Isolation == config.IsolationNone {
+		return "library " + path, nil
+	}
+	return "isolated library " + path + limits(m), nil
+}
+
+// limits is the part of the key that a process of its own is run with: cars that
+// differ in it cannot share one.
+func limits(m config.Module) string {
+	return fmt.Sprintf("\x00%d %d %v", m.MemoryLimit, m.MaxRestarts, m.CallTimeout)
 }
 
 // module returns the module of the configuration, making it when it is the first
@@ -68,7 +81,39 @@ func (l *libraries) module(m config.Module) (module.Module, error) {
 
 // make makes a module of the configured kind.
 func (l *libraries) make(m config.Module) (module.Module, error) {
-	return cabi.Open(m.LibPath, cabi.Options{Expect: m.Number, Logger: l.log})
+	opts := host.Options{
+		Expect:      m.Number,
+		MemoryLimit: m.MemoryLimit,
+		MaxRestarts: m.MaxRestarts,
+		CallTimeout: m.CallTimeout,
+		Logger:      l.log,
+	}
+	switch {
+	case len(m.Command) > 0:
+		opts.Command = m.Command
+		opts.Name = strings.Join(m.Command, " ")
+	case m.Isolation == config.IsolationNone:
+		return cabi.Open(m.LibPath, cabi.Options{Expect: m.Number, Logger: l.log})
+	default:
+		opts = host.ForLibrary(m.LibPath, opts)
+	}
+	return host.Open(context.Background(), opts)
+}
+
+// processes tells how the modules that run in processes of their own are.
+func (l *libraries) processes() []host.State {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []host.State
+	for _, made := range l.made {
+		if m, ok := made.(*host.Module); ok {
+			out = append(out, m.State())
+		}
+	}
+	slices.SortFunc(out, func(a, b host.State) int {
+		return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.Name, b.Name))
+	})
+	return out
 }
 
 // closeUnused closes the modules that no car of the configuration uses.

@@ -275,7 +275,7 @@ func (c *child) watch(stop <-chan struct{}) {
 	}
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
-	ping := &pending{op: "the answer to a ping", limit: c.opts.CallTimeout}
+	ping := &pending{op: "the answer to a ping", limit: min(c.opts.CallTimeout, pingTimeout)}
 	pinged := false
 	var last time.Time
 	for {
@@ -299,6 +299,11 @@ func (c *child) watch(stop <-chan struct{}) {
 		}
 	}
 }
+
+// pingTimeout is how long a process may take to answer a ping, which concerns no
+// library call: nothing but a process that is stopped or a machine in deep
+// trouble takes that long.
+const pingTimeout = 15 * time.Second
 
 // ping asks for a sign of life: a process that is stopped or deadlocked as a
 // whole is found also when no call is under way.

@@ -33,7 +33,8 @@ type Module struct {
 	supported map[uint32]bool
 	instances map[uint32]*instance
 	nextID    uint32
-	current   *child // may be dead
+	current   *child        // may be dead
+	replaced  chan struct{} // closed when current changes
 	status    State
 	outside   chan struct{} // closed while out of service
 	closed    bool
@@ -79,6 +80,7 @@ func Open(ctx context.Context, opts Options) (*Module, error) {
 		slots:     make(chan struct{}, 16),
 		supported: map[uint32]bool{},
 		instances: map[uint32]*instance{},
+		replaced:  make(chan struct{}),
 		outside:   make(chan struct{}),
 		revive:    make(chan struct{}, 1),
 		ended:     make(chan struct{}),
@@ -169,26 +171,21 @@ func (m *Module) Restart() {
 	c.end(errors.New("the operator asked for a restart"))
 }
 
-// Open creates the context of one car in the process. It does not try again when
-// the process ends meanwhile.
+// Open creates the context of one car in the process. It waits while the process
+// is being replaced, and does not try again when the process ends during init.
 func (m *Module) Open(ctx context.Context, spec module.InstanceSpec) (module.Instance, error) {
 	fail := func(err error) (module.Instance, error) {
 		return nil, fmt.Errorf("module %d (%s), car %s: %w", m.number, m.opts.Name, spec.Car, err)
 	}
+	c, err := m.process(ctx)
+	if err != nil {
+		return fail(err)
+	}
 	m.mu.Lock()
-	if m.closed {
-		m.mu.Unlock()
-		return fail(ErrClosed)
-	}
-	if m.status.OutOfService {
-		m.mu.Unlock()
-		return fail(module.ErrOutOfService)
-	}
 	m.nextID++
 	i := newInstance(m, m.nextID, spec)
-	c := m.current
 	m.mu.Unlock()
-	err := i.attach(ctx, c, true)
+	err = i.attach(ctx, c, true)
 	switch {
 	case errors.Is(err, errDied):
 		return fail(fmt.Errorf("init did not return: %w", c.exit))
@@ -207,6 +204,34 @@ func (m *Module) Open(ctx context.Context, spec module.InstanceSpec) (module.Ins
 		m.work.Go(func() { _ = i.attach(m.stopped, now, false) })
 	}
 	return i, nil
+}
+
+// process returns the running process, waiting for it if there is none.
+func (m *Module) process(ctx context.Context) (*child, error) {
+	for {
+		m.mu.Lock()
+		c, replaced, outside, closed := m.current, m.replaced, m.outside, m.closed
+		m.mu.Unlock()
+		select {
+		case <-outside:
+			return nil, module.ErrOutOfService
+		default:
+		}
+		switch {
+		case closed:
+			return nil, ErrClosed
+		case !c.isDead():
+			return c, nil
+		}
+		select {
+		case <-replaced:
+		case <-outside:
+		case <-m.stopped.Done():
+			return nil, ErrClosed
+		case <-ctx.Done():
+			return nil, fmt.Errorf("the module process is being replaced: %w", ctx.Err())
+		}
+	}
 }
 
 // Close ends the process, politely at first. Contexts that are still open end

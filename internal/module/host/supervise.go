@@ -83,6 +83,8 @@ func (m *Module) install(c *child) []*instance {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.current = c
+	close(m.replaced)
+	m.replaced = make(chan struct{})
 	m.status.Ready = true
 	instances := make([]*instance, 0, len(m.instances))
 	for _, i := range m.instances {
