@@ -2,7 +2,6 @@ package host
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -21,13 +20,7 @@ import (
 
 // TestMain is also the host of a library: ForLibrary starts this very program.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 3 && os.Args[1] == "module-host" {
-		if err := RunLibrary(context.Background(), os.Args[2]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
+	RunIfHost()
 	if len(os.Args) >= 2 && os.Args[1] == "test-child" {
 		testChild(os.Args[2:])
 	}

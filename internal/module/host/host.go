@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -69,6 +70,11 @@ func Open(ctx context.Context, opts Options) (*Module, error) {
 	opts = opts.withDefaults()
 	if len(opts.Command) == 0 || opts.Command[0] == "" {
 		return nil, errors.New("module command is empty; name the executable and its arguments")
+	}
+	if os.Getenv(wire.EnvFD) != "" {
+		// A program that forgot to be a host would start itself for ever.
+		return nil, fmt.Errorf("module %d (%s): a module process cannot run modules itself; unset %s if this is none",
+			opts.Expect, opts.Name, wire.EnvFD)
 	}
 	if opts.Name == "" {
 		opts.Name = opts.Command[0]

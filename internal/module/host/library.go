@@ -62,6 +62,18 @@ func RunLibrary(ctx context.Context, path string) error {
 	return err
 }
 
+// RunIfHost makes any program that opens isolated libraries its own host: called
+// first in main, or in TestMain, it runs the library and does not return when
+// this process was started by ForLibrary.
+func RunIfHost() {
+	if len(os.Args) != 3 || os.Args[1] != hostCommand || os.Getenv(wire.EnvFD) == "" {
+		return
+	}
+	err := RunLibrary(context.Background(), os.Args[2])
+	fmt.Fprintln(os.Stderr, "module-host:", err)
+	os.Exit(1)
+}
+
 // Socket returns the connection to the server that started this process.
 func Socket() (*os.File, error) {
 	if os.Getenv(wire.EnvFD) == "" || os.Getenv(wire.EnvProtocol) == "" {

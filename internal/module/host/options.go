@@ -86,11 +86,14 @@ var (
 	ErrEmptyRole = errors.New("the device has an empty role, the module was not called")
 )
 
+// hostCommand is the sub-command that runs a library.
+const hostCommand = "module-host"
+
 // ForLibrary completes opts for the shared library at path: it runs in a second
 // process of this very program.
 func ForLibrary(path string, opts Options) Options {
 	// Not os.Executable: after an upgrade that is another program.
-	opts.Command = []string{"/proc/self/exe", "module-host", path}
+	opts.Command = []string{"/proc/self/exe", hostCommand, path}
 	opts.Name = path
 	opts.handlesOrphaning = true
 	return opts
