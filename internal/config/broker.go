@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -109,10 +110,20 @@ func (l *loader) brokerBy(o *object, k brokerKeys, cfg *Config) {
 		l.warnf(n.off, o.key(k.timeout), "below %v s sessions of gateways that merely stall are ended (GW-57)", advisedSessionTimeout.Seconds())
 	}
 	b.Connections = int(o.integer(k.connections, 0, 0, 64))
-	l.credentials(o, k, cfg)
 	l.brokerTLS(o, k, b, schemeTLS)
 	cfg.defaultPort = b.Port == 0
 	cfg.settlePort()
+	l.credentials(o, k, cfg)
+}
+
+// ownBroker tells whether the server connects to its embedded broker.
+func (c *Config) ownBroker() bool {
+	if c.EmbeddedBroker == nil || c.Broker.Host == "" {
+		return c.EmbeddedBroker != nil
+	}
+	address := net.JoinHostPort(c.Broker.Host, strconv.Itoa(c.Broker.Port))
+	_, port, err := net.SplitHostPort(c.EmbeddedBroker.Listen)
+	return address == c.EmbeddedBroker.Listen || err == nil && loopback(address) && port == strconv.Itoa(c.Broker.Port)
 }
 
 // settlePort chooses the usual port when none was configured.
@@ -142,7 +153,7 @@ func (l *loader) credentials(o *object, k brokerKeys, cfg *Config) {
 	if b.Username == "" && !b.Password.IsZero() {
 		l.errorf(where, o.key(k.password), "a password without user name; expected %s (or %s in the environment) too", o.key(k.username), EnvUsername)
 	}
-	if b.Host != "" || cfg.EmbeddedBroker == nil || len(cfg.EmbeddedBroker.Users) == 0 {
+	if !cfg.ownBroker() || len(cfg.EmbeddedBroker.Users) == 0 {
 		return
 	}
 	users := cfg.EmbeddedBroker.Users

@@ -15,7 +15,10 @@ const (
 	maxDepth     = 64
 )
 
-const tooDeep = "nested deeper than 64 levels; no configuration needs that"
+const (
+	tooLarge = "the file is larger than 64 MiB; no configuration needs that"
+	tooDeep  = "nested deeper than 64 levels; no configuration needs that"
+)
 
 type kind uint8
 
@@ -62,6 +65,9 @@ func (n *node) member(key string) *node {
 type document struct {
 	text  string
 	lines []int
+	// The position asked for last: counting goes on there, because a file may
+	// be one long line.
+	lastOff, lastColumn int
 }
 
 func newDocument(data []byte) *document {
@@ -78,7 +84,13 @@ func newDocument(data []byte) *document {
 func (d *document) position(off int) (line, column int) {
 	off = min(max(off, 0), len(d.text))
 	line = sort.SearchInts(d.lines, off+1)
-	return line, utf8.RuneCountInString(d.text[d.lines[line-1]:off]) + 1
+	from, column := d.lines[line-1], 1
+	if d.lastOff > from && d.lastOff <= off {
+		from, column = d.lastOff, d.lastColumn
+	}
+	column += utf8.RuneCountInString(d.text[from:off])
+	d.lastOff, d.lastColumn = off, column
+	return line, column
 }
 
 // parseError is the one thing that keeps a text from being JSON.

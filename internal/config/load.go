@@ -59,6 +59,8 @@ func readFile(path string) ([]byte, error) {
 		return nil, fail("the configuration cannot be read: " + reason(absolute, err))
 	case !info.Mode().IsRegular():
 		return nil, fail(fmt.Sprintf("%s is not a regular file; expected a JSON file", absolute))
+	case info.Size() > maxFileBytes:
+		return nil, fail(tooLarge)
 	}
 	file, err := os.Open(path)
 	if err != nil {
@@ -70,7 +72,7 @@ func readFile(path string) ([]byte, error) {
 	case err != nil:
 		return nil, fail("the configuration cannot be read: " + reason(absolute, err))
 	case len(data) > maxFileBytes:
-		return nil, fail(fmt.Sprintf("the file is larger than %d MiB; no configuration needs that", maxFileBytes>>20))
+		return nil, fail(tooLarge) // it has grown
 	}
 	return data, nil
 }
@@ -99,11 +101,11 @@ func (l *loader) problem(off int, key, format string, args []any) Problem {
 }
 
 func (l *loader) errorf(off int, key, format string, args ...any) {
-	l.errs.add(l.problem(off, key, format, args))
+	l.errs.add(func() Problem { return l.problem(off, key, format, args) })
 }
 
 func (l *loader) warnf(off int, key, format string, args ...any) {
-	l.warns.add(l.problem(off, key, format, args))
+	l.warns.add(func() Problem { return l.problem(off, key, format, args) })
 }
 
 // wrong reports a value of the wrong type without quoting it.

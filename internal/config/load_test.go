@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -178,20 +179,27 @@ func TestManyProblems(t *testing.T) {
 	workdir(t)
 	var b strings.Builder
 	for i := range 1500 {
-		fmt.Fprintf(&b, `,"Car %d": {}`, i)
+		fmt.Fprintf(&b, `,"Car %d": {"module": 1}`, i)
 	}
 	write(t, "config.json", strings.Replace(minimalD, `{"v": {}`, `{"v": {}`+b.String(), 1))
-	_, _, err := Load("config.json", nil)
-	got := strings.Split(err.Error(), "\n")
-	if len(got) != 1001 || !strings.HasSuffix(got[1000], "500 further errors are not listed") {
-		t.Errorf("%d lines, the last one: %s", len(got), got[len(got)-1])
+	_, warnings, err := Load("config.json", nil)
+	for what, text := range map[string]string{"errors": err.Error(), "warnings": lines(warnings)} {
+		got := strings.Split(text, "\n")
+		if len(got) != 1001 || !strings.HasSuffix(got[1000], "500 further "+what+" are not listed") {
+			t.Errorf("%d lines, the last one: %s", len(got), got[len(got)-1])
+		}
 	}
 }
 
 // TestUnreadable: CLI-9 and its neighbours, one line each.
 func TestUnreadable(t *testing.T) {
 	dir := workdir(t)
+	write(t, "large.json", "")
+	if err := os.Truncate("large.json", maxFileBytes+1); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct{ path, want string }{
+		{"large.json", "large.json: the file is larger than 64 MiB; no configuration needs that"},
 		{"none.json", "none.json: the configuration file was not found: " + filepath.Join(dir, "none.json") + "; give its path with -c or as the argument"},
 		{"logs", "logs: " + filepath.Join(dir, "logs") + " is not a regular file; expected a JSON file"},
 		{"lib.so/x", "lib.so/x: the configuration cannot be read: \"" + filepath.Join(dir, "lib.so/x") + "\": not a directory"},
@@ -303,7 +311,9 @@ func TestCredentials(t *testing.T) {
 		{"password by environment", with(minimalA, `"mqtt_username": "u"`), env(EnvPassword, "s"), "u", "s"},
 		{"first user of the embedded broker", embedded, env(), "first", "1"},
 		{"another user of the embedded broker", with(embedded, `"mqtt_username": "second", "mqtt_password": "2"`), env(), "second", "2"},
+		{"embedded broker by its address", with(embedded, `"mqtt_address": "localhost"`), env(), "first", "1"},
 		{"external broker beside the embedded one", with(embedded, `"mqtt_address": "h"`), env(), "", ""},
+		{"another broker on this machine", with(embedded, `"mqtt_address": "127.0.0.1", "mqtt_port": 1884`), env(), "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			write(t, "config.json", c.text)

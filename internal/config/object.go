@@ -71,11 +71,13 @@ func (o *object) finish() {
 		if _, ok := known[m.key]; ok {
 			continue
 		}
-		text := "unknown key, ignored"
-		if near := nearest(m.key, o.known); near != "" {
-			text += "; did you mean " + near + "?"
-		}
-		o.l.warnf(m.off, o.key(m.key), "%s", text)
+		o.l.warns.add(func() Problem {
+			text := "unknown key, ignored"
+			if near := nearest(m.key, o.known); near != "" {
+				text += "; did you mean " + near + "?"
+			}
+			return o.l.problem(m.off, o.key(m.key), "%s", []any{text})
+		})
 	}
 }
 

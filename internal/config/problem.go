@@ -57,12 +57,13 @@ type problems struct {
 	dropped int
 }
 
-func (p *problems) add(x Problem) {
+// add makes and keeps a problem while there is room.
+func (p *problems) add(make func() Problem) {
 	if len(p.list) >= maxProblems {
 		p.dropped++
 		return
 	}
-	p.list = append(p.list, x)
+	p.list = append(p.list, make())
 }
 
 // sorted returns the problems in the order of the file; those about the whole
