@@ -87,7 +87,10 @@ func resync(b []byte) int {
 	return len(b)
 }
 
-const slotSize = 32
+const (
+	slotSize  = 32
+	maxNumber = 1 << 62 // of segments; no spool ever gets there
+)
 
 // position is the first record that was not acknowledged.
 type position struct {
@@ -113,5 +116,5 @@ func parsePosition(b []byte) (p position, ok bool) {
 	p.generation = binary.LittleEndian.Uint64(b[4:])
 	p.segment = binary.LittleEndian.Uint64(b[12:])
 	p.offset = int64(binary.LittleEndian.Uint64(b[20:]))
-	return p, p.offset >= fileHeader && p.segment > 0
+	return p, p.offset >= fileHeader && p.segment > 0 && p.segment < maxNumber
 }

@@ -76,7 +76,6 @@ func (s *Spool) peekSegment(n int, size int64) [][]byte {
 			skip = int64(resync(buf))
 		}
 		if len(buf) == 0 { // the file is shorter than it was
-			at = seg.end
 			break
 		}
 		at, buf = at+skip, buf[skip:]

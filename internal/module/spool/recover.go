@@ -54,6 +54,11 @@ func (s *Spool) readPosition() (known bool, err error) {
 			s.at, known = p, true
 		}
 	}
+	if len(b) < 2*slotSize { // now, so that a full disk never prevents an acknowledgement
+		if _, err := s.lock.WriteAt(make([]byte, 2*slotSize-len(b)), int64(len(b))); err != nil {
+			return false, fmt.Errorf("write %s: %w", s.lock.Name(), err)
+		}
+	}
 	return known, nil
 }
 
@@ -69,7 +74,7 @@ func (s *Spool) list() ([]uint64, error) {
 		if !ok || len(name) != 16 || !e.Type().IsRegular() {
 			continue
 		}
-		if n, err := strconv.ParseUint(name, 16, 64); err == nil && n > 0 && n < 1<<63 {
+		if n, err := strconv.ParseUint(name, 16, 64); err == nil && n > 0 && n < maxNumber {
 			numbers = append(numbers, n)
 		}
 	}
