@@ -78,6 +78,9 @@ func (q *queue) put(ctx context.Context, e entry) (start bool, err error) {
 			stored, full := q.putSpool(&e)
 			q.mu.Lock()
 			if stored {
+				if q.oldest.IsZero() {
+					q.oldest = e.at
+				}
 				start = q.claim()
 				q.mu.Unlock()
 				return start, nil
