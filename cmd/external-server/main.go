@@ -109,8 +109,13 @@ argument.`,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	flags.register(root)
-	root.AddCommand(newCheckCommand(), newConfigCommand(), newVersionCommand(), newDemoCommand(), newHTTPAPICommand(),
-		newModuleHostCommand())
+	root.AddCommand(
+		newCheckCommand(),
+		newConfigCommand(),
+		newHTTPAPICommand(),
+		newModuleHostCommand(),
+		newVersionCommand(),
+	)
 	return root
 }
 

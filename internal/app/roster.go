@@ -193,7 +193,9 @@ func (r *roster) rebuild(e *entry) {
 	ctx := r.ctx
 	r.mu.Unlock()
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), restartPause)
-	e.car.Abandon(bound)
+	if err := e.car.Abandon(bound); err != nil {
+		r.log.Warn("what the failed car held did not end cleanly", "car", e.id.Car, "error", err)
+	}
 	<-bound.Done()
 	cancel()
 	r.mu.Lock()

@@ -24,9 +24,6 @@ import (
 	"external-server/internal/session"
 )
 
-// MaxPayload is the largest message accepted from a gateway, in bytes.
-const MaxPayload = 4 << 20
-
 // Binding is one module of a car. The order of a car's bindings is the order of
 // its modules (CFG-13).
 type Binding struct {
@@ -37,7 +34,7 @@ type Binding struct {
 // Options of New.
 type Options struct {
 	ID      fleet.CarID
-	Session session.Options
+	Limits  Limits
 	Modules []Binding
 	// MailboxSize bounds the messages of the gateway that wait for the car's
 	// goroutine; zero means 4096.
@@ -59,7 +56,10 @@ type Car struct {
 	session    *session.Session
 	modules    []*boundModule
 	port       link.Port
+	limits     atomic.Pointer[Limits]
+	rate       bucket
 	lost       atomic.Uint64 // messages dropped because the mailbox was full
+	limited    atomic.Uint64 // messages dropped because the gateway sends too many
 	statuses   atomic.Uint64
 	unreadable atomic.Uint64
 
@@ -108,10 +108,15 @@ func New(opts Options) (*Car, error) {
 			}),
 		})
 	}
-	c.session = session.New(opts.Session, moduleView{c})
+	limits := opts.Limits.withDefaults()
+	c.limits.Store(&limits)
+	c.session = session.New(limits.Session, moduleView{c})
 	c.view = Snapshot{ID: opts.ID, Ended: make(map[session.Reason]uint64)}
 	return c, nil
 }
+
+// ID returns the name of the car.
+func (c *Car) ID() fleet.CarID { return c.opts.ID }
 
 // Attach connects the car to the link; call it once, before Run.
 func (c *Car) Attach(l link.Link) error {
@@ -125,6 +130,13 @@ func (c *Car) Attach(l link.Link) error {
 
 // Message implements link.Receiver.
 func (c *Car) Message(payload []byte, duplicate bool) {
+	if l := c.limits.Load(); l.MessagesPerSec > 0 && !c.rate.take(time.Now(), l.MessagesPerSec, l.MessageBurst) {
+		if c.limited.Add(1) == 1 {
+			c.log.Warn("the gateway sends more messages than limits.messages_per_second allows, dropping; further ones are only counted",
+				"limit", l.MessagesPerSec)
+		}
+		return
+	}
 	if !c.mail.put(item{kind: session.EventMessage, payload: payload, dup: duplicate}) {
 		if c.lost.Add(1) == 1 {
 			c.log.Warn("messages arrive faster than they are handled, dropping; further ones are only counted")
@@ -163,21 +175,19 @@ func (c *Car) Run(ctx context.Context) error {
 		}
 	}
 	c.step(session.Event{Kind: session.EventStop})
+	c.port.Close() // what is queued by now, the notification, still goes out
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.opts.StopTimeout)
 	defer cancel()
-	errs := make([]error, len(c.modules))
-	var closing sync.WaitGroup
-	for i, m := range c.modules {
-		closing.Go(func() {
-			if err := m.worker.Close(bound); err != nil {
-				errs[i] = fmt.Errorf("car %s: module %d: %w", c.opts.ID.Car, m.number, err)
-			}
-		})
-	}
-	closing.Wait()
+	err := c.Close(bound)
 	stopWorkers()
 	wg.Wait()
-	return errors.Join(errs...)
+	return err
+}
+
+// Abandon releases what a car holds whose Run ended by a panic, within ctx.
+func (c *Car) Abandon(ctx context.Context) error {
+	c.port.Close()
+	return c.Close(ctx)
 }
 
 // arm sets the one timer. A deadline that moved into the future is not set
@@ -210,12 +220,16 @@ func (c *Car) handleMail() {
 }
 
 func (c *Car) handle(it *item) {
+	if it.kind == 0 { // Configure
+		c.session.Configure(c.limits.Load().Session)
+		return
+	}
 	ev := session.Event{Kind: it.kind}
 	switch it.kind {
 	case session.EventMessage:
 		c.seen()
-		if len(it.payload) > MaxPayload {
-			c.drop("message of the gateway is too large, ignored", slog.Int("bytes", len(it.payload)), slog.Int("limit", MaxPayload))
+		if limit := c.limits.Load().Payload; len(it.payload) > limit {
+			c.drop("message of the gateway is too large, ignored", slog.Int("bytes", len(it.payload)), slog.Int("limit", limit))
 			return
 		}
 		m, err := protocol.DecodeClient(it.payload)
@@ -334,9 +348,15 @@ func (v moduleView) Room(n int32) int {
 
 // Close releases the modules of a car whose Run was never called.
 func (c *Car) Close(ctx context.Context) error {
-	var errs []error
-	for _, m := range c.modules {
-		errs = append(errs, m.worker.Close(ctx))
+	errs := make([]error, len(c.modules))
+	var closing sync.WaitGroup
+	for i, m := range c.modules {
+		closing.Go(func() {
+			if err := m.worker.Close(ctx); err != nil {
+				errs[i] = fmt.Errorf("car %s: module %d: %w", c.opts.ID.Car, m.number, err)
+			}
+		})
 	}
+	closing.Wait()
 	return errors.Join(errs...)
 }

@@ -24,6 +24,7 @@ type Snapshot struct {
 	Ended      map[session.Reason]uint64
 	Unreadable uint64 // messages that were not protocol messages
 	Overflow   uint64 // messages dropped because the car could not keep up
+	Limited    uint64 // messages dropped because of limits.messages_per_second
 }
 
 // Snapshot may be called from any goroutine.
@@ -33,7 +34,7 @@ func (c *Car) Snapshot() Snapshot {
 	v := c.view
 	v.Statuses = c.statuses.Load()
 	v.Ended = maps.Clone(c.view.Ended)
-	v.Unreadable, v.Overflow = c.unreadable.Load(), c.lost.Load()
+	v.Unreadable, v.Overflow, v.Limited = c.unreadable.Load(), c.lost.Load(), c.limited.Load()
 	return v
 }
 

@@ -36,7 +36,8 @@ type Port interface {
 	// DiscardPending forgets queued messages that were not handed to the broker
 	// yet, except disconnect notifications (DEF-20).
 	DiscardPending()
-	// Close unsubscribes the car and forgets what is queued.
+	// Close unsubscribes the car and forgets what is queued, except disconnect
+	// notifications.
 	Close()
 }
 

@@ -130,6 +130,10 @@ func New(opts Options, modules Modules) *Session {
 	return &Session{opts: opts, modules: modules, order: newOrder()}
 }
 
+// Configure puts other settings in force. Time limits that are running stay as
+// they are.
+func (s *Session) Configure(opts Options) { s.opts = opts.withDefaults() }
+
 // Phase returns the current phase.
 func (s *Session) Phase() Phase { return s.phase }
 

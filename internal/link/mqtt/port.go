@@ -93,20 +93,26 @@ func (p *port) push(m message) {
 func (p *port) DiscardPending() {
 	c := p.conn
 	c.mu.Lock()
+	p.discard()
+	c.mu.Unlock()
+}
+
+// discard forgets what is queued except notifications; conn.mu is held.
+func (p *port) discard() {
 	for range p.queue.len() {
 		m := p.queue.pop()
 		if m.notify {
 			p.queue.push(m)
 		} else {
-			c.queued--
-			c.stats.discarded.Add(1)
+			p.conn.queued--
+			p.conn.stats.discarded.Add(1)
 		}
 	}
 	p.bytes = 0
-	c.mu.Unlock()
 }
 
-// Close implements link.Port. A delivery that is under way may still finish.
+// Close implements link.Port. A delivery that is under way may still finish; a
+// queued notification still goes out.
 func (p *port) Close() {
 	c := p.conn
 	c.mu.Lock()
@@ -115,7 +121,7 @@ func (p *port) Close() {
 		return
 	}
 	p.closed, p.up = true, false
-	p.drop()
+	p.discard()
 	delete(c.ports, p.in)
 	if p.subscribed && c.alive {
 		c.leaving = append(c.leaving, p.in)
