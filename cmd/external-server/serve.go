@@ -96,7 +96,7 @@ func serve(cmd *cobra.Command, flags *serveFlags, args []string) error {
 		log.Warn("configuration: " + w.String())
 	}
 	log.Info("configuration loaded", "file", cfg.Source, "format", string(cfg.Format), "version", version)
-	log.Debug("configuration in force", "config", cfg.Redacted()) // CFG-23
+	log.Info("configuration in force", "config", cfg.Redacted()) // CFG-23
 	server, err := app.New(cmd.Context(), app.Options{Config: cfg, Logger: log})
 	if err != nil {
 		return err
