@@ -96,7 +96,11 @@ func (l *loader) brokerBy(o *object, k brokerKeys, cfg *Config) {
 		}
 		b.Host, schemeTLS = host, secure
 	case cfg.EmbeddedBroker == nil:
-		l.errorf(o.n.off, o.key(k.address), "required, but missing; expected the host name of the MQTT broker, or an embedded_broker block")
+		other := "an embedded_broker block"
+		if k == flatBroker {
+			other = "an external_communication or embedded_broker block"
+		}
+		l.errorf(o.n.off, o.key(k.address), "required, but missing; expected the host name of the MQTT broker, or %s", other)
 	}
 	if n := o.get(k.port); n != nil {
 		if v, ok := n.number(); ok && v == 0 {

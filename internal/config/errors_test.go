@@ -45,11 +45,11 @@ func TestErrors(t *testing.T) {
 		// missing keys
 		{"nothing", `{}`, true,
 			"config.json:1:1: company_name: required, but missing; expected the name of the company\n" +
-				"config.json:1:1: mqtt_address: required, but missing; expected the host name of the MQTT broker, or an embedded_broker block\n" +
+				"config.json:1:1: mqtt_address: required, but missing; expected the host name of the MQTT broker, or an external_communication or embedded_broker block\n" +
 				`config.json:1:1: cars: required, but missing; at least one car is needed (CFG-9); expected an object with the names of the cars as keys, such as {"cars": {"car1": {}}}`},
 		{"A without the rest", `{"car_name": "v", "modules": {}}`, true,
 			"config.json:1:1: company_name: required, but missing; expected the name of the company\n" +
-				"config.json:1:1: mqtt_address: required, but missing; expected the host name of the MQTT broker, or an embedded_broker block\n" +
+				"config.json:1:1: mqtt_address: required, but missing; expected the host name of the MQTT broker, or an external_communication or embedded_broker block\n" +
 				`config.json:1:30: modules: at least one module is needed (CFG-5); expected such as {"1000": {"lib_path": "…"}}`},
 		{"D without address", `{"company_name": "c", "external_communication": {}, "common_modules": {"5": {"lib_path": "lib.so"}}, "cars": {"v": {}}}`, true,
 			`config.json:1:49: external_communication.server_address: required, but missing; expected the host name of the MQTT broker, or an embedded_broker block`},
