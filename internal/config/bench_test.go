@@ -32,3 +32,19 @@ func BenchmarkLoad10000Cars(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkRedacted10000Cars is what the log line at the start costs.
+func BenchmarkRedacted10000Cars(b *testing.B) {
+	workdir(b)
+	var cars strings.Builder
+	for i := range 10_000 {
+		fmt.Fprintf(&cars, `, "car_%05d": {}`, i)
+	}
+	cfg, _ := mustLoad(b, strings.Replace(minimalD, `"v": {}`, `"v": {}`+cars.String(), 1))
+	b.ReportAllocs()
+	for b.Loop() {
+		if len(cfg.Redacted().String()) == 0 {
+			b.Fatal("nothing")
+		}
+	}
+}
