@@ -25,7 +25,9 @@ import (
 const (
 	clientTimeout      = 30 * time.Second // MM-3
 	defaultMaxResponse = 64 << 20
-	idleConnections    = 256
+	// idleConnections must not be less than the long polls that end together: a
+	// connection beyond it is closed and made anew for the next poll.
+	idleConnections = 1 << 16
 )
 
 // ClientOptions are what a Client is made from. Only URL is required.
@@ -243,30 +245,38 @@ func (c *Client) get(ctx context.Context, k kind, car fleet.CarID, q Query) ([]M
 	if err != nil {
 		return nil, err
 	}
-	var items []looseMessage
+	var items []json.RawMessage
 	if err := decodeAnswer(body, &items); err != nil {
 		return nil, err
 	}
+	if items == nil { // null
+		return nil, errors.New("the answer is not an array")
+	}
 	messages := make([]Message, len(items))
-	for i := range items {
-		messages[i] = items[i].message()
+	for i, item := range items {
+		messages[i] = looseMessage(item)
 	}
 	return messages, nil
 }
 
-// looseMessage accepts what the module libraries would crash on (MM-14).
-type looseMessage struct {
-	DeviceID  *DeviceID `json:"device_id"`
-	Payload   *Payload  `json:"payload"`
-	Timestamp int64     `json:"timestamp"`
-}
-
-func (l *looseMessage) message() Message {
-	m := Message{Timestamp: l.Timestamp}
-	if l.DeviceID != nil && l.Payload != nil && len(l.Payload.Data) > 0 && string(l.Payload.Data) != "null" {
-		m.DeviceID, m.Payload = *l.DeviceID, *l.Payload
+// looseMessage accepts what the module libraries would crash on (MM-14). One
+// message that is none must not make the others unreadable: of it only the
+// timestamp is kept, so that the next poll does not bring it again.
+func looseMessage(item []byte) Message {
+	var m Message
+	if json.Unmarshal(item, &m) == nil {
+		if string(m.Payload.Data) == "null" {
+			m.Payload.Data = nil
+		}
+		return m
 	}
-	return m
+	var stamp struct {
+		Timestamp int64 `json:"timestamp"`
+	}
+	if json.Unmarshal(item, &stamp) != nil {
+		return Message{}
+	}
+	return Message{Timestamp: stamp.Timestamp}
 }
 
 // do makes one request and returns the body of a successful answer. Keys appear
@@ -331,6 +341,9 @@ func (c *Client) errorAnswer(response *http.Response, body []byte) *Error {
 		}
 	} else if text := strings.TrimSpace(string(body)); text != "" && text != "[]" {
 		e.Detail = text
+	}
+	if where := response.Header.Get("Location"); where != "" && response.StatusCode < 400 {
+		e.Detail = "redirected to " + where + "; set api_url to the final address"
 	}
 	e.Detail = c.hideKey(e.Detail)
 	if len(e.Detail) > 500 {

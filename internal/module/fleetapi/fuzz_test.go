@@ -2,8 +2,9 @@ package fleetapi
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
+	"io"
+	"net/http"
 	"testing"
 	"time"
 
@@ -45,7 +46,7 @@ func FuzzStatus(f *testing.F) {
 // FuzzCommands: whatever the API answers, a poll ends without panic, the cursor
 // never goes back, and every command handed out is JSON for this module.
 func FuzzCommands(f *testing.F) {
-	good, err := encode([]httpapi.Message{command(1, 5, `{"action":"STOP","stops":[`+goodStation+`],"route":""}`), command(2, 6, `[{"outNum":1,"actType":2}]`)})
+	good, err := json.Marshal([]httpapi.Message{command(1, 5, `{"action":"STOP","stops":[`+goodStation+`],"route":""}`), command(2, 6, `[{"outNum":1,"actType":2}]`)})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -54,17 +55,22 @@ func FuzzCommands(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, answer []byte) {
-		messages, err := decodeMessages(bytes.NewReader(answer))
+		answers := roundTripper(func(r *http.Request) (*http.Response, error) {
+			body := answer
+			if r.URL.Query().Get("wait") == "" {
+				body = []byte("[]")
+			}
+			return &http.Response{
+				StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}},
+				Body: io.NopCloser(bytes.NewReader(body)), Request: r,
+			}, nil
+		})
+		a, err := httpapi.NewClient(httpapi.ClientOptions{URL: "http://host", Transport: answers})
 		if err != nil {
-			return
+			t.Fatal(err)
 		}
+		defer a.Close()
 		for _, builtin := range []string{Mission, IO, Transparent} {
-			a := &faultyAPI{poll: func(_ context.Context, q httpapi.Query) ([]httpapi.Message, error) {
-				if !q.Wait {
-					return nil, nil
-				}
-				return messages, nil
-			}}
 			i := open(t, Options{Builtin: builtin, API: a}, "max_requests_threshold_count", "10000")
 			for range 2 {
 				before := i.poll.last
@@ -84,6 +90,10 @@ func FuzzCommands(f *testing.F) {
 		}
 	})
 }
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // FuzzRecord: a record is read back as it was written, and nothing else is
 // mistaken for one.

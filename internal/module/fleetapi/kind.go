@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // kind is what distinguishes the three modules.
@@ -262,4 +263,16 @@ func numberOf(o map[string]any, name string) (int64, error) {
 		return 0, fmt.Errorf("%s is %s; expected a number", name, typeName(v))
 	}
 	return n, nil
+}
+
+// maxQuoted bounds what is quoted of a stranger's text, in bytes.
+const maxQuoted = 300
+
+// printable makes one bounded line out of what a stranger wrote.
+func printable(s string) string {
+	s = strings.Join(strings.FieldsFunc(strings.ToValidUTF8(s, "?"), func(c rune) bool { return c <= ' ' || c == 0x7f }), " ")
+	if len(s) > maxQuoted {
+		s = strings.ToValidUTF8(s[:maxQuoted], "") + "…"
+	}
+	return s
 }

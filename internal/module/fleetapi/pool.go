@@ -2,20 +2,16 @@ package fleetapi
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 
+	"external-server/internal/config"
 	"external-server/internal/fleet"
 	"external-server/internal/httpapi"
 )
@@ -30,18 +26,27 @@ type api interface {
 // complainInterval is how often the same refusal of a host is logged.
 const complainInterval = 30 * time.Second
 
+// requestTimeout bounds one request, whichever API it goes to (MM-3).
+const requestTimeout = 30 * time.Second
+
 // maxPosts is how many status requests one host gets at a time.
 const maxPosts = 512
 
-// Pool holds what all instances share: one HTTP client per set of certificates
-// and one circuit breaker per API host. Several modules may use one Pool. The
-// zero value is not usable, NewPool makes one.
+// Pool holds what all instances share: one HTTP client per configuration (URL,
+// key, certificates) and one circuit breaker per API host. Several modules may
+// use one Pool. NewPool makes one.
 type Pool struct {
 	log *slog.Logger
 
 	mu      sync.Mutex
-	clients map[tlsFiles]*http.Client
+	clients map[clientID]*httpapi.Client
 	hosts   map[string]*host
+}
+
+// clientID is what makes a client another one.
+type clientID struct {
+	url, key string
+	tls      tlsFiles
 }
 
 // host is one API host: everybody's breakers and the bound on requests. Reading
@@ -73,15 +78,15 @@ func NewPool(log *slog.Logger) *Pool {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Pool{log: log, clients: make(map[tlsFiles]*http.Client), hosts: make(map[string]*host)}
+	return &Pool{log: log, clients: make(map[clientID]*httpapi.Client), hosts: make(map[string]*host)}
 }
 
-// Close closes idle connections. Instances must have been closed before.
+// Close closes the connections. Instances must have been closed before.
 func (p *Pool) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range p.clients {
-		c.CloseIdleConnections()
+		c.Close()
 	}
 }
 
@@ -94,15 +99,15 @@ func (p *Pool) connect(s settings, local api) (api, *host, error) {
 		}
 		return local, p.host("inside this process"), nil
 	}
-	client, err := p.client(s.tls)
-	if err != nil {
-		return nil, nil, err
-	}
 	u, err := url.Parse(s.url)
 	if err != nil {
 		return nil, nil, fmt.Errorf("key %s: the value is not a URL", keyURL)
 	}
-	return newRemote(client, s.url, s.key), p.host(u.Scheme + "://" + u.Host), nil
+	client, err := p.client(clientID{url: s.url, key: s.key, tls: s.tls})
+	if err != nil {
+		return nil, nil, err
+	}
+	return client, p.host(u.Scheme + "://" + u.Host), nil
 }
 
 func (p *Pool) host(name string) *host {
@@ -126,67 +131,29 @@ func (p *Pool) host(name string) *host {
 	return h
 }
 
-func (p *Pool) client(files tlsFiles) (*http.Client, error) {
+func (p *Pool) client(id clientID) (*httpapi.Client, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if c := p.clients[files]; c != nil {
+	if c := p.clients[id]; c != nil {
 		return c, nil
 	}
-	config, err := files.config()
+	o := httpapi.ClientOptions{URL: id.url, APIKey: config.NewSecret(id.key)}
+	if id.tls != (tlsFiles{}) {
+		o.TLS = &config.TLS{CAFile: id.tls.ca, CertFile: id.tls.cert, KeyFile: id.tls.key}
+	}
+	c, err := httpapi.NewClient(o)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("keys %s, %s, %s: %w", keyCA, keyCert, keyKeyFile, err)
 	}
-	c := &http.Client{
-		Transport: &http.Transport{
-			Proxy:       http.ProxyFromEnvironment,
-			DialContext: (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
-			// A long poll holds its connection, so there are as many as pollers;
-			// keeping them is the point of the pool.
-			MaxIdleConnsPerHost: 1 << 16,
-			IdleConnTimeout:     90 * time.Second,
-			TLSClientConfig:     config,
-			TLSHandshakeTimeout: 10 * time.Second,
-			ForceAttemptHTTP2:   true,
-			// Requests and answers are small, pollers are many.
-			WriteBufferSize: 1 << 10,
-			ReadBufferSize:  1 << 10,
-		},
-		// Following a redirect would send the key to another place.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	p.clients[files] = c
+	p.clients[id] = c
 	return c, nil
 }
 
-// config returns the TLS settings. Errors name the key and the file.
-func (f tlsFiles) config() (*tls.Config, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
-	if f.ca != "" {
-		pem, err := os.ReadFile(f.ca)
-		if err != nil {
-			return nil, fmt.Errorf("key %s: %w", keyCA, err)
-		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("key %s: %s holds no certificate; expected PEM", keyCA, f.ca)
-		}
-	}
-	if f.cert != "" {
-		pair, err := tls.LoadX509KeyPair(f.cert, f.key)
-		if err != nil {
-			return nil, fmt.Errorf("keys %s and %s: %w", keyCert, keyKeyFile, err)
-		}
-		c.Certificates = []tls.Certificate{pair}
-	}
-	return c, nil
-}
-
-// unavailable tells the breaker's kind of failure: no answer, or one that says
-// the host cannot work now. Other answers, however unwelcome, show it alive.
+// unavailable tells the breaker's kind of failure: no usable answer, or one that
+// says the host cannot work now. A refusal, however unwelcome, shows it alive.
 func unavailable(err error) error {
-	var a *answerError
 	switch code := httpapi.StatusOf(err); {
-	case err == nil, errors.As(err, &a):
+	case err == nil:
 		return nil
 	case code == 0, code >= 500, code == http.StatusTooManyRequests, code == http.StatusRequestTimeout:
 		return err

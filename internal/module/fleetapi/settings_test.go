@@ -48,8 +48,8 @@ func TestSettings(t *testing.T) {
 		{"certificate without key", Mission, []string{"api_url", "https://host", "cert_file", file}, "key cert_file and key_file"},
 		{"certificate without https", Mission, []string{"api_url", "http://host", "ca_file", file}, "expected https://"},
 		{"absent CA", Mission, []string{"api_url", "https://host", "ca_file", file + "x"}, "key ca_file"},
-		{"CA that is none", Mission, []string{"api_url", "https://host", "ca_file", file}, "holds no certificate; expected PEM"},
-		{"key that is none", Mission, []string{"api_url", "https://host", "cert_file", file, "key_file", file}, "keys cert_file and key_file"},
+		{"CA that is none", Mission, []string{"api_url", "https://host", "ca_file", file}, "no certificate in PEM form"},
+		{"key that is none", Mission, []string{"api_url", "https://host", "cert_file", file, "key_file", file}, "cert_file, key_file: client certificate"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -210,7 +210,7 @@ func TestPolls(t *testing.T) {
 func TestPollIsCancelled(t *testing.T) {
 	held, release := make(chan struct{}), make(chan struct{})
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Query().Get("wait") == "false" {
+		if r.URL.Query().Get("wait") == "" {
 			w.WriteHeader(http.StatusNotFound)
 			return
 		}
