@@ -29,13 +29,13 @@ type server struct {
 }
 
 type serverCar struct {
-	session  string
-	devices  []fleet.Device
-	awaited  int // first statuses
-	commands uint32
-	statuses []fleet.ClientMessage // of normal communication
-	answers  []fleet.ClientMessage // command responses
-	connects int
+	session   string
+	devices   []fleet.Device
+	awaited   int // first statuses
+	commands  uint32
+	statuses  []fleet.ClientMessage // of normal communication
+	answers   []fleet.ClientMessage // command responses
+	connected int                   // Connect messages
 }
 
 func newServer(t *testing.T, broker Broker, company string) *server {
@@ -73,7 +73,7 @@ func (s *server) message(topic string, payload []byte) {
 	switch m.Kind {
 	case fleet.ClientConnect:
 		c.session, c.devices, c.awaited = m.SessionID, m.Devices, len(m.Devices)
-		c.connects++
+		c.connected++
 		s.send(car, fleet.ServerMessage{Kind: fleet.ServerConnectResponse, SessionID: c.session})
 	case fleet.ClientStatus:
 		if m.SessionID != c.session {
@@ -126,7 +126,16 @@ func (s *server) Statuses(car fleet.CarID) []fleet.ClientMessage {
 	return nil
 }
 
-// log collects the effects of gateways and lets a test wait for one.
+func (s *server) connects(car fleet.CarID) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.cars[car]; c != nil {
+		return c.connected
+	}
+	return 0
+}
+
+// effectLog collects the effects of gateways and lets a test wait for one.
 type effectLog struct {
 	mu      sync.Mutex
 	changed chan struct{}

@@ -112,10 +112,14 @@ func Start(s Settings) (*Gateway, error) {
 }
 
 // Close ends the gateway and waits until nothing of it is left. The server is not
-// told, as when a car is switched off.
+// told, as when a car is switched off. Further calls do nothing.
 func (g *Gateway) Close() {
 	g.post(Event{Kind: EventStop}, 0)
 	g.mu.Lock()
+	if g.stopped {
+		g.mu.Unlock()
+		return
+	}
 	g.stopped = true
 	for g.busy {
 		g.idle.Wait()
