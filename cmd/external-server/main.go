@@ -112,6 +112,7 @@ argument.`,
 	root.AddCommand(
 		newCheckCommand(),
 		newConfigCommand(),
+		newDemoCommand(),
 		newHTTPAPICommand(),
 		newModuleHostCommand(),
 		newVersionCommand(),

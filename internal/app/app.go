@@ -13,10 +13,12 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"time"
 
 	"external-server/internal/broker"
 	"external-server/internal/car"
 	"external-server/internal/config"
+	"external-server/internal/httpapi"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/tlsfiles"
 )
@@ -31,7 +33,8 @@ type Options struct {
 type App struct {
 	log       *slog.Logger
 	libraries *libraries
-	broker    *broker.Broker // nil: an external one is used
+	broker    *broker.Broker  // nil: an external one is used
+	api       *httpapi.Server // nil: none is embedded
 	link      *mqtt.Link
 	roster    *roster
 
@@ -52,6 +55,13 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 			err = errors.Join(err, a.Close(ctx))
 		}
 	}()
+	if a.cfg.HTTPAPI != nil {
+		a.api, err = httpapi.New(ctx, httpapi.Options{Config: *a.cfg.HTTPAPI, Logger: a.log})
+		if err != nil {
+			return nil, err
+		}
+		a.libraries.api = a.api.API()
+	}
 	address, clientTLS, err := a.startBroker()
 	if err != nil {
 		return nil, err
@@ -150,18 +160,25 @@ func (a *App) Run(ctx context.Context) error {
 	if err := a.roster.start(carsCtx); err != nil {
 		return errors.Join(err, a.Close(ctx))
 	}
-	var linkErr error
-	var link sync.WaitGroup
+	var linkErr, apiErr error
+	var link, api sync.WaitGroup
 	link.Go(func() {
 		linkErr = a.link.Run(linkCtx)
 		stopCars() // without link there is nothing to serve
 	})
+	apiCtx, stopAPI := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopAPI()
+	if a.api != nil {
+		api.Go(func() { apiErr = a.api.Run(apiCtx) })
+	}
 	a.log.Info("serving", "company", a.cfg.Company, "cars", len(a.cfg.Cars), "any_car", a.cfg.AnyCar != nil)
 	<-carsCtx.Done()
 	errs := []error{a.roster.stop()}
 	stopLink()
 	link.Wait()
-	errs = append(errs, linkErr, a.release())
+	stopAPI() // after the modules, which post their last statuses
+	api.Wait()
+	errs = append(errs, linkErr, apiErr, a.release())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("stop: %w", err)
 	}
@@ -171,7 +188,13 @@ func (a *App) Run(ctx context.Context) error {
 
 // Close releases an App whose Run was never called.
 func (a *App) Close(ctx context.Context) error {
-	return errors.Join(a.roster.discard(ctx), a.release())
+	err := a.roster.discard(ctx)
+	if a.api != nil {
+		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		err = errors.Join(err, a.api.Shutdown(bound))
+	}
+	return errors.Join(err, a.release())
 }
 
 func (a *App) release() error {
@@ -199,6 +222,14 @@ func (a *App) BrokerAddr() net.Addr {
 		return nil
 	}
 	return a.broker.Addr()
+}
+
+// HTTPAPIAddr is the address of the embedded HTTP API, or nil without one.
+func (a *App) HTTPAPIAddr() net.Addr {
+	if a.api == nil {
+		return nil
+	}
+	return a.api.Addr()
 }
 
 // LinkUp tells whether the broker is connected.

@@ -12,21 +12,25 @@ import (
 	"sync"
 
 	"external-server/internal/config"
+	"external-server/internal/httpapi"
 	"external-server/internal/module"
 	"external-server/internal/module/cabi"
+	"external-server/internal/module/fleetapi"
 	"external-server/internal/module/host"
 )
 
 // libraries makes each module once, however many cars use it (MOD-4).
 type libraries struct {
-	log *slog.Logger
+	log  *slog.Logger
+	api  httpapi.API    // the embedded HTTP API, nil: none
+	pool *fleetapi.Pool // shared by the built-in modules
 
 	mu   sync.Mutex
 	made map[string]module.Module // by moduleKey
 }
 
 func newLibraries(log *slog.Logger) *libraries {
-	return &libraries{log: log, made: make(map[string]module.Module)}
+	return &libraries{log: log, pool: fleetapi.NewPool(log), made: make(map[string]module.Module)}
 }
 
 // moduleKey tells which configured modules are one module in the process. The
@@ -34,7 +38,7 @@ func newLibraries(log *slog.Logger) *libraries {
 func moduleKey(m config.Module) (string, error) {
 	switch {
 	case m.Builtin != "":
-		return "builtin " + string(m.Builtin), nil
+		return fmt.Sprintf("builtin %s\x00%s %d", m.Builtin, m.SpoolDirectory, m.SpoolMaxBytes), nil
 	case len(m.Command) > 0:
 		return "command " + strings.Join(m.Command, "\x00") + limits(m), nil
 	}
@@ -89,6 +93,15 @@ func (l *libraries) make(m config.Module) (module.Module, error) {
 		Logger:      l.log,
 	}
 	switch {
+	case m.Builtin != "":
+		return fleetapi.New(fleetapi.Options{
+			Builtin:        string(m.Builtin),
+			Pool:           l.pool,
+			API:            l.api,
+			Logger:         l.log,
+			SpoolDirectory: m.SpoolDirectory,
+			SpoolMaxBytes:  m.SpoolMaxBytes,
+		})
 	case len(m.Command) > 0:
 		opts.Command = m.Command
 		opts.Name = strings.Join(m.Command, " ")
@@ -135,7 +148,12 @@ func (l *libraries) closeUnused(cfg *config.Config) error {
 	return l.closeWhere(func(key string) bool { return !used[key] })
 }
 
-func (l *libraries) close() error { return l.closeWhere(func(string) bool { return true }) }
+// close closes all modules; their instances were closed before.
+func (l *libraries) close() error {
+	err := l.closeWhere(func(string) bool { return true })
+	l.pool.Close()
+	return err
+}
 
 func (l *libraries) closeWhere(which func(key string) bool) error {
 	l.mu.Lock()

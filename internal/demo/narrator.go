@@ -1,0 +1,130 @@
+package demo
+
+import (
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"external-server/internal/app"
+	"external-server/internal/fleet"
+	"external-server/internal/gateway"
+)
+
+// narrator tells what happens in words a person understands.
+type narrator struct {
+	mu       sync.Mutex
+	out      io.Writer
+	start    time.Time
+	statuses int
+	commands int
+	connects int
+	waits    []time.Duration // status sent to answer
+	told     map[string]string
+}
+
+func newNarrator(out io.Writer) *narrator {
+	return &narrator{out: out, start: time.Now(), told: make(map[string]string)}
+}
+
+// say prints one line about a car, or about the whole when car is empty.
+func (n *narrator) say(car, format string, args ...any) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if car == "" {
+		car = "server"
+	}
+	fmt.Fprintf(n.out, "%5.1f s  %-8s %s\n", time.Since(n.start).Seconds(), car, fmt.Sprintf(format, args...))
+}
+
+// sayOnce prints a line unless the last one about the subject was the same.
+func (n *narrator) sayOnce(car, subject, text string) {
+	n.mu.Lock()
+	same := n.told[car+subject] == text
+	n.told[car+subject] = text
+	n.mu.Unlock()
+	if !same {
+		n.say(car, "%s", text)
+	}
+}
+
+func (n *narrator) print(text string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	fmt.Fprint(n.out, text)
+}
+
+func (n *narrator) welcome(server *app.App) {
+	api := server.HTTPAPIAddr()
+	mission := fmt.Sprintf(`[{"device_id":{"module_id":1,"type":1,"role":"driving","name":"autonomy"},`+
+		`"payload":{"message_type":"COMMAND","encoding":"JSON","data":{"action":"START","route":"tour","stops":[%s]}}}]`, mustJSON(places()[4]))
+	n.print(fmt.Sprintf(`
+One process now holds: the MQTT broker (%v), the External Server with its mission and io modules,
+the Fleet Protocol HTTP API (%v) and, beside it, three simulated cars.
+
+Send a car somewhere, from another terminal:
+
+  curl -s -X POST -H 'Content-Type: application/json' 'http://%v/v2/protocol/command/%s/car_b' -d '%s'
+
+and see what it says:
+
+  curl -s 'http://%v/v2/protocol/status/%s/car_b?since=0' | tail -c 400
+
+`, server.BrokerAddr(), api, api, company, mission, api, company))
+}
+
+// observe turns the effects of a car's gateway into words.
+func (n *narrator) observe(car string) func(gateway.Effect) {
+	return func(e gateway.Effect) {
+		switch e.Kind {
+		case gateway.EffectConnected:
+			n.count(&n.connects)
+			n.say(car, "connected: session %s", e.Session)
+		case gateway.EffectSequenceFailed:
+			n.say(car, "could not connect: %v; tries again", e.Reason)
+		case gateway.EffectDisconnected:
+			n.say(car, "disconnected: %v", e.Reason)
+		case gateway.EffectAnswered:
+			n.mu.Lock()
+			n.statuses++
+			n.waits = append(n.waits, time.Since(e.Sent))
+			n.mu.Unlock()
+		case gateway.EffectCommand:
+			if len(e.Data) > 0 {
+				n.count(&n.commands)
+			}
+		case gateway.EffectViolation:
+			n.say(car, "the server broke the protocol: %v", e.Reason)
+		}
+	}
+}
+
+func (n *narrator) count(what *int) {
+	n.mu.Lock()
+	*what++
+	n.mu.Unlock()
+}
+
+func (n *narrator) obeys(car string, device fleet.Device, did string, err error) {
+	if err != nil {
+		n.say(car, "%s refuses a command: %v", device.Name, err)
+		return
+	}
+	n.say(car, "%s obeys: %s", device.Name, did)
+}
+
+func (n *narrator) summary() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var worst, sum time.Duration
+	for _, w := range n.waits {
+		sum += w
+		worst = max(worst, w)
+	}
+	mean := time.Duration(0)
+	if len(n.waits) > 0 {
+		mean = sum / time.Duration(len(n.waits))
+	}
+	fmt.Fprintf(n.out, "\nSummary: %d sessions, %d statuses answered (%v on average, %v at most), %d commands reached devices.\n",
+		n.connects, n.statuses, mean.Round(10*time.Microsecond), worst.Round(10*time.Microsecond), n.commands)
+}
