@@ -32,6 +32,8 @@ type Options struct {
 	MaxAhead            int           // statuses held ahead of a gap or of a full queue (DEF-9), default 1000
 	MaxPending          int           // commands held back per module (REC-13), default 1000
 	MaxDevices          int           // devices one Connect may list, default 1000
+	// FirstCommand is the counter of the first command, 0 in the protocol (CMD-3).
+	FirstCommand uint32
 }
 
 func (o Options) withDefaults() Options {
@@ -127,7 +129,7 @@ type Session struct {
 // New returns the state machine of one car that waits for Connect.
 func New(opts Options, modules Modules) *Session {
 	opts = opts.withDefaults()
-	return &Session{opts: opts, modules: modules, order: newOrder()}
+	return &Session{opts: opts, modules: modules, order: newOrder(), sender: sender{next: opts.FirstCommand}}
 }
 
 // Configure puts other settings in force. Time limits that are running stay as
@@ -154,6 +156,24 @@ func (s *Session) Devices() []fleet.Device {
 		}
 	}
 	return out
+}
+
+// Load counts what a session holds; all of it is bounded (REC-22).
+type Load struct {
+	Devices int // known devices, unsupported ones included
+	Ahead   int // statuses that wait for an earlier one, for room or for an admission
+	Held    int // messages that wait for the connect sequence to go on
+	Pending int // commands that wait for normal communication
+	Unacked int // commands whose response is awaited
+}
+
+// Load returns what the session holds at the moment.
+func (s *Session) Load() Load {
+	l := Load{Devices: len(s.devices), Ahead: len(s.order.ahead), Held: len(s.held), Unacked: len(s.sender.waiting)}
+	for i := range s.pending {
+		l.Pending += len(s.pending[i].commands)
+	}
+	return l
 }
 
 // Deadline returns when Step wants an EventDeadline; zero means never.

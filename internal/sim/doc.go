@@ -1,0 +1,16 @@
+// Package sim proves the core by deterministic simulation: one session of
+// package session, a model of the module gateway (chapter 12 of the protocol),
+// modelled modules with their bounded queues, and a virtual network that delays,
+// loses, duplicates, reorders and cuts. One seed is one history: the same seed
+// plays the same events in the same order at the same virtual times.
+//
+// After every step of the core an auditor compares what it did with what the
+// protocol promises (see audit.go). The auditor and the gateway are written from
+// the protocol, not from the core, and share no code with it.
+//
+// A history that fails is shrunk to the faults and actions it needs (Shrink) and
+// can be played again from its seed.
+//
+// The package may import session and fleet, nothing that does I/O or reads a
+// clock. It is imported by tests only.
+package sim

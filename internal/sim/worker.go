@@ -1,0 +1,152 @@
+package sim
+
+import (
+	"strconv"
+	"time"
+
+	"external-server/internal/fleet"
+	"external-server/internal/session"
+)
+
+// jobKind is a call of a module.
+type jobKind uint8
+
+const (
+	jobConnected jobKind = iota
+	jobStatus
+	jobDisconnected
+	jobAck
+)
+
+type job struct {
+	kind    jobKind
+	device  fleet.Device
+	ticket  uint64
+	session string
+	counter uint32
+}
+
+// worker is one module of the car: a bounded queue, one call at a time, and what
+// the module itself knows of its devices.
+type worker struct {
+	s      *server
+	number int32
+	jobs   []job
+	queued int // statuses among them
+	busy   bool
+
+	known map[fleet.DeviceID]bool // true: connected, false: refused since
+
+	lastSession string
+	lastCounter uint32
+}
+
+func newWorker(s *server, number int32) *worker {
+	return &worker{s: s, number: number, known: make(map[fleet.DeviceID]bool)}
+}
+
+func (w *worker) room() int { return w.s.w.sc.Queue - w.queued }
+
+func (w *worker) put(j job) {
+	if j.kind == jobStatus {
+		if w.room() <= 0 {
+			w.s.w.fail("REC-22: status %d of session %q does not fit into the queue of module %d", j.counter, j.session, w.number)
+		}
+		w.queued++
+	}
+	w.jobs = append(w.jobs, j)
+	w.work()
+}
+
+// work makes the next call, which takes its time.
+func (w *worker) work() {
+	if w.busy || len(w.jobs) == 0 {
+		return
+	}
+	w.busy = true
+	f := w.s.w.fault(w.number)
+	took := time.Duration(w.s.rnd.Int64N(int64(time.Millisecond)))
+	if w.s.w.now < f.slow {
+		took = time.Duration(w.s.rnd.Int64N(int64(3 * time.Second)))
+	}
+	w.s.soon(took, w.finish)
+}
+
+// finish ends the call in progress, unless the module is stalled.
+func (w *worker) finish() {
+	f := w.s.w.fault(w.number)
+	if wait := f.stalled - w.s.w.now; wait > 0 {
+		w.s.soon(wait, w.finish)
+		return
+	}
+	j := w.jobs[0]
+	w.jobs = append(w.jobs[:0], w.jobs[1:]...)
+	w.busy = false
+	id := j.device.ID()
+	connected, known := w.known[id]
+	switch j.kind {
+	case jobConnected:
+		if connected {
+			w.s.w.fail("device_connected of module %d for %v, which is connected", w.number, j.device)
+		}
+		admitted := w.s.w.now >= f.refuses
+		w.known[id] = admitted
+		w.s.put(session.Event{Kind: session.EventAdmission, Ticket: j.ticket, Admitted: admitted})
+	case jobStatus:
+		w.queued--
+		w.status(j, known)
+	case jobDisconnected:
+		if !known {
+			w.s.w.fail("device_disconnected of module %d for %v, which it does not know", w.number, j.device)
+		}
+		delete(w.known, id)
+	}
+	if w.s.alive {
+		w.work()
+	}
+}
+
+// status checks the order in which the module gets statuses (STAT-6, REC-8).
+func (w *worker) status(j job, known bool) {
+	if !known {
+		w.s.w.fail("forward_status of module %d for %v, which is not connected", w.number, j.device)
+	}
+	if j.session == w.lastSession && int32(j.counter-w.lastCounter) <= 0 && !w.s.w.excused() {
+		w.s.w.fail("STAT-6: module %d gets status %d after %d of session %q", w.number, j.counter, w.lastCounter, j.session)
+	}
+	w.lastSession, w.lastCounter = j.session, j.counter
+	w.s.w.delivered++
+}
+
+// planCommand lets the module issue commands from time to time, also for devices
+// that are gone or not its own.
+func (w *worker) planCommand() {
+	mean := w.s.w.sc.CommandEvery
+	if mean == 0 {
+		return
+	}
+	w.s.soon(time.Duration(w.s.rnd.Int64N(int64(2*mean))), func() {
+		w.command()
+		w.planCommand()
+	})
+}
+
+func (w *worker) command() {
+	n := 1
+	if w.s.rnd.IntN(4) == 0 {
+		n += w.s.rnd.IntN(4)
+	}
+	var commands []fleet.Command
+	for range n {
+		d := w.s.w.sc.Devices[w.s.rnd.IntN(len(w.s.w.sc.Devices))]
+		if d.Module != w.number && w.s.rnd.IntN(8) > 0 {
+			continue
+		}
+		d.Priority, d.Name = 0, "by the module" // DEF-11, DEF-32
+		w.s.w.commands++
+		commands = append(commands, fleet.Command{Device: d, Data: strconv.AppendUint([]byte("c"), w.s.w.commands, 10)})
+	}
+	if len(commands) > 0 {
+		w.s.put(session.Event{Kind: session.EventCommands, Module: w.number, Commands: commands})
+	}
+}
