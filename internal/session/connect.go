@@ -79,17 +79,24 @@ func (s *Session) join(d fleet.Device, listed bool) *device {
 
 // serves tells whether a module takes the device, and notes why not.
 func (s *Session) serves(d fleet.Device) bool {
+	why := s.unservable(d)
+	if why != "" {
+		s.note(Warning, why, d, 0)
+	}
+	return why == ""
+}
+
+// unservable tells why no module takes the device; "" means that one does.
+func (s *Session) unservable(d fleet.Device) Note {
 	switch {
 	case !s.modules.Configured(d.Module):
-		s.note(Warning, NoteModuleUnsupported, d, 0)
+		return NoteModuleUnsupported
 	case !s.modules.Supports(d.Module, d.Type):
-		s.note(Warning, NoteTypeUnsupported, d, 0)
+		return NoteTypeUnsupported
 	case d.Role == "":
-		s.note(Warning, NoteEmptyRole, d, 0) // DEF-6, DEF-31, MOD-11
-	default:
-		return true
+		return NoteEmptyRole // DEF-6, DEF-31, MOD-11
 	}
-	return false
+	return ""
 }
 
 // admission takes the module's answer to device_connected. A late answer can

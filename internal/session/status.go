@@ -123,7 +123,7 @@ func (s *Session) mayForward(m fleet.ClientMessage) bool {
 	if dev := s.find(m.Device.ID()); dev != nil {
 		return dev.supported
 	}
-	return m.State == fleet.StateConnecting && s.modules.Configured(m.Device.Module)
+	return m.State == fleet.StateConnecting && s.unservable(m.Device) == ""
 }
 
 // accepted handles a status whose turn it is (STAT-20..STAT-28).

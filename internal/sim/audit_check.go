@@ -16,7 +16,7 @@ func (a *auditor) checkReason(reason session.Reason) {
 		early = a.now.Sub(c.statuses.heard) < sessionTimeout
 	case session.ReasonMissingStatus:
 		n, since := c.statuses.beyond()
-		early = n == 0 || a.now.Sub(since) < messageTimeout
+		early = n == 0 || a.now.Sub(since) < messageTimeout && !c.statuses.stepped
 	case session.ReasonCommandTimeout:
 		early = len(c.sent.waiting) == 0 || a.now.Sub(c.sent.waiting[0].at) < messageTimeout
 	case session.ReasonSequenceTimeout:
@@ -64,7 +64,7 @@ func (a *auditor) checkTimes(core *session.Session) {
 		}
 		if l.cursor != l.expected {
 			by(l.noRoom.Add(roomRetry), "a full queue is tried again")
-		} else if n, since := l.beyond(); n > 0 {
+		} else if n, since := l.beyond(); n > 0 && !l.stepped {
 			by(since.Add(messageTimeout), "STAT-5")
 		}
 	}

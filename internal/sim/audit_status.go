@@ -18,6 +18,7 @@ type statusLedger struct {
 	expected uint32                // E as it should be: the first counter that did not come
 	seen     map[uint32]seenStatus // came and not before cursor
 	refused  map[fleet.DeviceID]bool
+	stepped  bool      // the clock went back: what was first is not the earliest
 	noRoom   time.Time // when a status last had to wait for room
 }
 

@@ -201,6 +201,7 @@ func (s *server) arm() {
 // stepClock changes what the process takes for the time.
 func (s *server) stepClock(d time.Duration) {
 	s.skew += d
+	s.w.audit.current.statuses.stepped = s.w.audit.current.statuses.stepped || d < 0
 	s.armed = time.Time{}
 	if s.alive {
 		s.arm()
