@@ -55,7 +55,7 @@ func (a *auditor) checkTimes(core *session.Session) {
 	case session.PhaseRunning:
 		l := &c.statuses
 		by(l.heard.Add(sessionTimeout), "SESS-7")
-		if len(c.sent.waiting) > 0 {
+		if len(c.sent.waiting) > 0 && !c.loose {
 			by(c.sent.waiting[0].at.Add(messageTimeout), "CMD-10")
 		}
 		if len(c.asked) > 0 {
