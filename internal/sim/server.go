@@ -217,10 +217,13 @@ func (s *server) fire() {
 		s.arm()
 		return
 	}
-	s.step(session.Event{Kind: session.EventDeadline})
-	if at := s.core.Deadline(); !at.IsZero() && !at.After(s.clock()) {
-		s.w.fail("the deadline was handled and is still due")
+	for range 3 { // handling one limit may uncover another that has passed, a gap behind a full queue
+		s.step(session.Event{Kind: session.EventDeadline})
+		if at := s.core.Deadline(); at.IsZero() || at.After(s.clock()) {
+			return
+		}
 	}
+	s.w.fail("the deadline was handled and is still due")
 }
 
 // publish queues a message, as the link does.
