@@ -5,7 +5,7 @@ BIN := bin/external-server
 EXAMPLE := build/modules/libexample-module.so
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: help build modules demo test lint generate cover bench fuzz clean deps
+.PHONY: help build modules demo test lint generate cover bench fuzz clean deps sim
 .DEFAULT_GOAL := build
 
 help: ## list the targets
@@ -27,6 +27,11 @@ deps: ## install what the tests need and the machine lacks (Debian, as root)
 
 test: deps modules lint ## run all tests with the race detector
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+
+SEEDS ?= 20000
+SEED ?= 1
+sim: ## simulate SEEDS histories of the core, from SEED on
+	$(GO) test -count=1 -v -timeout 0 -run '^TestHistories$$' ./internal/sim -seeds $(SEEDS) -seed $(SEED)
 
 lint: ## gofmt, go vet, staticcheck, build without cgo
 	@out=$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); [ -z "$$out" ] || { echo "gofmt -w these files:"; echo "$$out"; exit 1; }

@@ -67,7 +67,7 @@ type ledger struct {
 	hadModule bool                  // a device was connected
 	repeated  []fleet.ClientMessage // Connects that came during the admission
 	early     bool                  // messages came before the ConnectResponse and were held
-	loose     bool                  // a response to a command came even before that: acknowledgements are not checked
+	loose     bool                  // a response to a command came even before that, a replay of a whole session: what is held is not checked one by one
 	listed    []listedDevice
 	answers   int // in the sequence
 	commands  int // in the sequence

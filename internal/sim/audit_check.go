@@ -58,6 +58,9 @@ func (a *auditor) checkTimes(core *session.Session) {
 		if len(c.sent.waiting) > 0 && !c.loose {
 			by(c.sent.waiting[0].at.Add(messageTimeout), "CMD-10")
 		}
+		if c.loose {
+			return
+		}
 		if len(c.asked) > 0 {
 			by(a.now.Add(admissionTimeout), "REC-8")
 			return

@@ -111,6 +111,9 @@ func (a *auditor) skip() {
 // one that is missing, and none passed over (STAT-4, STAT-6, STAT-8).
 func (a *auditor) turn(counter uint32) seenStatus {
 	l := &a.current.statuses
+	if a.current.loose {
+		return l.seen[counter]
+	}
 	a.skip()
 	st, ok := l.seen[counter]
 	switch {
@@ -134,7 +137,7 @@ func (a *auditor) turn(counter uint32) seenStatus {
 func (a *auditor) checkHandled() {
 	c := &a.current
 	l := &c.statuses
-	if !c.running || len(c.asked) > 0 {
+	if !c.running || len(c.asked) > 0 || c.loose {
 		return
 	}
 	a.skip()
@@ -218,7 +221,7 @@ func (a *auditor) statusAnswered(m *fleet.ServerMessage) {
 		}
 		return
 	}
-	if promised {
+	if promised || c.loose {
 		return
 	}
 	st := a.turn(m.Counter)

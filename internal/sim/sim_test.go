@@ -25,9 +25,9 @@ func TestHistories(t *testing.T) {
 		playAll(t, *seed, *seeds)
 		return
 	}
-	fixed, fresh := 1500, 500
+	fixed, fresh := 400, 200 // the race detector makes each several times slower
 	if testing.Short() {
-		fixed, fresh = 200, 50
+		fixed, fresh = 100, 50
 	}
 	playAll(t, 1, fixed)
 	base := rand.Uint64N(1 << 40)
