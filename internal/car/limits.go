@@ -1,59 +1,66 @@
 package car
 
 import (
-	"sync"
 	"time"
 
 	"external-server/internal/session"
 )
 
-// Limits bound what a car's gateway may do. They may change while the car runs.
+// defaultPayload is the default of Limits.Payload, in bytes.
+const defaultPayload = 4 << 20
+
+// Limits bound what a car's gateway may do. They may change while the car runs;
+// zero values mean the defaults.
 type Limits struct {
 	Session session.Options
 	// Payload is the largest message accepted, in bytes; zero means 4 MiB.
 	Payload int
-	// MessagesPerSec is the rate up to which messages are accepted; zero means
-	// any. MessageBurst may come at once; zero means twice the rate.
+	// MessagesPerSec is the rate up to which messages are accepted, what exceeds
+	// it is dropped and counted; zero means any. MessageBurst may come at once;
+	// zero means twice the rate.
 	MessagesPerSec int
 	MessageBurst   int
-}
-
-func (l Limits) withDefaults() Limits {
-	if l.Payload <= 0 {
-		l.Payload = 4 << 20
-	}
-	if l.MessageBurst <= 0 {
-		l.MessageBurst = 2 * l.MessagesPerSec
-	}
-	return l
 }
 
 // Configure puts other limits in force, from the next message on. A running
 // session goes on; time limits it has already set stay as they are. It may be
 // called from any goroutine.
 func (c *Car) Configure(limits Limits) {
-	limits = limits.withDefaults()
-	c.limits.Store(&limits)
-	c.mail.put(item{}) // the session belongs to the car's goroutine
+	c.setLimits(limits)
+	c.options.Store(&limits.Session)
+	c.mail.signal() // the session belongs to the car's goroutine
 }
 
-// bucket is a token bucket.
-type bucket struct {
-	mu     sync.Mutex
-	tokens float64
-	at     time.Time // of the last refill; zero: never used
-}
-
-// take takes one token; it reports false when there is none.
-func (b *bucket) take(now time.Time, rate, burst int) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.at.IsZero() {
-		b.tokens = float64(burst)
-	} else {
-		b.tokens = min(float64(burst), b.tokens+now.Sub(b.at).Seconds()*float64(rate))
+func (c *Car) setLimits(limits Limits) {
+	if limits.Payload <= 0 {
+		limits.Payload = defaultPayload
 	}
-	b.at = now
+	c.payload.Store(int64(limits.Payload))
+	c.mail.setRate(limits.MessagesPerSec, limits.MessageBurst)
+}
+
+// bucket limits a rate: tokens of time, as many as the burst at most.
+type bucket struct {
+	perSecond float64
+	burst     float64
+	tokens    float64
+	last      time.Time
+}
+
+// set changes the rate; a burst of 0 is twice the rate.
+func (b *bucket) set(perSecond, burst int) {
+	if burst <= 0 {
+		burst = 2 * perSecond
+	}
+	if b.perSecond == 0 {
+		b.tokens, b.last = float64(burst), time.Now()
+	}
+	b.perSecond, b.burst = float64(perSecond), float64(burst)
+}
+
+func (b *bucket) take(now time.Time) bool {
+	b.tokens = min(b.burst, b.tokens+now.Sub(b.last).Seconds()*b.perSecond)
+	b.last = now
 	if b.tokens < 1 {
 		return false
 	}

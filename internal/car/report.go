@@ -4,51 +4,82 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/module"
 	"external-server/internal/session"
 )
 
 // Snapshot is what can be said about a car at one moment.
 type Snapshot struct {
-	ID         fleet.CarID
-	LinkUp     bool
-	Phase      session.Phase
-	SessionID  string    // "" without session
-	Since      time.Time // of the current session, or of the last end of one
-	LastSeen   time.Time // last message of the gateway, zero: none yet
-	Devices    []fleet.Device
-	Statuses   uint64 // handed to modules
-	Sessions   uint64 // connect sequences completed
-	Ended      map[session.Reason]uint64
-	Unreadable uint64 // messages that were not protocol messages
-	Overflow   uint64 // messages dropped because the car could not keep up
-	Limited    uint64 // messages dropped because of limits.messages_per_second
+	ID        fleet.CarID
+	LinkUp    bool
+	Phase     session.Phase
+	SessionID string    // "" without session
+	Since     time.Time // of the current session, or of the last end of one
+	LastSeen  time.Time // last message of the gateway, zero: none yet
+	Devices   []fleet.Device
+	Modules   []ModuleSnapshot // in the order of the configuration
+	Statuses  uint64           // queued for modules
+	Lost      uint64           // answered and not queued: a defect
+	Sessions  uint64           // connect sequences completed
+	Ended     map[session.Reason]uint64
+	// Messages of the gateway that were dropped, by reason.
+	Unreadable uint64 // not protocol messages (CONN-32)
+	TooLarge   uint64
+	Limited    uint64 // because of limits.messages_per_second
+	Overflow   uint64 // the car could not keep up
+}
+
+// ModuleSnapshot is what can be said about one module of a car.
+type ModuleSnapshot struct {
+	Number int32
+	module.WorkerStats
+}
+
+// counters are changed by several goroutines.
+type counters struct {
+	lastSeen                                                atomic.Int64 // Unix time in ns, 0: never
+	statuses, lost, unreadable, tooLarge, limited, overflow atomic.Uint64
 }
 
 // Snapshot may be called from any goroutine.
 func (c *Car) Snapshot() Snapshot {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	v := c.view
-	v.Statuses = c.statuses.Load()
 	v.Ended = maps.Clone(c.view.Ended)
-	v.Unreadable, v.Overflow, v.Limited = c.unreadable.Load(), c.lost.Load(), c.limited.Load()
+	v.Devices = slices.Clone(c.view.Devices)
+	c.mu.Unlock()
+	n := &c.counters
+	if at := n.lastSeen.Load(); at != 0 {
+		v.LastSeen = time.Unix(0, at)
+	}
+	v.Statuses, v.Lost = n.statuses.Load(), n.lost.Load()
+	v.Unreadable, v.TooLarge, v.Limited, v.Overflow = n.unreadable.Load(), n.tooLarge.Load(), n.limited.Load(), n.overflow.Load()
+	for _, m := range c.modules {
+		v.Modules = append(v.Modules, ModuleSnapshot{Number: m.number, WorkerStats: m.worker.Stats()})
+	}
 	return v
 }
 
-func (c *Car) seen() {
-	now := time.Now()
-	c.mu.Lock()
-	c.view.LastSeen = now
-	c.mu.Unlock()
-}
-
-func (c *Car) setLink(up bool) {
+func (c *Car) setLink(up bool, reason error) {
+	c.linkReason = reason
 	c.mu.Lock()
 	c.view.LinkUp = up
 	c.mu.Unlock()
+}
+
+// showPhase keeps the phase of the view current.
+func (c *Car) showPhase() {
+	if p := c.session.Phase(); p != c.phase {
+		c.phase = p
+		c.mu.Lock()
+		c.view.Phase = p
+		c.mu.Unlock()
+	}
 }
 
 // sessionChanged logs and records the life of a session. REC-21: every end has
@@ -57,11 +88,11 @@ func (c *Car) sessionChanged(e *session.Effect) {
 	now := time.Now()
 	switch e.Kind {
 	case session.EffectSessionStarted:
-		c.since = now
+		c.started = now
 		c.log.Info("gateway connects", "session", e.SessionID)
 	case session.EffectSessionRunning:
 		c.log.Info("session running", "session", e.SessionID, "devices", len(c.session.Devices()),
-			"connect_sequence", now.Sub(c.since).Round(time.Millisecond).String())
+			"connect_sequence", now.Sub(c.started).Round(time.Millisecond).String())
 	case session.EffectSessionEnded:
 		// A stop is ours and wanted, a replaced session is the gateway's normal
 		// restart; the rest an operator should look at (SM-6).
@@ -72,7 +103,10 @@ func (c *Car) sessionChanged(e *session.Effect) {
 		case session.ReasonPublishFailed:
 			level = slog.LevelError
 		}
-		args := []any{"session", e.SessionID, "reason", string(e.Reason), "lasted", now.Sub(c.since).Round(time.Millisecond).String()}
+		args := []any{"session", e.SessionID, "reason", string(e.Reason), "lasted", now.Sub(c.started).Round(time.Millisecond).String()}
+		if e.Reason == session.ReasonLinkDown && c.linkReason != nil {
+			args = append(args, "error", c.linkReason)
+		}
 		if e.Count > 0 {
 			args = append(args, "unacknowledged_commands", e.Count) // DEF-41
 		}
@@ -80,7 +114,7 @@ func (c *Car) sessionChanged(e *session.Effect) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.view.Phase, c.view.SessionID, c.view.Since = c.session.Phase(), c.session.ID(), now
+	c.view.SessionID, c.view.Since = c.session.ID(), now
 	c.view.Devices = c.session.Devices()
 	switch e.Kind {
 	case session.EffectSessionRunning:
@@ -90,16 +124,11 @@ func (c *Car) sessionChanged(e *session.Effect) {
 	}
 }
 
-func (c *Car) drop(text string, attrs ...slog.Attr) {
-	c.unreadable.Add(1)
-	c.limit.Log(c.log, slog.LevelInfo, text, attrs...)
-}
-
 // note logs an observation of the session. What a peer can cause at will is
 // limited in rate; the life of devices is not.
 func (c *Car) note(e *session.Effect) {
 	lifecycle := e.Note == session.NoteDeviceConnected || e.Note == session.NoteDeviceDisconnected
-	if lifecycle {
+	if lifecycle || e.Note == session.NoteRefused {
 		c.mu.Lock()
 		c.view.Devices = c.session.Devices()
 		c.mu.Unlock()

@@ -81,6 +81,20 @@ const (
 	fieldCommand         = 3
 )
 
+// EncodeServer returns the bytes of a message to a gateway, made with one
+// allocation.
+func EncodeServer(m fleet.ServerMessage) []byte {
+	const (
+		response = 24 // bytes beside the session id, at most
+		command  = 96 // bytes beside session id, role, name and data, at most
+	)
+	size := response + len(m.SessionID)
+	if m.Kind == fleet.ServerCommand {
+		size = command + len(m.SessionID) + len(m.Device.Role) + len(m.Device.Name) + len(m.Data)
+	}
+	return AppendServer(make([]byte, 0, size), m)
+}
+
 // AppendServer appends the bytes of a message to a gateway to dst and returns
 // the extended slice. It writes the wire format directly, because every status
 // costs one answer; tests compare it with the generated code.

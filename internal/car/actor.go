@@ -1,0 +1,131 @@
+package car
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"time"
+
+	"external-server/internal/fleet"
+	"external-server/internal/protocol"
+	"external-server/internal/session"
+)
+
+// serve is the loop of the actor. Only its goroutine touches the session.
+func (c *Car) serve(ctx context.Context) {
+	c.timer = time.NewTimer(time.Hour)
+	defer c.timer.Stop()
+	for ctx.Err() == nil {
+		c.arm()
+		select {
+		case <-ctx.Done():
+		case <-c.mail.wake:
+			c.handleMail()
+		case <-c.timer.C:
+			c.armed = time.Time{}
+			c.handleMail() // what came before the deadline may move it (DEF-27)
+			c.step(time.Now(), session.Event{Kind: session.EventDeadline})
+		}
+	}
+}
+
+// arm sets the one timer. A deadline that moved into the future is not set
+// anew, because it moves with every status: the timer fires, finds nothing due
+// and is set again.
+func (c *Car) arm() {
+	at := c.session.Deadline()
+	if at.IsZero() || (!c.armed.IsZero() && !c.armed.After(at)) {
+		return
+	}
+	c.armed = at
+	c.timer.Reset(time.Until(at))
+}
+
+func (c *Car) handleMail() {
+	if opts := c.options.Swap(nil); opts != nil {
+		c.session.Configure(*opts)
+	}
+	items, modules := c.mail.take(c.spare, c.modulesWithCommands[:0])
+	c.modulesWithCommands = modules
+	for i := range items {
+		c.handle(&items[i])
+	}
+	clear(items)
+	if c.spare = items; cap(items) > maxIdleItems {
+		c.spare = nil
+	}
+	if len(modules) > 1 { // in the order of configuration (SEQ-31)
+		slices.SortFunc(modules, func(a, b int32) int { return c.position(a) - c.position(b) })
+	}
+	for _, n := range modules {
+		if commands := c.find(n).worker.TakeCommands(); len(commands) > 0 {
+			c.step(time.Now(), session.Event{Kind: session.EventCommands, Module: n, Commands: commands})
+		}
+	}
+}
+
+func (c *Car) handle(it *item) {
+	ev := session.Event{Kind: it.kind}
+	switch it.kind {
+	case session.EventMessage:
+		m, err := c.decoder.Client(it.payload)
+		if err != nil { // CONN-32
+			c.counters.unreadable.Add(1)
+			c.limit.Log(c.log, slog.LevelInfo, "message of the gateway cannot be read, ignored", slog.Any("error", err))
+			return
+		}
+		m.Redelivered = it.dup
+		ev.Message = m
+	case session.EventAdmission:
+		ev.Ticket, ev.Admitted = it.ticket, it.admitted
+	case session.EventLinkUp:
+		c.setLink(true, nil)
+	case session.EventLinkDown:
+		c.setLink(false, it.reason)
+	}
+	c.step(time.Now(), ev)
+}
+
+// step lets the session handle one event and performs the effects.
+func (c *Car) step(now time.Time, ev session.Event) {
+	failed := false
+	effects := c.session.Step(now, ev)
+	for i := range effects {
+		if !c.perform(&effects[i]) {
+			failed = true
+		}
+	}
+	if failed && ev.Kind != session.EventPublishFailed {
+		c.step(now, session.Event{Kind: session.EventPublishFailed})
+	}
+	c.showPhase()
+}
+
+// perform carries out one effect; false means that a message could not be sent.
+func (c *Car) perform(e *session.Effect) bool {
+	switch e.Kind {
+	case session.EffectPublish:
+		return c.port.Publish(protocol.EncodeServer(e.Message))
+	case session.EffectNotifyDisconnect:
+		c.port.NotifyDisconnect() // the session is over either way
+	case session.EffectDiscardOutgoing:
+		c.port.DiscardPending()
+	case session.EffectDeviceConnected:
+		c.deviceConnected(e)
+	case session.EffectForward:
+		c.forward(e)
+	case session.EffectDeviceDisconnected:
+		if m := c.find(e.Device.Module); m != nil {
+			m.worker.DeviceDisconnected(e.Disconnect, e.Device.ForModule())
+		}
+	case session.EffectAck:
+		if m := c.find(e.Module); m != nil {
+			m.worker.CommandAck(fleet.Command{Device: e.Command.Device.ForModule(), Data: e.Command.Data})
+		}
+	case session.EffectSessionStarted, session.EffectSessionRunning, session.EffectSessionEnded:
+		c.sessionChanged(e)
+	case session.EffectNote:
+		c.note(e)
+	}
+	return true
+}

@@ -1,0 +1,141 @@
+package car
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"external-server/internal/fleet"
+	"external-server/internal/module"
+	"external-server/internal/protocol"
+	"external-server/internal/session"
+)
+
+// taker is a module and its instance, which take everything.
+type taker struct{}
+
+func (taker) Number() int32                                             { return 2 }
+func (taker) Supports(uint32) bool                                      { return true }
+func (taker) DeviceConnected(context.Context, fleet.Device) error       { return nil }
+func (taker) ForwardStatus(context.Context, fleet.Device, []byte) error { return nil }
+func (taker) ForwardError(context.Context, fleet.Device, []byte) error  { return nil }
+func (taker) DeviceDisconnected(context.Context, fleet.DisconnectType, fleet.Device) error {
+	return nil
+}
+func (taker) CommandAck(context.Context, fleet.Command) error { return nil }
+func (taker) Close(context.Context) error                     { return nil }
+func (taker) WaitCommands(ctx context.Context) ([]fleet.Command, error) {
+	<-ctx.Done()
+	return nil, nil
+}
+
+type takerModule struct{ taker }
+
+func (takerModule) Open(context.Context, module.InstanceSpec) (module.Instance, error) {
+	return taker{}, nil
+}
+func (takerModule) Close() error { return nil }
+
+type blackHole struct{}
+
+func (blackHole) Publish([]byte) bool    { return true }
+func (blackHole) NotifyDisconnect() bool { return true }
+func (blackHole) DiscardPending()        {}
+func (blackHole) Close()                 {}
+
+// runningCar is a car in normal communication whose actor is the caller; its
+// worker runs. next makes the item of the next status.
+func runningCar(tb testing.TB) (c *Car, next func() *item) {
+	tb.Helper()
+	c, err := New(Options{ID: carID, Logger: newLogger(), QueueSize: 1 << 20, Modules: []Binding{{Module: takerModule{}, Instance: taker{}}}})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	c.port = blackHole{}
+	ctx, cancel := context.WithCancel(context.Background())
+	c.stopWorkers = cancel
+	c.workers.Go(func() { c.modules[0].worker.Run(ctx) })
+	tb.Cleanup(func() {
+		if err := c.Close(context.Background()); err != nil {
+			tb.Error(err)
+		}
+	})
+	say := func(m fleet.ClientMessage) {
+		m.SessionID = "abcdefgh"
+		raw, err := protocol.EncodeClient(m, carID)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		c.handle(&item{kind: session.EventMessage, payload: raw})
+	}
+	say(fleet.ClientMessage{Kind: fleet.ClientConnect, Devices: []fleet.Device{button}})
+	select { // the module's answer
+	case <-c.mail.wake:
+	case <-time.After(20 * time.Second):
+		tb.Fatal("the module did not answer")
+	}
+	c.handleMail()
+	say(fleet.ClientMessage{Kind: fleet.ClientStatus, Counter: 1, Device: button})
+	say(fleet.ClientMessage{Kind: fleet.ClientCommandResponse})
+	if p := c.session.Phase(); p != session.PhaseRunning {
+		tb.Fatalf("phase is %v", p)
+	}
+	counter := uint32(1)
+	data := make([]byte, 100)
+	return c, func() *item {
+		counter++
+		raw, err := protocol.EncodeClient(fleet.ClientMessage{Kind: fleet.ClientStatus, SessionID: "abcdefgh", State: fleet.StateRunning,
+			Counter: counter, Device: button, Data: data}, carID)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return &item{kind: session.EventMessage, payload: raw}
+	}
+}
+
+// BenchmarkStatus is the whole way of one status inside a car: decoding, session,
+// queue and call of the module, answer. The answer is its one allocation.
+func BenchmarkStatus(b *testing.B) {
+	c, next := runningCar(b)
+	items := make([]*item, 10_000)
+	for i := range items {
+		items[i] = next()
+	}
+	expected := c.counters.statuses.Load()
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		if i%len(items) == 0 && i > 0 { // the counters of the items come again
+			b.StopTimer()
+			for j := range items {
+				items[j] = next()
+			}
+			b.StartTimer()
+		}
+		c.handle(items[i%len(items)])
+		expected++
+	}
+	b.StopTimer()
+	if n := c.counters.statuses.Load(); n != expected {
+		b.Fatalf("%d statuses were queued, want %d", n, expected)
+	}
+}
+
+// The way of a status allocates its answer and nothing else, but for the queue,
+// which grows now and then.
+func TestStatusAllocatesItsAnswer(t *testing.T) {
+	c, next := runningCar(t)
+	const runs = 2000
+	items := make([]*item, 0, runs+1)
+	for range runs + 1 {
+		items = append(items, next())
+	}
+	i := 0
+	allocs := testing.AllocsPerRun(runs, func() {
+		c.handle(items[i])
+		i++
+	})
+	if allocs > 1 {
+		t.Errorf("%v allocations per status, want 1", allocs)
+	}
+}

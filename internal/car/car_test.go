@@ -1,0 +1,376 @@
+package car
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"external-server/internal/fleet"
+	"external-server/internal/module"
+	"external-server/internal/session"
+)
+
+// A status on its way to the module, a command on its way to the car, and what
+// the car tells about itself.
+func TestStatusAndCommand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mission := &fakeModule{number: 1}
+		io := &fakeModule{number: 2, commands: make(chan []fleet.Command)}
+		r := newRig(t, Options{}, mission, io).run()
+		r.connect(button, driver)
+		r.wantSent("connectResponse session1", "statusResponse 1", "statusResponse 2", "command 0 button ", "command 1 driver ")
+		r.send(fleet.ClientMessage{Kind: fleet.ClientStatus, State: fleet.StateRunning, Counter: 3, Device: button,
+			Data: []byte("on"), Error: []byte("hot")})
+		r.wantSent("statusResponse 3")
+		io.commands <- []fleet.Command{{Device: button, Data: []byte("x")}, {Device: button, Data: []byte("y")}}
+		synctest.Wait()
+		r.wantSent("command 2 button x", "command 3 button y")
+		r.respond(2)
+		r.respond(3)
+		since := time.Now()
+		advance(time.Second)
+
+		s := r.car.Snapshot()
+		if s.ID != carID || !s.LinkUp || s.Phase != session.PhaseRunning || s.SessionID != "session1" || !s.Since.Equal(since) ||
+			!s.LastSeen.Equal(since) || !slices.Equal(s.Devices, []fleet.Device{button, driver}) || s.Statuses != 3 || s.Sessions != 1 || len(s.Ended) != 0 {
+			t.Errorf("snapshot %+v", s)
+		}
+		if len(s.Modules) != 2 || s.Modules[0].Number != 1 || s.Modules[1].Statuses != 2 || s.Modules[1].CommandsFetched != 2 {
+			t.Errorf("modules %+v", s.Modules)
+		}
+
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
+		r.wantSent("disconnect")
+		r.wantCalls(mission, "connected driver", "status driver first", "disconnected driver timeout", "close")
+		r.wantCalls(io, "connected button", "status button first", "status button on", "error button hot",
+			"ack button x", "ack button y", "disconnected button timeout", "close")
+		if s := r.car.Snapshot(); s.Phase != session.PhaseWaiting || s.SessionID != "" || s.Ended[session.ReasonStopped] != 1 || len(s.Devices) != 0 {
+			t.Errorf("snapshot after the stop %+v", s)
+		}
+		if !r.link.closed {
+			t.Error("the car has not left the link")
+		}
+		r.wantLogged("level=ERROR", 0)
+		r.wantLogged("level=WARN", 0)
+		r.wantLogged("session ended", 1)
+	})
+}
+
+// DESIGN: an answer is a promise. A module that does not take statuses fills its
+// queue, then answers stop; when it is back, nothing is missing and the order
+// is kept.
+func TestBackPressure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		io := &fakeModule{number: 2, onCall: func(_ context.Context, call string) error {
+			if call == "status button 2" {
+				<-release
+			}
+			return nil
+		}}
+		r := newRig(t, Options{QueueSize: 3}, io).run()
+		r.connect(button)
+		r.link.take()
+		for i := uint32(2); i < 10; i++ {
+			r.status(i, button, fmt.Sprint(i))
+		}
+		r.wantSent("statusResponse 2", "statusResponse 3", "statusResponse 4")
+		advance(10 * time.Second) // longer than any limit of the sequence
+		r.wantSent()
+		r.wantLogged("module queue full", 1)
+		close(release)
+		advance(time.Second)
+		r.wantSent("statusResponse 5", "statusResponse 6", "statusResponse 7", "statusResponse 8", "statusResponse 9")
+		calls := []string{"connected button", "status button first"}
+		for i := 2; i < 10; i++ {
+			calls = append(calls, fmt.Sprintf("status button %d", i))
+		}
+		r.wantCalls(io, calls...)
+		if s := r.car.Snapshot(); s.Statuses != 9 || s.Lost != 0 || s.Phase != session.PhaseRunning {
+			t.Errorf("snapshot %+v", s)
+		}
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// One module that hangs delays neither the answers for another one nor the stop
+// beyond its bound (CLI-24).
+func TestStuckModule(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		mission := &fakeModule{number: 1}
+		io := &fakeModule{number: 2, onCall: func(_ context.Context, call string) error {
+			if strings.HasPrefix(call, "status button s") {
+				<-release
+			}
+			return nil
+		}}
+		r := newRig(t, Options{StopTimeout: 4 * time.Second}, mission, io).run()
+		r.connect(button, driver)
+		r.link.take()
+		r.status(3, button, "s1")
+		r.status(4, button, "s2")
+		r.status(5, driver, "s3")
+		r.wantSent("statusResponse 3", "statusResponse 4", "statusResponse 5")
+		r.wantCalls(mission, "connected driver", "status driver first", "status driver s3")
+		begin := time.Now()
+		err := r.end()
+		if d := time.Since(begin); d != 4*time.Second {
+			t.Errorf("the stop took %v", d)
+		}
+		if !errors.Is(err, module.ErrStuck) || !strings.Contains(err.Error(), "car car_1: module 2: 2 answered statuses were not delivered") {
+			t.Errorf("stop: %v", err)
+		}
+		r.wantSent("disconnect")
+		if calls := mission.made(); calls[len(calls)-1] != "close" {
+			t.Errorf("the healthy module was not closed: %q", calls)
+		}
+		close(release)
+	})
+}
+
+// DEV-3: what a module sent while it had no device is stale when one connects.
+func TestStaleCommandsAreDiscarded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		io := &fakeModule{number: 2, commands: make(chan []fleet.Command)}
+		r := newRig(t, Options{}, io).run()
+		io.commands <- []fleet.Command{{Device: button, Data: []byte("stale")}}
+		synctest.Wait()
+		r.connect(button)
+		r.wantSent("connectResponse session1", "statusResponse 1", "command 0 button ")
+		r.wantLogged("commands fetched while the module had no device", 1)
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// REC-8: a module that is slow to accept a device delays the answer by 2 s at
+// most; what it says later still counts.
+func TestSlowAdmission(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		io := &fakeModule{number: 2, onCall: func(_ context.Context, call string) error {
+			if call == "connected button" {
+				time.Sleep(10 * time.Second)
+				return &module.CallError{Op: "device_connected", Code: module.CodeNotOK}
+			}
+			return nil
+		}}
+		r := newRig(t, Options{}, io).run()
+		r.send(fleet.ClientMessage{Kind: fleet.ClientConnect, Devices: []fleet.Device{button, lamp}})
+		advance(2*time.Second - time.Millisecond)
+		r.wantSent()
+		advance(time.Millisecond)
+		r.wantSent("connectResponse session1")
+		r.send(fleet.ClientMessage{Kind: fleet.ClientStatus, Counter: 1, Device: button, Data: []byte("first")})
+		r.send(fleet.ClientMessage{Kind: fleet.ClientStatus, Counter: 2, Device: lamp, Data: []byte("first")})
+		r.respond(0)
+		r.respond(1)
+		r.status(3, button, "s3")
+		r.wantSent("statusResponse 1", "statusResponse 2", "command 0 button ", "command 1 lamp ", "statusResponse 3")
+		if s := r.car.Snapshot(); len(s.Devices) != 2 {
+			t.Errorf("devices %v", s.Devices)
+		}
+		advance(10 * time.Second)
+		if s := r.car.Snapshot(); !slices.Equal(s.Devices, []fleet.Device{lamp}) {
+			t.Errorf("devices after the refusal %v", s.Devices)
+		}
+		r.status(4, button, "s4") // REC-6: answered, not forwarded
+		r.wantSent("statusResponse 4")
+		if calls := strings.Join(io.made(), ","); strings.Contains(calls, "s4") || !strings.Contains(calls, "s3") {
+			t.Errorf("calls %s", calls)
+		}
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A module written in Go that panics is an error like any other.
+func TestPanickingModule(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		io := &fakeModule{number: 2, onCall: func(_ context.Context, call string) error {
+			if strings.HasPrefix(call, "status") {
+				panic("index out of range")
+			}
+			return nil
+		}}
+		r := newRig(t, Options{}, io).run()
+		r.connect(button)
+		r.status(2, button, "s2")
+		r.wantSent("connectResponse session1", "statusResponse 1", "command 0 button ", "statusResponse 2") // STAT-31
+		r.wantLogged("forward_status panicked: index out of range", 1)
+		if s := r.car.Snapshot(); s.Modules[0].Errors != 2 {
+			t.Errorf("modules %+v", s.Modules)
+		}
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A panic of our own ends Run only; Abandon then releases everything, and the
+// modules hear that the devices are gone.
+func TestAbandon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		io := &fakeModule{number: 2}
+		r := newRig(t, Options{}, io)
+		failed := make(chan any)
+		go func() {
+			defer func() { failed <- recover() }()
+			_ = r.car.Run(context.Background())
+		}()
+		r.connect(button)
+		r.link.set(func() { r.link.broken = true })
+		r.status(2, button, "s2")
+		if p := <-failed; p != "a defect" {
+			t.Fatalf("Run ended with %v", p)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := r.car.Abandon(ctx); err != nil {
+			t.Error(err)
+		}
+		r.wantCalls(io, "connected button", "status button first", "status button s2", "disconnected button timeout", "close")
+		if !r.link.closed {
+			t.Error("the car has not left the link")
+		}
+		r.link.receiver.Message([]byte{1}, false) // must not pile up anywhere
+		if len(r.car.mail.items) != 0 {
+			t.Error("an abandoned car takes messages")
+		}
+	})
+}
+
+// A car whose Run was never called closes its modules.
+func TestCloseWithoutRun(t *testing.T) {
+	io := &fakeModule{number: 2}
+	c, err := New(Options{ID: carID, Logger: newLogger(), Modules: []Binding{{Module: io, Instance: fakeInstance{io}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.Close(ctx); err != nil {
+		t.Error(err)
+	}
+	if got := io.made(); !slices.Equal(got, []string{"close"}) {
+		t.Errorf("calls %q", got)
+	}
+	if err := c.Run(t.Context()); err == nil {
+		t.Error("Run without Attach gives no error")
+	}
+}
+
+func TestNewNeedsALogger(t *testing.T) {
+	if _, err := New(Options{ID: carID}); err == nil {
+		t.Error("no error")
+	}
+}
+
+// CONN-29: a message that cannot be sent ends the session, once.
+func TestPublishFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		io := &fakeModule{number: 2}
+		r := newRig(t, Options{}, io).run()
+		r.connect(button)
+		r.link.take()
+		r.link.set(func() { r.link.down = true })
+		r.status(2, button, "s2")
+		r.wantSent("disconnect")
+		if s := r.car.Snapshot(); s.Phase != session.PhaseWaiting || s.Ended[session.ReasonPublishFailed] != 1 {
+			t.Errorf("snapshot %+v", s)
+		}
+		r.link.set(func() { r.link.down = false })
+		r.connect(button) // as if nothing had happened
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A lost broker ends the session, with its reason in the log; the car serves
+// again when it is back.
+func TestLinkDownAndUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		io := &fakeModule{number: 2}
+		r := newRig(t, Options{}, io).run()
+		r.connect(button)
+		r.link.take()
+		r.link.receiver.LinkDown(errors.New("connection reset"))
+		synctest.Wait()
+		r.wantSent()
+		r.wantLogged(`reason="broker connection lost"`, 1)
+		r.wantLogged(`error="connection reset"`, 1)
+		if s := r.car.Snapshot(); s.LinkUp || s.Phase != session.PhaseWaiting {
+			t.Errorf("snapshot %+v", s)
+		}
+		r.link.receiver.LinkUp()
+		r.connect(button)
+		if s := r.car.Snapshot(); !s.LinkUp || s.Sessions != 2 {
+			t.Errorf("snapshot %+v", s)
+		}
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// The timer follows a deadline that moves with every status, and fires when it
+// stops moving (SESS-7).
+func TestSessionTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		io := &fakeModule{number: 2}
+		r := newRig(t, Options{Limits: Limits{Session: session.Options{SessionTimeout: 10 * time.Second}}}, io).run()
+		r.connect(button)
+		for i := range 5 {
+			advance(9 * time.Second)
+			r.status(uint32(i+2), button, "s")
+		}
+		r.link.take()
+		advance(10*time.Second - time.Millisecond)
+		r.wantSent()
+		advance(time.Millisecond)
+		r.wantSent("disconnect")
+		if s := r.car.Snapshot(); s.Ended[session.ReasonSessionTimeout] != 1 {
+			t.Errorf("snapshot %+v", s)
+		}
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Limits change while the session goes on.
+func TestConfigure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		io := &fakeModule{number: 2}
+		r := newRig(t, Options{}, io).run()
+		r.connect(button)
+		r.car.Configure(Limits{Session: session.Options{SessionTimeout: 2 * time.Second}, Payload: 100, MessagesPerSec: 1, MessageBurst: 2})
+		synctest.Wait()
+		r.link.take()
+		r.status(2, button, "s2")
+		r.status(3, button, strings.Repeat("x", 100))
+		r.status(3, button, "s3")
+		r.status(4, button, "too fast")
+		r.wantSent("statusResponse 2", "statusResponse 3")
+		if s := r.car.Snapshot(); s.TooLarge != 1 || s.Limited != 1 || s.Phase != session.PhaseRunning {
+			t.Errorf("snapshot %+v", s)
+		}
+		advance(2 * time.Second)
+		r.wantSent("disconnect")
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}

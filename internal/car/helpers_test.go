@@ -1,0 +1,300 @@
+package car
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"external-server/internal/fleet"
+	"external-server/internal/link"
+	"external-server/internal/module"
+	"external-server/internal/protocol"
+	"external-server/internal/session"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var (
+	carID  = fleet.CarID{Company: "acme", Car: "car_1"}
+	button = fleet.Device{Module: 2, Type: 4, Role: "button", Name: "b"}
+	lamp   = fleet.Device{Module: 2, Type: 1, Role: "lamp", Name: "l"}
+	driver = fleet.Device{Module: 1, Type: 1, Role: "driver", Name: "d"}
+)
+
+// fakeModule is a module and its only instance, with answers a test decides.
+// The fields are set before the car runs.
+type fakeModule struct {
+	number int32
+	onCall func(ctx context.Context, call string) error // may block
+	// commands are what WaitCommands returns; nil: none ever.
+	commands chan []fleet.Command
+
+	mu    sync.Mutex
+	calls []string
+}
+
+func (m *fakeModule) Number() int32                   { return m.number }
+func (m *fakeModule) Supports(deviceType uint32) bool { return deviceType < 10 }
+func (m *fakeModule) Open(context.Context, module.InstanceSpec) (module.Instance, error) {
+	return fakeInstance{m}, nil
+}
+func (m *fakeModule) Close() error { return nil }
+
+// made returns the calls so far.
+func (m *fakeModule) made() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.calls)
+}
+
+type fakeInstance struct{ m *fakeModule }
+
+func (i fakeInstance) call(ctx context.Context, format string, args ...any) error {
+	text := fmt.Sprintf(format, args...)
+	i.m.mu.Lock()
+	i.m.calls = append(i.m.calls, text)
+	i.m.mu.Unlock()
+	if i.m.onCall != nil {
+		return i.m.onCall(ctx, text)
+	}
+	return nil
+}
+
+func (i fakeInstance) DeviceConnected(ctx context.Context, d fleet.Device) error {
+	return i.call(ctx, "connected %s", d.Role)
+}
+
+func (i fakeInstance) ForwardStatus(ctx context.Context, d fleet.Device, status []byte) error {
+	return i.call(ctx, "status %s %s", d.Role, status)
+}
+
+func (i fakeInstance) ForwardError(ctx context.Context, d fleet.Device, message []byte) error {
+	return i.call(ctx, "error %s %s", d.Role, message)
+}
+
+func (i fakeInstance) DeviceDisconnected(ctx context.Context, kind fleet.DisconnectType, d fleet.Device) error {
+	return i.call(ctx, "disconnected %s %v", d.Role, kind)
+}
+
+func (i fakeInstance) CommandAck(ctx context.Context, c fleet.Command) error {
+	return i.call(ctx, "ack %s %s", c.Device.Role, c.Data)
+}
+
+func (i fakeInstance) WaitCommands(ctx context.Context) ([]fleet.Command, error) {
+	select {
+	case c := <-i.m.commands:
+		return c, nil
+	case <-ctx.Done():
+		return nil, nil
+	}
+}
+
+func (i fakeInstance) Close(ctx context.Context) error { return i.call(ctx, "close") }
+
+// fakeLink is a link and its only port; it records in words what the car sends.
+type fakeLink struct {
+	receiver link.Receiver
+
+	mu     sync.Mutex
+	sent   []string
+	down   bool
+	broken bool // Publish panics
+	closed bool
+}
+
+func (l *fakeLink) Attach(_ fleet.CarID, r link.Receiver) (link.Port, error) {
+	l.receiver = r
+	return l, nil
+}
+
+func (l *fakeLink) Watch(string, func(fleet.CarID)) (func(), error) { return func() {}, nil }
+func (l *fakeLink) Run(ctx context.Context) error                   { <-ctx.Done(); return nil }
+
+func (l *fakeLink) record(text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sent = append(l.sent, text)
+}
+
+// take returns what was sent since the last call.
+func (l *fakeLink) take() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := l.sent
+	l.sent = nil
+	return out
+}
+
+func (l *fakeLink) set(change func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	change()
+}
+
+func (l *fakeLink) Publish(payload []byte) bool {
+	l.mu.Lock()
+	down, broken := l.down, l.broken
+	l.mu.Unlock()
+	if broken {
+		panic("a defect")
+	}
+	if down {
+		return false
+	}
+	m, err := protocol.DecodeServer(payload)
+	if err != nil {
+		l.record(err.Error())
+		return true
+	}
+	switch m.Kind {
+	case fleet.ServerConnectResponse:
+		l.record("connectResponse " + m.SessionID)
+	case fleet.ServerStatusResponse:
+		l.record(fmt.Sprintf("statusResponse %d", m.Counter))
+	case fleet.ServerCommand:
+		l.record(fmt.Sprintf("command %d %s %s", m.Counter, m.Device.Role, m.Data))
+	}
+	return true
+}
+
+func (l *fakeLink) NotifyDisconnect() bool { l.record("disconnect"); return true }
+func (l *fakeLink) DiscardPending()        {}
+func (l *fakeLink) Close()                 { l.set(func() { l.closed = true }) }
+
+// logBuffer collects log lines of several goroutines.
+type logBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+// rig is a car between a fake link and fake modules, inside a synctest bubble.
+type rig struct {
+	t       *testing.T
+	car     *Car
+	link    *fakeLink
+	modules []*fakeModule
+	log     logBuffer
+	stop    context.CancelFunc
+	ended   chan error
+}
+
+func newRig(t *testing.T, opts Options, modules ...*fakeModule) *rig {
+	t.Helper()
+	r := &rig{t: t, link: &fakeLink{}, modules: modules, ended: make(chan error, 1)}
+	opts.ID = carID
+	opts.Logger = slog.New(slog.NewTextHandler(&r.log, nil))
+	for _, m := range modules {
+		opts.Modules = append(opts.Modules, Binding{Module: m, Instance: fakeInstance{m}})
+	}
+	var err error
+	if r.car, err = New(opts); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.car.Attach(r.link); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (r *rig) run() *rig {
+	ctx, cancel := context.WithCancel(context.Background())
+	r.stop = cancel
+	go func() { r.ended <- r.car.Run(ctx) }()
+	r.link.receiver.LinkUp()
+	synctest.Wait()
+	return r
+}
+
+// end stops the car and returns what Run returned.
+func (r *rig) end() error {
+	r.stop()
+	return <-r.ended
+}
+
+// send delivers a message of the gateway and waits until it is handled.
+func (r *rig) send(m fleet.ClientMessage) {
+	r.t.Helper()
+	if m.SessionID == "" {
+		m.SessionID = "session1"
+	}
+	raw, err := protocol.EncodeClient(m, carID)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.link.receiver.Message(raw, false)
+	synctest.Wait()
+}
+
+func (r *rig) status(counter uint32, d fleet.Device, text string) {
+	r.t.Helper()
+	r.send(fleet.ClientMessage{Kind: fleet.ClientStatus, State: fleet.StateRunning, Counter: counter, Device: d, Data: []byte(text)})
+}
+
+func (r *rig) respond(counter uint32) {
+	r.t.Helper()
+	r.send(fleet.ClientMessage{Kind: fleet.ClientCommandResponse, Counter: counter})
+}
+
+// connect performs the connect sequence with the devices; the car is RUNNING
+// afterwards and its next status has the counter len(devices)+1.
+func (r *rig) connect(devices ...fleet.Device) {
+	r.t.Helper()
+	r.send(fleet.ClientMessage{Kind: fleet.ClientConnect, Devices: devices})
+	for i, d := range devices {
+		r.send(fleet.ClientMessage{Kind: fleet.ClientStatus, State: fleet.StateConnecting, Counter: uint32(i + 1), Device: d, Data: []byte("first")})
+	}
+	for i := range devices {
+		r.respond(uint32(i))
+	}
+	if p := r.car.Snapshot().Phase; p != session.PhaseRunning {
+		r.t.Fatalf("phase is %v after the connect sequence; sent %q", p, r.link.take())
+	}
+}
+
+func (r *rig) wantSent(want ...string) {
+	r.t.Helper()
+	if got := r.link.take(); !slices.Equal(got, want) {
+		r.t.Errorf("sent\n got %q\nwant %q", got, want)
+	}
+}
+
+func (r *rig) wantCalls(m *fakeModule, want ...string) {
+	r.t.Helper()
+	if got := m.made(); !slices.Equal(got, want) {
+		r.t.Errorf("calls of module %d\n got %q\nwant %q", m.number, got, want)
+	}
+}
+
+func (r *rig) wantLogged(text string, times int) {
+	r.t.Helper()
+	if n := strings.Count(r.log.String(), text); n != times {
+		r.t.Errorf("%q is logged %d times, want %d, in:\n%s", text, n, times, r.log.String())
+	}
+}
+
+// advance lets the fake clock run.
+func advance(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}

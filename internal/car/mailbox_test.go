@@ -1,0 +1,137 @@
+package car
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"external-server/internal/session"
+)
+
+func newLogger() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// A car that cannot keep up drops and counts messages, by number and by bytes;
+// what is not a message of the gateway always fits.
+func TestMailboxIsBounded(t *testing.T) {
+	m := newMailbox(3, 100)
+	message := func(size int) item { return item{kind: session.EventMessage, payload: make([]byte, size)} }
+	for i, c := range []struct {
+		it   item
+		want verdict
+	}{
+		{message(150), taken}, // one message always fits
+		{message(1), full},
+		{item{kind: session.EventLinkDown}, taken},
+	} {
+		if got := m.put(c.it); got != c.want {
+			t.Errorf("item %d: %v, want %v", i, got, c.want)
+		}
+	}
+	items, _ := m.take(nil, nil)
+	if len(items) != 2 {
+		t.Errorf("%d items", len(items))
+	}
+	for i := range 5 {
+		want := taken
+		if i >= 3 {
+			want = full
+		}
+		if got := m.put(message(1)); got != want {
+			t.Errorf("message %d: %v", i, got)
+		}
+	}
+	if got := m.put(item{kind: session.EventAdmission}); got != taken {
+		t.Errorf("admission: %v", got)
+	}
+	m.putCommands(7)
+	m.putCommands(7)
+	if items, modules := m.take(nil, nil); len(items) != 4 || len(modules) != 1 {
+		t.Errorf("%d items, modules %v", len(items), modules)
+	}
+	m.close()
+	if got := m.put(message(1)); got != gone {
+		t.Errorf("after close: %v", got)
+	}
+}
+
+func TestBucket(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMailbox(1000, 1<<20)
+		m.setRate(10, 0)
+		send := func(n int) (ok int) {
+			for range n {
+				if m.put(item{kind: session.EventMessage}) == taken {
+					ok++
+				}
+			}
+			return ok
+		}
+		if n := send(100); n != 20 {
+			t.Errorf("%d messages at once, want a burst of 20", n)
+		}
+		time.Sleep(500 * time.Millisecond)
+		if n := send(100); n != 5 {
+			t.Errorf("%d messages after half a second at 10/s", n)
+		}
+		time.Sleep(time.Hour)
+		if n := send(100); n != 20 {
+			t.Errorf("%d messages after an hour", n)
+		}
+		m.setRate(0, 0)
+		if n := send(100); n != 100 {
+			t.Errorf("%d messages without a limit", n)
+		}
+	})
+}
+
+// What is not a protocol message is counted and logged, rarely, and changes
+// nothing (CONN-32).
+func TestUnreadableMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		io := &fakeModule{number: 2}
+		r := newRig(t, Options{Limits: Limits{Payload: 1000}}, io).run()
+		r.connect(button)
+		r.link.take()
+		for range 100 {
+			r.link.receiver.Message([]byte("not protobuf at all"), false)
+			r.link.receiver.Message(make([]byte, 1001), false)
+			synctest.Wait()
+		}
+		r.status(2, button, "s2")
+		r.wantSent("statusResponse 2")
+		if s := r.car.Snapshot(); s.Unreadable != 100 || s.TooLarge != 100 || s.Overflow != 0 {
+			t.Errorf("snapshot %+v", s)
+		}
+		r.wantLogged("cannot be read", 1)
+		r.wantLogged("too large", 1)
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Before Run nobody empties the mailbox; it must not grow without bound.
+func TestOverflowIsCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Options{MailboxSize: 10}, &fakeModule{number: 2})
+		for range 25 {
+			r.link.receiver.Message([]byte{0xff}, false)
+		}
+		if s := r.car.Snapshot(); s.Overflow != 15 {
+			t.Errorf("snapshot %+v", s)
+		}
+		r.wantLogged("faster than they are handled", 1)
+		r.run()
+		if s := r.car.Snapshot(); s.Unreadable != 10 {
+			t.Errorf("snapshot %+v", s)
+		}
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
+		if strings.Contains(r.log.String(), "level=ERROR") {
+			t.Error(r.log.String())
+		}
+	})
+}

@@ -1,0 +1,83 @@
+package car
+
+import (
+	"log/slog"
+	"slices"
+
+	"external-server/internal/module"
+	"external-server/internal/session"
+)
+
+// boundModule is one module of the car with its worker.
+type boundModule struct {
+	number int32
+	module module.Module
+	worker *module.Worker
+}
+
+// find returns the module with the number, or nil. A car has few.
+func (c *Car) find(number int32) *boundModule {
+	for _, m := range c.modules {
+		if m.number == number {
+			return m
+		}
+	}
+	return nil
+}
+
+func (c *Car) position(number int32) int {
+	return slices.IndexFunc(c.modules, func(m *boundModule) bool { return m.number == number })
+}
+
+// forward queues a status for its module. The session has asked for room in the
+// same step, so a refusal is a defect of ours.
+func (c *Car) forward(e *session.Effect) {
+	if m := c.find(e.Device.Module); m != nil && m.worker.ForwardStatus(e.Device.ForModule(), e.Data, e.Error) {
+		c.counters.statuses.Add(1)
+		return
+	}
+	c.counters.lost.Add(1)
+	c.limit.Log(c.log, slog.LevelError, "an answered status could not be queued and is lost",
+		slog.Any("device", e.Device), slog.Uint64("counter", uint64(e.Counter)))
+}
+
+// deviceConnected asks the module about a device; the answer is an item of the
+// mailbox.
+func (c *Car) deviceConnected(e *session.Effect) {
+	ticket := e.Ticket
+	m := c.find(e.Device.Module)
+	if m == nil {
+		c.mail.put(item{kind: session.EventAdmission, ticket: ticket})
+		return
+	}
+	if e.First { // DEV-3
+		if n := m.worker.DiscardCommands(); n > 0 {
+			c.log.Info("commands fetched while the module had no device were discarded", "module", m.number, "commands", n)
+		}
+	}
+	accepted := m.worker.DeviceConnected(e.Device.ForModule(), func(err error) {
+		c.mail.put(item{kind: session.EventAdmission, ticket: ticket, admitted: err == nil})
+	})
+	if !accepted {
+		c.mail.put(item{kind: session.EventAdmission, ticket: ticket})
+	}
+}
+
+// moduleView answers the session's questions about the car's modules.
+type moduleView struct{ c *Car }
+
+func (v moduleView) Configured(n int32) bool { return v.c.find(n) != nil }
+
+func (v moduleView) Supports(n int32, deviceType uint32) bool {
+	m := v.c.find(n)
+	return m != nil && m.module.Supports(deviceType)
+}
+
+func (v moduleView) Position(n int32) int { return v.c.position(n) }
+
+func (v moduleView) Room(n int32) int {
+	if m := v.c.find(n); m != nil {
+		return m.worker.Free()
+	}
+	return 0
+}
