@@ -20,6 +20,7 @@ import (
 	"external-server/internal/config"
 	"external-server/internal/httpapi"
 	"external-server/internal/link/mqtt"
+	"external-server/internal/logging"
 	"external-server/internal/tlsfiles"
 )
 
@@ -48,7 +49,7 @@ type App struct {
 // broker is not needed yet (CLI-20). A module that fails prevents the start
 // (MOD-10, CLI-12). On error nothing is left behind.
 func New(ctx context.Context, opts Options) (_ *App, err error) {
-	a := &App{cfg: opts.Config, log: opts.Logger, libraries: newLibraries(opts.Logger)}
+	a := &App{cfg: opts.Config, log: opts.Logger, libraries: newLibraries(part(opts.Logger, logging.ComponentModule))}
 	a.roster = newRoster(a.cfg, a.log, a.libraries)
 	defer func() {
 		if err != nil {
@@ -56,7 +57,7 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 		}
 	}()
 	if a.cfg.HTTPAPI != nil {
-		a.api, err = httpapi.New(ctx, httpapi.Options{Config: *a.cfg.HTTPAPI, Logger: a.log})
+		a.api, err = httpapi.New(ctx, httpapi.Options{Config: *a.cfg.HTTPAPI, Logger: part(a.log, logging.ComponentHTTP)})
 		if err != nil {
 			return nil, err
 		}
@@ -71,7 +72,7 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 		Username:    a.cfg.Broker.Username,
 		Password:    a.cfg.Broker.Password.Reveal(),
 		TLS:         clientTLS,
-		Logger:      a.log,
+		Logger:      part(a.log, logging.ComponentLink),
 		RetryMax:    a.cfg.RetryDelay,
 		Connections: a.connections(),
 		MaxPayload:  a.cfg.Limits.Payload,
@@ -90,6 +91,11 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 		return nil, err
 	}
 	return a, nil
+}
+
+// part returns the logger of a component, whose level can be set apart.
+func part(log *slog.Logger, component string) *slog.Logger {
+	return log.With(logging.ComponentKey, component)
 }
 
 // startBroker starts the embedded broker, if there is one, and returns where and
@@ -112,7 +118,7 @@ func (a *App) startBroker() (address string, client func() (*tls.Config, error),
 	for i, u := range eb.Users {
 		users[i] = broker.User{Name: u.Name, Password: u.Password.Reveal()}
 	}
-	b, err := broker.New(broker.Options{Listen: eb.Listen, TLS: serverTLS, Users: users, Logger: a.log})
+	b, err := broker.New(broker.Options{Listen: eb.Listen, TLS: serverTLS, Users: users, Logger: part(a.log, logging.ComponentBroker)})
 	if err != nil {
 		return "", nil, err
 	}

@@ -3,6 +3,7 @@ package protocol
 import (
 	"encoding/hex"
 	"reflect"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -113,8 +114,10 @@ func FuzzAppendServer(f *testing.F) {
 		if err != nil {
 			return // the generated code refuses text that is not UTF-8; modules are checked before
 		}
-		if got := AppendServer(nil, m); string(got) != string(want) {
-			t.Errorf("%+v:\n got %x\nwant %x", m, got, want)
+		for name, got := range map[string][]byte{"AppendServer": AppendServer(nil, m), "EncodeServer": EncodeServer(m)} {
+			if string(got) != string(want) {
+				t.Errorf("%s of %+v:\n got %x\nwant %x", name, m, got, want)
+			}
 		}
 	})
 }
@@ -137,10 +140,24 @@ func FuzzDecodeClient(f *testing.F) {
 	})
 }
 
+// The largest messages fit into what EncodeServer reserves.
+func TestEncodeServerAllocatesOnce(t *testing.T) {
+	long := strings.Repeat("x", 300)
+	for _, m := range []fleet.ServerMessage{
+		{Kind: fleet.ServerConnectResponse, SessionID: long, AlreadyLogged: true},
+		{Kind: fleet.ServerStatusResponse, SessionID: long, Counter: 1<<32 - 1},
+		{Kind: fleet.ServerCommand, SessionID: long, Counter: 1<<32 - 1, Data: []byte(long),
+			Device: fleet.Device{Module: -1, Type: 1<<32 - 1, Role: long, Name: long, Priority: 1<<32 - 1}},
+	} {
+		if n := testing.AllocsPerRun(100, func() { EncodeServer(m) }); n > 1 {
+			t.Errorf("kind %d: %v allocations", m.Kind, n)
+		}
+	}
+}
+
 func BenchmarkEncodeStatusResponse(b *testing.B) {
 	b.ReportAllocs()
-	buf := make([]byte, 0, 64)
 	for b.Loop() {
-		buf = AppendServer(buf[:0], fleet.ServerMessage{Kind: fleet.ServerStatusResponse, SessionID: "abcdefgh", Counter: 12345})
+		EncodeServer(fleet.ServerMessage{Kind: fleet.ServerStatusResponse, SessionID: "abcdefgh", Counter: 12345})
 	}
 }

@@ -161,7 +161,7 @@ func (s *Session) admitted() {
 // release handles the held messages in the order of their arrival.
 func (s *Session) release() {
 	held := s.held
-	s.held = nil
+	s.held, s.heldBytes = nil, 0
 	for _, m := range held {
 		s.message(m)
 	}

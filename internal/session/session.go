@@ -30,6 +30,7 @@ type Options struct {
 	QuietAfterEnd       time.Duration // no such notification this long after the end of a session, default 5 s
 	SendInvalidCommand  bool          // CMD-6
 	MaxAhead            int           // statuses held ahead of a gap or of a full queue (DEF-9), default 1000
+	MaxAheadBytes       int           // of their data, and of the messages held in the connect sequence, default 64 MiB
 	MaxPending          int           // commands held back per module (REC-13), default 1000
 	MaxDevices          int           // devices one Connect may list, default 1000
 	// FirstCommand is the counter of the first command, 0 in the protocol (CMD-3).
@@ -52,6 +53,9 @@ func (o Options) withDefaults() Options {
 		if *n <= 0 {
 			*n = 1000
 		}
+	}
+	if o.MaxAheadBytes <= 0 {
+		o.MaxAheadBytes = 64 << 20
 	}
 	return o
 }
@@ -113,6 +117,7 @@ type Session struct {
 	waitBy     time.Time // limit of the connect sequence (SEQ-11, SEQ-45)
 	responses  int       // command responses still awaited in PhaseCommands
 	held       []fleet.ClientMessage
+	heldBytes  int
 	sessionBy  time.Time // T_sess
 	withModule bool      // a supported device was connected: STAT-34 applies
 
@@ -301,8 +306,11 @@ func (s *Session) beforeConnect(m fleet.ClientMessage) {
 	}
 }
 
+// size is what counts of a message when memory is bounded (REC-22).
+func size(m fleet.ClientMessage) int { return len(m.Data) + len(m.Error) }
+
 func (s *Session) hold(m fleet.ClientMessage) {
-	if len(s.held) >= s.opts.MaxAhead {
+	if s.heldBytes += size(m); len(s.held) >= s.opts.MaxAhead || s.heldBytes > s.opts.MaxAheadBytes {
 		s.end(ReasonSequenceTooManyHeld, false)
 		return
 	}
@@ -377,7 +385,7 @@ func (s *Session) end(reason Reason, notify bool) {
 	s.emit(Effect{Kind: EffectSessionEnded, SessionID: s.id, Reason: reason, Established: established, Count: unacked})
 	s.phase = PhaseWaiting
 	s.devices = nil
-	s.held = nil
+	s.held, s.heldBytes = nil, 0
 	s.pending = nil
 	s.withModule = false
 	s.admitBy, s.waitBy, s.sessionBy = time.Time{}, time.Time{}, time.Time{}

@@ -66,6 +66,48 @@ func TestRunningStatusDoesNotAllocate(t *testing.T) {
 	}
 }
 
+// REC-22: what waits is bounded in bytes too, in normal communication and in the
+// connect sequence; what has found its turn no longer counts.
+func TestWaitingIsBoundedInBytes(t *testing.T) {
+	status := func(counter uint32, n int) Event {
+		return Event{Kind: EventMessage, Message: fleet.ClientMessage{Kind: fleet.ClientStatus, SessionID: "abcdefgh",
+			State: fleet.StateRunning, Counter: counter, Device: button, Data: make([]byte, n), Error: make([]byte, n)}}
+	}
+	ended := func(effects []Effect) (reason Reason) {
+		for _, e := range effects {
+			if e.Kind == EffectSessionEnded {
+				reason = e.Reason
+			}
+		}
+		return reason
+	}
+	s := running(t)
+	s.Configure(Options{MaxAheadBytes: 1000})
+	s.Step(start, status(1, 1)) // sets the base
+	counter := uint32(2)
+	for range 10 { // two wait for one, again and again
+		for _, c := range []uint32{counter + 1, counter + 2, counter} {
+			if r := ended(s.Step(start, status(c, 250))); r != ReasonNone {
+				t.Fatalf("status %d: session ended: %s", c, r)
+			}
+		}
+		counter += 3
+	}
+	s.Step(start, status(counter+1, 500))
+	if r := ended(s.Step(start, status(counter+2, 1))); r != ReasonTooManyAhead {
+		t.Errorf("session ended: %q", r)
+	}
+
+	s = New(Options{MaxAheadBytes: 1000}, allModules{})
+	s.Step(start, Event{Kind: EventMessage, Message: fleet.ClientMessage{Kind: fleet.ClientConnect, SessionID: "abcdefgh", Devices: []fleet.Device{button}}})
+	if r := ended(s.Step(start, status(1, 500))); r != ReasonNone {
+		t.Errorf("sequence ended: %q", r)
+	}
+	if r := ended(s.Step(start, status(2, 1))); r != ReasonSequenceTooManyHeld {
+		t.Errorf("sequence ended: %q", r)
+	}
+}
+
 // Random events in random order never break the promises of the protocol, for
 // any seed: the sequence order of REC-2, one answer per counter (STAT-8, GW-32),
 // consecutive command counters (CMD-11), balanced device life, nothing forwarded

@@ -13,6 +13,7 @@ type order struct {
 	started   bool   // a first status set the base (STAT-2)
 	expected  uint32 // E
 	ahead     map[uint32]early
+	bytes     int       // of the statuses in ahead
 	missingBy time.Time // T_msg after E was first missed (STAT-5, DEF-9); zero: nothing missing
 	roomAt    time.Time // when a full module queue is tried again; zero: none
 	withheld  bool      // the status at E waits for room, and was noted
@@ -25,6 +26,12 @@ type early struct {
 }
 
 func newOrder() order { return order{ahead: make(map[uint32]early)} }
+
+// put keeps a status until its turn.
+func (o *order) put(m fleet.ClientMessage, now time.Time) {
+	o.ahead[m.Counter] = early{m, now}
+	o.bytes += size(m)
+}
 
 // seenMissing returns when the gap at E was first seen. Whatever is buffered
 // lies beyond the gap, so it is the earliest arrival.
@@ -41,6 +48,7 @@ func (o *order) seenMissing() time.Time {
 func (o *order) reset() {
 	o.started, o.expected = false, 0
 	clear(o.ahead)
+	o.bytes = 0
 	o.missingBy, o.roomAt = time.Time{}, time.Time{}
 	o.withheld = false
 }
@@ -59,13 +67,13 @@ func (s *Session) status(m fleet.ClientMessage) {
 		s.note(Warning, NoteStatusLow, m.Device, m.Counter) // STAT-3
 	case buffered:
 		s.note(Info, NoteStatusDuplicate, m.Device, m.Counter) // STAT-8, DEF-7, DEF-8
-	case ahead > 0 && len(o.ahead) >= s.opts.MaxAhead:
+	case ahead > 0 && (len(o.ahead) >= s.opts.MaxAhead || o.bytes+size(m) > s.opts.MaxAheadBytes):
 		s.end(ReasonTooManyAhead, true) // DEF-9, REC-22
 	case ahead == 0 && len(o.ahead) == 0 && s.admitBy.IsZero() && s.roomFor(m):
 		o.expected++ // the common case needs no buffer
 		s.accepted(m)
 	default:
-		o.ahead[m.Counter] = early{m, s.now}
+		o.put(m, s.now)
 		s.drain()
 	}
 	s.endWithoutDevices() // even when it was dropped (STAT-34)
@@ -88,6 +96,7 @@ func (s *Session) drain() {
 			break
 		}
 		delete(o.ahead, o.expected)
+		o.bytes -= size(next.ClientMessage)
 		o.expected++
 		o.missingBy = time.Time{} // the next missing counter has a limit of its own
 		s.accepted(m)
@@ -187,7 +196,7 @@ func (s *Session) lateJoin(m fleet.ClientMessage) {
 	}
 	s.join(m.Device, false)
 	s.order.expected--
-	s.order.ahead[m.Counter] = early{m, s.now}
+	s.order.put(m, s.now)
 }
 
 // disconnect tells the module that the device left and forgets it.

@@ -68,7 +68,7 @@ func newInstance(lib *Library, context C.uintptr_t, spec module.InstanceSpec) *i
 		lib:         lib,
 		context:     context,
 		pollTimeout: milliseconds(spec.PollTimeout),
-		log:         lib.log.With("car", spec.Car.String()),
+		log:         lib.log.With("car", spec.Car.Car),
 		calling:     make(chan struct{}, 1),
 		waiting:     make(chan struct{}, 1),
 		closing:     make(chan struct{}),
