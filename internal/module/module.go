@@ -75,6 +75,17 @@ type Instance interface {
 	Close(ctx context.Context) error
 }
 
+// CommandSource is an Instance that needs no goroutine to wait for commands, as
+// a call of WaitCommands does: with thousands of cars their stacks are most of
+// the memory. A Worker prefers it to WaitCommands.
+type CommandSource interface {
+	// StartCommands begins to hand commands to deliver, in FIFO order, one call
+	// at a time. deliver must not block and owns what it gets. It is called once;
+	// stop ends it and returns when deliver is not running and will not be called
+	// again.
+	StartCommands(deliver func([]fleet.Command)) (stop func())
+}
+
 // Result codes of the module ABI (chapter 6.1).
 const (
 	CodeOK               = 0

@@ -1,6 +1,7 @@
 package module
 
 import (
+	"context"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -31,11 +32,7 @@ func (w *Worker) pollCommands() {
 			commands, err = w.instance.WaitCommands(w.pollCtx)
 			return err
 		})
-		if len(commands) > 0 {
-			w.fetched.Add(uint64(len(commands)))
-			w.queueCommands(commands)
-			w.opts.Notify()
-		}
+		w.fetchedCommands(commands)
 		switch {
 		case w.pollCtx.Err() != nil:
 			return
@@ -52,6 +49,30 @@ func (w *Worker) pollCommands() {
 		}
 		backoff = w.opts.BackoffMin
 	}
+}
+
+// startPolling begins to fetch commands until pollCtx ends; poll is closed
+// afterwards.
+func (w *Worker) startPolling() {
+	source, ok := w.instance.(CommandSource)
+	if !ok {
+		go w.pollCommands()
+		return
+	}
+	stop := source.StartCommands(w.fetchedCommands)
+	context.AfterFunc(w.pollCtx, func() {
+		stop()
+		close(w.poll)
+	})
+}
+
+func (w *Worker) fetchedCommands(commands []fleet.Command) {
+	if len(commands) == 0 {
+		return
+	}
+	w.fetched.Add(uint64(len(commands)))
+	w.queueCommands(commands)
+	w.opts.Notify()
 }
 
 func (w *Worker) pause(d time.Duration) {

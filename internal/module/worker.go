@@ -113,7 +113,7 @@ func (w *Worker) Run(ctx context.Context) {
 	}
 	defer context.AfterFunc(ctx, func() { w.stopCalls(); w.stopPoll() })()
 	go w.makeCalls()
-	go w.pollCommands()
+	w.startPolling()
 	ended(ctx, w.calls)
 	w.stopPoll()
 	ended(ctx, w.poll)

@@ -9,6 +9,6 @@
 // made in WaitCommands. An Instance at rest owns no goroutine, no timer and no
 // connection besides its long poll.
 //
-// The package may import fleet, config, module, module/spool and httpapi. It
-// knows nothing of cars' sessions.
+// The package may import fleet, config, logging, module, module/spool and
+// httpapi. It knows nothing of cars' sessions.
 package fleetapi

@@ -10,14 +10,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"external-server/internal/fleet"
+	"external-server/internal/httpapi"
+	"external-server/internal/logging"
 	"external-server/internal/module"
 )
-
-// logInterval is how often one instance logs the same kind of fault.
-const logInterval = 10 * time.Second
 
 // Instance is the context of one (car, module). It fills module.Instance.
 type Instance struct {
@@ -26,6 +23,9 @@ type Instance struct {
 	log  *slog.Logger
 	api  api
 	host *host
+	// local is the API inside this process, whose polls need no goroutine; nil:
+	// it is elsewhere.
+	local httpapi.API
 
 	devices []fleet.Device // connected ones (MM-7); of the calling worker alone
 
@@ -38,23 +38,26 @@ type Instance struct {
 
 	poll poller // of the polling goroutine alone
 
-	badStatus, lostStatus, badCommand rate.Sometimes
+	limit logging.Limiter // of what devices and users of the API cause
 }
 
-var _ module.Instance = (*Instance)(nil)
+var (
+	_ module.Instance      = (*Instance)(nil)
+	_ module.CommandSource = (*Instance)(nil)
+)
 
 func newInstance(m *Module, s settings, a api, h *host) *Instance {
 	i := &Instance{
-		kind:       m.kind,
-		car:        s.car,
-		log:        m.log,
-		api:        a,
-		host:       h,
-		queue:      newQueue(m.kind.number, m.opts.QueueSize, m.opts.QueueBytes, m.log),
-		poll:       poller{guard: guard{guardSettings: s.guard}},
-		badStatus:  rate.Sometimes{First: 1, Interval: logInterval},
-		lostStatus: rate.Sometimes{First: 1, Interval: logInterval},
-		badCommand: rate.Sometimes{First: 1, Interval: logInterval},
+		kind:  m.kind,
+		car:   s.car,
+		log:   m.log,
+		api:   a,
+		host:  h,
+		queue: newQueue(m.kind.number, m.opts.QueueSize, m.opts.QueueBytes, m.log),
+		poll:  poller{guard: guard{guardSettings: s.guard}},
+	}
+	if s.url == "" {
+		i.local = m.opts.API
 	}
 	i.posting, i.giveUp = context.WithCancel(context.Background())
 	return i
@@ -107,9 +110,8 @@ func (i *Instance) forward(ctx context.Context, op string, device fleet.Device, 
 			return callError(op, module.CodeNotOK, "%w", err)
 		}
 		// The fault is the car's, and the ABI's answer is OK.
-		i.badStatus.Do(func() {
-			i.log.Info("what a device sent cannot be posted and is dropped", "car", i.car.Car, "device", device.String(), "call", op, "error", err)
-		})
+		i.limit.Log(i.log, slog.LevelInfo, "what a device sent cannot be posted and is dropped",
+			slog.String("car", i.car.Car), slog.String("device", device.String()), slog.String("call", op), slog.Any("error", err))
 		return nil
 	}
 	start, err := i.queue.put(ctx, entry{device: device, isError: isError, at: time.Now(), data: body})

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"external-server/internal/httpapi"
+	"external-server/internal/logging"
 	"external-server/internal/module"
 	"external-server/internal/module/spool"
 )
@@ -65,7 +66,7 @@ func New(opts Options) (*Module, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	m := &Module{kind: k, opts: opts, log: opts.Logger.With("module", k.number), pool: opts.Pool, warned: make(map[string]bool)}
+	m := &Module{kind: k, opts: opts, log: opts.Logger.With(logging.ComponentKey, logging.ComponentModule, "module", k.number), pool: opts.Pool, warned: make(map[string]bool)}
 	if m.pool == nil {
 		m.pool, m.ownPool = NewPool(opts.Logger), true
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"math"
 	"net/http"
 	"time"
@@ -58,7 +59,12 @@ func (i *Instance) WaitCommands(ctx context.Context) ([]fleet.Command, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	known := err == nil || httpapi.StatusOf(err) == http.StatusNotFound // HTTP-12
+	return i.polled(messages, err), nil
+}
+
+// polled is what follows every poll: the guard, the flush, the commands.
+func (i *Instance) polled(messages []httpapi.Message, err error) []fleet.Command {
+	p := &i.poll
 	now := time.Now()
 	p.next = now
 	var delayed bool
@@ -67,19 +73,19 @@ func (i *Instance) WaitCommands(ctx context.Context) ([]fleet.Command, error) {
 		pause, delayed = p.guard.after(now) // MM-6
 		p.next = now.Add(pause)
 	}
-	if !known {
+	switch {
+	case err != nil && httpapi.StatusOf(err) != http.StatusNotFound: // HTTP-12: the car is unknown
 		i.pollFailed(err, now)
-		return nil, nil
+		return nil
+	case !p.primed:
+		p.failed = 0
+		i.flush(messages)
+		return nil
+	case delayed && i.kind.discardsDelayed: // MM-28: the same poll again
+		return nil
 	}
 	p.failed = 0
-	if !p.primed {
-		i.flush(messages)
-		return nil, nil
-	}
-	if delayed && i.kind.discardsDelayed { // MM-28: the same poll again
-		return nil, nil
-	}
-	return i.commands(messages), nil
+	return i.commands(messages)
 }
 
 func (i *Instance) requestCommands(ctx context.Context, query httpapi.Query) ([]httpapi.Message, error) {
@@ -139,10 +145,8 @@ func (i *Instance) commands(messages []httpapi.Message) []fleet.Command {
 		command, err := i.command(m)
 		if err != nil {
 			i.counters.badCommands.Add(1)
-			i.badCommand.Do(func() {
-				i.log.Warn("command of the HTTP API is not valid and is skipped", "car", i.car.Car,
-					"role", printable(m.DeviceID.Role), "error", err)
-			})
+			i.limit.Log(i.log, slog.LevelWarn, "command of the HTTP API is not valid and is skipped",
+				slog.String("car", i.car.Car), slog.String("role", printable(m.DeviceID.Role)), slog.Any("error", err))
 			continue
 		}
 		out = append(out, command)

@@ -9,11 +9,10 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"external-server/internal/config"
 	"external-server/internal/fleet"
 	"external-server/internal/httpapi"
+	"external-server/internal/logging"
 )
 
 // api is the part of the Fleet Protocol HTTP API that the modules use. An
@@ -22,9 +21,6 @@ type api interface {
 	PostStatuses(ctx context.Context, car fleet.CarID, messages []httpapi.Message) error
 	Commands(ctx context.Context, car fleet.CarID, q httpapi.Query) ([]httpapi.Message, error)
 }
-
-// complainInterval is how often the same refusal of a host is logged.
-const complainInterval = 30 * time.Second
 
 // requestTimeout bounds one request, whichever API it goes to (MM-3).
 const requestTimeout = 30 * time.Second
@@ -57,20 +53,17 @@ type host struct {
 	log              *slog.Logger
 	posting, polling *breaker
 	posts            chan struct{} // a token per running status request
-
-	complaints map[string]*rate.Sometimes // by what cannot be done
+	limit            logging.Limiter
 }
 
 // complain logs an answer that is neither success nor a matter of one status,
 // such as 401. It concerns all cars alike, so one line in a while is enough.
 func (h *host) complain(what string, err error) {
-	h.complaints[what].Do(func() {
-		text := "the HTTP API does not serve " + what + ", trying again"
-		if code := httpapi.StatusOf(err); code == http.StatusUnauthorized || code == http.StatusForbidden {
-			text = "the HTTP API refuses the key for " + what + ", trying again; check " + keyKey
-		}
-		h.log.Warn(text, "api", h.name, "error", err)
-	})
+	text := "the HTTP API does not serve " + what + ", trying again"
+	if code := httpapi.StatusOf(err); code == http.StatusUnauthorized || code == http.StatusForbidden {
+		text = "the HTTP API refuses the key for " + what + ", trying again; check " + keyKey
+	}
+	h.limit.Log(h.log, slog.LevelWarn, text, slog.String("api", h.name), slog.Any("error", err))
 }
 
 // NewPool makes an empty pool.
@@ -78,7 +71,7 @@ func NewPool(log *slog.Logger) *Pool {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Pool{log: log, clients: make(map[clientID]*httpapi.Client), hosts: make(map[string]*host)}
+	return &Pool{log: log.With(logging.ComponentKey, logging.ComponentModule), clients: make(map[clientID]*httpapi.Client), hosts: make(map[string]*host)}
 }
 
 // Close closes the connections. Instances must have been closed before.
@@ -121,10 +114,6 @@ func (p *Pool) host(name string) *host {
 			posting: newBreaker(name, "statuses", p.log),
 			polling: newBreaker(name, "commands", p.log),
 			posts:   make(chan struct{}, maxPosts),
-			complaints: map[string]*rate.Sometimes{
-				"statuses": {First: 1, Interval: complainInterval},
-				"commands": {First: 1, Interval: complainInterval},
-			},
 		}
 		p.hosts[name] = h
 	}

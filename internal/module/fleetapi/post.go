@@ -2,6 +2,7 @@ package fleetapi
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -98,10 +99,9 @@ func (i *Instance) deliver(window []entry, group []int, done []bool) bool {
 			}
 			if len(group) == 1 || attempt == 1 { // DEF-43: refused twice
 				i.counters.refused.Add(1)
-				i.lostStatus.Do(func() {
-					i.log.Warn("the HTTP API refuses a status, it is lost", "car", i.car.Car,
-						"device", window[at].device.String(), "type", messages[n].Payload.MessageType, "error", refusal)
-				})
+				i.limit.Log(i.log, slog.LevelWarn, "the HTTP API refuses a status, it is lost",
+					slog.String("car", i.car.Car), slog.String("device", window[at].device.String()),
+					slog.String("type", messages[n].Payload.MessageType), slog.Any("error", refusal))
 				break
 			}
 		}

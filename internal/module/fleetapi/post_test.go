@@ -241,7 +241,7 @@ func TestUnauthorized(t *testing.T) {
 		if len(posts) < 4 || len(posts) > 12 {
 			t.Errorf("%d requests in 25 s", len(posts))
 		}
-		if n := strings.Count(log.String(), "check api_key"); n != 1 {
+		if n := strings.Count(log.String(), "check api_key"); n < 1 || n > 3 {
 			t.Errorf("warned %d times: %s", n, log.String())
 		}
 		time.Sleep(31 * time.Second)

@@ -1,0 +1,98 @@
+package fleetapi
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"external-server/internal/fleet"
+	"external-server/internal/httpapi"
+)
+
+// feed polls for commands as repeated calls of WaitCommands do. While a poll
+// waits in the API of this process it has no goroutine; there is one while
+// anything is to be done or waited for otherwise, and while a request to another
+// host is under way.
+type feed struct {
+	i       *Instance
+	deliver func([]fleet.Command)
+	ctx     context.Context
+	cancel  context.CancelFunc
+	running sync.WaitGroup // the goroutine or the parked poll
+
+	mu   sync.Mutex
+	stop func() bool // of the parked poll
+}
+
+// StartCommands fills module.CommandSource. Nobody calls WaitCommands besides.
+func (i *Instance) StartCommands(deliver func([]fleet.Command)) (stop func()) {
+	f := &feed{i: i, deliver: deliver}
+	f.ctx, f.cancel = context.WithCancel(context.Background())
+	f.running.Go(f.run)
+	return f.end
+}
+
+// end returns when nothing of the feed is left.
+func (f *feed) end() {
+	f.cancel()
+	f.mu.Lock()
+	stop := f.stop
+	f.mu.Unlock()
+	if stop != nil && stop() {
+		f.running.Done() // the parked poll will not come back
+	}
+	f.running.Wait()
+}
+
+// run polls until the next poll can be parked.
+func (f *feed) run() {
+	for f.ctx.Err() == nil && !f.park() {
+		if commands, err := f.i.WaitCommands(f.ctx); err == nil && len(commands) > 0 {
+			f.deliver(commands)
+		}
+	}
+}
+
+// park starts a poll without goroutine if that is possible now.
+func (f *feed) park() bool {
+	i := f.i
+	if i.local == nil || !i.poll.primed || time.Until(i.poll.next) > 0 || i.host.polling.open() {
+		return false
+	}
+	f.mu.Lock() // returned may come before there is a stop
+	defer f.mu.Unlock()
+	if f.ctx.Err() != nil {
+		return false // end has looked for a poll already
+	}
+	f.running.Add(1)
+	f.stop = i.local.PollCommands(i.car, i.poll.last+1, f.returned)
+	return true
+}
+
+// returned ends a parked poll. One that brings nothing, as nearly all do, is
+// followed by the next at once; everything else is done elsewhere, because the
+// API waits for the return.
+func (f *feed) returned(messages []httpapi.Message, err error) {
+	defer f.running.Done()
+	f.mu.Lock()
+	f.stop = nil
+	f.mu.Unlock()
+	if f.ctx.Err() != nil {
+		return
+	}
+	f.i.host.polling.report(false, false, unavailable(err))
+	if len(messages) == 0 {
+		f.i.polled(nil, err)
+		if f.park() {
+			return
+		}
+		f.running.Go(f.run)
+		return
+	}
+	f.running.Go(func() {
+		if commands := f.i.polled(messages, err); len(commands) > 0 {
+			f.deliver(commands)
+		}
+		f.run()
+	})
+}
