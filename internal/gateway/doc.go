@@ -17,6 +17,6 @@
 // Gateway runs a Core over a real MQTT broker (chapter 2), alone on its connection
 // as in a car, or many gateways on a few shared connections.
 //
-// The package may import fleet, protocol and an MQTT client, nothing else of the
+// The package may import fleet, protocol and link/mqtt/wire, nothing else of the
 // project.
 package gateway

@@ -1,15 +1,13 @@
 package gateway
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	mqtt "github.com/eclipse/paho.mqtt.golang"
 )
 
 // Pool carries many gateways on a few broker connections, because ten thousand
@@ -24,12 +22,11 @@ type Pool struct {
 	cars map[string]bool // with a gateway on the pool
 }
 
-// Sizes of a shared connection.
+// Limits of a shared connection.
 const (
-	poolQueue   = 1 << 16         // messages waiting to be published
-	poolWindow  = 1000            // of them not acknowledged by the broker
-	poolBatch   = 100             // gateways per SUBSCRIBE
-	poolTimeout = 5 * time.Second // for reaching the broker
+	poolQueue   = 1 << 16          // gateways waiting for their subscription
+	poolBatch   = 100              // gateways per SUBSCRIBE
+	poolTimeout = 10 * time.Second // for the answer to a SUBSCRIBE
 )
 
 // NewPool connects to the broker with the given number of connections, 1 to 1000.
@@ -96,7 +93,7 @@ func (m *member) open(gen uint64) {
 }
 
 func (m *member) publish(topic string, payload []byte) bool {
-	return m.conn.sender.publish(topic, payload)
+	return m.conn.stream.publish(topic, payload)
 }
 
 func (m *member) close() { m.gen.Store(0) }
@@ -110,9 +107,7 @@ func (m *member) shutdown() {
 	m.pool.mu.Lock()
 	delete(m.pool.cars, key)
 	m.pool.mu.Unlock()
-	if c.client.IsConnectionOpen() { // the answer does not matter
-		c.client.Unsubscribe(m.gateway.topics.down, m.gateway.topics.notification)
-	}
+	c.stream.unsubscribe(m.gateway.topics.down, m.gateway.topics.notification)
 }
 
 // request asks for the subscription of a member.
@@ -123,8 +118,7 @@ type request struct {
 
 // poolConn is one shared connection.
 type poolConn struct {
-	client  mqtt.Client
-	sender  *sender
+	stream  *stream
 	opening chan request
 	stop    chan struct{}
 	done    chan struct{}
@@ -138,40 +132,41 @@ func newPoolConn(broker Broker) (*poolConn, error) {
 		opening: make(chan request, poolQueue), stop: make(chan struct{}), done: make(chan struct{}),
 		members: make(map[string]*member),
 	}
-	opts := broker.options(fmt.Sprintf("gateways-%016x", rand.Uint64()), poolTimeout).
-		SetAutoReconnect(true).
-		SetMaxReconnectInterval(5 * time.Second).
-		SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) { c.receive(m.Topic(), m.Payload()) })
-	c.client = mqtt.NewClient(opts)
-	if err := wait(c.client.Connect(), poolTimeout, "connect to "+broker.Address); err != nil {
-		c.client.Disconnect(quiesce)
+	var err error
+	if c.stream, err = dialStream(broker, fmt.Sprintf("gateways-%012x", rand.Uint64()>>16), c.receive); err != nil {
 		return nil, err
 	}
-	c.sender = newSender(c.client, poolQueue, poolWindow)
 	go c.subscribe()
 	return c, nil
 }
 
 func (c *poolConn) close() {
 	close(c.stop)
-	c.sender.close()
 	<-c.done
+	c.stream.close()
 }
 
 // receive gives a message to the gateway of its topic.
-func (c *poolConn) receive(topic string, payload []byte) {
-	end := strings.LastIndexByte(topic, '/')
+func (c *poolConn) receive(topic, payload []byte) {
+	end := bytes.LastIndexByte(topic, '/')
 	if end < 0 {
 		return
 	}
 	c.mu.Lock()
-	m := c.members[topic[:end]]
+	m := c.members[string(topic[:end])]
 	c.mu.Unlock()
 	if m == nil {
 		return
 	}
-	if gen := m.gen.Load(); gen != 0 {
-		m.gateway.receive(gen, topic, payload)
+	gen := m.gen.Load()
+	if gen == 0 {
+		return
+	}
+	t := &m.gateway.topics
+	for _, known := range []string{t.down, t.notification} {
+		if string(topic) == known {
+			m.gateway.receive(gen, known, payload)
+		}
 	}
 }
 
@@ -206,24 +201,18 @@ func (c *poolConn) subscribe() {
 }
 
 func (c *poolConn) subscribeBatch(batch []request) error {
-	if !c.client.IsConnectionOpen() {
-		return errors.New("the shared connection to the broker is down")
-	}
-	filters := make(map[string]byte, 2*len(batch))
+	topics := make([]string, 0, 2*len(batch))
 	for _, r := range batch {
-		filters[r.member.gateway.topics.down] = 1
-		filters[r.member.gateway.topics.notification] = 1
+		topics = append(topics, r.member.gateway.topics.down, r.member.gateway.topics.notification)
 	}
-	token := c.client.SubscribeMultiple(filters, nil)
+	limit := time.NewTimer(poolTimeout)
+	defer limit.Stop()
 	select {
-	case <-token.Done():
+	case err := <-c.stream.subscribe(topics...):
+		return err
 	case <-c.stop:
 		return errors.New("the pool was closed")
-	case <-time.After(poolTimeout):
+	case <-limit.C:
 		return fmt.Errorf("subscribe %d gateways: no answer of the broker within %v", len(batch), poolTimeout)
 	}
-	if err := token.Error(); err != nil {
-		return fmt.Errorf("subscribe %d gateways: %w", len(batch), err)
-	}
-	return subscribed(token)
 }

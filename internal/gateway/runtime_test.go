@@ -15,8 +15,8 @@ import (
 	"external-server/internal/protocol"
 )
 
-// wire is a connection without a broker, for tests on virtual time.
-type wire struct {
+// fakeConn is a connection without a broker, for tests on virtual time.
+type fakeConn struct {
 	g  *Gateway
 	up bool // whether the broker is reached
 
@@ -26,7 +26,7 @@ type wire struct {
 	sent   []fleet.ClientMessage
 }
 
-func (w *wire) open(gen uint64) {
+func (w *fakeConn) open(gen uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.opened++
@@ -35,7 +35,7 @@ func (w *wire) open(gen uint64) {
 	}
 }
 
-func (w *wire) publish(_ string, payload []byte) bool {
+func (w *fakeConn) publish(_ string, payload []byte) bool {
 	m, err := protocol.DecodeClient(payload)
 	if err != nil {
 		return false
@@ -46,28 +46,28 @@ func (w *wire) publish(_ string, payload []byte) bool {
 	return true
 }
 
-func (w *wire) close() {
+func (w *fakeConn) close() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.closed++
 }
 
-func (w *wire) shutdown() { w.close() }
+func (w *fakeConn) shutdown() { w.close() }
 
-func (w *wire) count() (opened, sent int) {
+func (w *fakeConn) count() (opened, sent int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.opened, len(w.sent)
 }
 
-func startOnWire(t *testing.T, s Settings, up bool) (*Gateway, *wire) {
+func startOnWire(t *testing.T, s Settings, up bool) (*Gateway, *fakeConn) {
 	t.Helper()
 	s.Car, s.Broker.Address = car1, "127.0.0.1:1"
 	g, err := Start(s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &wire{g: g, up: up}
+	w := &fakeConn{g: g, up: up}
 	g.conn = w
 	return g, w
 }
