@@ -59,7 +59,9 @@ func (c *Car) handleMail() {
 	}
 	for _, n := range modules {
 		if commands := c.find(n).worker.TakeCommands(); len(commands) > 0 {
-			c.step(time.Now(), session.Event{Kind: session.EventCommands, Module: n, Commands: commands})
+			c.now = time.Now()
+			c.tellCommands(n, commands)
+			c.step(c.now, session.Event{Kind: session.EventCommands, Module: n, Commands: commands})
 		}
 	}
 }
@@ -71,10 +73,11 @@ func (c *Car) handle(it *item) {
 		m, err := c.decoder.Client(it.payload)
 		if err != nil { // CONN-32
 			c.counters.unreadable.Add(1)
+			c.tellDropped(DropUnreadable)
 			c.limit.Log(c.log, slog.LevelInfo, "message of the gateway cannot be read, ignored", slog.Any("error", err))
 			return
 		}
-		m.Redelivered = it.dup
+		m.Redelivered, m.Received = it.dup, it.at
 		ev.Message = m
 	case session.EventAdmission:
 		ev.Ticket, ev.Admitted = it.ticket, it.admitted
@@ -83,11 +86,17 @@ func (c *Car) handle(it *item) {
 	case session.EventLinkDown:
 		c.setLink(false, it.reason)
 	}
-	c.step(time.Now(), ev)
+	now := time.Now()
+	if ev.Kind == session.EventMessage && c.observing() {
+		c.now = now
+		c.tellMessage(&ev.Message)
+	}
+	c.step(now, ev)
 }
 
 // step lets the session handle one event and performs the effects.
 func (c *Car) step(now time.Time, ev session.Event) {
+	c.now = now
 	failed := false
 	effects := c.session.Step(now, ev)
 	for i := range effects {
@@ -105,7 +114,9 @@ func (c *Car) step(now time.Time, ev session.Event) {
 func (c *Car) perform(e *session.Effect) bool {
 	switch e.Kind {
 	case session.EffectPublish:
-		return c.port.Publish(protocol.EncodeServer(e.Message))
+		ok := c.port.Publish(protocol.EncodeServer(e.Message))
+		c.tellSent(e, ok)
+		return ok
 	case session.EffectNotifyDisconnect:
 		c.port.NotifyDisconnect() // the session is over either way
 	case session.EffectDiscardOutgoing:
@@ -115,6 +126,7 @@ func (c *Car) perform(e *session.Effect) bool {
 	case session.EffectForward:
 		c.forward(e)
 	case session.EffectDeviceDisconnected:
+		c.tellDisconnected(e)
 		if m := c.find(e.Device.Module); m != nil {
 			m.worker.DeviceDisconnected(e.Disconnect, e.Device.ForModule())
 		}
@@ -125,6 +137,7 @@ func (c *Car) perform(e *session.Effect) bool {
 	case session.EffectSessionStarted, session.EffectSessionRunning, session.EffectSessionEnded:
 		c.sessionChanged(e)
 	case session.EffectNote:
+		c.tellNote(e)
 		c.note(e)
 	}
 	return true

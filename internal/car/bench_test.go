@@ -2,6 +2,7 @@ package car
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,9 +46,9 @@ func (blackHole) Close()                 {}
 
 // runningCar is a car in normal communication whose actor is the caller; its
 // worker runs. next makes the item of the next status.
-func runningCar(tb testing.TB) (c *Car, next func() *item) {
+func runningCar(tb testing.TB, observer Observer) (c *Car, next func() *item) {
 	tb.Helper()
-	c, err := New(Options{ID: carID, Logger: newLogger(), QueueSize: 1 << 20, Modules: []Binding{{Module: takerModule{}, Instance: taker{}}}})
+	c, err := New(Options{ID: carID, Logger: newLogger(), QueueSize: 1 << 20, Observer: observer, Modules: []Binding{{Module: takerModule{}, Instance: taker{}}}})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -93,10 +94,21 @@ func runningCar(tb testing.TB) (c *Car, next func() *item) {
 	}
 }
 
+// counting is an observer that costs next to nothing.
+type counting struct{ n atomic.Uint64 }
+
+func (c *counting) Observe(*Event) { c.n.Add(1) }
+
 // BenchmarkStatus is the whole way of one status inside a car: decoding, session,
-// queue and call of the module, answer. The answer is its one allocation.
+// queue and call of the module, answer. The answer is its one allocation,
+// observed or not.
 func BenchmarkStatus(b *testing.B) {
-	c, next := runningCar(b)
+	b.Run("unobserved", func(b *testing.B) { benchmarkStatus(b, nil) })
+	b.Run("observed", func(b *testing.B) { benchmarkStatus(b, &counting{}) })
+}
+
+func benchmarkStatus(b *testing.B, observer Observer) {
+	c, next := runningCar(b, observer)
 	items := make([]*item, 10_000)
 	for i := range items {
 		items[i] = next()
@@ -124,7 +136,13 @@ func BenchmarkStatus(b *testing.B) {
 // The way of a status allocates its answer and nothing else, but for the queue,
 // which grows now and then.
 func TestStatusAllocatesItsAnswer(t *testing.T) {
-	c, next := runningCar(t)
+	for name, observer := range map[string]Observer{"unobserved": nil, "observed": &counting{}} {
+		t.Run(name, func(t *testing.T) { statusAllocatesItsAnswer(t, observer) })
+	}
+}
+
+func statusAllocatesItsAnswer(t *testing.T, observer Observer) {
+	c, next := runningCar(t, observer)
 	const runs = 2000
 	items := make([]*item, 0, runs+1)
 	for range runs + 1 {

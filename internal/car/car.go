@@ -51,7 +51,9 @@ type Options struct {
 	// StopTimeout bounds the delivery of what was accepted and the end of the
 	// modules at stop; zero means 3 s (CLI-24).
 	StopTimeout time.Duration
-	Logger      *slog.Logger
+	// Observer is told what happens to the car; nil: nobody.
+	Observer Observer
+	Logger   *slog.Logger
 }
 
 // Car is the actor of one car. It implements link.Receiver.
@@ -74,6 +76,8 @@ type Car struct {
 	counters counters
 
 	// Of the actor's goroutine only.
+	now                 time.Time // of the current step
+	event               Event     // see tell
 	timer               *time.Timer
 	armed               time.Time
 	modulesWithCommands []int32
@@ -105,15 +109,17 @@ func New(opts Options) (*Car, error) {
 	}
 	for _, b := range opts.Modules {
 		number := b.Module.Number()
-		c.modules = append(c.modules, &boundModule{
-			number: number,
-			module: b.Module,
-			worker: module.NewWorker(b.Instance, number, module.WorkerOptions{
-				Logger:    c.log,
-				QueueSize: opts.QueueSize,
-				Notify:    func() { c.mail.putCommands(number) },
-			}),
-		})
+		m := &boundModule{number: number, module: b.Module, instance: b.Instance}
+		worker := module.WorkerOptions{
+			Logger:    c.log,
+			QueueSize: opts.QueueSize,
+			Notify:    func() { c.mail.putCommands(number) },
+		}
+		if o := opts.Observer; o != nil {
+			worker.Called = func(call *module.Call) { m.called(o, call) }
+		}
+		m.worker = module.NewWorker(b.Instance, number, worker)
+		c.modules = append(c.modules, m)
 	}
 	c.session = session.New(opts.Limits.Session, moduleView{c})
 	c.setLimits(opts.Limits)
@@ -136,20 +142,24 @@ func (c *Car) Attach(l link.Link) error {
 
 // Message implements link.Receiver.
 func (c *Car) Message(payload []byte, duplicate bool) {
-	c.counters.lastSeen.Store(time.Now().UnixNano())
+	now := time.Now()
+	c.counters.lastSeen.Store(now.UnixNano())
 	if limit := c.payload.Load(); int64(len(payload)) > limit {
 		c.counters.tooLarge.Add(1)
 		c.limit.Log(c.log, slog.LevelInfo, "message of the gateway is too large, ignored",
 			slog.Int("bytes", len(payload)), slog.Int64("limit", limit))
+		c.tellDropped(DropTooLarge)
 		return
 	}
-	switch c.mail.put(item{kind: session.EventMessage, payload: payload, dup: duplicate}) {
+	switch c.mail.put(item{kind: session.EventMessage, payload: payload, dup: duplicate, at: now}) {
 	case full:
 		c.counters.overflow.Add(1)
 		c.limit.Log(c.log, slog.LevelWarn, "messages arrive faster than they are handled, dropped")
+		c.tellDropped(DropOverflow)
 	case tooMany:
 		c.counters.limited.Add(1)
 		c.limit.Log(c.log, slog.LevelWarn, "the gateway sends more messages than limits.messages_per_second allows, dropped")
+		c.tellDropped(DropLimited)
 	}
 }
 

@@ -10,7 +10,8 @@ import (
 // item is one thing that happened to a car, in order of arrival.
 type item struct {
 	kind     session.EventKind
-	payload  []byte // EventMessage: not decoded yet
+	at       time.Time // EventMessage: when the link delivered it
+	payload  []byte    // EventMessage: not decoded yet
 	dup      bool
 	ticket   uint64 // EventAdmission
 	admitted bool

@@ -3,6 +3,7 @@ package car
 import (
 	"log/slog"
 	"slices"
+	"time"
 
 	"external-server/internal/module"
 	"external-server/internal/session"
@@ -13,6 +14,12 @@ type boundModule struct {
 	number int32
 	module module.Module
 	worker *module.Worker
+	// instance belongs to the worker; it is only asked about its state.
+	instance module.Instance
+
+	forwarded uint64 // of the actor: statuses the worker took
+	delivered uint64 // of the worker: statuses it was done with
+	event     Event  // of the worker, see called
 }
 
 // find returns the module with the number, or nil. A car has few.
@@ -32,11 +39,18 @@ func (c *Car) position(number int32) int {
 // forward queues a status for its module. The session has asked for room in the
 // same step, so a refusal is a defect of ours.
 func (c *Car) forward(e *session.Effect) {
-	if m := c.find(e.Device.Module); m != nil && m.worker.ForwardStatus(e.Device.ForModule(), e.Data, e.Error) {
-		c.counters.statuses.Add(1)
-		return
+	m := c.find(e.Device.Module)
+	if m != nil {
+		// Told before it is queued: the worker may be done with it at once.
+		c.tellForwarded(e, m, true)
+		if m.worker.ForwardStatus(e.Device.ForModule(), e.Data, e.Error) {
+			c.counters.statuses.Add(1)
+			return
+		}
+		m.forwarded--
 	}
 	c.counters.lost.Add(1)
+	c.tellDropped(DropUnqueued)
 	c.limit.Log(c.log, slog.LevelError, "an answered status could not be queued and is lost",
 		slog.Any("device", e.Device), slog.Uint64("counter", uint64(e.Counter)))
 }
@@ -53,6 +67,10 @@ func (c *Car) deviceConnected(e *session.Effect) {
 	if e.First { // DEV-3
 		if n := m.worker.DiscardCommands(); n > 0 {
 			c.log.Info("commands fetched while the module had no device were discarded", "module", m.number, "commands", n)
+			if c.observing() {
+				c.event.Reason, c.event.Module, c.event.Count = DropStale, m.number, n
+				c.tell(Dropped, time.Time{})
+			}
 		}
 	}
 	accepted := m.worker.DeviceConnected(e.Device.ForModule(), func(err error) {

@@ -38,7 +38,18 @@ type Snapshot struct {
 type ModuleSnapshot struct {
 	Number int32
 	module.WorkerStats
+	// Instance is the car's context of the module. Whoever knows its kind may ask
+	// it about its state and nothing else.
+	Instance module.Instance
 }
+
+// Disconnect ends the session of the car, if there is one, and tells the gateway,
+// which connects anew. It may be called from any goroutine; it does not wait.
+func (c *Car) Disconnect() { c.mail.put(item{kind: session.EventDisconnect}) }
+
+// Reannounce asks the gateway to connect anew and to announce its devices again;
+// the session goes on until it does. During a connect sequence nothing happens.
+func (c *Car) Reannounce() { c.mail.put(item{kind: session.EventReannounce}) }
 
 // counters are changed by several goroutines.
 type counters struct {
@@ -60,13 +71,17 @@ func (c *Car) Snapshot() Snapshot {
 	v.Statuses, v.Lost = n.statuses.Load(), n.lost.Load()
 	v.Unreadable, v.TooLarge, v.Limited, v.Overflow = n.unreadable.Load(), n.tooLarge.Load(), n.limited.Load(), n.overflow.Load()
 	for _, m := range c.modules {
-		v.Modules = append(v.Modules, ModuleSnapshot{Number: m.number, WorkerStats: m.worker.Stats()})
+		v.Modules = append(v.Modules, ModuleSnapshot{Number: m.number, WorkerStats: m.worker.Stats(), Instance: m.instance})
 	}
 	return v
 }
 
 func (c *Car) setLink(up bool, reason error) {
 	c.linkReason = reason
+	if c.observing() {
+		c.event.OK, c.event.Err = up, reason
+		c.tell(Link, time.Now())
+	}
 	c.mu.Lock()
 	c.view.LinkUp = up
 	c.mu.Unlock()
@@ -86,9 +101,12 @@ func (c *Car) showPhase() {
 // a reason.
 func (c *Car) sessionChanged(e *session.Effect) {
 	now := time.Now()
+	if e.Kind == session.EffectSessionStarted {
+		c.started = now
+	}
+	c.tellSession(e, now, c.started)
 	switch e.Kind {
 	case session.EffectSessionStarted:
-		c.started = now
 		c.log.Info("gateway connects", "session", e.SessionID)
 	case session.EffectSessionRunning:
 		c.log.Info("session running", "session", e.SessionID, "devices", len(c.session.Devices()),
@@ -98,7 +116,7 @@ func (c *Car) sessionChanged(e *session.Effect) {
 		// restart; the rest an operator should look at (SM-6).
 		level := slog.LevelWarn
 		switch e.Reason {
-		case session.ReasonStopped, session.ReasonReplaced:
+		case session.ReasonStopped, session.ReasonReplaced, session.ReasonOperator:
 			level = slog.LevelInfo
 		case session.ReasonPublishFailed:
 			level = slog.LevelError

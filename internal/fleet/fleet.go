@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"time"
 )
 
 // CarID names one car of one company (VOC-1, VOC-2). Both parts match
@@ -62,6 +63,9 @@ func (d Device) ForModule() Device {
 type Command struct {
 	Device Device
 	Data   []byte
+	// Fetched is when the module handed the command over; zero: unknown, or the
+	// command is none of a module's.
+	Fetched time.Time
 }
 
 // DisconnectType tells a module why a device left (VOC-14). The numbers are

@@ -1,6 +1,9 @@
 package fleet
 
-import "strconv"
+import (
+	"strconv"
+	"time"
+)
 
 // DeviceState is the state a gateway reports with a status (chapter 3.2). The
 // enum is open: other numbers travel unchanged.
@@ -94,6 +97,9 @@ type ClientMessage struct {
 	Data        []byte       // status
 	Error       []byte       // status; empty means absent (STAT-32)
 	Response    ResponseType // commandResponse
+	// Received is when the transport delivered the message; zero: unknown. It
+	// measures, the protocol does not depend on it.
+	Received time.Time
 }
 
 // ServerKind tells which member of ExternalServer a message carries.

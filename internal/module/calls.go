@@ -37,11 +37,11 @@ func (w *Worker) call(j *job) (taken bool) {
 	ctx := w.callCtx
 	switch j.kind {
 	case jobConnected:
-		err := guard("device_connected", func() error { return w.instance.DeviceConnected(ctx, j.device) })
+		err := w.timed(CallConnected, j, func() error { return w.instance.DeviceConnected(ctx, j.device) })
 		w.failed(slog.LevelError, "module refused the device", j.device, err)
 		j.done(err)
 	case jobStatus:
-		err := guard("forward_status", func() error { return w.instance.ForwardStatus(ctx, j.device, j.data) })
+		err := w.timed(CallStatus, j, func() error { return w.instance.ForwardStatus(ctx, j.device, j.data) })
 		switch {
 		case err == nil:
 			w.statuses.Add(1)
@@ -50,12 +50,12 @@ func (w *Worker) call(j *job) (taken bool) {
 		}
 		w.failed(slog.LevelError, "module did not take the status", j.device, err)
 		if len(j.message) > 0 { // whatever forward_status said (STAT-31)
-			err := guard("forward_error_message", func() error { return w.instance.ForwardError(ctx, j.device, j.message) })
+			err := w.timed(CallErrorText, j, func() error { return w.instance.ForwardError(ctx, j.device, j.message) })
 			w.failed(slog.LevelError, "module did not take the error message", j.device, err)
 		}
 		return !errors.Is(err, context.Canceled)
 	case jobDisconnected:
-		err := guard("device_disconnected", func() error { return w.instance.DeviceDisconnected(ctx, j.kindGone, j.device) })
+		err := w.timed(CallDisconnected, j, func() error { return w.instance.DeviceDisconnected(ctx, j.kindGone, j.device) })
 		var code *CallError
 		if errors.As(err, &code) && code.Code == CodeNotOK { // MOD-13
 			w.failed(slog.LevelWarn, "device is not among the module's connected devices", j.device, err)
@@ -63,7 +63,7 @@ func (w *Worker) call(j *job) (taken bool) {
 			w.failed(slog.LevelError, "module failed to disconnect the device", j.device, err)
 		}
 	case jobAck:
-		err := guard("command_ack", func() error {
+		err := w.timed(CallAck, j, func() error {
 			return w.instance.CommandAck(ctx, fleet.Command{Device: j.device, Data: j.data})
 		})
 		w.failed(slog.LevelError, "module did not take the acknowledgement", j.device, err)

@@ -70,6 +70,10 @@ func (w *Worker) fetchedCommands(commands []fleet.Command) {
 	if len(commands) == 0 {
 		return
 	}
+	now := time.Now()
+	for i := range commands {
+		commands[i].Fetched = now
+	}
 	w.fetched.Add(uint64(len(commands)))
 	w.queueCommands(commands)
 	w.opts.Notify()

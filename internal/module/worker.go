@@ -23,6 +23,10 @@ type WorkerOptions struct {
 	// Notify is called, from the poller's goroutine, when commands were fetched.
 	// It must not block.
 	Notify func()
+	// Called is told every call that has come back, from the calling goroutine and
+	// before the result has consequences. The Call is valid during Called only,
+	// which must return at once. Nil: nobody asks.
+	Called func(*Call)
 }
 
 func (o WorkerOptions) withDefaults() WorkerOptions {
@@ -76,6 +80,8 @@ type Worker struct {
 	inbox    inbox
 
 	statuses, errs, lost, acksDropped, fetched, discarded atomic.Uint64
+
+	made Call // of the calling goroutine
 
 	started   atomic.Bool
 	callCtx   context.Context // of every call but WaitCommands

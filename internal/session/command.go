@@ -15,8 +15,10 @@ type sent struct {
 	command   fleet.Command
 	module    int32     // whose command_ack it is, or noModule
 	fetched   bool      // came from a module, not an empty first command
+	at        time.Time // when it was sent
 	by        time.Time // when the response is overdue
 	responded bool      // recorded out of order (CMD-21)
+	response  fleet.ResponseType
 }
 
 // sender numbers the commands of a car and remembers what is unacknowledged.
@@ -139,9 +141,10 @@ func (s *Session) send(c fleet.Command, module int32, dev *device, fetched bool)
 		command: c,
 		module:  module,
 		fetched: fetched,
+		at:      s.now,
 		by:      s.now.Add(s.opts.MessageTimeout),
 	})
-	s.note(Debug, NoteCommandSent, wire, counter)
+	s.emit(Effect{Kind: EffectNote, Level: Debug, Note: NoteCommandSent, Device: wire, Counter: counter, SessionID: s.id, Command: c})
 	s.publish(fleet.ServerMessage{Kind: fleet.ServerCommand, Counter: counter, Device: wire, Data: c.Data})
 }
 
@@ -177,13 +180,16 @@ func (s *Session) acknowledge(m fleet.ClientMessage, inSequence bool) {
 	if m.Response != fleet.ResponseOK && !inSequence {
 		s.note(Warning, NoteCommandRefused, q.waiting[i].command.Device, m.Counter) // CMD-24, DEF-42
 	}
-	q.waiting[i].responded = true
+	q.waiting[i].responded, q.waiting[i].response = true, m.Response
 	for len(q.waiting) > 0 && q.waiting[0].responded {
 		first := q.waiting[0]
 		counter := q.next - uint32(len(q.waiting))
 		q.waiting[0] = sent{}
 		q.waiting = q.waiting[1:]
-		s.note(Debug, NoteCommandAcked, first.command.Device, counter)
+		s.emit(Effect{
+			Kind: EffectNote, Level: Debug, Note: NoteCommandAcked, Device: first.command.Device, Counter: counter,
+			SessionID: s.id, Command: first.command, Since: first.at, Response: first.response,
+		})
 		if s.acknowledgeable(first, inSequence) {
 			s.emit(Effect{Kind: EffectAck, Module: first.module, Command: first.command, Counter: counter})
 		}

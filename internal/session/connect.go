@@ -192,7 +192,7 @@ func (s *Session) firstStatus(m fleet.ClientMessage) {
 		if dev.supported {
 			s.forward(m) // DEF-5: at once, an answer is a promise
 		}
-		s.publish(fleet.ServerMessage{Kind: fleet.ServerStatusResponse, Counter: m.Counter}) // MSG-4
+		s.answer(m) // MSG-4
 		if !slices.ContainsFunc(s.devices, func(d *device) bool { return !d.first }) {
 			s.firstCommands()
 		}

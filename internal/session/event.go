@@ -1,6 +1,10 @@
 package session
 
-import "external-server/internal/fleet"
+import (
+	"time"
+
+	"external-server/internal/fleet"
+)
 
 // EventKind tells which fields of an Event are meaningful.
 type EventKind uint8
@@ -15,6 +19,8 @@ const (
 	EventLinkDown                           // the broker is gone, queued messages with it
 	EventPublishFailed                      // a message of the last effects could not be queued (CONN-29)
 	EventStop                               // the server stops or the car is removed
+	EventDisconnect                         // an operator ends the session; the gateway is told and connects anew
+	EventReannounce                         // an operator asks the gateway to connect anew and announce its devices
 )
 
 // Event is one input of the state machine.
@@ -55,7 +61,8 @@ const (
 	EffectSessionRunning
 	// EffectSessionEnded: the session or connect sequence ended for Reason.
 	EffectSessionEnded
-	// EffectNote: something worth a log line and a count happened.
+	// EffectNote: something worth a log line and a count happened. Command is
+	// meaningful for NoteCommandSent and NoteCommandAcked.
 	EffectNote
 )
 
@@ -79,6 +86,11 @@ type Effect struct {
 	Level       Level
 	Note        Note
 	Counter     uint32
+	// Since is when what the effect is about began: the status was received
+	// (EffectForward and the publication of its answer, zero when unknown), the
+	// command was sent (NoteCommandAcked, whose Response is the gateway's).
+	Since    time.Time
+	Response fleet.ResponseType
 	// Count is how many things the note is about, or how many un-acknowledged
 	// commands an ended session leaves behind (DEF-41).
 	Count int
@@ -106,6 +118,7 @@ const (
 	ReasonStopped              Reason = "server stopped"
 	ReasonLinkDown             Reason = "broker connection lost"
 	ReasonPublishFailed        Reason = "message could not be sent"
+	ReasonOperator             Reason = "disconnected by an operator"
 	ReasonReplaced             Reason = "gateway started a new session"                             // REC-3
 	ReasonSessionTimeout       Reason = "session timeout"                                           // SESS-7
 	ReasonMissingStatus        Reason = "missing status timeout"                                    // STAT-5
@@ -120,6 +133,18 @@ const (
 	ReasonSequenceTooManyHeld  Reason = "connect sequence: too many messages before its completion" // REC-22
 	ReasonSequenceTooManyNamed Reason = "connect sequence: connect lists too many devices"          // REC-22
 )
+
+// Drops tells whether the note says that a message, status or command of a peer
+// or of a module was not used.
+func (n Note) Drops() bool {
+	switch n {
+	case NoteEmptyMessage, NoteForeignSession, NoteNotConnected, NoteRedelivered, NoteFirstStatusRepeated, NoteNotListed,
+		NoteUnexpected, NoteStatusLow, NoteStatusDuplicate, NoteStatusNotConnected, NoteStatusState, NoteCommandMismatch,
+		NoteCommandsStale, NoteCommandsOverflow, NoteResponseUnknown:
+		return true
+	}
+	return false
+}
 
 // Note names an observation; the texts are names in logs and metrics.
 type Note string

@@ -159,6 +159,10 @@ func (st *stage) do(w []string) {
 		st.modules.full[int32(st.number(w[1]))] = w[2] == "no"
 	case "link":
 		st.step(Event{Kind: map[string]EventKind{"up": EventLinkUp, "down": EventLinkDown}[w[1]]})
+	case "disconnect":
+		st.step(Event{Kind: EventDisconnect})
+	case "reannounce":
+		st.step(Event{Kind: EventReannounce})
 	case "stop":
 		st.step(Event{Kind: EventStop})
 	case "publish-failed":

@@ -230,6 +230,17 @@ func (s *Session) Step(now time.Time, ev Event) []Effect {
 		s.end(ReasonPublishFailed, true)
 	case EventStop:
 		s.end(ReasonStopped, true) // CLI-24
+	case EventDisconnect:
+		if s.phase == PhaseWaiting { // the gateway may believe in a session
+			s.notifyNow()
+		}
+		s.end(ReasonOperator, true)
+	case EventReannounce:
+		// A notification inside the connect sequence would only fail it; the
+		// session goes on until the new Connect replaces it (REC-3).
+		if s.phase == PhaseWaiting || s.phase == PhaseRunning {
+			s.notifyNow()
+		}
 	case EventLinkUp:
 		// Nothing to do: the session waits for Connect since the link went down.
 	}
@@ -369,7 +380,7 @@ func (s *Session) end(reason Reason, notify bool) {
 		s.discardOutgoing()
 	}
 	s.stayQuiet(s.opts.QuietAfterEnd)
-	if notify && (established || reason == ReasonStopped) {
+	if notify && (established || reason == ReasonStopped || reason == ReasonOperator) {
 		s.emit(Effect{Kind: EffectNotifyDisconnect})
 	}
 	for _, d := range s.devices {
@@ -399,11 +410,18 @@ func (s *Session) end(reason Reason, notify bool) {
 // what is left of it (DEF-20).
 func (r Reason) keepsOutgoing() bool {
 	switch r {
-	case ReasonReplaced, ReasonLinkDown, ReasonPublishFailed, ReasonSessionTimeout,
+	case ReasonOperator, ReasonReplaced, ReasonLinkDown, ReasonPublishFailed, ReasonSessionTimeout,
 		ReasonMissingStatus, ReasonCommandTimeout, ReasonSequenceTimeout:
 		return false
 	}
 	return true
+}
+
+// notifyNow sends the notification that an operator asked for; a status that
+// crosses it causes no second one.
+func (s *Session) notifyNow() {
+	s.emit(Effect{Kind: EffectNotifyDisconnect})
+	s.stayQuiet(s.opts.QuietAfterEnd)
 }
 
 func (s *Session) discardOutgoing() {
@@ -438,7 +456,7 @@ func (s *Session) hasRoom(module int32) bool {
 }
 
 func (s *Session) forward(m fleet.ClientMessage) {
-	s.emit(Effect{Kind: EffectForward, Device: m.Device, Data: m.Data, Error: m.Error, Counter: m.Counter})
+	s.emit(Effect{Kind: EffectForward, Device: m.Device, Data: m.Data, Error: m.Error, Counter: m.Counter, Since: m.Received})
 	for i := range s.granted {
 		if s.granted[i].module == m.Device.Module {
 			s.granted[i].n++

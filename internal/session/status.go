@@ -164,20 +164,25 @@ func (s *Session) connectedStatus(dev *device, m fleet.ClientMessage) {
 		return
 	}
 	s.forward(m)
-	s.answer(m.Counter) // STAT-30, STAT-31
+	s.answer(m) // STAT-30, STAT-31
 	if m.State == fleet.StateDisconnect {
 		s.disconnect(dev) // STAT-25
 	}
 }
 
-func (s *Session) answer(counter uint32) {
-	s.publish(fleet.ServerMessage{Kind: fleet.ServerStatusResponse, Counter: counter})
+// answer answers one status (MSG-2).
+func (s *Session) answer(m fleet.ClientMessage) {
+	s.emit(Effect{
+		Kind:    EffectPublish,
+		Message: fleet.ServerMessage{Kind: fleet.ServerStatusResponse, SessionID: s.id, Counter: m.Counter},
+		Since:   m.Received,
+	})
 }
 
 // unsupportedStatus answers without forwarding, whatever the state (REC-6).
 func (s *Session) unsupportedStatus(dev *device, m fleet.ClientMessage) {
 	s.note(Debug, NoteStatusUnsupported, m.Device, m.Counter)
-	s.answer(m.Counter)
+	s.answer(m)
 	if m.State == fleet.StateDisconnect {
 		if dev != nil {
 			s.remove(dev)

@@ -1,0 +1,227 @@
+package car
+
+import (
+	"time"
+
+	"external-server/internal/fleet"
+	"external-server/internal/module"
+	"external-server/internal/session"
+)
+
+// Observer is told what happens to one car, for metrics, traces, the last values
+// and the event stream. A car without one pays a comparison per event.
+//
+// Observe is called on the goroutine of the car, of its modules' workers and of
+// the link, so also concurrently. It must return at once and must not call the
+// car. The event and everything it points to are valid during the call only.
+type Observer interface {
+	Observe(ev *Event)
+}
+
+// EventKind tells which fields of an Event are meaningful besides Kind and At.
+type EventKind uint8
+
+// Kinds of events.
+const (
+	// Received: a readable message of the gateway reached the session. Since is
+	// when the link delivered it; In.
+	Received EventKind = iota + 1
+	// Sent: a message was handed to the link, OK if it took it; Out. Since, of
+	// the answer to a status, is when that was received.
+	Sent
+	// SessionStarted: a Connect was accepted; SessionID.
+	SessionStarted
+	// SessionRunning: the connect sequence is complete; SessionID, Since is its
+	// start.
+	SessionRunning
+	// SessionEnded: SessionID, Reason, Established, Count (commands without
+	// response), Since is the start of the session.
+	SessionEnded
+	// DeviceConnected and DeviceDisconnected: Device. Of a session that ends
+	// every device is disconnected before SessionEnded.
+	DeviceConnected
+	DeviceDisconnected
+	// Forwarded: a status was queued for its module, OK if it was taken; Device,
+	// Counter, Data, Since is when it was received, Sequence numbers the
+	// successful ones of the module.
+	Forwarded
+	// Called: a module was called; Call, Module, Device, Wait, Took, Err. For
+	// module.CallStatus, Sequence is that of Forwarded.
+	Called
+	// CommandFetched: a module handed over a command, which waits to be sent;
+	// Module, Command.
+	CommandFetched
+	// CommandSent: Device, Counter, Command; its Fetched is zero for an empty first
+	// command. The Sent event of the same message follows.
+	CommandSent
+	// CommandAnswered: the gateway has answered the command; Device, Counter,
+	// Command, Response, Since is when it was sent.
+	CommandAnswered
+	// Dropped: something was dropped; Reason is one of the Drop constants or a
+	// session.Note, Count how many, Device and Counter where known.
+	Dropped
+	// Noted: any other observation of the session; Reason is the session.Note.
+	Noted
+	// Link: the broker connection of the car was made (OK) or lost.
+	Link
+)
+
+// Reasons of Dropped besides the notes of package session.
+const (
+	DropUnreadable = "message cannot be read"              // CONN-32
+	DropTooLarge   = "message too large"                   // limits.payload
+	DropLimited    = "too many messages per second"        // limits.messages_per_second
+	DropOverflow   = "messages arrive faster than handled" // the mailbox is full
+	DropUnqueued   = "answered status could not be queued"
+	DropStale      = "commands fetched while the module had no device" // DEV-3
+)
+
+// Event is one thing that happened to a car.
+type Event struct {
+	Kind        EventKind
+	At          time.Time
+	Since       time.Time
+	SessionID   string
+	In          fleet.ClientMessage
+	Out         fleet.ServerMessage
+	Device      fleet.Device
+	Counter     uint32
+	Data        []byte
+	Command     fleet.Command
+	Response    fleet.ResponseType
+	Module      int32
+	Call        module.CallKind
+	Sequence    uint64
+	Wait, Took  time.Duration
+	Err         error
+	Reason      string
+	Level       session.Level
+	Established bool
+	OK          bool
+	Count       int
+}
+
+// tell hands the event the actor has filled in to the observer and empties it,
+// so that it keeps nothing alive. The actor uses one event for all of them:
+// observing allocates nothing. at zero means the time of the step.
+func (c *Car) tell(kind EventKind, at time.Time) {
+	ev := &c.event
+	ev.Kind, ev.At = kind, at
+	if at.IsZero() {
+		ev.At = c.now
+	}
+	c.opts.Observer.Observe(ev)
+	*ev = Event{}
+}
+
+func (c *Car) observing() bool { return c.opts.Observer != nil }
+
+// tellDropped reports what was dropped outside the actor.
+func (c *Car) tellDropped(reason string) {
+	if c.observing() {
+		c.opts.Observer.Observe(&Event{Kind: Dropped, At: time.Now(), Reason: reason, Count: 1})
+	}
+}
+
+func (c *Car) tellMessage(m *fleet.ClientMessage) {
+	if c.observing() {
+		c.event.In, c.event.Since = *m, m.Received
+		c.tell(Received, time.Time{})
+	}
+}
+
+func (c *Car) tellCommands(number int32, commands []fleet.Command) {
+	if !c.observing() {
+		return
+	}
+	for i := range commands {
+		c.event.Module, c.event.Command = number, commands[i]
+		c.tell(CommandFetched, time.Time{})
+	}
+}
+
+func (c *Car) tellSent(e *session.Effect, ok bool) {
+	if c.observing() {
+		c.event.Out, c.event.Since, c.event.OK = e.Message, e.Since, ok
+		c.tell(Sent, time.Now())
+	}
+}
+
+func (c *Car) tellForwarded(e *session.Effect, m *boundModule, ok bool) {
+	if !c.observing() {
+		return
+	}
+	if ok {
+		m.forwarded++
+	}
+	ev := &c.event
+	ev.Device, ev.Counter, ev.Data, ev.Since, ev.OK, ev.Sequence = e.Device, e.Counter, e.Data, e.Since, ok, m.forwarded
+	c.tell(Forwarded, time.Time{})
+}
+
+// tellSession reports the life of a session; started is that of its connect
+// sequence.
+func (c *Car) tellSession(e *session.Effect, now, started time.Time) {
+	if !c.observing() {
+		return
+	}
+	ev := &c.event
+	ev.SessionID, ev.Since, ev.Reason, ev.Established, ev.Count = e.SessionID, started, string(e.Reason), e.Established, e.Count
+	switch e.Kind {
+	case session.EffectSessionStarted:
+		c.tell(SessionStarted, now)
+	case session.EffectSessionRunning:
+		c.tell(SessionRunning, now)
+	default:
+		c.tell(SessionEnded, now)
+	}
+}
+
+func (c *Car) tellDisconnected(e *session.Effect) {
+	if c.observing() {
+		c.event.Device = e.Device
+		c.tell(DeviceDisconnected, time.Time{})
+	}
+}
+
+// tellNote reports an observation of the session as what it is about.
+func (c *Car) tellNote(e *session.Effect) {
+	if !c.observing() {
+		return
+	}
+	ev := &c.event
+	ev.Device, ev.Counter, ev.SessionID, ev.Level, ev.Module = e.Device, e.Counter, e.SessionID, e.Level, e.Module
+	switch e.Note {
+	case session.NoteDeviceConnected:
+		c.tell(DeviceConnected, time.Time{})
+	case session.NoteStatusReceived, session.NoteDeviceDisconnected:
+		*ev = Event{} // reported as Received and DeviceDisconnected
+	case session.NoteCommandSent:
+		ev.Command = e.Command
+		c.tell(CommandSent, time.Time{})
+	case session.NoteCommandAcked:
+		ev.Command, ev.Since, ev.Response = e.Command, e.Since, e.Response
+		c.tell(CommandAnswered, time.Time{})
+	default:
+		ev.Reason, ev.Count = string(e.Note), max(1, e.Count)
+		if e.Note.Drops() {
+			c.tell(Dropped, time.Time{})
+		} else {
+			c.tell(Noted, time.Time{})
+		}
+	}
+}
+
+// called turns what a worker says into an event. It runs on the worker's
+// goroutine, which is the only user of the module's event.
+func (m *boundModule) called(o Observer, call *module.Call) {
+	ev := &m.event
+	ev.Kind, ev.At, ev.Call, ev.Module, ev.Device = Called, call.At, call.Kind, m.number, call.Device
+	ev.Wait, ev.Took, ev.Err = call.Wait, call.Took, call.Err
+	if call.Kind == module.CallStatus {
+		m.delivered++
+		ev.Sequence = m.delivered
+	}
+	o.Observe(ev)
+	*ev = Event{}
+}
