@@ -27,9 +27,21 @@ type feed struct {
 // StartCommands fills module.CommandSource. Nobody calls WaitCommands besides.
 func (i *Instance) StartCommands(deliver func([]fleet.Command)) (stop func()) {
 	f := &feed{i: i, deliver: deliver}
+	i.feed.Store(f)
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	f.running.Go(f.run)
 	return f.end
+}
+
+// parked tells whether the commands' long poll waits in the API of this process.
+func (i *Instance) parked() bool {
+	f := i.feed.Load()
+	if f == nil {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.stop != nil
 }
 
 // end returns when nothing of the feed is left.

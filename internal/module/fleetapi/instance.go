@@ -36,6 +36,7 @@ type Instance struct {
 	closing  atomic.Bool
 	counters counters
 
+	feed atomic.Pointer[feed]
 	poll poller // of the polling goroutine alone
 
 	limit logging.Limiter // of what devices and users of the API cause

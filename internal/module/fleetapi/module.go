@@ -34,7 +34,7 @@ type Options struct {
 	// SpoolDirectory keeps the queues on disk, one directory per car and module
 	// below it; empty: in memory only.
 	SpoolDirectory string
-	SpoolMaxBytes  int64 // per car and module, default 16 MiB
+	SpoolMaxBytes  int64 // per car and module, default 64 MiB
 }
 
 // Module is one built-in module. It fills module.Module.

@@ -28,7 +28,7 @@ var (
 // Options of Open; zero values mean the defaults.
 type Options struct {
 	Dir          string        // made when missing, with mode 0700
-	MaxBytes     int64         // all segments together, default 16 MiB
+	MaxBytes     int64         // all segments together, default 64 MiB
 	SegmentBytes int64         // default an eighth of MaxBytes, at most 4 MiB
 	SyncInterval time.Duration // default 1 s
 	Logger       *slog.Logger  // default: none
@@ -73,7 +73,7 @@ type segment struct {
 // the file; ErrLocked means that somebody else has it.
 func Open(opts Options) (_ *Spool, err error) {
 	if opts.MaxBytes <= 0 {
-		opts.MaxBytes = 16 << 20
+		opts.MaxBytes = 64 << 20
 	}
 	if opts.SegmentBytes <= 0 {
 		opts.SegmentBytes = min(opts.MaxBytes/8, 4<<20)
