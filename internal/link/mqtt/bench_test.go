@@ -29,8 +29,9 @@ import (
 // BenchmarkEcho measures round trips through mosquitto, closed loop: every car
 // waits for the answer before it sends again. The cars are another process, so
 // that cpu-s/1000 is the responder's alone. "echo" is the cheapest responder
-// there can be; x-echo compares with it. "library" is the MQTT client library
-// other projects use.
+// there can be; x-echo compares with it. "link" answers on the link's goroutine,
+// "actors" on one goroutine per car, as the server does. "library" is the MQTT
+// client library that other projects use.
 //
 //	go test ./internal/link/mqtt -run '^$' -bench Echo -benchtime 5s
 func BenchmarkEcho(b *testing.B) {
@@ -39,7 +40,7 @@ func BenchmarkEcho(b *testing.B) {
 		for _, r := range []struct {
 			name  string
 			serve func(b *testing.B, address string, cars int) (stop func())
-		}{{"echo", serveEcho}, {"link", serveLink}, {"library", serveLibrary}} {
+		}{{"echo", serveEcho}, {"link", serveLink}, {"actors", serveActors}, {"library", serveLibrary}} {
 			b.Run(fmt.Sprintf("cars=%d/%s", cars, r.name), func(b *testing.B) {
 				broker := brokertest.Start(b, brokertest.Options{Extra: "log_type none\nset_tcp_nodelay true\n"})
 				stop := r.serve(b, broker.Address(), cars)
@@ -121,15 +122,43 @@ func serveEcho(b *testing.B, address string, cars int) func() {
 }
 
 type echoReceiver struct {
-	port atomic.Pointer[link.Port]
-	up   func()
+	port    atomic.Pointer[link.Port]
+	mail    chan []byte
+	message func(*echoReceiver, []byte)
+	up      func()
 }
 
-func (e *echoReceiver) Message(payload []byte, _ bool) { (*e.port.Load()).Publish(payload) }
+func (e *echoReceiver) Message(payload []byte, _ bool) { e.message(e, payload) }
 func (e *echoReceiver) LinkUp()                        { e.up() }
 func (e *echoReceiver) LinkDown(error)                 {}
 
 func serveLink(b *testing.B, address string, cars int) func() {
+	return serve(b, address, cars, func(r *echoReceiver, payload []byte) { (*r.port.Load()).Publish(payload) })
+}
+
+func serveActors(b *testing.B, address string, cars int) func() {
+	ctx, cancel := context.WithCancel(b.Context())
+	var actors sync.WaitGroup
+	stop := serve(b, address, cars, func(r *echoReceiver, payload []byte) {
+		if r.mail == nil {
+			r.mail = make(chan []byte, 16)
+			actors.Go(func() {
+				for {
+					select {
+					case payload := <-r.mail:
+						(*r.port.Load()).Publish(payload)
+					case <-ctx.Done():
+						return
+					}
+				}
+			})
+		}
+		r.mail <- payload
+	})
+	return func() { stop(); cancel(); actors.Wait() }
+}
+
+func serve(b *testing.B, address string, cars int, message func(*echoReceiver, []byte)) func() {
 	l, err := mqtt.New(mqtt.Options{Address: address, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		b.Fatal(err)
@@ -137,7 +166,7 @@ func serveLink(b *testing.B, address string, cars int) func() {
 	var ready, running sync.WaitGroup
 	ready.Add(cars)
 	for i := range cars {
-		r := &echoReceiver{up: ready.Done}
+		r := &echoReceiver{up: ready.Done, message: message}
 		p, err := l.Attach(benchCar(i), r)
 		if err != nil {
 			b.Fatal(err)

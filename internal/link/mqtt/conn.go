@@ -161,7 +161,7 @@ func (c *conn) connect(ctx context.Context) (_ net.Conn, _ *wire.Reader, result 
 			}
 			t := tls.Client(nc, cfg)
 			if err := t.HandshakeContext(ctx); err != nil {
-				return nil, nil, err
+				return nil, nil, tlsError{withoutAddresses(err)}
 			}
 			nc = t
 		}
@@ -190,13 +190,13 @@ func (c *conn) handshake(nc net.Conn, reader *wire.Reader) error {
 	if c.hasPresence() {
 		hello.Will = &wire.Will{Topic: opts.Presence, Payload: []byte("offline"), Retain: true}
 	}
+	_, isTLS := nc.(*tls.Conn) // version 1.3 refuses a client certificate after the handshake
 	if _, err := nc.Write(wire.AppendConnect(nil, hello)); err != nil {
-		return err
+		return noAnswerError{withoutAddresses(err), isTLS}
 	}
 	var p wire.Packet
 	if err := reader.Next(&p); err != nil {
-		_, isTLS := nc.(*tls.Conn)
-		return noAnswerError{err, isTLS}
+		return noAnswerError{withoutAddresses(err), isTLS}
 	}
 	if p.Type != wire.Connack {
 		return fmt.Errorf("%w: %v instead of CONNACK", wire.ErrMalformed, p.Type)
@@ -291,9 +291,9 @@ func (c *conn) serve(ctx context.Context, nc net.Conn, reader *wire.Reader) erro
 	nc.Close() // ends a write that waits
 	writing.Wait()
 	if writeErr != nil && !errors.Is(writeErr, net.ErrClosed) {
-		return writeErr
+		return withoutAddresses(writeErr)
 	}
-	return readErr
+	return withoutAddresses(readErr)
 }
 
 // countingReader counts what the socket gives.

@@ -43,6 +43,22 @@ type noAnswerError struct {
 func (e noAnswerError) Error() string { return e.err.Error() }
 func (e noAnswerError) Unwrap() error { return e.err }
 
+// tlsError is a TLS handshake that failed.
+type tlsError struct{ err error }
+
+func (e tlsError) Error() string { return e.err.Error() }
+func (e tlsError) Unwrap() error { return e.err }
+
+// withoutAddresses takes the addresses out of an error of a connection. Our port
+// is another one each time, and the same reason shall have the same text.
+func withoutAddresses(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Source != nil {
+		return fmt.Errorf("%s: %w", op.Op, op.Err)
+	}
+	return err
+}
+
 // explain adds to an error what an operator can do about it.
 func (c *conn) explain(err error) error {
 	var (
@@ -52,6 +68,7 @@ func (c *conn) explain(err error) error {
 		record    tls.RecordHeaderError
 		op        *net.OpError
 		unknown   noAnswerError
+		handshake tlsError
 	)
 	switch {
 	case errors.As(err, &authority):
@@ -71,6 +88,8 @@ func (c *conn) explain(err error) error {
 		return fmt.Errorf("the broker refuses our certificate, it has expired: renew it: %w", err)
 	case errors.As(err, &op) && op.Op == "remote error" && strings.Contains(op.Err.Error(), "certificate"):
 		return fmt.Errorf("the broker refuses our certificate or wants one: check certificate and key files: %w", err)
+	case errors.As(err, &handshake) && isClosed(err):
+		return fmt.Errorf("the broker closed the connection during the TLS handshake: check whether the port expects TLS: %w", err)
 	case errors.As(err, &unknown) && unknown.tls:
 		return fmt.Errorf("the broker closed the connection without an answer: check whether it accepts our certificate: %w", err)
 	case errors.As(err, &unknown) && isClosed(err):
