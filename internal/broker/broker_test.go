@@ -211,9 +211,13 @@ func TestMutualTLS(t *testing.T) {
 func TestTakeover(t *testing.T) {
 	b, _ := start(t, broker.Options{})
 	sender := dial(t, b, brokertest.PeerOptions{})
+	filters := []string{"to/car"}
+	for i := range 500 { // the more there is to clean up the longer it takes
+		filters = append(filters, fmt.Sprintf("other/%d", i))
+	}
 	for i := range 50 {
 		p := dial(t, b, brokertest.PeerOptions{ClientID: "company/car"})
-		subscribe(t, p, "to/car")
+		subscribe(t, p, filters...)
 		publish(t, sender, "to/car", fmt.Sprint(i))
 		expect(t, p, "to/car", fmt.Sprint(i))
 	}
@@ -225,15 +229,17 @@ func TestSubscribeWithIdentifierInFlight(t *testing.T) {
 	p := dial(t, b, brokertest.PeerOptions{})
 	subscribe(t, p, "a")
 	sender := dial(t, b, brokertest.PeerOptions{})
-	publish(t, sender, "a", "kept in flight")
-	// The message was sent with identifier 1 and is not acknowledged: nothing was
-	// read yet. Now use all small identifiers for subscriptions.
-	for i := range 5 {
-		subscribe(t, p, fmt.Sprintf("b/%d", i))
+	// The broker sends with identifiers from 1 and is not acknowledged, because
+	// nothing was read yet; the second subscription has identifier 2.
+	for i := range 10 {
+		publish(t, sender, "a", fmt.Sprint(i))
 	}
-	publish(t, sender, "b/4", "x")
-	expect(t, p, "a", "kept in flight")
-	expect(t, p, "b/4", "x")
+	subscribe(t, p, "b")
+	publish(t, sender, "b", "x")
+	for i := range 10 {
+		expect(t, p, "a", fmt.Sprint(i))
+	}
+	expect(t, p, "b", "x")
 }
 
 // A client that does not read is disconnected and does not hold up others.
@@ -341,5 +347,30 @@ func TestClose(t *testing.T) {
 	}
 	if unused.Addr() != nil || unused.Close() != nil {
 		t.Error("a broker that was not started has an address or an end")
+	}
+}
+
+// A packet on which the library panics ends its sender and nobody else, and the
+// log says so.
+func TestPanicOfTheLibrary(t *testing.T) {
+	b, log := start(t, broker.Options{})
+	witness := dial(t, b, brokertest.PeerOptions{})
+	subscribe(t, witness, "a")
+	for range 3 {
+		c, err := net.Dial("tcp", b.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		hello := []byte{0x10, 17, 0, 4, 'M', 'Q', 'T', 'T', 5, 2, 0, 60, 0, 0, 4, 'f', 'u', 'z', '5'}
+		if _, err := c.Write(append(hello, panics...)); err != nil {
+			t.Fatal(err)
+		}
+		ended(t, c)
+		c.Close()
+	}
+	publish(t, witness, "a", "still here")
+	expect(t, witness, "a", "still here")
+	if n := strings.Count(log.String(), "failed on a client's packet"); n != 1 {
+		t.Errorf("logged %d times, expected once", n)
 	}
 }

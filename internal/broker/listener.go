@@ -90,7 +90,7 @@ func (l *listener) serve(c *conn, establish listeners.EstablishFn) {
 	b := l.broker
 	defer func() {
 		if p := recover(); p != nil {
-			b.limit.Log(b.log, slog.LevelError, "embedded broker failed on a client's packet, the client is disconnected",
+			b.limit.Log(b.log, slog.LevelWarn, "embedded broker failed on a client's packet, the client is disconnected",
 				slog.String("remote", c.RemoteAddr().String()), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
 			b.abandon(c)
 		}

@@ -98,7 +98,7 @@ func (p *Peer) Subscribe(qos byte, filters ...string) error {
 		return err
 	}
 	for i, code := range a.Codes {
-		if code == wire.SubackRefused {
+		if code >= wire.SubackRefused {
 			return fmt.Errorf("subscription to %s refused", filters[i])
 		}
 	}

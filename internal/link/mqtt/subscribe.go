@@ -238,7 +238,7 @@ func (c *conn) answered(a *wire.Packet) error {
 	}
 	delete(c.requests, a.ID)
 	for i, code := range a.Codes {
-		if code > 2 && code != wire.SubackRefused {
+		if code > 2 && code < wire.SubackRefused { // some brokers use the codes of MQTT 5
 			return fmt.Errorf("%w: SUBACK with result %#x", wire.ErrMalformed, code)
 		}
 		if r.watch != nil {
@@ -261,7 +261,7 @@ func (c *conn) answered(a *wire.Packet) error {
 func (c *conn) portAnswered(p *port, code byte) {
 	switch {
 	case p.closed:
-	case code == wire.SubackRefused:
+	case code >= wire.SubackRefused:
 		p.refused, p.subscribed = true, false
 		c.refused(p.in)
 		c.up = append(c.up, p)
@@ -275,7 +275,7 @@ func (c *conn) watchAnswered(w *watch, code byte) {
 	if c.watches[w.company] != w {
 		return // ended meanwhile
 	}
-	if code == wire.SubackRefused {
+	if code >= wire.SubackRefused {
 		w.refused = true
 		c.refused(w.filter)
 		c.joining = append(c.joining, c.exact(w.company, false)...)
