@@ -1,0 +1,91 @@
+// Package servertest builds and runs the real server binary for tests: a process
+// with a configuration file, signals and log lines, as an operator has it.
+//
+// Nothing but tests may import it.
+package servertest
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// built holds what this test process has built; it is removed with Cleanup of
+// Main.
+type built struct {
+	once   sync.Once
+	dir    string
+	binary string
+	err    error
+}
+
+var shared built //nolint:gochecknoglobals // one build per test process
+
+// Main is for TestMain: it runs the tests and removes what was built for them.
+func Main(m *testing.M) int {
+	code := m.Run()
+	if shared.dir != "" {
+		_ = os.RemoveAll(shared.dir)
+	}
+	return code
+}
+
+// Root returns the folder of go.mod.
+func Root() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
+}
+
+// Binary returns the server, built with the race detector once per test process.
+func Binary(t testing.TB) string {
+	t.Helper()
+	shared.once.Do(func() {
+		shared.dir, shared.err = os.MkdirTemp("", "external-server-test-")
+		if shared.err != nil {
+			return
+		}
+		shared.binary = filepath.Join(shared.dir, "external-server")
+		cmd := exec.Command("go", "build", "-race", "-ldflags", "-X main.version=test", "-o", shared.binary, "./cmd/external-server")
+		cmd.Dir = Root()
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			shared.err = fmt.Errorf("go build: %w\n%s", err, out)
+		}
+	})
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return shared.binary
+}
+
+// Example builds the example module (id 1000) and returns its path.
+func Example(t testing.TB) string {
+	t.Helper()
+	return Library(t, "modules/example/example_module.c")
+}
+
+// Probe builds the library that records its calls and misbehaves on request; its
+// number is 77 unless a flag -DPROBE_NUMBER=N says otherwise.
+func Probe(t testing.TB, flags ...string) string {
+	t.Helper()
+	return Library(t, "internal/module/cabi/testdata/probe.c", flags...)
+}
+
+// Library compiles a C source of the project (path relative to Root) to a shared
+// library of its own.
+func Library(t testing.TB, source string, flags ...string) string {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "lib.so")
+	args := append([]string{"-std=gnu11", "-O1", "-g", "-shared", "-fPIC", "-pthread", "-Imodules/include", "-o", out, source}, flags...)
+	cmd := exec.Command("gcc", args...)
+	cmd.Dir = Root()
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("gcc %s: %v\n%s", strings.Join(args, " "), err, text)
+	}
+	return out
+}
