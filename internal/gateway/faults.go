@@ -33,9 +33,7 @@ func (g *Gateway) SetFaults(f Faults) error {
 	if err := f.check(); err != nil {
 		return fmt.Errorf("gateway of car %v: %w", g.car, err)
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.faults = f
+	g.faults.Store(&f)
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"external-server/internal/fleet"
@@ -47,6 +48,9 @@ type Gateway struct {
 	conn    connection
 	shared  bool
 
+	phase  atomic.Uint32 // a Phase
+	faults atomic.Pointer[Faults]
+
 	mu      sync.Mutex
 	idle    *sync.Cond // signalled when busy becomes false
 	queue   []input
@@ -57,8 +61,6 @@ type Gateway struct {
 	timerAt time.Time // when the timer fires; zero: not armed
 	linkErr error
 	driven  map[fleet.DeviceID]*driven
-	faults  Faults
-	phase   Phase
 
 	// Used by the goroutine that handles events only.
 	core        *Core
@@ -87,10 +89,11 @@ func Start(s Settings) (*Gateway, error) {
 	}
 	core := New(s.Core)
 	g := &Gateway{
-		car: s.Car, topics: topicsOf(s.Car), observe: s.Observe, core: core, faults: s.Faults,
+		car: s.Car, topics: topicsOf(s.Car), observe: s.Observe, core: core,
 		driven: make(map[fleet.DeviceID]*driven), shared: s.Pool != nil,
 	}
 	g.idle = sync.NewCond(&g.mu)
+	g.faults.Store(&s.Faults)
 	g.injector.rand = rand.New(rand.NewPCG(core.opts.Rand.Uint64(), core.opts.Rand.Uint64()))
 	if s.Pool != nil {
 		conn, err := s.Pool.attach(g)
@@ -153,11 +156,7 @@ func (g *Gateway) Reconnect() { g.post(Event{Kind: EventReconnect}, 0) }
 func (g *Gateway) Restart() { g.post(Event{Kind: EventRestart}, 0) }
 
 // Phase returns the phase of the connection.
-func (g *Gateway) Phase() Phase {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.phase
-}
+func (g *Gateway) Phase() Phase { return Phase(g.phase.Load()) }
 
 // LinkError returns why the broker was not reached the last time, or nil.
 func (g *Gateway) LinkError() error {
@@ -191,7 +190,6 @@ func (g *Gateway) post(ev Event, gen uint64) {
 		g.spare = batch
 	}
 	g.busy = false
-	g.phase = g.core.Phase()
 	g.arm(g.core.Deadline())
 	g.idle.Broadcast()
 }
@@ -226,7 +224,10 @@ func (g *Gateway) handle(in *input) {
 	if g.shared && in.event.Kind == EventMessage && in.event.Message.SessionID == g.lastSession && g.lastSession != "" {
 		return // a connection of its own would not have brought it (CONN-7)
 	}
-	for _, e := range g.core.Step(time.Now(), in.event) {
+	effects := g.core.Step(time.Now(), in.event)
+	g.phase.Store(uint32(g.core.Phase()))
+	for i := range effects {
+		e := &effects[i]
 		switch e.Kind {
 		case EffectOpen:
 			g.gen++
@@ -248,33 +249,35 @@ func (g *Gateway) handle(in *input) {
 			}
 		}
 		if g.observe != nil {
-			g.observe(e)
+			g.observe(*e)
 		}
 		if e.Kind == EffectSend {
-			g.send(e.Message)
+			g.send(&e.Message)
 		}
 	}
 }
 
-func (g *Gateway) send(m fleet.ClientMessage) {
-	payload, err := protocol.EncodeClient(m, g.car)
-	if err == nil {
-		g.mu.Lock()
-		faults := g.faults
-		g.mu.Unlock()
-		if g.injector.publish(faults, payload, func(p []byte) bool { return g.conn.publish(g.topics.up, p) }) {
-			return
-		}
+// send publishes a message. What is not text is found out by the Connect, which names
+// all devices, or by the first status of one that joins later.
+func (g *Gateway) send(m *fleet.ClientMessage) {
+	var payload []byte
+	var err error
+	if m.Kind == fleet.ClientConnect || m.State == fleet.StateConnecting && m.Kind == fleet.ClientStatus {
+		payload, err = protocol.EncodeClient(*m, g.car)
+	} else {
+		payload = protocol.AppendClient(make([]byte, 0, 96+len(m.Data)+len(m.Device.Role)+len(m.Device.Name)), m)
+	}
+	if err == nil && g.injector.publish(*g.faults.Load(), payload, g.publish) {
+		return
 	}
 	g.post(Event{Kind: EventPublishFailed}, g.gen)
 }
 
+func (g *Gateway) publish(payload []byte) bool { return g.conn.publish(g.topics.up, payload) }
+
 // receive takes a message from the connection.
 func (g *Gateway) receive(gen uint64, topic string, payload []byte) {
-	g.mu.Lock()
-	silent := g.faults.Silent
-	g.mu.Unlock()
-	if silent {
+	if g.faults.Load().Silent {
 		return
 	}
 	if topic == g.topics.notification {

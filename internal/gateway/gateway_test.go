@@ -77,7 +77,7 @@ func TestSessionOverBroker(t *testing.T) {
 	dev := &lamp{}
 	driving.Go(func() { g.Drive(ctx, dev, 10*time.Millisecond) })
 	connected := log.waitKind(t, 1, EffectConnected)
-	if g.Phase() != PhaseRunning && g.LinkError() != nil {
+	if g.Phase() != PhaseRunning || g.LinkError() != nil {
 		t.Errorf("phase %v and error %v after the connect sequence", g.Phase(), g.LinkError())
 	}
 
