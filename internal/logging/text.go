@@ -161,7 +161,9 @@ func (l *Logs) source(pc uintptr) string {
 		dir, rest = rest[:i+1], rest[i+1:]
 	}
 	pkg, _, _ := strings.Cut(rest, ".")
-	dir = strings.TrimPrefix(dir+pkg, "external-server/")
+	if dir = strings.TrimPrefix(dir+pkg, "external-server/"); dir == "main" {
+		dir = "cmd/" + path.Base(path.Dir(frame.File))
+	}
 	s := path.Join(dir, path.Base(frame.File)) + ":" + strconv.Itoa(frame.Line)
 	l.sources.Store(pc, s)
 	return s

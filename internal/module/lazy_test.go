@@ -1,0 +1,93 @@
+package module
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// opener is a Module whose Open a test decides.
+type opener struct {
+	open func(ctx context.Context) (Instance, error)
+}
+
+func (opener) Number() int32        { return 7 }
+func (opener) Supports(uint32) bool { return true }
+func (opener) Close() error         { return nil }
+func (o opener) Open(ctx context.Context, _ InstanceSpec) (Instance, error) {
+	return o.open(ctx)
+}
+
+// A lazy instance is opened once, although the calls and the poller come at the
+// same time, and closed with its wrapper.
+func TestLazyOpensOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &scripted{}
+		opened := 0
+		w := NewWorker(Lazy(opener{func(context.Context) (Instance, error) {
+			opened++
+			time.Sleep(time.Second)
+			return s, nil
+		}}, InstanceSpec{}), 7, WorkerOptions{})
+		go w.Run(context.Background())
+		w.DeviceConnected(button, func(err error) {
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		time.Sleep(2 * time.Second)
+		if err := closeWithin(w, time.Second); err != nil {
+			t.Error(err)
+		}
+		if got := s.made(); opened != 1 || !slices.Equal(got, []string{"connected button", "close"}) {
+			t.Errorf("opened %d times, calls %q", opened, got)
+		}
+	})
+}
+
+// An instance that cannot be opened is tried again with the next call; a closed
+// one is not.
+func TestLazyTriesAgain(t *testing.T) {
+	s := &scripted{}
+	broken := errors.New("init returned NULL")
+	err := broken
+	l := Lazy(opener{func(context.Context) (Instance, error) { return s, err }}, InstanceSpec{})
+	if got := l.DeviceConnected(t.Context(), button); !errors.Is(got, broken) {
+		t.Errorf("first call: %v", got)
+	}
+	err = nil
+	if got := l.ForwardStatus(t.Context(), button, status(1)); got != nil {
+		t.Errorf("second call: %v", got)
+	}
+	if got := l.Close(t.Context()); got != nil {
+		t.Errorf("close: %v", got)
+	}
+	if got := l.CommandAck(t.Context(), commands("x")[0]); got == nil {
+		t.Error("a closed instance takes calls")
+	}
+	if got := s.made(); !slices.Equal(got, []string{"status button 1", "close"}) {
+		t.Errorf("calls %q", got)
+	}
+}
+
+// A context that is never created does not hold up the stop.
+func TestLazyStuckWhileOpening(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		s := &scripted{}
+		w := NewWorker(Lazy(opener{func(context.Context) (Instance, error) { <-release; return s, nil }}, InstanceSpec{}), 7, WorkerOptions{})
+		go w.Run(context.Background())
+		synctest.Wait()
+		begin := time.Now()
+		if err := closeWithin(w, time.Second); !errors.Is(err, ErrStuck) {
+			t.Errorf("close: %v", err)
+		}
+		if d := time.Since(begin); d != time.Second {
+			t.Errorf("close took %v", d)
+		}
+		close(release)
+	})
+}
