@@ -154,6 +154,50 @@ func TestStaleCommandsAreDiscarded(t *testing.T) {
 	})
 }
 
+// DEV-3 also holds for commands that come at the moment of the Connect.
+func TestCommandsAtTheMomentOfConnect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mission := &fakeModule{number: 1}
+		io := &fakeModule{number: 2, commands: make(chan []fleet.Command)}
+		r := newRig(t, Options{}, mission, io).run()
+		r.connect(driver)
+		release := r.busy()
+		r.status(2, driver, "s2")
+		io.commands <- []fleet.Command{{Device: button, Data: []byte("stale")}}
+		r.send(fleet.ClientMessage{Kind: fleet.ClientConnect, SessionID: "session2", Devices: []fleet.Device{button}})
+		release()
+		r.link.take()
+		r.send(fleet.ClientMessage{Kind: fleet.ClientStatus, SessionID: "session2", Counter: 1, Device: button})
+		r.wantSent("statusResponse 1", "command 1 button ")
+		r.wantLogged("commands fetched while the module had no device were discarded", 1)
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// DEF-27: what came before a deadline was handled may move it, however late the
+// actor is.
+func TestMessageBeforeDeadline(t *testing.T) {
+	for range 10 { // the choice between mailbox and timer is random
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, Options{Limits: Limits{Session: session.Options{SessionTimeout: 10 * time.Second}}}, &fakeModule{number: 2}).run()
+			r.connect(button)
+			release := r.busy()
+			r.status(2, button, "s2")
+			advance(11 * time.Second)
+			r.status(3, button, "s3")
+			release()
+			if s := r.car.Snapshot(); s.Phase != session.PhaseRunning {
+				t.Errorf("the session ended: %v", s.Ended)
+			}
+			if err := r.end(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // REC-8: a module that is slow to accept a device delays the answer by 2 s at
 // most; what it says later still counts.
 func TestSlowAdmission(t *testing.T) {

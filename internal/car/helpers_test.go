@@ -107,7 +107,8 @@ type fakeLink struct {
 	mu     sync.Mutex
 	sent   []string
 	down   bool
-	broken bool // Publish panics
+	broken bool          // Publish panics
+	hold   chan struct{} // if set, Publish waits for it
 	closed bool
 }
 
@@ -142,8 +143,11 @@ func (l *fakeLink) set(change func()) {
 
 func (l *fakeLink) Publish(payload []byte) bool {
 	l.mu.Lock()
-	down, broken := l.down, l.broken
+	down, broken, hold := l.down, l.broken, l.hold
 	l.mu.Unlock()
+	if hold != nil { // no port does this; it keeps the actor busy
+		<-hold
+	}
 	if broken {
 		panic("a defect")
 	}
@@ -230,6 +234,18 @@ func (r *rig) run() *rig {
 func (r *rig) end() error {
 	r.stop()
 	return <-r.ended
+}
+
+// busy keeps the actor from doing anything, from its next message to the gateway
+// on, until the result is called.
+func (r *rig) busy() (release func()) {
+	hold := make(chan struct{})
+	r.link.set(func() { r.link.hold = hold })
+	return func() {
+		r.link.set(func() { r.link.hold = nil })
+		close(hold)
+		synctest.Wait()
+	}
 }
 
 // send delivers a message of the gateway and waits until it is handled.

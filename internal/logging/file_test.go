@@ -236,6 +236,24 @@ func TestRenamedByOthers(t *testing.T) {
 	}
 }
 
+// A file that another program emptied has room again.
+func TestTruncatedByOthers(t *testing.T) {
+	f, err := openFile(Sink{Dir: t.TempDir(), MaxBytes: 10, Keep: 1}, "x.log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := f.write([]byte("12345678\n")); err != nil {
+			t.Error(err)
+		}
+		check(t, os.Truncate(f.path, 0))
+	}
+	check(t, f.close())
+	if _, err := os.Stat(f.path + ".1"); err == nil {
+		t.Error("the file was rotated although it was empty")
+	}
+}
+
 // Disk full: one warning on the console, the lines wait, Close says what is lost.
 func TestDiskFull(t *testing.T) {
 	if _, err := os.Stat("/dev/full"); err != nil {

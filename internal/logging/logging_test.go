@@ -121,6 +121,24 @@ func TestAttributes(t *testing.T) {
 	}
 }
 
+// Loggers made from the same one do not see each other's attributes.
+func TestSiblingsAreApart(t *testing.T) {
+	for _, format := range []string{FormatText, FormatJSON} {
+		out := logged(t, Options{Console: Sink{Use: true, Format: format}}, func(_ *Logs, log *slog.Logger) {
+			parent := log
+			for i := range 10 {
+				parent = parent.With("k", i) // some lengths leave room to append
+				one, two := parent.With("who", "one"), parent.With("who", "two")
+				one.Info("text")
+				two.Info("text")
+			}
+		})
+		if one, two := strings.Count(out, "one"), strings.Count(out, "two"); one != 10 || two != 10 {
+			t.Errorf("%s: one is there %d times, two %d times: %s", format, one, two, out)
+		}
+	}
+}
+
 type redacted struct{ _ string }
 
 func (redacted) LogValue() slog.Value { return slog.StringValue("[redacted]") }
