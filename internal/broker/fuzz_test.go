@@ -38,11 +38,16 @@ func FuzzListener(f *testing.F) {
 	f.Add([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
 	f.Add([]byte{0x30, 0xff, 0xff, 0xff, 0x7f})
 
-	b, _ := start(f, broker.Options{MaxPacket: 1 << 16})
+	b, log := start(f, broker.Options{MaxPacket: 1 << 16})
 	witness := dial(f, b, brokertest.PeerOptions{})
 	subscribe(f, witness, "witness/only")
 	f.Add(panics)
 	f.Fuzz(func(t *testing.T, input []byte) {
+		defer func() {
+			if s := log.String(); t.Failed() {
+				t.Logf("end of the log:\n%s", s[max(0, len(s)-5000):])
+			}
+		}()
 		for _, hello := range [][]byte{nil, connect, connect5} {
 			c, err := net.Dial("tcp", b.Addr().String())
 			if err != nil {

@@ -87,10 +87,16 @@ func (p *Peer) next(a *wire.Packet, timeout time.Duration) error {
 	return p.reader.Next(a)
 }
 
+func (p *Peer) id() uint16 {
+	if p.nextID++; p.nextID == 0 { // not an identifier
+		p.nextID = 1
+	}
+	return p.nextID
+}
+
 // Subscribe waits until the broker has accepted the filters.
 func (p *Peer) Subscribe(qos byte, filters ...string) error {
-	p.nextID++
-	if err := p.write(wire.AppendSubscribe(nil, p.nextID, qos, filters...)); err != nil {
+	if err := p.write(wire.AppendSubscribe(nil, p.id(), qos, filters...)); err != nil {
 		return err
 	}
 	a, err := p.await(wire.Suback)
@@ -108,8 +114,7 @@ func (p *Peer) Subscribe(qos byte, filters ...string) error {
 // Publish publishes with QoS 1 and waits for the acknowledgement; duplicate sets
 // the DUP flag.
 func (p *Peer) Publish(topic string, payload []byte, duplicate bool) error {
-	p.nextID++
-	if err := p.write(wire.AppendPublish(nil, topic, payload, 1, p.nextID, false, duplicate)); err != nil {
+	if err := p.write(wire.AppendPublish(nil, topic, payload, 1, p.id(), false, duplicate)); err != nil {
 		return err
 	}
 	_, err := p.await(wire.Puback)

@@ -259,11 +259,10 @@ func (c *conn) end(reason error) {
 			lost = append(lost, p)
 		}
 		p.up, p.subscribed, p.refused, p.waiting, p.next = false, false, false, false, nil
-		n := p.queue.len()
-		c.stats.linkDown.Add(uint64(n))
-		c.queued -= n
 		p.queue, p.bytes = fifo{}, 0
 	}
+	c.stats.linkDown.Add(uint64(c.queued)) // also of closed ports
+	c.queued = 0
 	for _, w := range c.watches {
 		w.granted, w.refused = false, false
 	}

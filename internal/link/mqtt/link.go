@@ -30,6 +30,7 @@ type Link struct {
 	ports   map[fleet.CarID]*port
 	watches map[string]*watch // by company
 	ctx     context.Context   // of Run; nil: not running
+	stopped bool
 	running sync.WaitGroup
 }
 
@@ -93,7 +94,7 @@ func (l *Link) choose(company string) *conn {
 
 // start runs a connection if the link runs; l.mu is held.
 func (l *Link) start(c *conn) {
-	if ctx := l.ctx; ctx != nil && ctx.Err() == nil {
+	if ctx := l.ctx; ctx != nil && !l.stopped {
 		l.running.Go(func() { c.run(ctx) })
 	}
 }
@@ -130,7 +131,8 @@ func (l *Link) Run(ctx context.Context) error {
 	}
 	l.mu.Unlock()
 	<-ctx.Done()
-	l.mu.Lock() // a connection being started is counted now, later ones do not start
+	l.mu.Lock()
+	l.stopped = true // a connection being started is counted by now, later ones do not start
 	l.mu.Unlock()
 	l.running.Wait()
 	return nil

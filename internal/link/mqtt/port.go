@@ -130,14 +130,6 @@ func (p *port) Close() {
 	c.link.forget(p)
 }
 
-// drop forgets what is queued; conn.mu is held.
-func (p *port) drop() {
-	n := p.queue.len()
-	p.conn.queued -= n
-	p.conn.stats.discarded.Add(uint64(n))
-	p.queue, p.bytes = fifo{}, 0
-}
-
 // fifo is a queue that reuses its memory.
 type fifo struct {
 	items []message

@@ -54,7 +54,7 @@ func (e tlsError) Unwrap() error { return e.err }
 func withoutAddresses(err error) error {
 	var op *net.OpError
 	if errors.As(err, &op) && op.Source != nil {
-		return fmt.Errorf("%s: %w", op.Op, op.Err)
+		return op.Err
 	}
 	return err
 }
@@ -91,7 +91,7 @@ func (c *conn) explain(err error) error {
 	case errors.As(err, &handshake) && isClosed(err):
 		return fmt.Errorf("the broker closed the connection during the TLS handshake: check whether the port expects TLS: %w", err)
 	case errors.As(err, &unknown) && unknown.tls:
-		return fmt.Errorf("the broker closed the connection without an answer: check whether it accepts our certificate: %w", err)
+		return fmt.Errorf("the broker closed the connection without an answer, it may not accept our certificate: check certificate and key files: %w", err)
 	case errors.As(err, &unknown) && isClosed(err):
 		return fmt.Errorf("the broker closed the connection without an answer: check whether the port expects TLS: %w", err)
 	case errors.As(err, &unknown) && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, wire.ErrMalformed)):

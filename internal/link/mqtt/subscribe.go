@@ -3,11 +3,9 @@ package mqtt
 import (
 	"bytes"
 	"fmt"
-	"hash/maphash"
 	"log/slog"
 	"time"
 
-	"external-server/internal/fleet"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -17,17 +15,6 @@ const filtersPerPacket = 200
 // refusedRetry is the pause after which refused topics are asked for again: the
 // rights at the broker may have been changed.
 const refusedRetry = 30 * time.Second
-
-// watch is the subscription to all cars of a company.
-type watch struct {
-	conn    *conn
-	company string
-	filter  string
-	unknown func(fleet.CarID)
-
-	// Guarded by conn.mu.
-	granted, refused bool
-}
 
 // request is a SUBSCRIBE or UNSUBSCRIBE that was not answered yet.
 type request struct {
@@ -39,77 +26,10 @@ type request struct {
 	then    func()  // called with c.mu held
 }
 
-// Watch implements link.Link. A company can be watched once at a time. Cars that
-// are attached over another connection keep their own subscription; all others
-// are served by the watch alone.
-func (l *Link) Watch(company string, unknown func(fleet.CarID)) (func(), error) {
-	if !validName(company) {
-		return nil, fmt.Errorf("company %q: expected a-z, 0-9 and _", company)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.watches[company] != nil {
-		return nil, fmt.Errorf("company %s is watched already", company)
-	}
-	c := l.conns[0]
-	w := &watch{conn: c, company: company, filter: company + "/+/module_gateway", unknown: unknown}
-	l.watches[company] = w
-	c.mu.Lock()
-	c.watches[company] = w
-	if c.alive {
-		c.open(company)
-		c.subscribeWatch(w, false)
-	}
-	c.unlockAndWake()
-	return func() { l.unwatch(w) }, nil
-}
-
-func (l *Link) unwatch(w *watch) {
-	l.mu.Lock()
-	if l.watches[w.company] == w {
-		delete(l.watches, w.company)
-	}
-	l.mu.Unlock()
-	c := w.conn
-	c.mu.Lock()
-	if c.watches[w.company] != w {
-		c.mu.Unlock()
-		return
-	}
-	delete(c.watches, w.company)
-	if c.alive {
-		c.open(w.company)
-		pending := 1
-		done := func() {
-			if pending--; pending == 0 && c.watches[w.company] == nil {
-				c.unsubscribe(func() { c.close(w.company) }, w.filter)
-			}
-		}
-		for _, batch := range batches(c.exact(w.company, false)) {
-			pending++
-			c.subscribePorts(batch, false, done)
-		}
-		done()
-	}
-	c.unlockAndWake()
-}
-
 // covered tells whether a watch brings the messages of a port; c.mu is held.
 func (c *conn) covered(p *port) bool {
 	w := c.watches[p.id.Company]
 	return w != nil && !w.refused
-}
-
-// exact returns the open ports of a company whose exact topic is, or is not,
-// subscribed; c.mu is held.
-func (c *conn) exact(company string, subscribed bool) []*port {
-	var out []*port
-	for _, p := range c.ports {
-		if p.id.Company == company && p.subscribed == subscribed {
-			out = append(out, p)
-		}
-	}
-	return out
 }
 
 // attach adds a port and subscribes it if the broker is connected.
@@ -271,43 +191,6 @@ func (c *conn) portAnswered(p *port, code byte) {
 	}
 }
 
-func (c *conn) watchAnswered(w *watch, code byte) {
-	if c.watches[w.company] != w {
-		return // ended meanwhile
-	}
-	if code >= wire.SubackRefused {
-		w.refused = true
-		c.refused(w.filter)
-		c.joining = append(c.joining, c.exact(w.company, false)...)
-		c.close(w.company)
-		return
-	}
-	w.granted = true
-	c.weaker(w.filter, code)
-	var topics []string
-	for _, p := range c.ports {
-		if p.id.Company != w.company {
-			continue
-		}
-		if p.subscribed {
-			topics = append(topics, p.in)
-			p.subscribed = false
-		}
-		c.up = append(c.up, p)
-	}
-	left := batches(topics)
-	if len(left) == 0 {
-		c.close(w.company)
-	}
-	for i, batch := range left {
-		var then func()
-		if i == len(left)-1 {
-			then = func() { c.close(w.company) }
-		}
-		c.unsubscribe(then, batch...)
-	}
-}
-
 func (c *conn) refused(topic string) {
 	c.stats.refused.Add(1)
 	c.stats.refusedAt = time.Now()
@@ -344,57 +227,6 @@ func (c *conn) retryRefused(now time.Time) {
 			c.joining = append(c.joining, p)
 		}
 	}
-}
-
-// overlap removes the second copies of messages while both the topic of a car
-// and the watch of its company are subscribed: brokers send one copy for both or
-// one for each, and MQTT 3.1.1 has no mark that tells.
-type overlap struct {
-	seed   maphash.Seed
-	seen   map[uint64]struct{} // delivered once
-	expiry time.Time           // zero: both are subscribed
-}
-
-// A broker may send messages that it had queued after it has answered.
-const overlapAfter = 2 * time.Second
-
-// maxOverlap bounds the memory of an overlap.
-const maxOverlap = 1 << 16
-
-func (c *conn) open(company string) {
-	c.overlaps[company] = &overlap{seed: maphash.MakeSeed(), seen: make(map[uint64]struct{})}
-}
-
-func (c *conn) close(company string) {
-	if o := c.overlaps[company]; o != nil {
-		o.expiry = time.Now().Add(overlapAfter)
-	}
-}
-
-func (c *conn) expireOverlaps(now time.Time) {
-	for company, o := range c.overlaps {
-		if !o.expiry.IsZero() && now.After(o.expiry) {
-			delete(c.overlaps, company)
-		}
-	}
-}
-
-// repeated tells whether m is the second copy of a message; c.mu is held.
-func (c *conn) repeated(o *overlap, company string, m *wire.Packet) bool {
-	var h maphash.Hash
-	h.SetSeed(o.seed)
-	h.Write(m.Topic)
-	h.WriteByte(0)
-	h.Write(m.Payload)
-	sum := h.Sum64()
-	if _, ok := o.seen[sum]; ok {
-		delete(o.seen, sum)
-		return true
-	}
-	if len(o.seen) < maxOverlap && (o.expiry.IsZero() || time.Now().Before(o.expiry)) {
-		o.seen[sum] = struct{}{}
-	}
-	return false
 }
 
 // splitTopic takes company and car out of a gateway's topic (CONN-2).
