@@ -180,20 +180,8 @@ func (i *instance) Close(ctx context.Context) error {
 	case err := <-finished:
 		return err
 	case <-grace.C:
-		return fmt.Errorf("%s: %w", i.holder(), module.ErrStuck)
+		return fmt.Errorf("%v: %w", i.callOp.Load(), module.ErrStuck)
 	}
-}
-
-// holder names what keeps destroy from being called, or destroy.
-func (i *instance) holder() string {
-	op, _ := i.callOp.Load().(string)
-	switch {
-	case op == "destroy":
-		return op
-	case len(i.calling) > 0 && op != "":
-		return op
-	}
-	return opPoll
 }
 
 // destroy waits for the calls under way and ends the context where it exists. It
@@ -206,12 +194,16 @@ func (i *instance) destroy() error {
 	if c == nil || c.isDead() {
 		return nil
 	}
-	for _, semaphore := range []chan struct{}{i.calling, i.waiting} {
-		select {
-		case semaphore <- struct{}{}:
-		case <-c.dead:
-			return nil
-		}
+	select {
+	case i.calling <- struct{}{}:
+	case <-c.dead:
+		return nil
+	}
+	i.callOp.Store(opPoll)
+	select {
+	case i.waiting <- struct{}{}:
+	case <-c.dead:
+		return nil
 	}
 	if left := i.takeLeftover(); len(left) > 0 {
 		i.log.Warn("commands came after the last request for them and are lost", "commands", len(left))

@@ -1,6 +1,57 @@
 package host
 
-import "os"
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
 
-// testChild is what the test binary does as a module process of other kinds.
-func testChild([]string) { os.Exit(9) }
+	"external-server/internal/fleet"
+	"external-server/internal/module"
+)
+
+// testChild is what the test binary does as a process of other kinds.
+func testChild(args []string) {
+	switch args[0] {
+	case "server":
+		server(args[1], args[2])
+	case "garbage":
+		f := os.NewFile(3, "socket")
+		fmt.Fprint(f, "GET / HTTP/1.1\r\n\r\n")
+		_, _ = f.Read(make([]byte, 10))
+	}
+	os.Exit(9)
+}
+
+// server is a server with one module, whose context does what attack says. It
+// prints the number of the module process and waits to be killed.
+func server(library, attack string) {
+	m, err := Open(context.Background(), ForLibrary(library, Options{Expect: 66, CallTimeout: time.Hour}))
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	spec := module.InstanceSpec{Config: []module.Pair{{Key: "attack", Value: attack}}}
+	car, err := m.Open(context.Background(), spec)
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	go func() {
+		_ = car.ForwardStatus(context.Background(), fleet.Device{Module: 66, Role: "r"}, nil)
+	}()
+	fmt.Println(m.State().PID)
+	select {}
+}
+
+// buildC compiles a program from testdata.
+func buildC(dir, source string) (string, error) {
+	out := filepath.Join(dir, "program")
+	text, err := exec.Command("gcc", "-O1", "-w", "-o", out, "testdata/"+source).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("gcc: %w\n%s", err, text)
+	}
+	return out, nil
+}

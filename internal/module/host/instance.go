@@ -40,7 +40,7 @@ type instance struct {
 	attaching chan struct{}
 	claimed   atomic.Bool   // by the first Close
 	closing   chan struct{} // closed by the first Close: no call starts any more
-	callOp    atomic.Value  // string: what holds calling
+	callOp    atomic.Value  // string: what Close would have to wait for
 
 	mu       sync.Mutex
 	devices  []fleet.Device  // connected ones, in the order in which they came
@@ -55,7 +55,7 @@ func newInstance(m *Module, id uint32, spec module.InstanceSpec) *instance {
 	if spec.PollTimeout <= 0 {
 		spec.PollTimeout = defaultPollTimeout
 	}
-	return &instance{
+	i := &instance{
 		m:         m,
 		id:        id,
 		spec:      spec,
@@ -66,6 +66,8 @@ func newInstance(m *Module, id uint32, spec module.InstanceSpec) *instance {
 		closing:   make(chan struct{}),
 		changed:   make(chan struct{}),
 	}
+	i.callOp.Store("init")
+	return i
 }
 
 // DeviceConnected calls device_connected. This and the four methods below wait

@@ -92,6 +92,15 @@ static void attack(const char *what)
 				pause();
 		abort();
 	}
+	if (strcmp(what, "forkblock") == 0) { // and ignore what can be ignored
+		for (int i = 1; i < 65; i++)
+			signal(i, SIG_IGN);
+		if (fork() == 0)
+			for (;;)
+				pause();
+		for (;;)
+			pause();
+	}
 	if (strcmp(what, "spin") == 0)
 		for (volatile int i = 0;; i++)
 			;
@@ -237,6 +246,7 @@ void *init(const struct config config)
 		if (strcmp(key, "once") == 0) strcpy(con->once, value);
 		if (strcmp(key, "car_name") == 0) snprintf(con->car, sizeof con->car, "%s", value);
 		if (strcmp(key, "null") == 0) null = 1;
+		if (strcmp(key, "null_if") == 0 && access(value, F_OK) == 0) null = 1;
 	}
 	if (null) {
 		free(con);
