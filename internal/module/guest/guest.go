@@ -195,6 +195,9 @@ func (g *guest) call(ctx context.Context, call *pb.Call) error {
 	if err != nil {
 		return err
 	}
+	if call.GetRedelivered() {
+		ctx = context.WithValue(ctx, redeliveredKey{}, true)
+	}
 	device := device(call.GetDevice())
 	switch call.GetFunction() {
 	case pb.Call_FORWARD_STATUS:
@@ -224,7 +227,7 @@ func (g *guest) poll(ctx context.Context, id uint64, poll *pb.Poll) *pb.Result {
 	if streaming, ok := instance.(streamer); ok {
 		send := func(frame *pb.ModuleFrame) {
 			frame.Id = id
-			_ = g.conn.Send(frame) // a broken connection ends Serve
+			_ = g.conn.SendNow(frame) // a broken connection ends Serve
 		}
 		return failed(streaming.StreamCommands(ctx,
 			func() { send(&pb.ModuleFrame{Kind: &pb.ModuleFrame_Fetching{Fetching: &pb.Fetching{}}}) },

@@ -2,7 +2,6 @@ package host
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -25,7 +24,7 @@ const endGrace = 500 * time.Millisecond
 // protocol on descriptor 3 until the server ends the connection, and does not
 // return then. Its standard error is read by the server.
 func RunLibrary(ctx context.Context, path string) error {
-	socket, err := Socket()
+	socket, err := guest.Socket()
 	if err != nil {
 		return err
 	}
@@ -72,19 +71,6 @@ func RunIfHost() {
 	err := RunLibrary(context.Background(), os.Args[2])
 	fmt.Fprintln(os.Stderr, "module-host:", err)
 	os.Exit(1)
-}
-
-// Socket returns the connection to the server that started this process.
-func Socket() (*os.File, error) {
-	if os.Getenv(wire.EnvFD) == "" || os.Getenv(wire.EnvProtocol) == "" {
-		return nil, errors.New("this program is started by external-server, which gives it a connection; " +
-			"to try a module, run: external-server module check")
-	}
-	if got := os.Getenv(wire.EnvFD); got != fmt.Sprint(wire.FD) {
-		return nil, fmt.Errorf("%s is %q, expected %d", wire.EnvFD, got, wire.FD)
-	}
-	syscall.CloseOnExec(wire.FD)
-	return os.NewFile(wire.FD, "server"), nil
 }
 
 // ignoreSignals leaves it to the connection when to end. A service manager

@@ -59,11 +59,16 @@ type Conn struct {
 	writing bool
 	err     error // of an earlier write
 	flushes sync.WaitGroup
+
+	appended, written uint64 // bytes
+	progress          sync.Cond
 }
 
 // New takes ownership of the socket.
 func New(socket net.Conn) *Conn {
-	return &Conn{socket: socket, reader: bufio.NewReaderSize(socket, 64<<10)}
+	c := &Conn{socket: socket, reader: bufio.NewReaderSize(socket, 64<<10)}
+	c.progress.L = &c.mu
+	return c
 }
 
 // FromFile makes a Conn of a connected socket; the file is closed either way.
@@ -107,6 +112,20 @@ func (c *Conn) Send(m proto.Message) error {
 	return err
 }
 
+// SendNow is Send that returns when the message is in the socket: it reaches the
+// other side even if this process ends in the next moment.
+func (c *Conn) SendNow(m proto.Message) error {
+	if err := c.Send(m); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for target := c.appended; c.written < target && c.err == nil; {
+		c.progress.Wait()
+	}
+	return c.err
+}
+
 // append adds a frame to pending, or leaves it unchanged.
 func (c *Conn) append(m proto.Message) error {
 	start := len(c.pending)
@@ -120,6 +139,7 @@ func (c *Conn) append(m proto.Message) error {
 	}
 	binary.LittleEndian.PutUint32(buf[start:], uint32(size))
 	c.pending = buf
+	c.appended += uint64(prefix + size)
 	return nil
 }
 
@@ -134,6 +154,8 @@ func (c *Conn) writeLocked() {
 	if err != nil {
 		c.err = err
 	}
+	c.written += uint64(len(buf))
+	c.progress.Broadcast()
 	if cap(buf) <= maxKept {
 		c.spare = buf
 	}
