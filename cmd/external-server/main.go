@@ -114,7 +114,7 @@ argument.`,
 		newConfigCommand(),
 		newDemoCommand(),
 		newHTTPAPICommand(),
-		newModuleHostCommand(),
+		newModuleCommand(), newModuleHostCommand(),
 		newVersionCommand(),
 	)
 	return root

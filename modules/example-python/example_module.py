@@ -56,7 +56,7 @@ class Car:
     def status(self, device, data):
         try:
             pressed = json.loads(data)["pressed"]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             return NOT_OK, 'status of %d bytes is not {"pressed": true|false}' % len(data)
         lit = bool(pressed) != self.inverted
         if self.lit.get(device.role, lit) != lit:

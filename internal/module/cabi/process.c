@@ -6,6 +6,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <link.h>
+#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -194,4 +195,14 @@ int cabi_guard(int fd, int grace_ms)
 void cabi_line_buffering(void)
 {
 	setvbuf(stdout, NULL, _IOLBF, 0);
+}
+
+size_t cabi_heap_bytes(void)
+{
+#if defined(__GLIBC__)
+	struct mallinfo2 info = mallinfo2();
+	return info.uordblks + info.hblkhd;
+#else
+	return 0;
+#endif
 }

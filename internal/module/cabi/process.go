@@ -39,3 +39,18 @@ func ReportCrashes() { C.cabi_report_crashes() }
 
 // EndGroup ends this process and its process group at once.
 func EndGroup() { C.cabi_end_group() }
+
+// HeapBytes returns how many bytes the C allocator has given out in this
+// process.
+func (l *Library) HeapBytes() uint64 { return uint64(C.cabi_heap_bytes()) }
+
+// GuardEnv set to 1 in the environment of a host makes it strict, for checking a
+// module: the bytes given to the library end at a page that must not be touched
+// and are gone after the call; what the library hands out is looked at. What is
+// found is written to standard error, a line each that starts with
+// ViolationPrefix.
+const GuardEnv = "FLEET_MODULE_GUARD"
+
+// ViolationPrefix starts a line about a violation; the rule id and a colon
+// follow.
+const ViolationPrefix = "module-check: "

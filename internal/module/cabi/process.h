@@ -4,6 +4,8 @@
 #ifndef CABI_PROCESS_H
 #define CABI_PROCESS_H
 
+#include <stddef.h>
+
 // The function of the ABI that this thread is executing, or NULL.
 extern __thread const char *cabi_current;
 
@@ -23,5 +25,8 @@ void cabi_end_group(void);
 
 // Lines of the library's stdio appear when they are complete.
 void cabi_line_buffering(void);
+
+// Bytes that malloc has given out.
+size_t cabi_heap_bytes(void);
 
 #endif

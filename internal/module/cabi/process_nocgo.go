@@ -15,3 +15,9 @@ func ReportCrashes() {}
 
 // EndGroup ends this process.
 func EndGroup() { os.Exit(1) }
+
+// GuardEnv has no effect where no library can be hosted.
+const GuardEnv = "FLEET_MODULE_GUARD"
+
+// ViolationPrefix starts a line about a violation.
+const ViolationPrefix = "module-check: "

@@ -7,6 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 // The types of the functions are taken from the header: a wrong one cannot be
 // written down here.
@@ -71,13 +74,51 @@ int cabi_supported(const struct cabi_library *lib, unsigned type)
 	return CALL(is_device_type_supported, type);
 }
 
+static int is_strict(void)
+{
+	static atomic_int strict = -1;
+	int answer = atomic_load_explicit(&strict, memory_order_relaxed);
+	if (answer < 0) {
+		const char *value = getenv("FLEET_MODULE_GUARD");
+		answer = value != NULL && strcmp(value, "1") == 0;
+		atomic_store_explicit(&strict, answer, memory_order_relaxed);
+	}
+	return answer;
+}
+
+static void violation(const char *text)
+{
+	fprintf(stderr, "module-check: %s\n", text);
+}
+
 // A buffer for the library to read. An empty one still has an address: libraries
 // build strings from it.
 static struct buffer input(const unsigned char *data, size_t size)
 {
 	static unsigned char nothing[1];
 	struct buffer b = {size != 0 ? (void *)data : nothing, size};
+	if (!is_strict())
+		return b;
+	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	const size_t pages = (size + page - 1) / page * page;
+	unsigned char *from = mmap(NULL, pages + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (from == MAP_FAILED)
+		return b;
+	mprotect(from + pages, page, PROT_NONE);
+	b.data = from + pages - size;
+	if (size != 0)
+		memcpy(b.data, data, size);
 	return b;
+}
+
+// Takes back what input gave: in a strict process the bytes are gone.
+static void take_back(const struct buffer *b)
+{
+	if (!is_strict())
+		return;
+	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	const size_t pages = (b->size_in_bytes + page - 1) / page * page;
+	munmap((unsigned char *)b->data + b->size_in_bytes - pages, pages + page);
 }
 
 uintptr_t cabi_init(const struct cabi_library *lib, size_t pairs, const unsigned char *bytes, const size_t *sizes)
@@ -93,6 +134,10 @@ uintptr_t cabi_init(const struct cabi_library *lib, size_t pairs, const unsigned
 	}
 	const struct config config = {parameters, pairs};
 	void *context = CALL(init, config);
+	for (size_t i = 0; i < pairs; i++) {
+		take_back(&parameters[i].key);
+		take_back(&parameters[i].value);
+	}
 	free(parameters);
 	return (uintptr_t)context;
 }
@@ -100,7 +145,10 @@ uintptr_t cabi_init(const struct cabi_library *lib, size_t pairs, const unsigned
 int cabi_destroy(const struct cabi_library *lib, uintptr_t context)
 {
 	void *pointer = (void *)context;
-	return CALL(destroy, &pointer);
+	int result = CALL(destroy, &pointer);
+	if (is_strict() && pointer != NULL)
+		violation("MT-16: destroy did not set the context to NULL");
+	return result;
 }
 
 int cabi_call(const struct cabi_library *lib, uintptr_t context, int op, int disconnect_type,
@@ -116,19 +164,28 @@ int cabi_call(const struct cabi_library *lib, uintptr_t context, int op, int dis
 		.device_name = input(name, name_size),
 		.priority = 0,
 	};
+	int result = NOT_OK;
 	switch (op) {
 	case CABI_DEVICE_CONNECTED:
-		return CALL(device_connected, device, con);
+		result = CALL(device_connected, device, con);
+		break;
 	case CABI_DEVICE_DISCONNECTED:
-		return CALL(device_disconnected, disconnect_type, device, con);
+		result = CALL(device_disconnected, disconnect_type, device, con);
+		break;
 	case CABI_FORWARD_STATUS:
-		return CALL(forward_status, payload, device, con);
+		result = CALL(forward_status, payload, device, con);
+		break;
 	case CABI_FORWARD_ERROR_MESSAGE:
-		return CALL(forward_error_message, payload, device, con);
+		result = CALL(forward_error_message, payload, device, con);
+		break;
 	case CABI_COMMAND_ACK:
-		return CALL(command_ack, payload, device, con);
+		result = CALL(command_ack, payload, device, con);
+		break;
 	}
-	return NOT_OK;
+	take_back(&payload);
+	take_back(&device.device_role);
+	take_back(&device.device_name);
+	return result;
 }
 
 int cabi_wait(const struct cabi_library *lib, uintptr_t context, int timeout_ms)
@@ -145,6 +202,8 @@ int cabi_pop(const struct cabi_library *lib, uintptr_t context, struct cabi_popp
 {
 	memset(popped, 0, sizeof *popped);
 	int result = CALL(pop_command, &popped->command, &popped->device, (void *)context);
+	if (is_strict() && result >= 0 && popped->device.device_role.size_in_bytes == 0)
+		violation("MT-12: pop_command returned a command for a device without a role");
 	popped->hollow = is_hollow(&popped->command) || is_hollow(&popped->device.device_role) ||
 	                 is_hollow(&popped->device.device_name);
 	return result;
@@ -163,5 +222,7 @@ void cabi_take(const struct cabi_library *lib, struct cabi_popped *popped, unsig
 		cabi_current = "deallocate";
 		lib->deallocate(buffers[i]);
 		cabi_current = NULL;
+		if (is_strict() && buffers[i]->size_in_bytes != 0)
+			violation("MT-9: deallocate did not set the size to 0");
 	}
 }

@@ -79,7 +79,11 @@ func (g *guest) handle(ctx context.Context, frame *pb.ServerFrame) bool {
 		g.answer(frame, g.start(kind.Start))
 		return true
 	case *pb.ServerFrame_Ping:
-		g.answer(frame, &pb.Result{})
+		result := &pb.Result{}
+		if counting, ok := g.mod.(interface{ HeapBytes() uint64 }); ok {
+			result.HeapBytes = counting.HeapBytes()
+		}
+		g.answer(frame, result)
 		return true
 	}
 	if g.mod == nil {

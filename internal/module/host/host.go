@@ -157,8 +157,23 @@ func (m *Module) State() State {
 		}
 	} else {
 		s.Ready = false
+		if c != nil && s.LastExitAt.Before(c.started) { // the supervisor does not know yet
+			s.LastExit, s.LastExitAt = c.exit.Reason, time.Now()
+		}
 	}
 	return s
+}
+
+// HeapBytes asks the process how much memory its module has allocated; 0 when it
+// does not know.
+func (m *Module) HeapBytes(ctx context.Context) (uint64, error) {
+	c, err := m.process(ctx)
+	if err != nil {
+		return 0, err
+	}
+	result, err := c.request(ctx, &pb.ServerFrame{Kind: &pb.ServerFrame_Ping{Ping: &pb.Ping{}}},
+		&pending{op: "the answer to a ping", limit: pingTimeout})
+	return result.GetHeapBytes(), err
 }
 
 // Restart puts a module that was taken out of service back, or replaces a

@@ -852,7 +852,7 @@ func (x *Poll) GetTimeoutMs() uint32 {
 	return 0
 }
 
-// Close ends a context. The module ends its Poll early if it can.
+// Close ends a context, when neither a Call nor a Poll of it is under way.
 type Close struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Context       uint32                 `protobuf:"varint,1,opt,name=context,proto3" json:"context,omitempty"`
@@ -987,6 +987,7 @@ type Result struct {
 	Commands       []*Command             `protobuf:"bytes,3,rep,name=commands,proto3" json:"commands,omitempty"`                                           // Poll: oldest first, also beside an error
 	ModuleNumber   int32                  `protobuf:"zigzag32,4,opt,name=module_number,json=moduleNumber,proto3" json:"module_number,omitempty"`            // Start
 	SupportedTypes []uint32               `protobuf:"varint,5,rep,packed,name=supported_types,json=supportedTypes,proto3" json:"supported_types,omitempty"` // Start: of the types 0 to 255
+	HeapBytes      uint64                 `protobuf:"varint,6,opt,name=heap_bytes,json=heapBytes,proto3" json:"heap_bytes,omitempty"`                       // Ping: memory the module has allocated, if it knows
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1054,6 +1055,13 @@ func (x *Result) GetSupportedTypes() []uint32 {
 		return x.SupportedTypes
 	}
 	return nil
+}
+
+func (x *Result) GetHeapBytes() uint64 {
+	if x != nil {
+		return x.HeapBytes
+	}
+	return 0
 }
 
 // Fetching may precede the Result of a Poll: the module now takes commands out
@@ -1213,13 +1221,15 @@ const file_fleet_module_proto_rawDesc = "" +
 	"\acontext\x18\x01 \x01(\rR\acontext\"\x06\n" +
 	"\x04Ping\"\x1e\n" +
 	"\bSupports\x12\x12\n" +
-	"\x04type\x18\x01 \x01(\rR\x04type\"\xb6\x01\n" +
+	"\x04type\x18\x01 \x01(\rR\x04type\"\xd5\x01\n" +
 	"\x06Result\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x11R\x04code\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x124\n" +
 	"\bcommands\x18\x03 \x03(\v2\x18.fleet.module.v1.CommandR\bcommands\x12#\n" +
 	"\rmodule_number\x18\x04 \x01(\x11R\fmoduleNumber\x12'\n" +
-	"\x0fsupported_types\x18\x05 \x03(\rR\x0esupportedTypes\"\n" +
+	"\x0fsupported_types\x18\x05 \x03(\rR\x0esupportedTypes\x12\x1d\n" +
+	"\n" +
+	"heap_bytes\x18\x06 \x01(\x04R\theapBytes\"\n" +
 	"\n" +
 	"\bFetching\"N\n" +
 	"\aCommand\x12/\n" +

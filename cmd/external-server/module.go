@@ -1,0 +1,102 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"regexp"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"external-server/internal/module/moduletest"
+)
+
+func newModuleCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "module",
+		Short: "Tools for authors of modules",
+		Args:  noArguments,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newModuleCheckCommand())
+	return cmd
+}
+
+// libraryName tells a shared library from an executable.
+var libraryName = regexp.MustCompile(`\.so(\.[0-9]+)*$`)
+
+func newModuleCheckCommand() *cobra.Command {
+	var settings string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "check [flags] LIBRARY.so | COMMAND [ARGUMENT ...]",
+		Short: "Check whether a module keeps the rules of the module interface",
+		Long: `check runs a module library, or an executable that is a module, in processes of
+its own and checks one rule of the module interface after the other. The exit
+code is 0 when none is broken, else 1.
+
+The file of --config is JSON; all members are optional:
+
+  {
+    "number": 1000,                  the module number it must report
+    "config": {"key": "value"},      a configuration that it must accept
+    "status": "{\"pressed\": true}",   a status of one of its devices
+    "conversation": [                statuses and the commands they cause, in order
+      {"status": "...", "command": "..."}
+    ],
+    "cycles": 1000                   how often a context is made and destroyed
+  }`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usageError{fmt.Errorf("name the module: a library (.so), or a command and its arguments")}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			target := moduletest.Command(args)
+			if libraryName.MatchString(args[0]) {
+				if len(args) > 1 {
+					return usageError{fmt.Errorf("unexpected argument %q after the library", args[1])}
+				}
+				target = moduletest.Library(args[0])
+			}
+			if settings != "" {
+				if err := target.ReadSettings(settings); err != nil {
+					return err
+				}
+			}
+			out := cmd.OutOrStdout()
+			progress := func(f moduletest.Finding) { printFinding(out, f) }
+			if asJSON {
+				progress = nil
+			}
+			report := moduletest.Check(cmd.Context(), target, progress)
+			if asJSON {
+				encoder := json.NewEncoder(out)
+				encoder.SetIndent("", "  ")
+				if err := encoder.Encode(report); err != nil {
+					return err
+				}
+			}
+			if failed := report.Failed(); failed > 0 {
+				return fmt.Errorf("%s breaks %d of %d rules", report.Module, failed, len(report.Findings))
+			}
+			if !asJSON {
+				fmt.Fprintf(out, "module %d (%s): no rule is broken\n", report.Number, report.Module)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&settings, "config", "c", "", "`FILE` with what is to be known about the module (see above)")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the report as JSON")
+	cmd.Flags().SetInterspersed(false) // what follows a command is its own
+	return cmd
+}
+
+func printFinding(out io.Writer, f moduletest.Finding) {
+	fmt.Fprintf(out, "%-7s  %-5s  %s [%s] (%v)\n", f.Outcome, f.Rule, f.Text, f.Spec, f.Took.Round(time.Millisecond))
+	if f.Detail != "" {
+		fmt.Fprintf(out, "                %s\n", f.Detail)
+	}
+}

@@ -1,0 +1,18 @@
+package moduletest
+
+import "testing"
+
+// Run checks the target as subtests, one per rule.
+func Run(t *testing.T, target Target) {
+	t.Helper()
+	Check(t.Context(), target, func(f Finding) {
+		t.Run(f.Rule, func(t *testing.T) {
+			switch f.Outcome {
+			case Fail:
+				t.Errorf("%s (%s): %s", f.Text, f.Spec, f.Detail)
+			case Skipped:
+				t.Logf("not checked: %s", f.Detail)
+			}
+		})
+	})
+}
