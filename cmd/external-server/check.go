@@ -30,7 +30,7 @@ contacted.`,
 			}
 			results := app.Check(cmd.Context(), cfg)
 			table := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-			fmt.Fprintln(table, "CAR\tMODULE\tLIBRARY\tRESULT")
+			fmt.Fprintln(table, "CAR\tMODULE\tFROM\tRESULT")
 			failed := 0
 			for _, r := range results {
 				text := "ok"
@@ -38,7 +38,7 @@ contacted.`,
 					text = r.Err.Error()
 					failed++
 				}
-				fmt.Fprintf(table, "%s\t%d\t%s\t%s\n", r.Car, r.Module, r.Library, text)
+				fmt.Fprintf(table, "%s\t%d\t%s\t%s\n", r.Car, r.Module, r.Origin, text)
 			}
 			if err := table.Flush(); err != nil {
 				return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -28,7 +29,6 @@ func (f *serveFlags) register(cmd *cobra.Command) {
 	fs.StringVar(&f.ca, "ca", "", "CA certificate `PATH` (PEM)")
 	fs.StringVar(&f.cert, "cert", "", "client certificate `PATH` (PEM)")
 	fs.StringVar(&f.key, "key", "", "private key `PATH` of the client certificate (PEM)")
-	cmd.MarkFlagsMutuallyExclusive("tls", "no-tls")
 }
 
 // path returns the configuration file: -c, the argument or the default (CLI-6).
@@ -46,6 +46,9 @@ func (f *serveFlags) path(args []string) (string, error) {
 
 // load reads the configuration, prints its warnings and applies the flags.
 func (f *serveFlags) load(cmd *cobra.Command, args []string) (*config.Config, []config.Problem, error) {
+	if f.tls && f.noTLS {
+		return nil, nil, usageError{errors.New("--tls and --no-tls exclude each other")}
+	}
 	path, err := f.path(args)
 	if err != nil {
 		return nil, nil, err

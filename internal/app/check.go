@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"external-server/internal/config"
@@ -12,10 +13,10 @@ import (
 
 // CheckResult is what Check found for one car and module.
 type CheckResult struct {
-	Car     string
-	Module  int32
-	Library string
-	Err     error // nil: the context could be created and destroyed
+	Car    string
+	Module int32
+	Origin string // library, program or built-in module
+	Err    error  // nil: the context could be created and destroyed
 }
 
 // Check tries every module of the configuration without serving: the library is
@@ -24,9 +25,13 @@ type CheckResult struct {
 func Check(ctx context.Context, cfg *config.Config) []CheckResult {
 	libs := newLibraries(slog.New(slog.DiscardHandler))
 	var out []CheckResult
-	for _, c := range cfg.Cars {
+	cars := cfg.Cars
+	if cfg.AnyCar != nil { // a name that such a car may have
+		cars = append(slices.Clone(cars), config.Car{Name: "any_car", Modules: cfg.AnyCar.Modules})
+	}
+	for _, c := range cars {
 		for _, m := range c.Modules {
-			r := CheckResult{Car: c.Name, Module: m.Number, Library: m.LibPath}
+			r := CheckResult{Car: c.Name, Module: m.Number, Origin: m.Origin()}
 			r.Err = checkModule(ctx, libs, fleet.CarID{Company: cfg.Company, Car: c.Name}, m)
 			out = append(out, r)
 		}
@@ -39,15 +44,11 @@ func Check(ctx context.Context, cfg *config.Config) []CheckResult {
 }
 
 func checkModule(ctx context.Context, libs *libraries, id fleet.CarID, m config.Module) error {
-	mod, err := libs.module(m)
-	if err != nil {
-		return err
-	}
-	instance, err := mod.Open(ctx, m.Spec(id))
+	b, err := libs.open(ctx, id, m, false)
 	if err != nil {
 		return err
 	}
 	bound, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	return instance.Close(bound)
+	return b.Instance.Close(bound)
 }

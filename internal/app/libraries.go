@@ -11,7 +11,9 @@ import (
 	"strings"
 	"sync"
 
+	"external-server/internal/car"
 	"external-server/internal/config"
+	"external-server/internal/fleet"
 	"external-server/internal/httpapi"
 	"external-server/internal/module"
 	"external-server/internal/module/cabi"
@@ -77,10 +79,27 @@ func (l *libraries) module(m config.Module) (module.Module, error) {
 	}
 	made, err := l.make(m)
 	if err != nil {
-		return nil, fmt.Errorf("%s: module %d: %w", m.KeyPath, m.Number, err)
+		return nil, fmt.Errorf("%s: %w", m.KeyPath, err)
 	}
 	l.made[key] = made
 	return made, nil
+}
+
+// open creates the context of one car. found says that the car was found by "*":
+// its contexts are created with their first call.
+func (l *libraries) open(ctx context.Context, id fleet.CarID, m config.Module, found bool) (car.Binding, error) {
+	made, err := l.module(m)
+	if err != nil {
+		return car.Binding{}, err
+	}
+	if found {
+		return car.Binding{Module: made, Instance: module.Lazy(made, m.Spec(id))}, nil
+	}
+	instance, err := made.Open(ctx, m.Spec(id))
+	if err != nil {
+		return car.Binding{}, fmt.Errorf("%s: %w", m.KeyPath, err)
+	}
+	return car.Binding{Module: made, Instance: instance}, nil
 }
 
 // make makes a module of the configured kind.

@@ -16,7 +16,6 @@ import (
 	"external-server/internal/config"
 	"external-server/internal/fleet"
 	"external-server/internal/link"
-	"external-server/internal/module"
 	"external-server/internal/session"
 )
 
@@ -72,15 +71,9 @@ func (r *roster) build(ctx context.Context, cfg *config.Config, cc config.Car, f
 		return nil, err
 	}
 	for _, m := range cc.Modules {
-		mod, err := r.libraries.module(m)
+		b, err := r.libraries.open(ctx, id, m, found)
 		if err != nil {
 			return fail(err)
-		}
-		b := car.Binding{Module: mod}
-		if found {
-			b.Instance = module.Lazy(mod, m.Spec(id))
-		} else if b.Instance, err = mod.Open(ctx, m.Spec(id)); err != nil {
-			return fail(fmt.Errorf("%s: module %d for car %s: %w", m.KeyPath, m.Number, id.Car, err))
 		}
 		bindings = append(bindings, b)
 	}

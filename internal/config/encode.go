@@ -33,8 +33,14 @@ func (r RedactedConfig) MarshalJSON() ([]byte, error) {
 	return encoder{full: true}.config(r.cfg).MarshalJSON()
 }
 
-// LogValue defers the work to a handler that wants it.
-func (r RedactedConfig) LogValue() slog.Value { return slog.StringValue(r.String()) }
+// LogValue defers the work to a handler that wants it; it is JSON on one line.
+func (r RedactedConfig) LogValue() slog.Value {
+	raw, err := r.MarshalJSON()
+	if err != nil {
+		return slog.StringValue("the configuration cannot be shown: " + err.Error())
+	}
+	return slog.StringValue(string(raw))
+}
 
 // ordered is a JSON object whose keys keep their order.
 type ordered []field

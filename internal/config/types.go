@@ -150,6 +150,18 @@ type Pair struct {
 	Value Secret
 }
 
+// Origin names what the module is made from: the library, the program or the
+// built-in module.
+func (m Module) Origin() string {
+	switch {
+	case m.Builtin != "":
+		return "built-in " + string(m.Builtin)
+	case len(m.Command) > 0:
+		return m.Command[0]
+	}
+	return m.LibPath
+}
+
 // Spec returns what the context of one car is made from: company_name and
 // car_name first, unless the module's own config replaces them in place (MOD-8).
 func (m Module) Spec(car fleet.CarID) module.InstanceSpec {

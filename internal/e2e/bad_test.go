@@ -101,7 +101,6 @@ func TestBadMessages(t *testing.T) {
 	send("car_a/module_gateway", []byte{0x12, 0xff, 0xff, 0xff, 0xff, 0x0f}, false)
 	send("car_a/module_gateway", nil, false)
 	send("car_a/module_gateway", make([]byte, 200000), false)
-	send("car_a/external_server", []byte("not ours"), false)
 	send("car_x/module_gateway", []byte("unknown car"), false)
 	for _, dup := range []bool{false, true} {
 		send("car_a/module_gateway", encode(fleet.ClientMessage{Kind: fleet.ClientStatus, SessionID: "elsewhere", State: fleet.StateRunning, Counter: 7, Device: button}), dup)
