@@ -98,7 +98,9 @@ func TestSessionOverBroker(t *testing.T) {
 
 	cancel()
 	driving.Wait()
-	log.wait(t, 1, "DISCONNECT", func(e Effect) bool { return e.Kind == EffectSend && e.Message.State == fleet.StateDisconnect })
+	left := log.wait(t, 1, "DISCONNECT", func(e Effect) bool { return e.Kind == EffectSend && e.Message.State == fleet.StateDisconnect })
+	// An answer that is still on its way would reach the next connection.
+	log.wait(t, 1, "answer to DISCONNECT", func(e Effect) bool { return e.Kind == EffectAnswered && e.Counter == left.Message.Counter })
 
 	srv.publish(topicsOf(car1).notification, nil)
 	gone := log.waitKind(t, 1, EffectDisconnected)

