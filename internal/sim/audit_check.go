@@ -24,6 +24,9 @@ func (a *auditor) checkReason(reason session.Reason) {
 	case session.ReasonTooManyAhead:
 		early = len(c.statuses.seen) <= a.w.sc.MaxAhead
 	case session.ReasonNoDevice:
+		if ev := a.event.Message; !c.hadModule && a.event.Kind == session.EventMessage && ev.Kind == fleet.ClientStatus && ev.State == fleet.StateRunning {
+			a.fail("REC-6: a session that never had a device with a module ends for want of one")
+		}
 		for id := range c.live {
 			a.fail("STAT-34: the session ends for want of a device, %v is connected", id)
 		}

@@ -88,6 +88,9 @@ func (a *auditor) commandSent(m *fleet.ServerMessage) {
 		want := l.device
 		if len(m.Data) == 0 {
 			want.Priority = 0 // MSG-5
+			if slices.ContainsFunc(c.sent.owed[id.Module], func(o fleet.Command) bool { return o.Device.ID() == id }) && c.live[id] {
+				a.fail("SEQ-31: first command for %v is empty although its module has one", m.Device)
+			}
 			if !c.live[id] {
 				s.module = 0
 			}

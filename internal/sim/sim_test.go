@@ -2,7 +2,6 @@ package sim
 
 import (
 	"flag"
-	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"strings"
@@ -13,9 +12,9 @@ import (
 )
 
 var (
-	seeds = flag.Int("seeds", 0, "play this many histories; 0: a fixed number and some fresh ones")
-	seed  = flag.Uint64("seed", 1, "the first seed")
-	trace = flag.Bool("trace", false, "print what happens in the history of -seed")
+	seeds  = flag.Int("seeds", 0, "play this many histories; 0: a fixed number and some fresh ones")
+	seed   = flag.Uint64("seed", 1, "the first seed")
+	shrink = flag.Bool("shrink", true, "look for the smallest history that fails")
 )
 
 // TestHistories plays the histories of -seeds seeds, or a fixed number and some
@@ -69,7 +68,10 @@ func playAll(t *testing.T, from uint64, n int) {
 // report prints the seed, the smallest history that fails, and its end.
 func report(t *testing.T, r Result) {
 	t.Helper()
-	smallest := Shrink(r, 400)
+	smallest := r
+	if *shrink {
+		smallest = Shrink(r, 400)
+	}
 	lines := strings.Split(strings.TrimSpace(PlayTraced(smallest.Scenario).Trace), "\n")
 	t.Fatalf("seed %d: %v\nshrunk: %v\n%vit ends with\n%s\nplay it again: go test ./internal/sim -run TestHistories -seeds 1 -seed %d",
 		r.Scenario.Seed, r.Err, smallest.Err, smallest.Scenario, strings.Join(lines[max(0, len(lines)-60):], "\n"), r.Scenario.Seed)
@@ -81,9 +83,6 @@ func TestSameSeedSameHistory(t *testing.T) {
 		a, b := PlayTraced(New(s)), PlayTraced(New(s))
 		if a.Trace != b.Trace || a.Steps != b.Steps {
 			t.Fatalf("seed %d plays differently the second time", s)
-		}
-		if *trace && s == *seed {
-			fmt.Println(a.Trace)
 		}
 	}
 }

@@ -1,0 +1,143 @@
+package session
+
+import (
+	"time"
+
+	"external-server/internal/fleet"
+)
+
+// Deadline returns when Step wants an EventDeadline; zero means never.
+func (s *Session) Deadline() time.Time {
+	var at time.Time
+	take := func(t time.Time) {
+		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
+			at = t
+		}
+	}
+	switch s.phase {
+	case PhaseWaiting:
+		return at
+	case PhaseAdmitting:
+		take(s.admitBy)
+	case PhaseStatuses:
+		take(s.waitBy)
+	case PhaseCommands:
+		take(s.waitBy) // alone: SEQ-45, SEQ-47
+	case PhaseRunning:
+		take(s.admitBy)
+		take(s.sessionBy)
+		take(s.order.missingBy)
+		take(s.order.roomAt)
+		take(s.sender.deadline())
+	}
+	return at
+}
+
+// deadline re-checks every limit against the time of the event: what was saved
+// meanwhile does not end a session (DEF-27, SESS-9).
+func (s *Session) deadline() {
+	due := func(t time.Time) bool { return !t.IsZero() && !s.now.Before(t) }
+	switch s.phase {
+	case PhaseWaiting:
+	case PhaseAdmitting:
+		if due(s.admitBy) {
+			s.decideSlowAdmissions()
+		}
+	case PhaseStatuses:
+		if due(s.waitBy) {
+			s.end(ReasonSequenceTimeout, false)
+		}
+	case PhaseCommands:
+		if due(s.waitBy) {
+			s.end(ReasonSequenceTimeout, false) // SEQ-45
+		}
+	case PhaseRunning:
+		switch {
+		case due(s.sessionBy):
+			s.end(ReasonSessionTimeout, true) // SESS-7, REC-11
+		case due(s.order.missingBy):
+			s.end(ReasonMissingStatus, true) // STAT-5, REC-11
+		case due(s.sender.deadline()):
+			s.end(ReasonCommandTimeout, true) // CMD-10, REC-11
+		default:
+			if due(s.admitBy) {
+				s.decideSlowAdmissions()
+			}
+			if s.phase == PhaseRunning && due(s.order.roomAt) {
+				s.drain()
+			}
+		}
+	}
+}
+
+// end leaves the session or connect sequence, if any, for PhaseWaiting (SM-4,
+// REC-5). notify asks for the disconnect notification, which goes out only when
+// an established session is left, or at stop (DEF-26).
+func (s *Session) end(reason Reason, notify bool) {
+	if s.phase == PhaseWaiting {
+		return
+	}
+	established := s.phase == PhaseRunning
+	unacked := s.sender.unacked()
+	if reason.keepsOutgoing() {
+		s.outgoing = true
+	} else {
+		s.discardOutgoing()
+	}
+	s.stayQuiet(s.opts.QuietAfterEnd)
+	if notify && (established || reason == ReasonStopped || reason == ReasonOperator) {
+		s.emit(Effect{Kind: EffectNotifyDisconnect})
+	}
+	for _, d := range s.devices {
+		if d.started {
+			s.emit(Effect{Kind: EffectDeviceDisconnected, Device: d.Device, Disconnect: fleet.DisconnectTimeout})
+		}
+	}
+	for i := range s.pending {
+		if n := len(s.pending[i].commands); n > 0 { // DEF-49
+			s.emit(Effect{Kind: EffectNote, Level: Warning, Note: NoteCommandsStale, Module: s.pending[i].module, Count: n})
+		}
+	}
+	s.emit(Effect{Kind: EffectSessionEnded, SessionID: s.id, Reason: reason, Established: established, Count: unacked})
+	s.phase = PhaseWaiting
+	s.devices = nil
+	s.held, s.heldBytes = nil, 0
+	s.pending = nil
+	s.withModule = false
+	s.admitBy, s.waitBy, s.sessionBy = time.Time{}, time.Time{}, time.Time{}
+	s.order.reset()
+	s.sender.reset()
+}
+
+// keepsOutgoing tells whether what was answered before the end still goes out:
+// the peer must see the answer to the message that ended the session (STAT-34),
+// and those before it, however fast its messages came. A later session discards
+// what is left of it (DEF-20).
+func (r Reason) keepsOutgoing() bool {
+	switch r {
+	case ReasonOperator, ReasonReplaced, ReasonLinkDown, ReasonPublishFailed, ReasonSessionTimeout,
+		ReasonMissingStatus, ReasonCommandTimeout, ReasonSequenceTimeout:
+		return false
+	}
+	return true
+}
+
+// notifyNow sends the notification that an operator asked for; a status that
+// crosses it causes no second one.
+func (s *Session) notifyNow() {
+	s.emit(Effect{Kind: EffectNotifyDisconnect})
+	s.stayQuiet(s.opts.QuietAfterEnd)
+}
+
+func (s *Session) discardOutgoing() {
+	s.emit(Effect{Kind: EffectDiscardOutgoing}) // DEF-20
+	s.outgoing = false
+}
+
+// stayQuiet postpones the next notification of an unknown session. What forbids
+// it for longer stays in force.
+func (s *Session) stayQuiet(d time.Duration) {
+	if until := s.now.Add(d); until.After(s.quietUntil) {
+		s.quietUntil = until
+	}
+}
