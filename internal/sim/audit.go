@@ -75,6 +75,7 @@ type ledger struct {
 	progress  time.Time
 	asked     map[uint64]fleet.DeviceID // undecided device_connected by ticket
 	live      map[fleet.DeviceID]bool   // device_connected without device_disconnected
+	tickets   map[fleet.DeviceID]uint64 // of device_connected of the live ones
 	statuses  statusLedger
 	sent      commandLedger
 }
@@ -89,6 +90,7 @@ func (a *auditor) process() {
 	*a = auditor{w: a.w, settled: a.settled, nextCommand: a.w.sc.FirstCommand}
 	a.current.asked = make(map[uint64]fleet.DeviceID)
 	a.current.live = make(map[fleet.DeviceID]bool)
+	a.current.tickets = make(map[fleet.DeviceID]uint64)
 	a.current.statuses.reset()
 	a.current.sent.reset()
 }
@@ -141,6 +143,11 @@ func (a *auditor) before(now time.Time, ev session.Event, core *session.Session)
 		a.w.trace("admission %d %v", ev.Ticket, ev.Admitted)
 		if ev.Admitted && c.live[c.asked[ev.Ticket]] {
 			c.hadModule = true
+		}
+		for id, ticket := range c.tickets {
+			if ticket == ev.Ticket && !ev.Admitted {
+				a.inStep.mustLeave = id // early or late (REC-8)
+			}
 		}
 		delete(c.asked, ev.Ticket)
 	case session.EventDeadline:
@@ -201,6 +208,7 @@ func (a *auditor) effect(e *session.Effect) {
 		}
 		c.live[id] = true
 		c.asked[e.Ticket] = id
+		c.tickets[id] = e.Ticket
 	case session.EffectDeviceDisconnected:
 		if !c.live[e.Device.ID()] {
 			a.fail("device_disconnected for %v, which is not connected", e.Device)
@@ -209,6 +217,7 @@ func (a *auditor) effect(e *session.Effect) {
 			a.fail("VOC-14: device_disconnected for %v says %v", e.Device, e.Disconnect)
 		}
 		delete(c.live, e.Device.ID())
+		delete(c.tickets, e.Device.ID())
 	case session.EffectNote:
 		switch e.Note {
 		case session.NoteRefused:
@@ -259,6 +268,7 @@ func (a *auditor) started(e *session.Effect) {
 	c.answers, c.commands, c.got = 0, 0, 0
 	c.listed = c.listed[:0]
 	clear(c.asked)
+	clear(c.tickets)
 	c.statuses.reset()
 	c.sent.reset()
 	c.progress = a.now

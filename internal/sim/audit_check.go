@@ -24,7 +24,7 @@ func (a *auditor) checkReason(reason session.Reason) {
 	case session.ReasonTooManyAhead:
 		early = len(c.statuses.seen) <= a.w.sc.MaxAhead
 	case session.ReasonNoDevice:
-		if ev := a.event.Message; !c.hadModule && a.event.Kind == session.EventMessage && ev.Kind == fleet.ClientStatus && ev.State == fleet.StateRunning {
+		if !c.hadModule && a.inStep.left == (fleet.DeviceID{}) {
 			a.fail("REC-6: a session that never had a device with a module ends for want of one")
 		}
 		for id := range c.live {
@@ -169,8 +169,14 @@ func (a *auditor) checkPhase(core *session.Session) {
 	if c.running {
 		a.checkOwed()
 	}
-	if a.inStep.mustLeave != (fleet.DeviceID{}) && c.running && c.live[a.inStep.mustLeave] {
-		a.fail("CMD-23: %v is still connected", a.inStep.mustLeave)
+	if a.inStep.mustLeave != (fleet.DeviceID{}) && c.open && c.live[a.inStep.mustLeave] {
+		a.fail("CMD-23, REC-8: %v is still connected", a.inStep.mustLeave)
+	}
+	switch a.event.Kind {
+	case session.EventLinkDown, session.EventPublishFailed, session.EventStop:
+		if c.open {
+			a.fail("CONN-29: the session goes on after event %d", a.event.Kind)
+		}
 	}
 	if c.running && a.event.Kind == session.EventMessage && a.event.Message.Kind == fleet.ClientStatus &&
 		a.event.Message.SessionID == a.id && c.hadModule && len(c.live) == 0 {

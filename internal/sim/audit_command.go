@@ -123,6 +123,9 @@ func (a *auditor) pay(m *fleet.ServerMessage) int32 {
 				}
 				continue
 			}
+			if a.mismatch(module, o) {
+				a.fail("CMD-6: command %q of module %d for %v was sent", m.Data, module, o.Device)
+			}
 			if o.Device.ID() != m.Device.ID() {
 				a.fail("command %q for %v is sent to %v", m.Data, o.Device, m.Device)
 			}

@@ -181,6 +181,9 @@ func (a *auditor) forwarded(e *session.Effect) {
 	if !c.live[e.Device.ID()] {
 		a.fail("REC-8: status %d of %v is forwarded, which is not connected", e.Counter, e.Device)
 	}
+	if a.undecided(e.Device.ID()) {
+		a.fail("STAT-20: status %d of %v is forwarded before its module took the device", e.Counter, e.Device)
+	}
 	if want := payload(a.sessionNow(), e.Counter, e.Device); !bytes.Equal(e.Data, want) && string(e.Data) != "rogue" {
 		a.fail("status %d is forwarded with data %q, want %q", e.Counter, e.Data, want)
 	}
@@ -234,5 +237,6 @@ func (a *auditor) statusAnswered(m *fleet.ServerMessage) {
 	}
 	if st.state == fleet.StateDisconnect {
 		delete(c.statuses.refused, id)
+		a.inStep.left = id
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 var (
 	mutants     = flag.Int("mutants", 2, "check this many deliberate bugs, drawn at random; -1: all of them")
+	mutantNames = flag.String("mutant", "", "check the deliberate bugs whose name contains this")
 	mutantSeeds = flag.Int("mutant-seeds", 6000, "histories that must catch a deliberate bug")
 )
 
@@ -65,7 +66,9 @@ func TestMutants(t *testing.T) {
 		if n := bytes.Count(src, []byte(m.old)); n != 1 {
 			t.Errorf("%s: its old text is found %d times in internal/session/%s, want once; adapt it to the code", f, n, m.file)
 		}
-		all = append(all, m)
+		if strings.Contains(m.name, *mutantNames) {
+			all = append(all, m)
+		}
 	}
 	if t.Failed() || testing.Short() {
 		return

@@ -19,6 +19,7 @@ type Scenario struct {
 	Present      []bool          // at the start
 	Every        []time.Duration // pause between statuses of each device
 	Queue        int             // statuses a module's queue takes
+	Outgoing     int             // messages the server's queue to the broker takes
 	MaxAhead     int
 	MaxPending   int
 	StatusBase   uint32 // the gateway's first status counter; 1 with the real one
@@ -89,8 +90,8 @@ func (a Action) String() string {
 // String prints the scenario for a person.
 func (s *Scenario) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d: queue %d, ahead %d, pending %d, counters from %d and %d, send_invalid_command %v, a command per %v, delay up to %v\n",
-		s.Seed, s.Queue, s.MaxAhead, s.MaxPending, s.StatusBase, s.FirstCommand, s.SendInvalid, s.CommandEvery, s.Delay)
+	fmt.Fprintf(&b, "seed %d: queues %d and %d, ahead %d, pending %d, counters from %d and %d, send_invalid_command %v, a command per %v, delay up to %v\n",
+		s.Seed, s.Queue, s.Outgoing, s.MaxAhead, s.MaxPending, s.StatusBase, s.FirstCommand, s.SendInvalid, s.CommandEvery, s.Delay)
 	for i, d := range s.Devices {
 		fmt.Fprintf(&b, "  device #%d %v priority %d every %v, present %v\n", i, d, d.Priority, s.Every[i].Round(time.Millisecond), s.Present[i])
 	}
@@ -144,6 +145,7 @@ func New(seed uint64) *Scenario {
 	s := &Scenario{
 		Seed:       seed,
 		Queue:      []int{2, 8, 64}[pick(3)],
+		Outgoing:   []int{24, 64}[pick(2)],
 		MaxAhead:   []int{4, 40, 200}[pick(3)],
 		MaxPending: []int{2, 100}[pick(2)],
 		StatusBase: []uint32{1, 1, 0, 0xfffffff0}[pick(4)],
@@ -206,7 +208,7 @@ func (s *Scenario) draw(rnd *rand.Rand) {
 		at := time.Duration(rnd.Int64N(int64(s.Faults)))
 		s.Actions = append(s.Actions,
 			Action{At: at, Kind: Leave, N: i},
-			Action{At: at + time.Duration(rnd.Int64N(int64(25*time.Second))), Kind: Join, N: i})
+			Action{At: min(s.Faults, at+time.Duration(rnd.Int64N(int64(25*time.Second)))), Kind: Join, N: i})
 	}
 	if len(enabled) > 0 {
 		for range 1 + rnd.IntN(10) {

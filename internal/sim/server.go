@@ -14,9 +14,6 @@ type outgoing struct {
 	message      fleet.ServerMessage
 }
 
-// maxOutgoing is how many messages the server's queue to the broker takes.
-const maxOutgoing = 64
-
 // server is the process around the core: what performs the effects, feeds the
 // events, keeps the one timer, and dies.
 type server struct {
@@ -228,7 +225,7 @@ func (s *server) fire() {
 
 // publish queues a message, as the link does.
 func (s *server) publish(m outgoing) bool {
-	if !s.w.net.srvUp() || (len(s.queue) >= maxOutgoing && !m.notification) {
+	if !s.w.net.srvUp() || (len(s.queue) >= s.w.sc.Outgoing && !m.notification) {
 		return false
 	}
 	s.queue = append(s.queue, m)

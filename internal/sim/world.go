@@ -178,7 +178,7 @@ func (w *World) do(a Action) {
 		return
 	case CrashModule:
 		f := w.fault(module)
-		f.stalled, f.refuses = until, until
+		f.stalled, f.refuses = until, until+time.Second
 		return
 	}
 	w.excuse()
