@@ -83,6 +83,13 @@ func (a *auditor) checkNotification() {
 	s := &a.inStep
 	want := false
 	switch {
+	case a.event.Kind == session.EventDisconnect:
+		want = true
+		a.quiet(notifyQuiet)
+	case a.event.Kind == session.EventReannounce:
+		if want = a.phase == session.PhaseWaiting || a.phase == session.PhaseRunning; want {
+			a.quiet(notifyQuiet)
+		}
 	case s.ended && !s.started || s.ended && s.established:
 		switch s.reason {
 		case session.ReasonReplaced, session.ReasonLinkDown:
@@ -173,7 +180,7 @@ func (a *auditor) checkPhase(core *session.Session) {
 		a.fail("CMD-23, REC-8: %v is still connected", a.inStep.mustLeave)
 	}
 	switch a.event.Kind {
-	case session.EventLinkDown, session.EventPublishFailed, session.EventStop:
+	case session.EventLinkDown, session.EventPublishFailed, session.EventStop, session.EventDisconnect:
 		if c.open {
 			a.fail("CONN-29: the session goes on after event %d", a.event.Kind)
 		}

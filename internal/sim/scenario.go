@@ -55,13 +55,14 @@ const (
 	SlowModule
 	RefuseDevices
 	CrashModule
-	Rogue // a message that no gateway would send now
+	Operator // ends the session or asks for a new one
+	Rogue    // a message that no gateway would send now
 	kinds
 )
 
 var kindNames = [kinds]string{"device joins", "device leaves", "cut gateway", "cut server", "restart broker", "lose messages",
 	"duplicate messages", "reorder messages", "congest server", "restart gateway", "kill server", "stop server", "pause server",
-	"step clock", "stall module", "slow module", "refuse devices", "crash module", "rogue message"}
+	"step clock", "stall module", "slow module", "refuse devices", "crash module", "operator", "rogue message"}
 
 // Action is one thing that happens to the car, its server or the network.
 type Action struct {

@@ -208,6 +208,8 @@ func (w *World) do(a Action) {
 		w.srv.pause(a.For)
 	case StepClock:
 		w.srv.stepClock(a.For)
+	case Operator:
+		w.srv.put(session.Event{Kind: session.EventDisconnect + session.EventKind(a.N%2)})
 	case Rogue:
 		w.srv.receive(w.rogue(a.N))
 	}
