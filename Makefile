@@ -5,7 +5,7 @@ BIN := bin/external-server
 EXAMPLE := build/modules/libexample-module.so
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: help build modules demo test lint generate cover bench fuzz clean deps sim
+.PHONY: help build modules demo test lint generate cover bench fuzz clean deps sim mutants evidence
 .DEFAULT_GOAL := build
 
 help: ## list the targets
@@ -32,6 +32,12 @@ SEEDS ?= 20000
 SEED ?= 1
 sim: ## simulate SEEDS histories of the core, from SEED on
 	$(GO) test -count=1 -v -timeout 0 -run '^TestHistories$$' ./internal/sim -seeds $(SEEDS) -seed $(SEED)
+
+mutants: ## check that the simulation catches every deliberate bug in the core
+	$(GO) test -count=1 -v -timeout 0 -run '^TestMutants$$' ./internal/sim -mutants -1
+
+evidence: ## write the table of rules and evidence into docs/reliability.md
+	$(GO) run ./internal/tools/evidence
 
 lint: ## gofmt, go vet, staticcheck, build without cgo
 	@out=$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); [ -z "$$out" ] || { echo "gofmt -w these files:"; echo "$$out"; exit 1; }

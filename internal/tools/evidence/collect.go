@@ -28,7 +28,7 @@ var kindNames = [kinds]string{"script", "simulation", "deliberate bug", "test", 
 
 // realPeers are tests with the real thing on the other side.
 var realPeers = []string{
-	"internal/app/", "internal/broker/", "internal/link/mqtt/", "internal/module/cabi/", "internal/module/host/",
+	"internal/app/", "internal/e2e/", "internal/broker/", "internal/link/mqtt/", "internal/module/cabi/", "internal/module/host/",
 	"internal/gateway/replay_test.go", "internal/gateway/broker_test.go", "internal/capture/", "cmd/",
 }
 
