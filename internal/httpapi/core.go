@@ -106,7 +106,7 @@ func newCore(ctx context.Context, o Options, store Store) (*core, error) {
 		return nil, fmt.Errorf("http_api.store: %w", err)
 	}
 	c.restore(state)
-	go c.write()
+	go c.write(c.queue)
 	return c, nil
 }
 

@@ -18,7 +18,10 @@ import (
 
 // postgresLock is the advisory lock that makes one server the owner of a
 // database.
-const postgresLock = 0x666c656574 // "fleet"
+const (
+	postgresLock     = 0x666c656574 // "fleet"
+	postgresLockWait = 2 * time.Second
+)
 
 var postgresMigrations = []string{`
 	CREATE TABLE fleet_cars (
@@ -89,16 +92,21 @@ func connectPostgres(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	var owner bool
-	if err := conn.QueryRowContext(ctx, `SELECT pg_try_advisory_lock($1)`, int64(postgresLock)).Scan(&owner); err != nil {
-		_ = conn.Close()
-		return nil, err
+	// The connection of a server that has just ended may live a moment longer.
+	for deadline := time.Now().Add(postgresLockWait); ; time.Sleep(postgresLockWait / 20) {
+		var owner bool
+		if err := conn.QueryRowContext(ctx, `SELECT pg_try_advisory_lock($1)`, int64(postgresLock)).Scan(&owner); err != nil {
+			_ = conn.Close()
+			return nil, err
+		}
+		if owner {
+			return conn, nil
+		}
+		if time.Now().After(deadline) {
+			_ = conn.Close()
+			return nil, &StoreError{Fault: FaultBusy, Reload: true, Err: errors.New("another server uses this database; each needs its own")}
+		}
 	}
-	if !owner {
-		_ = conn.Close()
-		return nil, &StoreError{Fault: FaultBusy, Err: errors.New("another server uses this database; each needs its own")}
-	}
-	return conn, nil
 }
 
 func classifyPostgres(err error) *StoreError {

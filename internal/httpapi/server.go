@@ -41,6 +41,8 @@ type Options struct {
 	Now func() time.Time
 
 	counters *counters
+	header   time.Duration // headerTimeout, for tests
+	read     time.Duration // readTimeout, for tests
 }
 
 // Server is the embedded Fleet Protocol HTTP API: listener, handler, core and
@@ -96,8 +98,8 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	protocols.SetUnencryptedHTTP2(true) // one connection carries many long polls
 	s.http = &http.Server{
 		Handler:           h,
-		ReadHeaderTimeout: headerTimeout,
-		ReadTimeout:       readTimeout,
+		ReadHeaderTimeout: o.header,
+		ReadTimeout:       o.read,
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
@@ -131,6 +133,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.Config.Listen == "" {
 		o.Config.Listen = "127.0.0.1:8080"
+	}
+	if o.header == 0 {
+		o.header, o.read = headerTimeout, readTimeout
 	}
 	o.counters = newCounters()
 }

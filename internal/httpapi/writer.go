@@ -29,9 +29,8 @@ func (p *post) size() int {
 // write is the one writer: it groups the posts that have come while the last
 // transaction was made into the next one, and between two transactions deletes a
 // small part of what is too old. It ends when the queue is closed and empty.
-func (c *core) write() {
+func (c *core) write(queue chan *post) {
 	defer close(c.done)
-	queue := c.queue
 	sweep := newSweeper(c)
 	defer sweep.close()
 	reload := false

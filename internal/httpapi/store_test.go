@@ -1,0 +1,249 @@
+package httpapi
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"external-server/internal/fleet"
+)
+
+func openStore(t *testing.T, name string) Store {
+	t.Helper()
+	s, err := OpenStore(context.Background(), name, slog.Default())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Load(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func statusPost(car fleet.CarID, at int64, messages ...Message) StoredPost {
+	p := StoredPost{Car: car, At: at, Messages: messages, CarKnown: true}
+	for _, m := range messages {
+		p.First = append(p.First, m.DeviceID)
+	}
+	p.Touch = p.First
+	return p
+}
+
+func read(t *testing.T, s Store, car fleet.CarID, command bool, since int64) string {
+	t.Helper()
+	messages, err := s.Messages(context.Background(), car, command, since)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := []string{}
+	for _, m := range messages {
+		parts = append(parts, fmt.Sprintf("%d:%s", m.Timestamp, m.Payload.Data))
+	}
+	return strings.Join(parts, " ")
+}
+
+func apply(t *testing.T, s Store, high int64, posts ...StoredPost) {
+	t.Helper()
+	if err := s.Apply(context.Background(), &Batch{High: high, Posts: posts}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantEqual(t *testing.T, what string, got, want any) {
+	t.Helper()
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%s:\n got %v\nwant %v", what, got, want)
+	}
+}
+
+func TestStoreReturnsWhatWasApplied(t *testing.T) {
+	forEachStore(t, func(t *testing.T, name string) {
+		s := openStore(t, name)
+		defer func() { _ = s.Close() }()
+		odd := status(1, 2, "role_1", `{"a":"\u0000 \\ \" ü 🚗 \ud800","b":[1e400,0.1,-0]}`)
+		odd.DeviceID.Name = "näme 'quoted'; DROP TABLE fleet_messages"
+		odd.Payload.Encoding = EncodingBase64
+		many := make([]Message, 0, 234) // more than one size of insert statement
+		for i := range 234 {
+			many = append(many, status(5, int64(i), "r", fmt.Sprint("[", i, "]")))
+		}
+		other := fleet.CarID{Company: "other", Car: car1.Car}
+		apply(t, s, 30, statusPost(car1, 30, many...), statusPost(other, 10, odd))
+		apply(t, s, 30, statusPost(car1, 20, status(1, 1, "r", `"late"`)), StoredPost{Car: car1, Command: true, At: 20, Messages: []Message{command(1, 1, "r", `{}`)}})
+
+		messages, err := s.Messages(context.Background(), other, false, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		odd.Timestamp = 10
+		wantEqual(t, "message", messages, []Message{odd})
+		got := read(t, s, car1, false, 0)
+		if !strings.HasPrefix(got, `20:"late" 30:[0] 30:[1] 30:[2]`) || !strings.HasSuffix(got, "30:[233]") {
+			t.Errorf("order of statuses: %s", got)
+		}
+		wantEqual(t, "since is inclusive", read(t, s, car1, true, 20), "20:{}")
+		wantEqual(t, "since", read(t, s, car1, true, 21), "")
+		wantEqual(t, "unknown car", read(t, s, fleet.CarID{Company: "x", Car: "y"}, false, 0), "")
+	})
+}
+
+func TestStoreFirstStatusRemovesCommandsOfItsDevice(t *testing.T) { // HTTP-15
+	forEachStore(t, func(t *testing.T, name string) {
+		s := openStore(t, name)
+		defer func() { _ = s.Close() }()
+		other := fleet.CarID{Company: car1.Company, Car: "car_2"}
+		commands := []Message{command(1, 1, "a", `"1/1/a"`), command(1, 1, "b", `"1/1/b"`), command(1, 2, "a", `"1/2/a"`), command(2, 1, "a", `"2/1/a"`)}
+		apply(t, s, 1, StoredPost{Car: car1, Command: true, At: 1, Messages: commands}, StoredPost{Car: other, Command: true, At: 1, Messages: commands[:1]})
+		apply(t, s, 2, statusPost(car1, 2, status(1, 1, "a", `{}`)))
+		wantEqual(t, "commands", read(t, s, car1, true, 0), `1:"1/1/b" 1:"1/2/a" 1:"2/1/a"`)
+		wantEqual(t, "other car", read(t, s, other, true, 0), `1:"1/1/a"`)
+	})
+}
+
+func TestStoreRemembers(t *testing.T) {
+	forEachStore(t, func(t *testing.T, name string) {
+		s := openStore(t, name)
+		device := status(1, 1, "a", `{}`).DeviceID
+		silent := status(1, 1, "silent", `{}`).DeviceID
+		apply(t, s, 1000, statusPost(car1, 1000, status(1, 1, "a", `1`), status(1, 1, "silent", `1`)))
+		// The noted time of the newest status lags behind.
+		apply(t, s, 50_000, StoredPost{Car: car1, At: 50_000, Messages: []Message{status(1, 1, "a", `2`)}})
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		load := func() *StoredState {
+			var err error
+			if s, err = OpenStore(context.Background(), name, slog.Default()); err != nil {
+				t.Fatal(err)
+			}
+			state, err := s.Load(context.Background())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(state.Devices) == 2 && state.Devices[0].Device.Role != "a" {
+				state.Devices[0], state.Devices[1] = state.Devices[1], state.Devices[0]
+			}
+			return state
+		}
+		wantEqual(t, "state", load(), &StoredState{High: 50_000, Cars: map[fleet.CarID]int64{car1: 1000}, Devices: []StoredDevice{{car1, device, 50_000}, {car1, silent, 1000}}})
+
+		n, err := s.DeleteBefore(context.Background(), 50_000, 1)
+		wantEqual(t, "deleted", []any{n, err}, []any{1, nil})
+		n, err = s.DeleteBefore(context.Background(), 50_000, 10)
+		wantEqual(t, "deleted", []any{n, err}, []any{1, nil})
+		wantEqual(t, "left", read(t, s, car1, false, 0), "50000:2")
+		_ = s.Close()
+		wantEqual(t, "state", load(), &StoredState{High: 50_000, Cars: map[fleet.CarID]int64{car1: 1000}, Devices: []StoredDevice{{car1, device, 50_000}}})
+
+		if err := s.Forget(context.Background(), []StoredDevice{{Car: car1, Device: device}}); err != nil {
+			t.Fatal(err)
+		}
+		_ = s.Close()
+		wantEqual(t, "state", load(), &StoredState{High: 50_000, Cars: map[fleet.CarID]int64{}})
+		_ = s.Close()
+	})
+}
+
+func TestStoreMakesAllOfABatchOrNothing(t *testing.T) {
+	forEachStore(t, func(t *testing.T, name string) {
+		s := openStore(t, name)
+		defer func() { _ = s.Close() }()
+		apply(t, s, 5, statusPost(car1, 5, status(1, 1, "a", `1`)))
+		other := fleet.CarID{Company: "new", Car: "new"}
+		err := s.Apply(context.Background(), &Batch{High: 9, Posts: []StoredPost{
+			statusPost(other, 9, status(1, 1, "a", `1`)), statusPost(car1, 5, status(1, 1, "a", `2`)), // HTTP-16: the same key
+		}})
+		if fault := asStoreError(err); err == nil || fault.Fault != FaultOther || fault.Reload {
+			t.Fatalf("error %v", err)
+		}
+		wantEqual(t, "other car", read(t, s, other, false, 0), "")
+		// The id that the rolled back transaction gave to the new car is not used.
+		apply(t, s, 9, statusPost(fleet.CarID{Company: "third", Car: "third"}, 8, status(1, 1, "a", `3`)), statusPost(other, 9, status(1, 1, "a", `4`)))
+		wantEqual(t, "other car", read(t, s, other, false, 0), "9:4")
+	})
+}
+
+func TestStoreHasOneOwner(t *testing.T) {
+	forEachStore(t, func(t *testing.T, name string) {
+		s := openStore(t, name)
+		if second, err := OpenStore(context.Background(), name, slog.Default()); err == nil {
+			_ = second.Close()
+			t.Fatal("a second server could open the store")
+		} else if !strings.Contains(err.Error(), "another server uses this database") {
+			t.Errorf("error %q", err)
+		}
+		_ = s.Close()
+		_ = openStore(t, name).Close()
+	})
+}
+
+func TestStoreRefusesANewerSchema(t *testing.T) {
+	forEachStore(t, func(t *testing.T, name string) {
+		s := openStore(t, name)
+		if _, err := s.(*sqlStore).writer.ExecContext(context.Background(), `UPDATE fleet_meta SET value = 99 WHERE name = 'schema'`); err != nil {
+			t.Fatal(err)
+		}
+		_ = s.Close()
+		second, err := OpenStore(context.Background(), name, slog.Default())
+		if err == nil {
+			_ = second.Close()
+			t.Fatal("opened")
+		}
+		if !strings.Contains(err.Error(), "schema version 99") {
+			t.Errorf("error %q", err)
+		}
+	})
+}
+
+func TestOpenStoreErrors(t *testing.T) {
+	dir := t.TempDir()
+	garbage := filepath.Join(dir, "garbage.db")
+	if err := os.WriteFile(garbage, []byte(strings.Repeat("this is no database. ", 500)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"mysql://user:planted@host/db": "unknown kind of store \"mysql\"",
+		"sqlite:":                      "unknown kind of store",
+		"sqlite:" + dir:                "is a directory",
+		"sqlite:" + garbage:            "move the database file away",
+		"sqlite:/proc/none/fleet.db":   "/proc/none",
+		"postgres://user:planted@127.0.0.1:1/db?connect_timeout=5": "check that the database runs",
+		"postgres://user:planted@[/db":                             "not valid",
+	} {
+		s, err := OpenStore(context.Background(), name, slog.Default())
+		if err == nil {
+			_ = s.Close()
+			t.Errorf("%s: opened", name)
+			continue
+		}
+		if !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "http_api.store: ") || strings.Contains(err.Error(), "planted") {
+			t.Errorf("%s: error %q, expected %q", name, err, want)
+		}
+	}
+}
+
+// TestSQLiteAnyPath uses characters that mean something in a URI.
+func TestSQLiteAnyPath(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a b?c#d%41é", "fleet.db")
+	s := openStore(t, "sqlite:"+path)
+	apply(t, s, 5, statusPost(car1, 5, status(1, 1, "a", `1`)))
+	_ = s.Close()
+	db, err := sql.Open("sqlite", sqliteDSN(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	var n int
+	if _, err := os.Stat(path); err != nil {
+		t.Error(err)
+	}
+	if err := db.QueryRow(`SELECT count(*) FROM fleet_messages`).Scan(&n); err != nil || n != 1 {
+		t.Errorf("%d messages, %v", n, err)
+	}
+}
