@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"sort"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"external-server/internal/fleet"
@@ -36,7 +37,7 @@ type core struct {
 	log       *slog.Logger
 	now       func() time.Time
 	retention time.Duration
-	wait      time.Duration
+	wait      atomic.Int64 // time.Duration
 	maxWaits  int
 	stats     *counters
 	faults    *faultLog
@@ -93,12 +94,13 @@ func (c *carState) known() bool { return len(c.devices) > 0 }
 // newCore loads the state of the store and starts the writer, which close ends.
 func newCore(ctx context.Context, o Options, store Store) (*core, error) {
 	c := &core{
-		store: store, log: o.Logger, now: o.Now, retention: o.Config.Retention, wait: o.Config.WaitTimeout, maxWaits: o.MaxWaits,
+		store: store, log: o.Logger, now: o.Now, retention: o.Config.Retention, maxWaits: o.MaxWaits,
 		stats: o.counters, faults: newFaultLog(o.Logger),
 		queue: make(chan *post, queueLength), reads: make(chan struct{}, parallelReads),
 		stopped: make(chan struct{}), done: make(chan struct{}),
 		cars: map[fleet.CarID]*carState{},
 	}
+	c.wait.Store(int64(o.Config.WaitTimeout))
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	state, err := store.Load(ctx)
 	if err != nil {
@@ -288,7 +290,10 @@ func (c *core) lookup(ctx context.Context, k kind, id fleet.CarID, q Query, w *w
 		c.mu.Unlock()
 
 		started := time.Now()
-		messages, err := c.store.Messages(ctx, id, k == kindCommand, q.Since)
+		// Not beyond newest: a transaction may be visible in the store a moment
+		// before those who wait are released; they must not get twice what they
+		// have read.
+		messages, err := c.store.Messages(ctx, id, k == kindCommand, q.Since, newest)
 		c.stats.read(time.Since(started))
 		if err != nil {
 			if ctx.Err() != nil {

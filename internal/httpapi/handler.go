@@ -324,7 +324,7 @@ func (h *handler) readQuery(w http.ResponseWriter, values url.Values) (Query, er
 	if err == nil && q.Wait {
 		control := http.NewResponseController(w)
 		_ = control.SetReadDeadline(time.Time{}) // not supported in process, where there is none
-		_ = control.SetWriteDeadline(time.Now().Add(h.core.wait + writeTimeout))
+		_ = control.SetWriteDeadline(time.Now().Add(h.core.waitTimeout() + writeTimeout))
 	}
 	return q, err
 }

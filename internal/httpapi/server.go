@@ -251,5 +251,13 @@ func (s *Server) API() API { return s.core }
 // Handler returns the API as an HTTP handler, with the checks of keys.
 func (s *Server) Handler() http.Handler { return s.handler }
 
+// SetWaitTimeout changes how long requests with wait=true are held from now on.
+func (s *Server) SetWaitTimeout(d time.Duration) {
+	if d <= 0 {
+		d = defaultWait
+	}
+	s.core.wait.Store(int64(d))
+}
+
 // Stats returns the counters.
 func (s *Server) Stats() Stats { return s.core.snapshot() }

@@ -345,12 +345,12 @@ func insertQuery(rows int) string {
 }
 
 // Messages implements Store.
-func (s *sqlStore) Messages(ctx context.Context, car fleet.CarID, command bool, since int64) ([]Message, error) {
+func (s *sqlStore) Messages(ctx context.Context, car fleet.CarID, command bool, since, until int64) ([]Message, error) {
 	rows, err := s.reader.QueryContext(ctx, s.q(`
 		SELECT m.at, m.message_type, m.module, m.type, m.role, m.name, m.encoding, m.data
 		FROM fleet_messages m JOIN fleet_cars c ON c.id = m.car_id
-		WHERE c.company = ?1 AND c.car = ?2 AND m.kind = ?3 AND m.at >= ?4
-		ORDER BY m.at, m.position`), car.Company, car.Car, boolInt(command), since)
+		WHERE c.company = ?1 AND c.car = ?2 AND m.kind = ?3 AND m.at BETWEEN ?4 AND ?5
+		ORDER BY m.at, m.position`), car.Company, car.Car, boolInt(command), since, until)
 	if err != nil {
 		return nil, s.readError(ctx, err)
 	}

@@ -20,9 +20,9 @@ type Store interface {
 	// Apply makes one transaction of the batch. When it returns nil, the batch is
 	// durable and every later Messages returns it.
 	Apply(ctx context.Context, batch *Batch) error
-	// Messages returns the messages of a car with a timestamp of since or later,
-	// ascending by timestamp and position.
-	Messages(ctx context.Context, car fleet.CarID, command bool, since int64) ([]Message, error)
+	// Messages returns the messages of a car with a timestamp from since to until,
+	// both inclusive, ascending by timestamp and position.
+	Messages(ctx context.Context, car fleet.CarID, command bool, since, until int64) ([]Message, error)
 	// DeleteBefore deletes up to limit messages older than cutoff (ms) and
 	// returns how many it deleted.
 	DeleteBefore(ctx context.Context, cutoff int64, limit int) (int, error)

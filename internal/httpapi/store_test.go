@@ -37,7 +37,7 @@ func statusPost(car fleet.CarID, at int64, messages ...Message) StoredPost {
 
 func read(t *testing.T, s Store, car fleet.CarID, command bool, since int64) string {
 	t.Helper()
-	messages, err := s.Messages(context.Background(), car, command, since)
+	messages, err := s.Messages(context.Background(), car, command, since, 1<<62)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,12 +77,15 @@ func TestStoreReturnsWhatWasApplied(t *testing.T) {
 		apply(t, s, 30, statusPost(car1, 30, many...), statusPost(other, 10, odd))
 		apply(t, s, 30, statusPost(car1, 20, status(1, 1, "r", `"late"`)), StoredPost{Car: car1, Command: true, At: 20, Messages: []Message{command(1, 1, "r", `{}`)}})
 
-		messages, err := s.Messages(context.Background(), other, false, 0)
+		messages, err := s.Messages(context.Background(), other, false, 0, 10)
 		if err != nil {
 			t.Fatal(err)
 		}
 		odd.Timestamp = 10
 		wantEqual(t, "message", messages, []Message{odd})
+		if early, err := s.Messages(context.Background(), other, false, 0, 9); err != nil || len(early) != 0 {
+			t.Errorf("until 9: %v, %v", early, err)
+		}
 		got := read(t, s, car1, false, 0)
 		if !strings.HasPrefix(got, `20:"late" 30:[0] 30:[1] 30:[2]`) || !strings.HasSuffix(got, "30:[233]") {
 			t.Errorf("order of statuses: %s", got)

@@ -94,10 +94,12 @@ func (c *core) mayWait() error {
 	return nil
 }
 
+func (c *core) waitTimeout() time.Duration { return time.Duration(c.wait.Load()) }
+
 func (c *core) startWait(list *waitList, w *waiter) {
 	c.waits++
 	list.add(w)
-	w.timer = time.AfterFunc(c.wait, func() { c.expire(w) })
+	w.timer = time.AfterFunc(c.waitTimeout(), func() { c.expire(w) })
 }
 
 // settle stops the timers of waiters that were taken out of their lists. The
