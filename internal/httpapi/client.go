@@ -187,10 +187,7 @@ func (c *Client) PollCommands(car fleet.CarID, since int64, done func([]Message,
 // Cars implements API.
 func (c *Client) Cars(ctx context.Context, q Query) ([]Car, error) {
 	var cars []Car
-	body, err := c.do(ctx, http.MethodGet, "/cars", queryValues(q), nil)
-	if err == nil {
-		err = decodeAnswer(body, &cars)
-	}
+	err := c.query(ctx, "/cars", queryValues(q), &cars)
 	return cars, err
 }
 
@@ -200,17 +197,17 @@ func (c *Client) AvailableDevices(ctx context.Context, car fleet.CarID, module *
 	if module != nil {
 		values.Set("module_id", strconv.FormatInt(*module, 10))
 	}
-	body, err := c.do(ctx, http.MethodGet, carPath("/available-devices", car), values, nil)
-	if err != nil {
-		return nil, err
-	}
+	path := carPath("/available-devices", car)
 	if module != nil { // one object instead of an array (HTTP-9)
 		var one Module
-		err := decodeAnswer(body, &one)
-		return []Module{one}, err
+		if err := c.query(ctx, path, values, &one); err != nil {
+			return nil, err
+		}
+		return []Module{one}, nil
 	}
 	var modules []Module
-	return modules, decodeAnswer(body, &modules)
+	err := c.query(ctx, path, values, &modules)
+	return modules, err
 }
 
 func carPath(route string, car fleet.CarID) string {
@@ -241,12 +238,8 @@ func (c *Client) post(ctx context.Context, k kind, car fleet.CarID, messages []M
 }
 
 func (c *Client) get(ctx context.Context, k kind, car fleet.CarID, q Query) ([]Message, error) {
-	body, err := c.do(ctx, http.MethodGet, carPath("/"+k.String(), car), queryValues(q), nil)
-	if err != nil {
-		return nil, err
-	}
 	var items []json.RawMessage
-	if err := decodeAnswer(body, &items); err != nil {
+	if err := c.query(ctx, carPath("/"+k.String(), car), queryValues(q), &items); err != nil {
 		return nil, err
 	}
 	if items == nil { // null
@@ -372,10 +365,14 @@ func (c *Client) redact(err error) error {
 	return err
 }
 
-// decodeAnswer reads exactly one JSON value.
-func decodeAnswer(body []byte, into any) error {
+// query makes one reading request and decodes its answer.
+func (c *Client) query(ctx context.Context, path string, values url.Values, into any) error {
+	body, err := c.do(ctx, http.MethodGet, path, values, nil)
+	if err != nil {
+		return err
+	}
 	if err := json.Unmarshal(body, into); err != nil {
-		return fmt.Errorf("the answer is not what the API returns: %w", err)
+		return fmt.Errorf("GET %s%s: the answer is not what the API returns: %w", c.base, path, err)
 	}
 	return nil
 }

@@ -1,0 +1,138 @@
+package httpapi
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"external-server/internal/config"
+)
+
+func TestKeys(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "new", "keys.json")
+	now := time.Date(2025, 1, 2, 3, 4, 5, 6, time.UTC)
+	if keys, err := ReadKeys(path); err != nil || len(keys) != 0 {
+		t.Errorf("no file: %v %v", keys, err)
+	}
+	first, err := AddKey(path, "first", now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := AddKey(path, "second@example.com", now)
+	if err != nil || first == second || len(first) < 43 {
+		t.Fatalf("%q %q %v", first, second, err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil || strings.Contains(string(text), first) || strings.Contains(string(text), second) {
+		t.Errorf("the file holds a key: %s %v", text, err)
+	}
+	if info, _ := os.Stat(path); info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %o", info.Mode().Perm())
+	}
+	keys, err := ReadKeys(path)
+	if err != nil || len(keys) != 2 || keys[0].Name != "first" || !keys[0].Created.Equal(now.Truncate(time.Second)) {
+		t.Errorf("%v %v", keys, err)
+	}
+	for _, name := range []string{"first", "", "a b", "a/b", strings.Repeat("x", 65), "ü"} {
+		if _, err := AddKey(path, name, now); err == nil {
+			t.Errorf("name %q was accepted", name)
+		}
+	}
+	if err := RemoveKey(path, "third"); err == nil || !strings.Contains(err.Error(), `no key named "third"`) {
+		t.Errorf("remove: %v", err)
+	}
+	if err := RemoveKey(path, "first"); err != nil {
+		t.Error(err)
+	}
+	if keys, err := ReadKeys(path); err != nil || len(keys) != 1 || keys[0].Name != "second@example.com" {
+		t.Errorf("%v %v", keys, err)
+	}
+	if files, _ := filepath.Glob(filepath.Dir(path) + "/.keys-*"); len(files) != 0 {
+		t.Errorf("left over: %v", files)
+	}
+}
+
+// TestKeysAddedAtTheSameTime: none is lost.
+func TestKeysAddedAtTheSameTime(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.json")
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			if _, err := AddKey(path, fmt.Sprint("key", i), time.Now()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if keys, err := ReadKeys(path); err != nil || len(keys) != 20 {
+		t.Errorf("%d keys, %v", len(keys), err)
+	}
+}
+
+func TestKeysFileMistakes(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.json")
+	for text, want := range map[string]string{
+		"":              "EOF",
+		"[]":            "expected what",
+		`{"keyz":[]}`:   `unknown field "keyz"`,
+		`{"keys":[{}]}`: "keys[0].sha256",
+		`{"keys":[{"name":"a b","sha256":"` + strings.Repeat("0", 64) + `"}]}`: "keys[0].name",
+		`{"keys":[{"name":"a","sha256":"` + strings.Repeat("0", 63) + `"}]}`:   "keys[0].sha256",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := New(t.Context(), Options{Config: config.HTTPAPI{Listen: "127.0.0.1:0", Store: tempStore(t), KeysFile: path}})
+		if err == nil || !strings.HasPrefix(err.Error(), "http_api.keys_file: ") || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v, expected %q", text, err, want)
+		}
+	}
+}
+
+// TestKeysChangeWhileServing: a running server takes over what is added and
+// removed; a broken file leaves the keys as they were and is logged once.
+func TestKeysChangeWhileServing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.json")
+	log := &logLines{}
+	s := startServer(t, Options{Config: config.HTTPAPI{KeysFile: path}, Logger: log.logger()})
+	if log.count("no API keys") != 1 {
+		t.Error("no warning about no keys")
+	}
+	code := func(key string) int {
+		s.handler.keys.mu.Lock()
+		s.handler.keys.checked = time.Time{} // as if a second had passed
+		s.handler.keys.mu.Unlock()
+		code, _, _ := request(t, s, "GET", "/v2/protocol/cars?api_key="+key, "")
+		return code
+	}
+	if got := code("any"); got != 401 {
+		t.Errorf("no keys: %d", got)
+	}
+	key, err := AddKey(path, "one", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := code(key); got != 200 {
+		t.Errorf("added: %d", got)
+	}
+	text, _ := os.ReadFile(path)
+	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if a, b := code(key), code(key); a != 200 || b != 200 || log.count("cannot be used") != 1 {
+		t.Errorf("broken file: %d %d, %d log lines", a, b, log.count("cannot be used"))
+	}
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := RemoveKey(path, "one"); err != nil {
+		t.Fatal(err)
+	}
+	if got := code(key); got != 401 {
+		t.Errorf("removed: %d", got)
+	}
+}
