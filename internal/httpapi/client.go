@@ -256,10 +256,15 @@ func (c *Client) get(ctx context.Context, k kind, car fleet.CarID, q Query) ([]M
 // message that is none must not make the others unreadable: of it only the
 // timestamp is kept, so that the next poll does not bring it again.
 func looseMessage(item []byte) Message {
-	var m Message
-	if json.Unmarshal(item, &m) == nil {
-		if string(m.Payload.Data) == "null" {
-			m.Payload.Data = nil
+	var whole struct {
+		DeviceID  *DeviceID `json:"device_id"`
+		Payload   *Payload  `json:"payload"`
+		Timestamp int64     `json:"timestamp"`
+	}
+	if json.Unmarshal(item, &whole) == nil {
+		m := Message{Timestamp: whole.Timestamp}
+		if whole.DeviceID != nil && whole.Payload != nil && string(whole.Payload.Data) != "null" {
+			m.DeviceID, m.Payload = *whole.DeviceID, *whole.Payload
 		}
 		return m
 	}
