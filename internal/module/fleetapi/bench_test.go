@@ -1,9 +1,13 @@
 package fleetapi
 
 import (
+	"bufio"
 	"context"
+	"crypto/x509"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
@@ -14,31 +18,48 @@ import (
 	"testing"
 	"time"
 
+	"external-server/internal/config"
 	"external-server/internal/fleet"
+	"external-server/internal/httpapi"
 	"external-server/internal/module"
 )
 
 // BenchmarkFleet opens 10 000 cars with two modules each, driven by workers as in
 // the server, and reports the memory of the process once all of them wait in
-// their long polls. Run it alone:
+// their long polls. Over HTTP the API is another process; with HTTP/1.1 each poll
+// needs a descriptor, so there are fewer cars. Run it alone:
 //
 //	go test ./internal/module/fleetapi -run xxx -bench Fleet -benchtime 1x
 func BenchmarkFleet(b *testing.B) {
-	for _, way := range []string{"in process", "over HTTP"} {
-		cars := 10_000
-		if way == "over HTTP" {
-			cars = 1000 // both ends of each connection are in this process
+	b.Run("in process, 10000 cars", func(b *testing.B) {
+		for b.Loop() {
+			server, end := embed(b, filepath.Join(b.TempDir(), "api.db"), "127.0.0.1:0", 5*time.Second)
+			measureFleet(b, 10_000, server.API(), nil, func(all []*Instance) bool {
+				return server.Stats().Waiting >= len(all)*95/100
+			})
+			end()
 		}
-		b.Run(fmt.Sprintf("%s, %d cars x 2 modules", way, cars), func(b *testing.B) {
+	})
+	for _, way := range []string{"https", "http"} {
+		cars := map[string]int{"https": 10_000, "http": 4000}[way]
+		b.Run(fmt.Sprintf("%s, %d cars", way, cars), func(b *testing.B) {
 			for b.Loop() {
-				measureFleet(b, way == "over HTTP", cars)
+				pairs, end := serveElsewhere(b, way)
+				measureFleet(b, cars, nil, pairs, func(all []*Instance) bool {
+					for _, i := range all {
+						if !i.flushed.Load() {
+							return false
+						}
+					}
+					return true
+				})
+				end()
 			}
 		})
 	}
 }
 
-func measureFleet(b *testing.B, remote bool, cars int) {
-	server, _ := embed(b, filepath.Join(b.TempDir(), "api.db"), "127.0.0.1:0", 5*time.Second)
+func measureFleet(b *testing.B, cars int, a httpapi.API, pairs []module.Pair, ready func([]*Instance) bool) {
 	empty := memory(b)
 	pool := NewPool(nil)
 	var workers []*module.Worker
@@ -46,17 +67,11 @@ func measureFleet(b *testing.B, remote bool, cars int) {
 	var running sync.WaitGroup
 	ctx, cancel := context.WithCancel(context.Background())
 	for _, builtin := range []string{Mission, IO} {
-		opts := Options{Builtin: builtin, Pool: pool}
-		s := module.InstanceSpec{}
-		if remote {
-			s.Config = []module.Pair{{Key: keyURL, Value: "http://" + server.Addr().String() + "/v2/protocol"}}
-		} else {
-			opts.API = server.API()
-		}
-		m, err := New(opts)
+		m, err := New(Options{Builtin: builtin, Pool: pool, API: a})
 		if err != nil {
 			b.Fatal(err)
 		}
+		s := module.InstanceSpec{Config: pairs}
 		for n := range cars {
 			s.Car = fleet.CarID{Company: "acme", Car: "car_" + strconv.Itoa(n)}
 			i, err := m.Open(b.Context(), s)
@@ -68,16 +83,11 @@ func measureFleet(b *testing.B, remote bool, cars int) {
 			running.Go(func() { w.Run(ctx) })
 		}
 	}
-	until(b, "all polls to wait", func() bool { return server.Stats().Waiting >= len(workers)*95/100 })
-	before := cpu(b)
-	started := time.Now()
+	until(b, "all polls to wait", func() bool { return ready(instances) })
+	before, started := cpu(b), time.Now()
 	time.Sleep(10 * time.Second)
 	b.ReportMetric((cpu(b)-before)/time.Since(started).Seconds()*100, "%CPU-idle")
 	full := memory(b)
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	b.ReportMetric(float64(m.HeapInuse)/1e6, "heap-MB")
-	b.ReportMetric(float64(m.StackInuse)/1e6, "stack-MB")
 	b.ReportMetric(full-empty, "MB")
 	b.ReportMetric((full-empty)*1e6/float64(len(workers)), "B/instance")
 	b.ReportMetric(float64(runtime.NumGoroutine()), "goroutines")
@@ -95,12 +105,75 @@ func measureFleet(b *testing.B, remote bool, cars int) {
 	b.ReportMetric(time.Since(started).Seconds(), "s-to-stop")
 	cancel()
 	running.Wait()
-	for _, i := range instances {
-		if s := i.Stats(); s.Lost != 0 {
-			b.Errorf("%+v", s)
+	pool.Close()
+}
+
+// serveStore tells the test binary to be the API, with the store of that name,
+// and with TLS if there are the two others.
+const (
+	serveStore = "FLEETAPI_TEST_SERVE"
+	serveCert  = "FLEETAPI_TEST_CERT"
+	serveKey   = "FLEETAPI_TEST_KEY"
+)
+
+// serve is the API as a process; it tells its address and ends with its input.
+func serve(store string) {
+	c := config.HTTPAPI{Listen: "127.0.0.1:0", Store: config.NewSecret("sqlite:" + store)}
+	if cert := os.Getenv(serveCert); cert != "" {
+		c.TLS = &config.ServerTLS{CertFile: cert, KeyFile: os.Getenv(serveKey)}
+	}
+	s, err := httpapi.New(context.Background(), httpapi.Options{Config: c})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fmt.Println(s.Addr())
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin) // until the parent is gone
+		cancel()
+	}()
+	if err := s.Run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func serveElsewhere(b *testing.B, scheme string) (pairs []module.Pair, end func()) {
+	b.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), serveStore+"="+filepath.Join(b.TempDir(), "api.db"))
+	if scheme == "https" {
+		ca := newAuthority(b, "ca")
+		cert, key := ca.issue("server", []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth})
+		cmd.Env = append(cmd.Env, serveCert+"="+cert, serveKey+"="+key)
+		pairs = append(pairs, module.Pair{Key: keyCA, Value: ca.file})
+	}
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		b.Fatal(err)
+	}
+	pairs = append(pairs, module.Pair{Key: keyURL, Value: scheme + "://" + strings.TrimSpace(line) + "/v2/protocol"})
+	return pairs, func() {
+		if err := in.Close(); err != nil {
+			b.Error(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			b.Error(err)
 		}
 	}
-	pool.Close()
 }
 
 // memory is the resident memory of the process in MB after a collection.

@@ -13,9 +13,10 @@ const (
 	breakerThreshold = 3 // failures in a row before it opens
 	breakerMin       = 200 * time.Millisecond
 	breakerMax       = 5 * time.Second
-	// reopenSpread is the time over which those who waited set off once the
-	// host answers again, so that thousands of cars do not come at once.
-	reopenSpread = 500 * time.Millisecond
+	// Those who waited set off over this time each once the host answers again,
+	// so that thousands of cars, which need a connection each, do not come at once.
+	reopenSpread    = 500 * time.Microsecond
+	reopenSpreadMax = 10 * time.Second
 )
 
 // breaker is the circuit breaker of one API host, shared by all instances that
@@ -34,6 +35,8 @@ type breaker struct {
 	retry    time.Time     // when the next probe may start
 	probing  bool
 	opened   time.Time
+	waiting  int           // requests that wait
+	spread   time.Duration // see reopenSpread
 	change   chan struct{} // closed and replaced when waiters should look again
 }
 
@@ -51,9 +54,10 @@ func (b *breaker) admit(ctx context.Context) (probe bool, err error) {
 	for {
 		b.mu.Lock()
 		if b.backoff == 0 {
+			spread := b.spread
 			b.mu.Unlock()
 			if waited {
-				return false, sleep(ctx, rand.N(reopenSpread))
+				return false, sleep(ctx, rand.N(spread+1))
 			}
 			return false, ctx.Err()
 		}
@@ -65,9 +69,14 @@ func (b *breaker) admit(ctx context.Context) (probe bool, err error) {
 		}
 		change := b.change
 		probing := b.probing
+		b.waiting++
 		b.mu.Unlock()
 		waited = true
-		if err := waitFor(ctx, change, wait, !probing); err != nil {
+		err := waitFor(ctx, change, wait, !probing)
+		b.mu.Lock()
+		b.waiting--
+		b.mu.Unlock()
+		if err != nil {
 			return false, err
 		}
 	}
@@ -104,6 +113,7 @@ func (b *breaker) report(probe, givenUp bool, err error) {
 	case err == nil:
 		if b.backoff > 0 {
 			b.log.Info("the HTTP API answers again", "after", time.Since(b.opened).Round(time.Millisecond).String())
+			b.spread = min(time.Duration(b.waiting)*reopenSpread, reopenSpreadMax)
 			if !probe {
 				b.wake()
 			}

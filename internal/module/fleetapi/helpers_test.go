@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -17,7 +18,13 @@ import (
 	"external-server/internal/module"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if store := os.Getenv(serveStore); store != "" {
+		serve(store)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 var car = fleet.CarID{Company: "acme", Car: "car_1"}
 

@@ -36,8 +36,9 @@ type Instance struct {
 	closing  atomic.Bool
 	counters counters
 
-	feed atomic.Pointer[feed]
-	poll poller // of the polling goroutine alone
+	feed    atomic.Pointer[feed]
+	flushed atomic.Bool // the start-up flush is done (REC-20)
+	poll    poller      // of the polling goroutine alone
 
 	limit logging.Limiter // of what devices and users of the API cause
 }

@@ -45,6 +45,14 @@ func (i *Instance) WaitCommands(ctx context.Context) ([]fleet.Command, error) {
 	if err := sleep(ctx, time.Until(p.next)); err != nil {
 		return nil, err
 	}
+	if !p.primed {
+		select {
+		case i.host.flushes <- struct{}{}:
+			defer func() { <-i.host.flushes }()
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	probe, err := i.host.polling.admit(ctx)
 	if err != nil {
 		return nil, err
@@ -126,6 +134,7 @@ func (i *Instance) flush(messages []httpapi.Message) {
 	}
 	p.last = max(p.last, 1)
 	p.primed = true
+	i.flushed.Store(true)
 	if own > 0 {
 		i.counters.flushed.Add(uint64(own))
 		i.log.Info("commands from before the start are discarded", "car", i.car.Car, "commands", own)

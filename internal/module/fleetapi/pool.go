@@ -25,8 +25,12 @@ type api interface {
 // requestTimeout bounds one request, whichever API it goes to (MM-3).
 const requestTimeout = 30 * time.Second
 
-// maxPosts is how many status requests one host gets at a time.
-const maxPosts = 512
+// Requests that one host gets at a time. Each may need a new connection, and
+// thousands at once would overwhelm the host, as at the start of a large fleet.
+const (
+	maxPosts   = 256 // with statuses
+	maxFlushes = 32  // first polls (REC-20)
+)
 
 // Pool holds what all instances share: one HTTP client per configuration (URL,
 // key, certificates) and one circuit breaker per API host. Several modules may
@@ -52,7 +56,7 @@ type host struct {
 	name             string
 	log              *slog.Logger
 	posting, polling *breaker
-	posts            chan struct{} // a token per running status request
+	posts, flushes   chan struct{} // a token per running request
 	limit            logging.Limiter
 }
 
@@ -114,6 +118,7 @@ func (p *Pool) host(name string) *host {
 			posting: newBreaker(name, "statuses", p.log),
 			polling: newBreaker(name, "commands", p.log),
 			posts:   make(chan struct{}, maxPosts),
+			flushes: make(chan struct{}, maxFlushes),
 		}
 		p.hosts[name] = h
 	}

@@ -23,14 +23,14 @@ import (
 
 // authority signs certificates for 127.0.0.1 and clients.
 type authority struct {
-	t    *testing.T
+	t    testing.TB
 	dir  string
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 	file string
 }
 
-func newAuthority(t *testing.T, name string) *authority {
+func newAuthority(t testing.TB, name string) *authority {
 	a := &authority{t: t, dir: t.TempDir()}
 	a.file, _ = a.issue(name, nil)
 	return a
