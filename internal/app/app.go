@@ -74,7 +74,7 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 		TLS:         clientTLS,
 		Logger:      part(a.log, logging.ComponentLink),
 		RetryMax:    a.cfg.RetryDelay,
-		Connections: a.connections(),
+		Connections: a.cfg.Broker.Connections,
 		MaxPayload:  a.cfg.Limits.Payload,
 		Presence:    a.presence(),
 	})
@@ -133,18 +133,6 @@ func (a *App) startBroker() (address string, client func() (*tls.Config, error),
 		}
 	}
 	return address, client, nil
-}
-
-// connections is how many broker connections the cars share.
-func (a *App) connections() int {
-	if n := a.cfg.Broker.Connections; n > 0 {
-		return n
-	}
-	cars := len(a.cfg.Cars)
-	if a.cfg.AnyCar != nil {
-		cars = max(cars, a.cfg.Limits.AnyCars)
-	}
-	return min(1+cars/2000, 4)
 }
 
 func (a *App) presence() string {
