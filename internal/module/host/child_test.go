@@ -17,6 +17,10 @@ func testChild(args []string) {
 	switch args[0] {
 	case "server":
 		server(args[1], args[2])
+	case "plugin":
+		servePlugin()
+	case "idle":
+		serveIdle()
 	case "garbage":
 		f := os.NewFile(3, "socket")
 		fmt.Fprint(f, "GET / HTTP/1.1\r\n\r\n")

@@ -16,6 +16,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -98,6 +99,10 @@ func (c *Conn) Send(m proto.Message) error {
 		return nil
 	}
 	c.writing = true
+	// Those who are ready to send as well may join this write.
+	c.mu.Unlock()
+	runtime.Gosched()
+	c.mu.Lock()
 	c.writeLocked()
 	if len(c.pending) > 0 && c.err == nil {
 		// Others kept coming. The caller has other things to do than to write

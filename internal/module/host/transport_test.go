@@ -1,0 +1,253 @@
+package host
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/go-plugin"
+	"google.golang.org/grpc"
+
+	"external-server/internal/fleet"
+	"external-server/internal/module"
+	"external-server/internal/module/cabi"
+	"external-server/internal/module/guest"
+	"external-server/internal/module/wire"
+	pb "external-server/sdk/module/moduleproto"
+)
+
+// The benchmarks of this file decided the boundary: our framing over a socket
+// pair, or gRPC over a unix socket as hashicorp/go-plugin sets it up, with one
+// RPC per call or one stream for all calls. The module does nothing in all of
+// them. Run: go test -run '^$' -bench Boundary ./internal/module/host
+
+const benchStatus = `{"speed": 1.25, "state": "DRIVE", "position": {"latitude": 49.19, "longitude": 16.6, "altitude": 240}}`
+
+// boundary makes one call of one car.
+type boundary func(car int) error
+
+func benchmarkBoundary(b *testing.B, call boundary) {
+	for _, cars := range []int{1, 100} {
+		b.Run(fmt.Sprintf("cars=%d", cars), func(b *testing.B) {
+			var next atomic.Int64
+			var group sync.WaitGroup
+			latencies := make([][]time.Duration, cars)
+			b.ResetTimer()
+			for car := range cars {
+				group.Go(func() {
+					for next.Add(1) <= int64(b.N) {
+						began := time.Now()
+						if err := call(car); err != nil {
+							b.Error(err)
+							return
+						}
+						latencies[car] = append(latencies[car], time.Since(began))
+					}
+				})
+			}
+			group.Wait()
+			b.StopTimer()
+			all := slices.Concat(latencies...)
+			slices.Sort(all)
+			b.ReportMetric(float64(all[len(all)/2].Nanoseconds())/1000, "p50-us")
+			b.ReportMetric(float64(all[len(all)*99/100].Nanoseconds())/1000, "p99-us")
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "calls/s")
+		})
+	}
+}
+
+// contexts opens 100 contexts and returns a boundary that forwards a status.
+func contexts(b *testing.B, m module.Module) boundary {
+	var instances []module.Instance
+	for n := range 100 {
+		i, err := m.Open(b.Context(), module.InstanceSpec{Car: fleet.CarID{Company: "c", Car: fmt.Sprint("car", n)}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		instances = append(instances, i)
+		b.Cleanup(func() { _ = i.Close(context.Background()) })
+	}
+	data := []byte(benchStatus)
+	ctx := b.Context()
+	return func(car int) error { return instances[car].ForwardStatus(ctx, device("role"), data) }
+}
+
+func BenchmarkBoundaryInProcess(b *testing.B) {
+	m, err := cabi.Open(library(b), cabi.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	benchmarkBoundary(b, contexts(b, m))
+}
+
+func BenchmarkBoundaryIsolated(b *testing.B) {
+	benchmarkBoundary(b, contexts(b, openModule(b, &logBuffer{}, nil)))
+}
+
+// BenchmarkBoundaryFraming is the framing alone, with a module in Go that does
+// nothing: what compares with gRPC.
+func BenchmarkBoundaryFraming(b *testing.B) {
+	m, err := Open(b.Context(), Options{Command: []string{"/proc/self/exe", "test-child", "idle"}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = m.Close() })
+	benchmarkBoundary(b, contexts(b, m))
+}
+
+func BenchmarkBoundaryPluginUnary(b *testing.B) {
+	conn := startPlugin(b)
+	ctx := b.Context()
+	benchmarkBoundary(b, func(car int) error {
+		return conn.Invoke(ctx, "/bench.Module/Call", benchCall(car), &pb.Result{})
+	})
+}
+
+func BenchmarkBoundaryPluginStream(b *testing.B) {
+	conn := startPlugin(b)
+	ctx, cancel := context.WithCancel(context.Background())
+	stream, err := conn.NewStream(ctx, &benchService.Streams[0], "/bench.Module/Session")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var mu sync.Mutex // of sending
+	answers := make([]chan struct{}, 100)
+	for i := range answers {
+		answers[i] = make(chan struct{}, 1)
+	}
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		for {
+			frame := &pb.ModuleFrame{}
+			if stream.RecvMsg(frame) != nil {
+				return
+			}
+			answers[frame.GetId()-1] <- struct{}{}
+		}
+	})
+	benchmarkBoundary(b, func(car int) error {
+		mu.Lock()
+		err := stream.SendMsg(&pb.ServerFrame{Id: uint64(car) + 1, Kind: &pb.ServerFrame_Call{Call: benchCall(car)}})
+		mu.Unlock()
+		if err == nil {
+			<-answers[car]
+		}
+		return err
+	})
+	cancel()
+	reader.Wait()
+}
+
+func benchCall(car int) *pb.Call {
+	return &pb.Call{Context: uint32(car), Function: pb.Call_FORWARD_STATUS, Device: toDevice(device("role")), Data: []byte(benchStatus)}
+}
+
+// benchService is what protoc would generate for a service of these messages.
+var benchService = grpc.ServiceDesc{
+	ServiceName: "bench.Module",
+	HandlerType: (*any)(nil),
+	Methods: []grpc.MethodDesc{{MethodName: "Call",
+		Handler: func(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+			return &pb.Result{}, decode(&pb.Call{})
+		}}},
+	Streams: []grpc.StreamDesc{{StreamName: "Session", ServerStreams: true, ClientStreams: true,
+		Handler: func(_ any, stream grpc.ServerStream) error {
+			var mu sync.Mutex
+			for {
+				frame := &pb.ServerFrame{}
+				if err := stream.RecvMsg(frame); err != nil {
+					return err
+				}
+				go func() { // contexts are independent of each other, here too
+					mu.Lock()
+					defer mu.Unlock()
+					_ = stream.SendMsg(&pb.ModuleFrame{Id: frame.GetId(), Kind: &pb.ModuleFrame_Result{Result: &pb.Result{}}})
+				}()
+			}
+		}}},
+}
+
+type benchPlugin struct{ plugin.NetRPCUnsupportedPlugin }
+
+func (benchPlugin) GRPCServer(_ *plugin.GRPCBroker, s *grpc.Server) error {
+	s.RegisterService(&benchService, struct{}{})
+	return nil
+}
+
+func (benchPlugin) GRPCClient(_ context.Context, _ *plugin.GRPCBroker, c *grpc.ClientConn) (any, error) {
+	return c, nil
+}
+
+var benchHandshake = plugin.HandshakeConfig{ProtocolVersion: 1, MagicCookieKey: "BENCH", MagicCookieValue: "bench"}
+
+func startPlugin(b *testing.B) *grpc.ClientConn {
+	client := plugin.NewClient(&plugin.ClientConfig{
+		HandshakeConfig:  benchHandshake,
+		Plugins:          plugin.PluginSet{"module": benchPlugin{}},
+		Cmd:              exec.Command("/proc/self/exe", "test-child", "plugin"),
+		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
+		Logger:           hclog.New(&hclog.LoggerOptions{Output: io.Discard}),
+	})
+	b.Cleanup(client.Kill)
+	protocol, err := client.Client()
+	if err != nil {
+		b.Fatal(err)
+	}
+	conn, err := protocol.Dispense("module")
+	if err != nil {
+		b.Fatal(err)
+	}
+	return conn.(*grpc.ClientConn)
+}
+
+func servePlugin() {
+	plugin.Serve(&plugin.ServeConfig{HandshakeConfig: benchHandshake, Plugins: plugin.PluginSet{"module": benchPlugin{}},
+		GRPCServer: plugin.DefaultGRPCServer, Logger: hclog.New(&hclog.LoggerOptions{Output: io.Discard})})
+	os.Exit(0)
+}
+
+// serveIdle is a module process with a module that does nothing.
+func serveIdle() {
+	socket, err := guest.Socket()
+	if err != nil {
+		slog.Error(err.Error())
+		os.Exit(1)
+	}
+	conn, err := wire.FromFile(socket)
+	if err != nil {
+		slog.Error(err.Error())
+		os.Exit(1)
+	}
+	_ = guest.Serve(context.Background(), conn, "idle", func(int32) (module.Module, error) { return idle{}, nil })
+	os.Exit(0)
+}
+
+type idle struct{}
+
+func (idle) Number() int32        { return 66 }
+func (idle) Supports(uint32) bool { return true }
+func (idle) Close() error         { return nil }
+func (idle) Open(context.Context, module.InstanceSpec) (module.Instance, error) {
+	return idleContext{}, nil
+}
+
+type idleContext struct{}
+
+func (idleContext) DeviceConnected(context.Context, fleet.Device) error       { return nil }
+func (idleContext) ForwardStatus(context.Context, fleet.Device, []byte) error { return nil }
+func (idleContext) ForwardError(context.Context, fleet.Device, []byte) error  { return nil }
+func (idleContext) DeviceDisconnected(context.Context, fleet.DisconnectType, fleet.Device) error {
+	return nil
+}
+func (idleContext) CommandAck(context.Context, fleet.Command) error       { return nil }
+func (idleContext) WaitCommands(context.Context) ([]fleet.Command, error) { return nil, nil }
+func (idleContext) Close(context.Context) error                           { return nil }
