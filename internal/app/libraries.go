@@ -132,6 +132,10 @@ func (l *libraries) make(m config.Module) (module.Module, error) {
 	return host.Open(context.Background(), opts)
 }
 
+// ModuleProcesses tells how the modules that run in processes of their own are,
+// ordered by module number.
+func (a *App) ModuleProcesses() []host.State { return a.libraries.processes() }
+
 // processes tells how the modules that run in processes of their own are.
 func (l *libraries) processes() []host.State {
 	l.mu.Lock()
