@@ -86,13 +86,14 @@ func (l *libraries) module(m config.Module) (module.Module, error) {
 }
 
 // open creates the context of one car. found says that the car was found by "*":
-// its contexts are created with their first call.
+// its contexts are created with their first call, but for built-in modules that
+// are made in no time and then need no goroutine to wait for commands.
 func (l *libraries) open(ctx context.Context, id fleet.CarID, m config.Module, found bool) (car.Binding, error) {
 	made, err := l.module(m)
 	if err != nil {
 		return car.Binding{}, err
 	}
-	if found {
+	if found && (m.Builtin == "" || m.SpoolDirectory != "") {
 		return car.Binding{Module: made, Instance: module.Lazy(made, m.Spec(id))}, nil
 	}
 	instance, err := made.Open(ctx, m.Spec(id))

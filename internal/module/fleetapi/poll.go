@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"net/http"
@@ -164,7 +165,14 @@ func (i *Instance) commands(messages []httpapi.Message) []fleet.Command {
 	return out
 }
 
-func (i *Instance) command(m *httpapi.Message) (fleet.Command, error) {
+// command converts one message. A defect in it must cost this command, not the
+// server, whoever may post to the API.
+func (i *Instance) command(m *httpapi.Message) (_ fleet.Command, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the module panicked: %v", p)
+		}
+	}()
 	var none fleet.Command
 	data := bytes.TrimSpace(m.Payload.Data)
 	if len(data) == 0 || string(data) == "null" { // MM-14
