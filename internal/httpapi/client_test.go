@@ -110,13 +110,17 @@ func TestClientHidesTheKey(t *testing.T) {
 	}
 	_ = closed.Close()
 	handlers := map[string]http.HandlerFunc{
-		"401 that repeats the URL": func(w http.ResponseWriter, r *http.Request) { http.Error(w, r.URL.String()+" "+key, 401) },
+		"401 that repeats the URL": func(w http.ResponseWriter, r *http.Request) {
+			http.Error(w, r.URL.String()+" "+key, http.StatusUnauthorized)
+		},
 		"problem that repeats it": func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(400)
 			_, _ = fmt.Fprintf(w, `{"title":"Bad %s","detail":"at %s"}`, key, r.URL)
 		},
-		"redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere?"+r.URL.RawQuery, 302) },
-		"hang up":  func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/elsewhere?"+r.URL.RawQuery, http.StatusFound)
+		},
+		"hang up": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 		"half": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "10")
 			_, _ = io.WriteString(w, "[")

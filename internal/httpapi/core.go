@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"sort"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -313,89 +312,6 @@ func (c *core) lookup(ctx context.Context, k kind, id fleet.CarID, q Query, w *w
 		}
 		c.mu.Unlock()
 	}
-}
-
-// Cars implements API.
-func (c *core) Cars(ctx context.Context, q Query) ([]Car, error) {
-	answers := make(chan []Car, 1)
-	c.mu.Lock()
-	cars := c.carsSince(q.Since)
-	if len(cars) > 0 || !q.Wait {
-		c.mu.Unlock()
-		return cars, nil
-	}
-	w := &waiter{deliverCars: func(cars []Car) { answers <- cars }}
-	err := c.parkForCars(w)
-	c.mu.Unlock()
-	if err != nil {
-		return nil, err
-	}
-	select {
-	case cars := <-answers:
-		return cars, nil
-	case <-ctx.Done():
-		c.unpark(w)
-		return nil, ctx.Err()
-	}
-}
-
-// carsSince returns the cars in the order in which they became known. The lock
-// is held.
-func (c *core) carsSince(since int64) []Car {
-	var found []*carState
-	for _, car := range c.cars {
-		if car.known() && car.knownAt >= since {
-			found = append(found, car)
-		}
-	}
-	sort.Slice(found, func(i, j int) bool {
-		a, b := found[i], found[j]
-		if a.knownAt != b.knownAt {
-			return a.knownAt < b.knownAt
-		}
-		return a.id.String() < b.id.String()
-	})
-	cars := make([]Car, len(found))
-	for i, car := range found {
-		cars[i] = Car{CompanyName: car.id.Company, CarName: car.id.Car}
-	}
-	return cars
-}
-
-// AvailableDevices implements API.
-func (c *core) AvailableDevices(_ context.Context, id fleet.CarID, module *int64) ([]Module, error) {
-	if err := checkCar(id); err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	car := c.cars[id]
-	if car == nil || !car.known() {
-		c.mu.Unlock()
-		return nil, notKnown(id)
-	}
-	byModule := map[int64][]DeviceID{}
-	for _, d := range car.devices {
-		if module == nil || *module == d.id.ModuleID {
-			byModule[d.id.ModuleID] = append(byModule[d.id.ModuleID], d.id)
-		}
-	}
-	c.mu.Unlock()
-	if len(byModule) == 0 {
-		return nil, newError(http.StatusNotFound, "the car %s has no device of module %d", id, *module)
-	}
-	modules := make([]Module, 0, len(byModule))
-	for number, devices := range byModule {
-		sort.Slice(devices, func(i, j int) bool {
-			a, b := devices[i], devices[j]
-			if a.Type != b.Type {
-				return a.Type < b.Type
-			}
-			return a.Role < b.Role
-		})
-		modules = append(modules, Module{ModuleID: number, DeviceList: devices})
-	}
-	sort.Slice(modules, func(i, j int) bool { return modules[i].ModuleID < modules[j].ModuleID })
-	return modules, nil
 }
 
 // stop takes no new requests and answers those that wait. Posts in the queue are

@@ -1,0 +1,94 @@
+package httpapi
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"external-server/internal/config"
+)
+
+// TestRetention: messages older than the period go in small parts, and with its
+// last status a device becomes unknown (HTTP-18).
+func TestRetention(t *testing.T) {
+	forEachStore(t, func(t *testing.T, store string) {
+		var now atomic.Int64
+		now.Store(time.Now().UnixMilli())
+		o := Options{Config: config.HTTPAPI{Store: config.NewSecret(store), Retention: time.Hour}, Now: func() time.Time { return time.UnixMilli(now.Load()) }}
+		o.setDefaults()
+		st := openStore(t, store)
+		defer func() { _ = st.Close() }()
+		c, err := newCore(context.Background(), o, st)
+		if err != nil {
+			t.Fatal(err)
+		}
+		many := make([]Message, 700) // more than one part
+		for i := range many {
+			many[i] = status(1, 1, "r", `{}`)
+		}
+		postStatus(t, c, car1, many...)
+		postCommand(t, c, car1, command(1, 1, "r", `"old"`))
+		now.Add((30 * time.Minute).Milliseconds())
+		postStatus(t, c, car1, status(2, 1, "r", `"newer"`))
+		c.close() // the test takes the writer's place from here on
+		c.ctx = context.Background()
+		c.closed = false
+		sweep := newSweeper(c)
+		defer sweep.close()
+		sweepAt := func(clock time.Time) (parts int) {
+			sweep.clock, sweep.checked = clock, time.Now()
+			now.Store(clock.UnixMilli())
+			for more := true; more; more = sweep.deleting {
+				if sweep.step() {
+					t.Fatal("the store was lost")
+				}
+				parts++
+			}
+			return parts
+		}
+		start := time.UnixMilli(now.Load()).Add(-30 * time.Minute)
+		wantEqual(t, "parts before the time", sweepAt(start.Add(59*time.Minute)), 1)
+		if got, _ := c.Statuses(context.Background(), car1, Query{}); len(got) != 701 {
+			t.Errorf("%d statuses before the time", len(got))
+		}
+		wantEqual(t, "parts", sweepAt(start.Add(61*time.Minute)), 2)
+		if got, _ := c.Statuses(context.Background(), car1, Query{}); len(got) != 1 || string(got[0].Payload.Data) != `"newer"` {
+			t.Errorf("%d left", len(got))
+		}
+		got, err := c.Commands(context.Background(), car1, Query{})
+		wantEqual(t, "commands", []any{len(got), err}, []any{0, nil})
+		modules, err := c.AvailableDevices(context.Background(), car1, nil)
+		if err != nil || len(modules) != 1 || modules[0].ModuleID != 2 {
+			t.Errorf("devices %v, %v", modules, err)
+		}
+		sweepAt(start.Add(91 * time.Minute))
+		if _, err := c.Statuses(context.Background(), car1, Query{}); StatusOf(err) != 404 {
+			t.Errorf("car without status: %v", err)
+		}
+		if s := c.snapshot(); s.Cars != 0 || s.Devices != 0 || s.Deleted != 702 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+// TestRetentionIgnoresJumps: a wall clock that jumps makes nothing old.
+func TestRetentionIgnoresJumps(t *testing.T) {
+	start := time.UnixMilli(1_700_000_000_000)
+	minute := time.Minute
+	for _, c := range []struct {
+		name   string
+		wall   time.Time
+		passed time.Duration
+		want   time.Time
+	}{
+		{"as it should be", start.Add(minute), minute, start.Add(minute)},
+		{"forward by a day", start.Add(24 * time.Hour), minute, start.Add(66 * time.Second)},
+		{"back by a day", start.Add(-24 * time.Hour), minute, start.Add(-24 * time.Hour)},
+		{"slow", start.Add(59 * time.Second), minute, start.Add(59 * time.Second)},
+	} {
+		if got := moveClock(start, c.wall, c.passed); !got.Equal(c.want) {
+			t.Errorf("%s: %s, expected %s", c.name, got.Sub(start), c.want.Sub(start))
+		}
+	}
+}
