@@ -51,11 +51,12 @@ const (
 	// CommandFetched: a module handed over a command, which waits to be sent;
 	// Module, Command.
 	CommandFetched
-	// CommandSent: Device, Counter, Command; its Fetched is zero for an empty first
+	// CommandSent: Device, Module, Counter, Command; its Fetched is zero for an empty first
 	// command. The Sent event of the same message follows.
 	CommandSent
-	// CommandAnswered: the gateway has answered the command; Device, Counter,
-	// Command, Response, Since is when it was sent.
+	// CommandAnswered: the gateway has answered the command; Device, Module,
+	// Counter, Command, Response, Since is when it was sent. The module of both is
+	// the device's, 0 when the car does not have it.
 	CommandAnswered
 	// Dropped: something was dropped; Reason is one of the Drop constants or a
 	// session.Note, Count how many, Device and Counter where known.
@@ -197,10 +198,10 @@ func (c *Car) tellNote(e *session.Effect) {
 	case session.NoteStatusReceived, session.NoteDeviceDisconnected:
 		*ev = Event{} // reported as Received and DeviceDisconnected
 	case session.NoteCommandSent:
-		ev.Command = e.Command
+		ev.Command, ev.Module = e.Command, c.configured(e.Device.Module)
 		c.tell(CommandSent, time.Time{})
 	case session.NoteCommandAcked:
-		ev.Command, ev.Since, ev.Response = e.Command, e.Since, e.Response
+		ev.Command, ev.Since, ev.Response, ev.Module = e.Command, e.Since, e.Response, c.configured(e.Device.Module)
 		c.tell(CommandAnswered, time.Time{})
 	default:
 		ev.Reason, ev.Count = string(e.Note), max(1, e.Count)
@@ -210,6 +211,14 @@ func (c *Car) tellNote(e *session.Effect) {
 			c.tell(Noted, time.Time{})
 		}
 	}
+}
+
+// configured returns the number of a module of the car, or 0.
+func (c *Car) configured(number int32) int32 {
+	if c.find(number) == nil {
+		return 0
+	}
+	return number
 }
 
 // called turns what a worker says into an event. It runs on the worker's
