@@ -57,14 +57,29 @@ func (f *serveFlags) load(cmd *cobra.Command, args []string) (*config.Config, []
 	if err != nil {
 		return nil, nil, invalidConfiguration(cmd, path, err)
 	}
+	return cfg, warnings, f.apply(cfg)
+}
+
+// read is load for a server that runs: the error says everything.
+func (f *serveFlags) read(args []string) (*config.Config, []config.Problem, error) {
+	path, err := f.path(args)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg, warnings, err := config.Load(path, os.LookupEnv)
+	if err != nil {
+		return nil, nil, err
+	}
+	return cfg, warnings, f.apply(cfg)
+}
+
+// apply lets the flags have the last word.
+func (f *serveFlags) apply(cfg *config.Config) error {
 	over := config.Flags{CA: f.ca, Cert: f.cert, Key: f.key}
 	if f.tls || f.noTLS {
 		over.TLS = &f.tls
 	}
-	if err := cfg.ApplyFlags(over); err != nil {
-		return nil, nil, err
-	}
-	return cfg, warnings, nil
+	return cfg.ApplyFlags(over)
 }
 
 func newLogs(cfg *config.Config) (*logging.Logs, error) {
@@ -100,10 +115,14 @@ func serve(cmd *cobra.Command, flags *serveFlags, args []string) error {
 	}
 	log.Info("configuration loaded", "file", cfg.Source, "format", string(cfg.Format), "version", version)
 	log.Info("configuration in force", "config", cfg.Redacted()) // CFG-23
-	server, err := app.New(cmd.Context(), app.Options{Config: cfg, Logger: log})
+	server, err := app.New(cmd.Context(), app.Options{
+		Config: cfg, Logger: log, Logs: logs, Version: version,
+		Load: func() (*config.Config, []config.Problem, error) { return flags.read(args) },
+	})
 	if err != nil {
 		return err
 	}
+	defer reloadOnHangup(cmd.Context(), server)()
 	if err := server.Run(cmd.Context()); err != nil {
 		// A library that does not return must not turn an orderly stop into a
 		// failure (CLI-24): what was left behind is logged, the exit code is 0.

@@ -82,6 +82,9 @@ func (r *roster) foundCar(id fleet.CarID) {
 	}
 	if err != nil {
 		r.log.Error("a car was found and cannot be served", "car", id.Car, "error", err)
+		if r.hub != nil {
+			r.hub.Forget(id.Car)
+		}
 		return
 	}
 	r.entries[id.Car] = e
@@ -117,6 +120,7 @@ func (r *roster) releaseIdle(ctx context.Context) {
 				r.log.Info("releasing a car that has been silent", "car", name, "idle", idle.String())
 			}
 			r.remove(names...)
+			r.forget(names...)
 		}
 	}
 }

@@ -15,12 +15,14 @@ import (
 	"sync"
 	"time"
 
+	"external-server/internal/admin"
 	"external-server/internal/broker"
 	"external-server/internal/car"
 	"external-server/internal/config"
 	"external-server/internal/httpapi"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/logging"
+	"external-server/internal/observe"
 	"external-server/internal/tlsfiles"
 )
 
@@ -28,6 +30,13 @@ import (
 type Options struct {
 	Config *config.Config
 	Logger *slog.Logger
+	// Version of the server, as the admin endpoint shows it.
+	Version string
+	// Logs are what Logger writes to; nil: levels cannot be changed while the
+	// server runs.
+	Logs *logging.Logs
+	// Load reads the configuration again, for ReloadFile.
+	Load func() (*config.Config, []config.Problem, error)
 }
 
 // App is a server that was built and waits for Run or Close.
@@ -38,6 +47,10 @@ type App struct {
 	api       *httpapi.Server // nil: none is embedded
 	link      *mqtt.Link
 	roster    *roster
+	hub       *observe.Hub  // nil: neither admin endpoint nor tracing
+	admin     *admin.Server // nil: off
+	logs      *logging.Logs // nil: not ours to change
+	load      func() (*config.Config, []config.Problem, error)
 
 	reloading sync.Mutex // one Reload at a time
 	mu        sync.Mutex
@@ -50,12 +63,16 @@ type App struct {
 // (MOD-10, CLI-12). On error nothing is left behind.
 func New(ctx context.Context, opts Options) (_ *App, err error) {
 	a := &App{cfg: opts.Config, log: opts.Logger, libraries: newLibraries(part(opts.Logger, logging.ComponentModule))}
+	a.logs, a.load = opts.Logs, opts.Load
 	a.roster = newRoster(a.cfg, a.log, a.libraries)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close(ctx))
 		}
 	}()
+	if err := a.startObserving(opts.Version); err != nil {
+		return nil, err
+	}
 	if a.cfg.HTTPAPI != nil {
 		a.api, err = httpapi.New(ctx, httpapi.Options{Config: *a.cfg.HTTPAPI, Logger: part(a.log, logging.ComponentHTTP)})
 		if err != nil {
@@ -88,6 +105,9 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 		}
 	}
 	if err := a.roster.loadAny(a.cfg); err != nil {
+		return nil, err
+	}
+	if err := a.startAdmin(opts.Version); err != nil {
 		return nil, err
 	}
 	return a, nil
@@ -154,8 +174,8 @@ func (a *App) Run(ctx context.Context) error {
 	if err := a.roster.start(carsCtx); err != nil {
 		return errors.Join(err, a.Close(ctx))
 	}
-	var linkErr, apiErr error
-	var link, api sync.WaitGroup
+	var linkErr, apiErr, adminErr error
+	var link, api, observing sync.WaitGroup
 	link.Go(func() {
 		linkErr = a.link.Run(linkCtx)
 		stopCars() // without link there is nothing to serve
@@ -165,6 +185,14 @@ func (a *App) Run(ctx context.Context) error {
 	if a.api != nil {
 		api.Go(func() { apiErr = a.api.Run(apiCtx) })
 	}
+	observeCtx, stopObserving := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopObserving()
+	if a.hub != nil {
+		observing.Go(func() { a.hub.Watch(observeCtx) })
+	}
+	if a.admin != nil {
+		observing.Go(func() { adminErr = a.admin.Run(observeCtx) })
+	}
 	a.log.Info("serving", "company", a.cfg.Company, "cars", len(a.cfg.Cars), "any_car", a.cfg.AnyCar != nil)
 	<-carsCtx.Done()
 	errs := []error{a.roster.stop()}
@@ -172,7 +200,9 @@ func (a *App) Run(ctx context.Context) error {
 	link.Wait()
 	stopAPI() // after the modules, which post their last statuses
 	api.Wait()
-	errs = append(errs, linkErr, apiErr, a.release())
+	stopObserving() // last, so that the stop can be watched
+	observing.Wait()
+	errs = append(errs, linkErr, apiErr, adminErr, a.release())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("stop: %w", err)
 	}
@@ -188,6 +218,9 @@ func (a *App) Close(ctx context.Context) error {
 		defer cancel()
 		err = errors.Join(err, a.api.Shutdown(bound))
 	}
+	if a.admin != nil {
+		err = errors.Join(err, a.admin.Close())
+	}
 	return errors.Join(err, a.release())
 }
 
@@ -195,6 +228,13 @@ func (a *App) release() error {
 	var errs []error
 	if a.broker != nil {
 		errs = append(errs, a.broker.Close())
+	}
+	if a.hub != nil { // traces that wait are exported, or given up
+		bound, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := a.hub.Close(bound); err != nil {
+			a.log.Warn("traces that waited were not exported", "error", err)
+		}
 	}
 	return errors.Join(append(errs, a.libraries.close())...)
 }

@@ -27,12 +27,13 @@ type libraries struct {
 	api  httpapi.API    // the embedded HTTP API, nil: none
 	pool *fleetapi.Pool // shared by the built-in modules
 
-	mu   sync.Mutex
-	made map[string]module.Module // by moduleKey
+	mu     sync.Mutex
+	made   map[string]module.Module // by moduleKey
+	origin map[string]config.Module // what each was made from first
 }
 
 func newLibraries(log *slog.Logger) *libraries {
-	return &libraries{log: log, pool: fleetapi.NewPool(log), made: make(map[string]module.Module)}
+	return &libraries{log: log, pool: fleetapi.NewPool(log), made: make(map[string]module.Module), origin: make(map[string]config.Module)}
 }
 
 // moduleKey tells which configured modules are one module in the process. The
@@ -81,7 +82,7 @@ func (l *libraries) module(m config.Module) (module.Module, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", m.KeyPath, err)
 	}
-	l.made[key] = made
+	l.made[key], l.origin[key] = made, m
 	return made, nil
 }
 
@@ -188,6 +189,7 @@ func (l *libraries) closeWhere(which func(key string) bool) error {
 			continue
 		}
 		delete(l.made, key)
+		delete(l.origin, key)
 		if err := made.Close(); err != nil {
 			errs = append(errs, err)
 		}

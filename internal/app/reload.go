@@ -41,6 +41,10 @@ func (a *App) Reload(ctx context.Context, cfg *config.Config) (Changes, error) {
 	a.mu.Lock()
 	a.cfg = cfg
 	a.mu.Unlock()
+	a.configureAdmin(cfg)
+	if a.logs != nil {
+		a.logs.SetSinkLevels(cfg.Logging.Console.Level, cfg.Logging.File.Level)
+	}
 	if err := a.libraries.closeUnused(cfg); err != nil {
 		a.log.Warn("modules that are no longer used did not end cleanly", "error", err)
 	}
@@ -60,6 +64,7 @@ func needRestart(old, fresh *config.Config) []string {
 	differ("broker address, user or TLS files", old.Broker, fresh.Broker)
 	differ("embedded_broker", old.EmbeddedBroker, fresh.EmbeddedBroker)
 	differ("http_api", old.HTTPAPI, fresh.HTTPAPI)
+	differ("logging, but for the levels", loggingWithoutLevels(old), loggingWithoutLevels(fresh))
 	differ("presence", old.Presence, fresh.Presence)
 	differ("tracing", old.Tracing, fresh.Tracing)
 	if (old.Admin == nil) != (fresh.Admin == nil) {
@@ -69,6 +74,12 @@ func needRestart(old, fresh *config.Config) []string {
 		differ("admin.tls", old.Admin.TLS, fresh.Admin.TLS)
 	}
 	return keys
+}
+
+func loggingWithoutLevels(cfg *config.Config) config.Logging {
+	l := cfg.Logging
+	l.Console.Level, l.File.Level = 0, 0
+	return l
 }
 
 // reload builds what is new, then removes, replaces and starts cars.
@@ -81,6 +92,7 @@ func (r *roster) reload(ctx context.Context, cfg *config.Config) (Changes, error
 		for _, e := range fresh {
 			err = errors.Join(err, e.car.Close(stopped))
 		}
+		r.forget(changes.Added...)
 		return Changes{}, err
 	}
 	r.mu.Lock()
@@ -120,7 +132,9 @@ func (r *roster) reload(ctx context.Context, cfg *config.Config) (Changes, error
 		return fail(err)
 	}
 	// Nothing below fails for a reason that lies in the configuration.
-	return changes, r.apply(cfg, fresh, changes)
+	err := r.apply(cfg, fresh, changes)
+	r.forget(changes.Removed...)
+	return changes, err
 }
 
 func (r *roster) apply(cfg *config.Config, fresh []*entry, changes Changes) error {

@@ -16,6 +16,7 @@ import (
 	"external-server/internal/config"
 	"external-server/internal/fleet"
 	"external-server/internal/link"
+	"external-server/internal/observe"
 	"external-server/internal/session"
 )
 
@@ -28,7 +29,8 @@ const restartPause = time.Second
 type roster struct {
 	log       *slog.Logger
 	libraries *libraries
-	link      link.Link // set before start
+	link      link.Link    // set before start
+	hub       *observe.Hub // sees what happens to the cars; nil: nobody does
 
 	mu      sync.Mutex
 	cfg     *config.Config  // in force
@@ -77,8 +79,13 @@ func (r *roster) build(ctx context.Context, cfg *config.Config, cc config.Car, f
 		}
 		bindings = append(bindings, b)
 	}
+	var observer car.Observer
+	if r.hub != nil {
+		observer = r.hub.Car(id)
+	}
 	c, err := car.New(car.Options{
 		ID:          id,
+		Observer:    observer,
 		Limits:      carLimits(cfg),
 		Modules:     bindings,
 		QueueSize:   cfg.Limits.ModuleQueue,
@@ -232,6 +239,18 @@ func (r *roster) remove(names ...string) {
 	r.mu.Unlock()
 	for _, e := range ending {
 		<-e.done
+	}
+}
+
+// forget drops what is remembered of cars that are no longer served.
+func (r *roster) forget(names ...string) {
+	if r.hub == nil {
+		return
+	}
+	for _, name := range names {
+		if _, served := r.find(name); !served {
+			r.hub.Forget(name)
+		}
 	}
 }
 

@@ -58,6 +58,15 @@ func (l *lazy) opened() (Instance, error) {
 	return l.instance, nil
 }
 
+// Opened returns the instance behind a lazy one, or nil as long as there is none;
+// any other instance is returned as it is.
+func Opened(i Instance) Instance {
+	if l, ok := i.(*lazy); ok {
+		i, _ = l.opened()
+	}
+	return i
+}
+
 func (l *lazy) DeviceConnected(ctx context.Context, device fleet.Device) error {
 	i, err := l.get(ctx)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"external-server/internal/car"
 	"external-server/internal/httpapi"
 	"external-server/internal/link/mqtt"
+	"external-server/internal/module"
 	"external-server/internal/module/fleetapi"
 	"external-server/internal/module/host"
 )
@@ -199,7 +200,7 @@ func SumModules(cars []car.Snapshot) []*ModuleSum {
 			s.AcksDropped += m.AcksDropped
 			s.CommandsFetched += m.CommandsFetched
 			s.CommandsDiscarded += m.CommandsDiscarded
-			if b, ok := m.Instance.(interface{ Stats() fleetapi.Stats }); ok {
+			if b, ok := module.Opened(m.Instance).(interface{ Stats() fleetapi.Stats }); ok {
 				s.addAPI(b.Stats())
 			}
 		}

@@ -36,6 +36,7 @@ type Hub struct {
 	tracer   *tracer // nil: off
 	states   [stateCount]atomic.Int64
 	perCar   atomic.Bool
+	sources  Sources
 
 	mu      sync.Mutex
 	cars    map[string]*Car
@@ -57,6 +58,7 @@ func New(opts Options) (*Hub, error) {
 	}
 	h.Events = newEvents(opts.Events, h.Started)
 	h.perCar.Store(opts.PerCar)
+	h.sources = opts.Sources
 	h.registry, h.metrics = newMetrics(h, opts)
 	if opts.Tracing != nil {
 		t, err := newTracer(*opts.Tracing, opts.Version, opts.Logger)

@@ -1,0 +1,135 @@
+package admin
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"external-server/internal/config"
+)
+
+type identityKey struct{}
+
+// who returns the identity that allow has found.
+func who(r *http.Request) identity {
+	i, _ := r.Context().Value(identityKey{}).(identity)
+	return i
+}
+
+// allow lets through who has the role.
+func (s *Server) allow(role config.Role, next http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		i, refused := s.access.Load().identify(r)
+		if refused != "" {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="external-server"`)
+			fail(w, http.StatusUnauthorized, refused)
+			return
+		}
+		if !i.may(role) {
+			fail(w, http.StatusForbidden, "this needs the role "+string(role)+"; this request has the role "+string(i.role))
+			return
+		}
+		if role == config.RoleOperate {
+			if refused := i.mayChange(r); refused != "" {
+				fail(w, http.StatusForbidden, refused)
+				return
+			}
+			s.log.Info("operator", slog.String("request", r.Method+" "+r.URL.EscapedPath()), slog.String("token", i.name), slog.String("from", r.RemoteAddr))
+		}
+		next(w, r.WithContext(context.WithValue(r.Context(), identityKey{}, i)))
+	})
+}
+
+// probe lets through, besides who may read, the probes of this machine.
+func (s *Server) probe(next http.HandlerFunc) http.HandlerFunc {
+	open := s.allow(config.RoleRead, next)
+	return func(w http.ResponseWriter, r *http.Request) {
+		if _, given := bearer(r); !given && fromHere(r) && s.access.Load().ours(r.Host) {
+			next(w, r)
+			return
+		}
+		open.ServeHTTP(w, r)
+	}
+}
+
+// guard is around everything: headers, sizes, times, the number of requests,
+// requests of other sites.
+func (s *Server) guard(next http.Handler) http.Handler {
+	sites := http.NewCrossOriginProtection()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		secure(w.Header(), s.opts.Config.TLS != nil)
+		select {
+		case s.requests <- struct{}{}:
+		default:
+			w.Header().Set("Retry-After", "1")
+			fail(w, http.StatusServiceUnavailable, "too many requests at a time")
+			return
+		}
+		free := func() { <-s.requests }
+		defer func() { free() }()
+		if err := sites.Check(r); err != nil {
+			fail(w, http.StatusForbidden, "requests of other sites change nothing here")
+			return
+		}
+		// A failure to set a limit means that the connection has none to set.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(requestTimeout))
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		release := func() { free(); free = func() {} } // a stream counts as a stream only
+		next.ServeHTTP(&problems{ResponseWriter: w}, r.WithContext(context.WithValue(r.Context(), releaseKey{}, release)))
+	})
+}
+
+type releaseKey struct{}
+
+// secure sets what browsers shall hold us and others to. There is no inline
+// script or style, and nothing comes from elsewhere.
+func secure(h http.Header, tls bool) {
+	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "+
+		"manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=()")
+	h.Set("Cache-Control", "no-store")
+	if tls {
+		h.Set("Strict-Transport-Security", "max-age=31536000")
+	}
+}
+
+// problems turns the plain texts of the mux and of libraries into problem
+// details.
+type problems struct {
+	http.ResponseWriter
+	plain    bool // the text is meant as it is
+	replaced bool
+}
+
+// Unwrap serves http.ResponseController.
+func (p *problems) Unwrap() http.ResponseWriter { return p.ResponseWriter }
+
+func (p *problems) WriteHeader(status int) {
+	if status >= 400 && !p.plain && strings.HasPrefix(p.Header().Get("Content-Type"), "text/plain") {
+		p.replaced = true
+		detail := ""
+		switch status {
+		case http.StatusNotFound:
+			detail = "no such resource; GET /api/v1/openapi.json lists what there is"
+		case http.StatusMethodNotAllowed:
+			detail = "allowed: " + p.Header().Get("Allow")
+		}
+		p.Header().Del("Content-Length")
+		fail(p.ResponseWriter, status, detail)
+		return
+	}
+	p.ResponseWriter.WriteHeader(status)
+}
+
+func (p *problems) Write(b []byte) (int, error) {
+	if p.replaced {
+		return len(b), nil
+	}
+	return p.ResponseWriter.Write(b)
+}

@@ -1,0 +1,58 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"external-server/internal/car"
+	"external-server/internal/link/mqtt"
+	"external-server/internal/module/host"
+)
+
+// Source is the server as the endpoint sees it. Its methods may be called
+// concurrently.
+type Source interface {
+	Company() string
+	// Cars returns all cars; Car one of them.
+	Cars() []car.Snapshot
+	Car(name string) (car.Snapshot, bool)
+	Link() mqtt.State
+	Modules() []ModuleInfo
+	// Components says what is ready and why not.
+	Components() []Component
+	// Disconnect and Reannounce act on a car's gateway. They return ErrNoCar or
+	// ErrNotNow.
+	Disconnect(car string) error
+	Reannounce(car string) error
+	// Reload reads the configuration file and puts it in force, or changes nothing.
+	// The text says what has changed.
+	Reload(ctx context.Context) (changes string, err error)
+	// LogLevels returns the lowest level that is logged, per component.
+	LogLevels() map[string]slog.Level
+	// SetLogLevel sets the level of one component until ResetLogLevel.
+	SetLogLevel(component string, level slog.Level) error
+	ResetLogLevel(component string) error
+}
+
+// Errors of a Source.
+var (
+	ErrNoCar  = errors.New("no such car")
+	ErrNotNow = errors.New("the car is in its connect sequence, which that would only break; try again when it is running")
+)
+
+// ModuleInfo describes one module that is loaded.
+type ModuleInfo struct {
+	Number int32
+	Kind   string // library, isolated library, command, builtin
+	Name   string // path, command line or name
+	// Process of a module that runs in one of its own, else nil.
+	Process *host.State
+}
+
+// Component is a part of the server for /readyz.
+type Component struct {
+	Name   string `json:"name"`
+	Ready  bool   `json:"ready"`
+	Reason string `json:"reason,omitempty"` // why not
+}

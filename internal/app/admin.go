@@ -1,0 +1,194 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"time"
+
+	"external-server/internal/admin"
+	"external-server/internal/broker"
+	"external-server/internal/car"
+	"external-server/internal/config"
+	"external-server/internal/httpapi"
+	"external-server/internal/link/mqtt"
+	"external-server/internal/logging"
+	"external-server/internal/observe"
+	"external-server/internal/session"
+)
+
+// startObserving makes the hub when somebody looks at it: without admin endpoint
+// and tracing, cars are not observed and pay nothing.
+func (a *App) startObserving(version string) (err error) {
+	if a.cfg.Admin == nil && a.cfg.Tracing == nil {
+		return nil
+	}
+	opts := observe.Options{Version: version, Logger: part(a.log, logging.ComponentAdmin), Sources: a.sources()}
+	if a.cfg.Admin != nil {
+		opts.PerCar = a.cfg.Admin.PerCarMetrics
+	}
+	if t := a.cfg.Tracing; t != nil {
+		opts.Tracing = &observe.Tracing{Endpoint: t.Endpoint, SampleRatio: t.SampleRatio}
+	}
+	a.hub, err = observe.New(opts)
+	a.roster.hub = a.hub
+	return err
+}
+
+// sources are asked when everything has been built.
+func (a *App) sources() observe.Sources {
+	s := observe.Sources{
+		Cars:      a.Cars,
+		Link:      func() mqtt.State { return a.link.State() },
+		Processes: a.libraries.processes,
+		Broker: func() (broker.Stats, bool) {
+			if a.broker == nil {
+				return broker.Stats{}, false
+			}
+			return a.broker.Stats(), true
+		},
+		HTTPAPI: func() (httpapi.Stats, bool) {
+			if a.api == nil {
+				return httpapi.Stats{}, false
+			}
+			return a.api.Stats(), true
+		},
+	}
+	if a.logs != nil {
+		s.LogLost = a.logs.Lost
+	}
+	return s
+}
+
+func (a *App) startAdmin(version string) (err error) {
+	if a.cfg.Admin == nil {
+		return nil
+	}
+	a.admin, err = admin.New(admin.Options{
+		Config: *a.cfg.Admin, Source: operator{a}, Hub: a.hub, Version: version, Logger: part(a.log, logging.ComponentAdmin),
+	})
+	return err
+}
+
+// AdminAddr is the address of the admin endpoint, or nil without one.
+func (a *App) AdminAddr() net.Addr {
+	if a.admin == nil {
+		return nil
+	}
+	return a.admin.Addr()
+}
+
+// operator is the App as the admin endpoint sees it. It implements admin.Source.
+type operator struct{ a *App }
+
+func (o operator) Company() string      { return o.a.Config().Company }
+func (o operator) Cars() []car.Snapshot { return o.a.Cars() }
+func (o operator) Link() mqtt.State     { return o.a.link.State() }
+
+func (o operator) Car(name string) (car.Snapshot, bool) {
+	c, ok := o.a.roster.find(name)
+	if !ok {
+		return car.Snapshot{}, false
+	}
+	return c.Snapshot(), true
+}
+
+func (o operator) Modules() []admin.ModuleInfo { return o.a.libraries.describe() }
+
+func (o operator) Components() []admin.Component {
+	link := o.a.link.State()
+	c := admin.Component{Name: "broker connection", Ready: link.Up}
+	if !link.Up {
+		c.Reason = "not connected"
+		if link.LastError != "" {
+			c.Reason += ": " + link.LastError
+		}
+	}
+	out := []admin.Component{c}
+	for _, p := range o.a.libraries.processes() {
+		c := admin.Component{Name: "module " + p.Name, Ready: p.Ready && !p.OutOfService}
+		switch {
+		case c.Ready:
+		case p.OutOfService:
+			c.Reason = "out of service, it failed too often: " + p.LastExit
+		case p.LastExit != "":
+			c.Reason = "its process is being started anew: " + p.LastExit
+		default:
+			c.Reason = "its process is being started"
+		}
+		out = append(out, c)
+	}
+	if api := o.a.api; api != nil {
+		fault := api.Stats().StoreFault
+		c := admin.Component{Name: "http api", Ready: fault == ""}
+		if !c.Ready {
+			c.Reason = "message store: " + string(fault)
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+func (o operator) Disconnect(name string) error {
+	c, ok := o.a.roster.find(name)
+	if !ok {
+		return admin.ErrNoCar
+	}
+	c.Disconnect()
+	return nil
+}
+
+func (o operator) Reannounce(name string) error {
+	c, ok := o.a.roster.find(name)
+	if !ok {
+		return admin.ErrNoCar
+	}
+	if p := c.Snapshot().Phase; p != session.PhaseWaiting && p != session.PhaseRunning {
+		return admin.ErrNotNow
+	}
+	c.Reannounce()
+	return nil
+}
+
+func (o operator) Reload(ctx context.Context) (string, error) {
+	// A reload that has begun is finished, whoever asked for it.
+	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	changes, err := o.a.ReloadFile(bound)
+	return changes.String(), err
+}
+
+var errNoLevels = errors.New("log levels cannot be changed here")
+
+func (o operator) LogLevels() map[string]slog.Level {
+	if o.a.logs == nil {
+		return nil
+	}
+	return o.a.logs.Levels()
+}
+
+func (o operator) SetLogLevel(component string, level slog.Level) error {
+	if o.a.logs == nil {
+		return errNoLevels
+	}
+	return o.a.logs.SetLevel(component, level)
+}
+
+func (o operator) ResetLogLevel(component string) error {
+	if o.a.logs == nil {
+		return errNoLevels
+	}
+	return o.a.logs.ResetLevel(component)
+}
+
+var _ admin.Source = operator{}
+
+// configureAdmin puts in force what the endpoint and the metrics take over at a reload.
+func (a *App) configureAdmin(cfg *config.Config) {
+	if a.admin == nil || cfg.Admin == nil {
+		return
+	}
+	a.admin.Configure(*cfg.Admin)
+	a.hub.SetPerCar(cfg.Admin.PerCarMetrics)
+}

@@ -1,0 +1,90 @@
+package observe
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"external-server/internal/link/mqtt"
+	"external-server/internal/module/host"
+)
+
+// watchPause is how often Watch looks.
+const watchPause = time.Second
+
+// Watch turns changes of the broker connection and of module processes into
+// events until ctx ends.
+func (h *Hub) Watch(ctx context.Context) {
+	w := watcher{hub: h, processes: make(map[string]host.State)}
+	tick := time.NewTicker(watchPause)
+	defer tick.Stop()
+	for {
+		s := &h.sources
+		if s.Link != nil {
+			w.link(s.Link())
+		}
+		if s.Processes != nil {
+			w.modules(s.Processes())
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// watcher remembers what it saw last.
+type watcher struct {
+	hub       *Hub
+	up        bool
+	connects  uint64
+	processes map[string]host.State
+}
+
+func (w *watcher) link(s mqtt.State) {
+	var connects uint64
+	for i := range s.Connections {
+		connects += s.Connections[i].Connects
+	}
+	// More connects while it is up: it was lost and came back since we looked.
+	blink := s.Up && w.up && connects > w.connects
+	switch {
+	case w.up && !s.Up || blink:
+		w.hub.Events.Put(Event{Kind: KindLink, Reason: "lost", Text: s.LastError})
+	}
+	if s.Up && (!w.up || blink) {
+		w.hub.Events.Put(Event{Kind: KindLink, Reason: "connected"})
+	}
+	w.up, w.connects = s.Up, connects
+}
+
+func (w *watcher) modules(states []host.State) {
+	seen := make(map[string]bool, len(states))
+	for _, s := range states {
+		seen[s.Name] = true
+		old, known := w.processes[s.Name]
+		ev := Event{Kind: KindModule, Module: s.Number, Text: s.Name}
+		switch {
+		case !known:
+		case s.OutOfService && !old.OutOfService:
+			ev.Reason, ev.Text = "out of service", fmt.Sprintf("%s: %s", s.Name, s.LastExit)
+			w.hub.Events.Put(ev)
+		case s.LastExitAt.After(old.LastExitAt):
+			ev.Reason, ev.Text = "process ended", fmt.Sprintf("%s: %s", s.Name, s.LastExit)
+			w.hub.Events.Put(ev)
+			if s.Ready {
+				w.hub.Events.Put(Event{Kind: KindModule, Module: s.Number, Reason: "process ready", Text: s.Name})
+			}
+		case s.Ready && !old.Ready:
+			ev.Reason = "process ready"
+			w.hub.Events.Put(ev)
+		}
+		w.processes[s.Name] = s
+	}
+	for name := range w.processes {
+		if !seen[name] {
+			delete(w.processes, name)
+		}
+	}
+}
