@@ -148,8 +148,9 @@ func (i *Instance) check(device fleet.Device, data []byte, isError bool) ([]byte
 	return compact(v)
 }
 
-// Close refuses further statuses and posts what is queued until ctx ends. What
-// remains is kept in the spool, or counted, logged and part of the error.
+// Close refuses further statuses and posts what is queued in nine tenths of the
+// time to ctx's deadline; the rest is for the end. What remains is kept in the
+// spool, or counted, logged and part of the error.
 func (i *Instance) Close(ctx context.Context) error {
 	if !i.closing.CompareAndSwap(false, true) {
 		return nil
@@ -163,10 +164,16 @@ func (i *Instance) Close(ctx context.Context) error {
 	if i.queue.kept() && i.host.posting.open() {
 		i.giveUp() // nothing is lost by leaving it to the next run
 	}
+	posting := ctx
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		posting, cancel = context.WithDeadline(ctx, deadline.Add(-time.Until(deadline)/10))
+		defer cancel()
+	}
 	var err error
 	select {
 	case <-done:
-	case <-ctx.Done():
+	case <-posting.Done():
 		i.giveUp()
 		select { // giving up takes no time unless the API inside the process hangs
 		case <-done:

@@ -319,7 +319,7 @@ func TestClose(t *testing.T) {
 		defer cancel()
 		started := time.Now()
 		err := i.Close(ctx)
-		if took := time.Since(started); took != 3500*time.Millisecond {
+		if took := time.Since(started); took != 3150*time.Millisecond {
 			t.Errorf("Close took %v", took)
 		}
 		s := i.Stats()
