@@ -11,7 +11,6 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -380,9 +379,4 @@ func (c *Client) query(ctx context.Context, path string, values url.Values, into
 		return fmt.Errorf("GET %s%s: the answer is not what the API returns: %w", c.base, path, err)
 	}
 	return nil
-}
-
-// IsTimeout reports whether err is the end of a request's time without answer.
-func IsTimeout(err error) bool {
-	return errors.Is(err, context.DeadlineExceeded) || os.IsTimeout(err)
 }

@@ -163,7 +163,7 @@ func TestClientHidesTheKey(t *testing.T) {
 			if !strings.Contains(err.Error(), "GET "+url+"/command/company/car_1") {
 				t.Errorf("error %q", err)
 			}
-			if name == "no answer" && !IsTimeout(err) {
+			if name == "no answer" && !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("no timeout: %v", err)
 			}
 			if name == "redirect" && StatusOf(err) != 302 {

@@ -234,13 +234,26 @@ func TestPollCommands(t *testing.T) {
 	}
 	never := func([]Message, error) { t.Error("called after a successful stop") }
 	stop1 := api.PollCommands(car1, 1<<60, never)
-	stop2 := api.PollCommands(car1, 1, never) // finds one, in another goroutine
 	if !stop1() {
 		t.Error("stop was too late for a poll that waits")
 	}
-	stop2()
 	if stop1() {
 		t.Error("stopped twice")
+	}
+	// One that finds a command does so in another goroutine: either it is stopped
+	// or it is called.
+	for range 200 {
+		called := make(chan struct{}, 1)
+		stop := api.PollCommands(car1, 1, func([]Message, error) { called <- struct{}{} })
+		if stop() {
+			select {
+			case <-called:
+				t.Error("called after a successful stop")
+			default:
+			}
+		} else {
+			<-called
+		}
 	}
 }
 

@@ -1,9 +1,12 @@
 package httpapi
 
 import (
+	"bufio"
 	"context"
 	"database/sql"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -207,5 +210,78 @@ func TestPostgresConnectionsLost(t *testing.T) {
 	}
 	if log.count("works again") == 0 {
 		t.Error("the recovery was not logged")
+	}
+}
+
+// TestPostgresStopsAndReturns stops the database server as a whole.
+func TestPostgresStopsAndReturns(t *testing.T) {
+	s, _, log := faultServer(t, sharedPostgres.database(t))
+	sharedPostgres.halt()
+	for range 3 {
+		if err := tryPost(s); StatusOf(err) != 503 || !strings.Contains(err.Error(), "not reachable") {
+			t.Errorf("post: %v", err)
+		}
+		if _, err := s.API().Statuses(context.Background(), car1, Query{}); StatusOf(err) != 503 {
+			t.Errorf("read: %v", err)
+		}
+	}
+	if n := log.count("operation=write fault=unavailable"); n != 1 {
+		t.Errorf("%d log lines", n)
+	}
+	if err := sharedPostgres.restart(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "posts are stored again", func() bool { return tryPost(s) == nil })
+	got, err := s.API().Statuses(context.Background(), car1, Query{})
+	if err != nil || len(got) != 2 || string(got[0].Payload.Data) != `"before"` {
+		t.Errorf("%d statuses, %v", len(got), err)
+	}
+}
+
+// TestKilledServerLosesNothingAcknowledged kills a process while it stores and
+// looks for everything it had acknowledged.
+func TestKilledServerLosesNothingAcknowledged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f.db")
+	child := exec.Command(os.Args[0], "-test.run=^$")
+	child.Env = append(os.Environ(), killedStore+"="+path)
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	acknowledged := 0
+	for lines := bufio.NewScanner(out); lines.Scan(); acknowledged++ {
+		if acknowledged == 300 {
+			_ = child.Process.Kill() // what it writes until it is dead counts as well
+		}
+	}
+	_ = child.Wait()
+	if acknowledged < 300 {
+		t.Fatalf("the process ended after %d posts", acknowledged)
+	}
+	s := startServer(t, Options{Config: config.HTTPAPI{Store: config.NewSecret("sqlite:" + path)}})
+	got, err := s.API().Statuses(context.Background(), car1, Query{})
+	if err != nil || len(got) < acknowledged {
+		t.Errorf("%d statuses stored, %d acknowledged, %v", len(got), acknowledged, err)
+	}
+	postCommand(t, s.API(), car1, command(1, 1, "r", `{}`)) // the device is still known
+}
+
+// killedStore is the variable that turns the test program into a server that
+// stores until it is killed.
+const killedStore = "FLEET_TEST_KILLED_STORE"
+
+func storeUntilKilled(path string) error {
+	s, err := New(context.Background(), Options{Config: config.HTTPAPI{Listen: "127.0.0.1:0", Store: config.NewSecret("sqlite:" + path)}})
+	if err != nil {
+		return err
+	}
+	for n := 0; ; n++ {
+		if err := s.API().PostStatuses(context.Background(), car1, []Message{status(1, 1, "r", fmt.Sprint("[", n, "]"))}); err != nil {
+			return err
+		}
+		fmt.Println(n)
 	}
 }

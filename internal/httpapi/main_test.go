@@ -26,6 +26,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if path := os.Getenv(killedStore); path != "" {
+		fmt.Fprintln(os.Stderr, storeUntilKilled(path))
+		os.Exit(1)
+	}
 	code := m.Run()
 	sharedPostgres.stop()
 	if code == 0 {
@@ -141,6 +145,8 @@ type postgresServer struct {
 	dir  string
 	cmd  *exec.Cmd
 	done chan error
+	// restart starts the server again after halt.
+	restart func() error
 
 	mu sync.Mutex
 	n  int
@@ -175,7 +181,8 @@ func (p *postgresServer) start() error {
 	if out, err := initdb.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, out)
 	}
-	return p.run(bin, attributes)
+	p.restart = func() error { return p.run(bin, attributes) }
+	return p.restart()
 }
 
 func (p *postgresServer) run(bin string, attributes *syscall.SysProcAttr) error {

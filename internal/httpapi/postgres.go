@@ -23,6 +23,16 @@ const (
 	postgresLockWait = 2 * time.Second
 )
 
+// postgresParameters are those of a session unless the URL sets them. The short
+// keep-alive lets the database notice within 30 s that a connection is gone,
+// which would otherwise hold the lock for hours.
+var postgresParameters = map[string]string{
+	"application_name":        "external-server",
+	"tcp_keepalives_idle":     "15",
+	"tcp_keepalives_interval": "5",
+	"tcp_keepalives_count":    "3",
+}
+
 var postgresMigrations = []string{`
 	CREATE TABLE fleet_cars (
 		id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, company TEXT NOT NULL, car TEXT NOT NULL, known_at BIGINT NOT NULL,
@@ -52,8 +62,10 @@ func openPostgres(ctx context.Context, dsn string, _ *slog.Logger) (Store, error
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = 5 * time.Second
 	}
-	if config.RuntimeParams["application_name"] == "" {
-		config.RuntimeParams["application_name"] = "external-server"
+	for name, value := range postgresParameters {
+		if config.RuntimeParams[name] == "" {
+			config.RuntimeParams[name] = value
+		}
 	}
 	writer := stdlib.OpenDB(*config)
 	writer.SetMaxOpenConns(1)

@@ -68,6 +68,10 @@ func openSQLite(ctx context.Context, path string, _ *slog.Logger) (Store, error)
 	if err != nil {
 		return nil, describe(err)
 	}
+	// SQLite would let everybody read it.
+	if f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o640); err == nil {
+		_ = f.Close()
+	}
 	writer, err := sql.Open("sqlite", sqliteDSN(path, "journal_mode(WAL)", "synchronous(FULL)"))
 	if err == nil {
 		writer.SetMaxOpenConns(1)
