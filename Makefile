@@ -48,6 +48,8 @@ lint: ## gofmt, go vet, staticcheck, build without cgo
 generate: ## regenerate the protobuf code (needs protoc)
 	$(GO) build -o build/protoc-gen-go google.golang.org/protobuf/cmd/protoc-gen-go
 	cd internal/protocol && protoc --plugin=../../build/protoc-gen-go --go_out=. --go_opt=paths=source_relative -I . internalproto/InternalProtocol.proto externalproto/ExternalProtocol.proto
+	protoc --plugin=build/protoc-gen-go --go_out=sdk/module/moduleproto --go_opt=paths=source_relative -I modules/include fleet_module.proto
+	protoc --python_out=modules/example-python -I modules/include fleet_module.proto
 
 cover: modules ## write coverage.html
 	$(GO) test -coverpkg=./... -coverprofile=coverage.out ./...

@@ -28,7 +28,7 @@ var libraryName = regexp.MustCompile(`\.so(\.[0-9]+)*$`)
 
 func newModuleCheckCommand() *cobra.Command {
 	var settings string
-	var asJSON bool
+	var asJSON, verbose bool
 	cmd := &cobra.Command{
 		Use:   "check [flags] LIBRARY.so | COMMAND [ARGUMENT ...]",
 		Short: "Check whether a module keeps the rules of the module interface",
@@ -71,6 +71,9 @@ The file of --config is JSON; all members are optional:
 			if asJSON {
 				progress = nil
 			}
+			if verbose {
+				target.Output = func(line string) { fmt.Fprintln(cmd.ErrOrStderr(), line) }
+			}
 			report := moduletest.Check(cmd.Context(), target, progress)
 			if asJSON {
 				encoder := json.NewEncoder(out)
@@ -90,6 +93,7 @@ The file of --config is JSON; all members are optional:
 	}
 	cmd.Flags().StringVarP(&settings, "config", "c", "", "`FILE` with what is to be known about the module (see above)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the report as JSON")
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "print what the module writes on standard error")
 	cmd.Flags().SetInterspersed(false) // what follows a command is its own
 	return cmd
 }

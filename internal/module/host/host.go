@@ -81,7 +81,7 @@ func Open(ctx context.Context, opts Options) (*Module, error) {
 	}
 	m := &Module{
 		opts:      opts,
-		log:       opts.Logger.With("module", opts.Expect, "library", opts.Name),
+		log:       opts.logger(opts.Expect),
 		spawner:   newSpawner(),
 		slots:     make(chan struct{}, 16),
 		supported: map[uint32]bool{},
@@ -98,7 +98,7 @@ func Open(ctx context.Context, opts Options) (*Module, error) {
 		m.spawner.close()
 		return nil, fmt.Errorf("module %d (%s): %w", opts.Expect, opts.Name, err)
 	}
-	m.log = opts.Logger.With("module", m.number, "library", opts.Name)
+	m.log = opts.logger(m.number)
 	m.install(first)
 	go m.supervise(first) // Close waits for it
 	return m, nil

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -32,6 +33,8 @@ func RunLibrary(ctx context.Context, path string) error {
 		return err
 	}
 	ignoreSignals()
+	// Every wait_for_command holds a thread, and there is one per car.
+	debug.SetMaxThreads(1 << 20)
 	conn, err := wire.FromFile(socket)
 	if err != nil {
 		return err

@@ -4,7 +4,7 @@
 // this package is a module.Module like any other; that its process may be
 // another one than a moment ago is the business of this package alone.
 //
-// It may import module, fleet and wire. The other end of the boundary is package
+// It may import module, fleet, logging and wire. The other end of the boundary is package
 // guest.
 //
 // # What is promised
@@ -21,6 +21,8 @@ import (
 	"log/slog"
 	"os"
 	"time"
+
+	"external-server/internal/logging"
 )
 
 // Options of Open; zero values mean the defaults.
@@ -118,4 +120,8 @@ func (o Options) withDefaults() Options {
 		o.Env = os.Environ()
 	}
 	return o
+}
+
+func (o Options) logger(number int32) *slog.Logger {
+	return o.Logger.With(logging.ComponentKey, logging.ComponentModule, "module", number, "library", o.Name)
 }

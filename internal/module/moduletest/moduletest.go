@@ -36,6 +36,8 @@ type Target struct {
 	// Open opens the module anew, in this process. Library and Command set what
 	// is needed for theirs instead.
 	Open func(ctx context.Context) (module.Module, error)
+	// Output, if not nil, gets every line that the module's processes write.
+	Output func(line string)
 	// Env is added to the environment of the module's processes.
 	Env []string
 	// Number is the expected module number; 0: any.
@@ -68,10 +70,12 @@ func Library(path string) Target {
 		opts := host.ForLibrary(path, processOptions(log))
 		opts.Env = env
 		if strict {
-			opts.Env = append(env, cabi.GuardEnv+"=1",
+			opts.Env = append(env, cabi.GuardEnv+"=1")
+			if os.Getenv("LD_PRELOAD") == "" { // else it is a sanitizer, which does more
 				// The C library's own guard: freed memory is overwritten, and what
 				// was damaged is noticed when it is freed.
-				"MALLOC_PERTURB_=165", "MALLOC_CHECK_=3", "LD_PRELOAD=libc_malloc_debug.so.0")
+				opts.Env = append(opts.Env, "MALLOC_PERTURB_=165", "MALLOC_CHECK_=3", "LD_PRELOAD=libc_malloc_debug.so.0")
+			}
 		}
 		return host.Open(ctx, opts)
 	}}
@@ -215,7 +219,7 @@ type subject struct {
 // with opens the module, runs check and adds what the process said and how it
 // ended.
 func (c *checker) with(ctx context.Context, strict bool, check func(s *subject) error) (err error) {
-	log := &violations{}
+	log := &violations{output: c.target.Output}
 	m, err := c.target.make(ctx, strict, slog.New(log))
 	if err != nil {
 		return err
@@ -292,6 +296,8 @@ func (s *subject) call(ctx context.Context, f func(ctx context.Context) error) e
 // violations is a log handler that keeps what the host of a library found and
 // the last lines of output.
 type violations struct {
+	output func(string)
+
 	mu    sync.Mutex
 	found []string
 	last  string
@@ -306,10 +312,12 @@ func (v *violations) WithGroup(string) slog.Handler            { return v }
 func (v *violations) Handle(_ context.Context, r slog.Record) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if text, ok := strings.CutPrefix(r.Message, outputPrefix+cabi.ViolationPrefix); ok {
-		if len(v.found) < 10 {
-			v.found = append(v.found, text)
-		}
+	line, isOutput := strings.CutPrefix(r.Message, outputPrefix)
+	if text, ok := strings.CutPrefix(line, cabi.ViolationPrefix); isOutput && ok && len(v.found) < 10 {
+		v.found = append(v.found, text)
+	}
+	if isOutput && v.output != nil {
+		v.output(line)
 	}
 	r.Attrs(func(a slog.Attr) bool {
 		if a.Key == "last_output" {
