@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"slices"
 	"time"
 
 	"external-server/internal/config"
 	"external-server/internal/fleet"
+	"external-server/internal/httpapi"
 )
 
 // CheckResult is what Check found for one car and module.
@@ -24,6 +26,14 @@ type CheckResult struct {
 // and destroyed. One failure does not hide another.
 func Check(ctx context.Context, cfg *config.Config) []CheckResult {
 	libs := newLibraries(slog.New(slog.DiscardHandler))
+	if cfg.HTTPAPI != nil {
+		// Its store is not opened: a server may be running with it.
+		api, err := httpapi.NewClient(httpapi.ClientOptions{URL: "http://localhost" + httpapi.BasePath, Transport: notServed{}})
+		if err == nil {
+			libs.api = api
+			defer api.Close()
+		}
+	}
 	var out []CheckResult
 	cars := cfg.Cars
 	if cfg.AnyCar != nil { // a name that such a car may have
@@ -41,6 +51,15 @@ func Check(ctx context.Context, cfg *config.Config) []CheckResult {
 		last.Err = errors.Join(last.Err, err)
 	}
 	return out
+}
+
+// notServed takes the place of the embedded HTTP API, so that modules that would
+// use it can be created.
+type notServed struct{}
+
+// RoundTrip fails.
+func (notServed) RoundTrip(*http.Request) (*http.Response, error) {
+	return nil, errors.New("the embedded HTTP API is not served during a check")
 }
 
 func checkModule(ctx context.Context, libs *libraries, id fleet.CarID, m config.Module) error {
