@@ -70,7 +70,9 @@ and see what it says:
 
   curl -s 'http://%v/v2/protocol/status/%s/car_b?since=0' | tail -c 400
 
-`, server.BrokerAddr(), api, api, company, mission, api, company))
+The dashboard: http://%v/
+
+`, server.BrokerAddr(), api, api, company, mission, api, company, server.AdminAddr()))
 }
 
 // observe turns the effects of a car's gateway into words.
