@@ -5,7 +5,7 @@ BIN := bin/external-server
 EXAMPLE := build/modules/libexample-module.so
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: help build modules demo test lint generate cover bench fuzz clean deps sim mutants evidence
+.PHONY: help build modules demo test lint generate cover bench fuzz clean deps sim mutants evidence faults faults-table
 .DEFAULT_GOAL := build
 
 help: ## list the targets
@@ -35,6 +35,13 @@ sim: ## simulate SEEDS histories of the core, from SEED on
 
 mutants: ## check that the simulation catches every deliberate bug in the core
 	$(GO) test -count=1 -v -timeout 0 -run '^TestMutants$$' ./internal/sim -mutants -1
+
+FAULTS ?= .
+faults: deps ## break things around the real server: FAULTS=expression selects, 30 min for all
+	CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./internal/faults -faults '$(FAULTS)'
+
+faults-table: deps ## the same, and write the table into docs/reliability.md
+	CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./internal/faults -faults . -update
 
 evidence: ## write the table of rules and evidence into docs/reliability.md
 	$(GO) run ./internal/tools/evidence

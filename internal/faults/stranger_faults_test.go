@@ -1,0 +1,3 @@
+package faults
+
+func strangerFaults() []scenario { return nil }
