@@ -10,7 +10,7 @@ func defaultLimits() Limits {
 	return Limits{
 		StatusesAhead:    1000,
 		ModuleQueue:      1000,
-		Stop:             4 * time.Second,
+		Stop:             3500 * time.Millisecond,
 		Payload:          1 << 20,
 		IdleCar:          10 * time.Minute,
 		AnyCars:          10_000,

@@ -120,7 +120,7 @@ func TestRedacted(t *testing.T) {
   "limits": {
     "statuses_ahead": 1000,
     "module_queue": 1000,
-    "stop_timeout_ms": 4000,
+    "stop_timeout_ms": 3500,
     "payload_bytes": 1048576,
     "messages_per_second": 0,
     "message_burst": 0,
