@@ -5,13 +5,15 @@ BIN := bin/external-server
 EXAMPLE := build/modules/libexample-module.so
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: help build modules demo test lint generate cover bench fuzz clean deps sim mutants evidence faults faults-table
+.PHONY: help build server packages modules demo test lint generate cover bench fuzz clean deps sim mutants evidence faults faults-table
 .DEFAULT_GOAL := build
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort
 
-build: modules ## build the server and the example module
+build: server modules ## build the server and the example module
+
+server: ## build the server only
 	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o $(BIN) ./cmd/external-server
 
 modules: $(EXAMPLE) ## build the example module
@@ -65,6 +67,15 @@ cover: modules ## write coverage.html
 
 bench: ## run the Go benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+# nfpm wants numbers; a build between two releases sorts before the next one.
+PACKAGE_VERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//; s/-[0-9]*-g/~/' | grep . || echo 0.0.0)
+NFPM = $(GO) tool -modfile=tools/nfpm/go.mod nfpm
+packages: server ## build a deb and an rpm in build/packages
+	mkdir -p build/package build/packages
+	for shell in bash zsh fish; do $(BIN) completion $$shell >build/package/completion.$$shell || exit 1; done
+	glibc=$$(objdump -T $(BIN) | grep -o 'GLIBC_[0-9.]*' | sed 's/GLIBC_//' | sort -Vu | tail -n 1); \
+	for format in deb rpm; do ARCH=$$($(GO) env GOARCH) VERSION=$(PACKAGE_VERSION) GLIBC=$$glibc $(NFPM) package --config nfpm.yaml --packager $$format --target build/packages/ || exit 1; done
 
 clean: ## remove what was built
 	rm -rf bin build coverage.out coverage.html

@@ -8,11 +8,13 @@ import (
 	"syscall"
 
 	"external-server/internal/app"
+	"external-server/internal/sdnotify"
 )
 
 // reloadOnHangup reloads the configuration with every SIGHUP, until the returned
-// function is called. Errors are logged by the server.
-func reloadOnHangup(ctx context.Context, server *app.App) (stop func()) {
+// function is called or ctx ends, and tells the service manager. Errors are logged
+// by the server.
+func reloadOnHangup(ctx context.Context, server *app.App, manager serviceManager) (stop func()) {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	ctx, cancel := context.WithCancel(ctx)
@@ -21,9 +23,16 @@ func reloadOnHangup(ctx context.Context, server *app.App) (stop func()) {
 		for {
 			select {
 			case <-ctx.Done():
+				manager.tell(sdnotify.Stopping)
 				return
 			case <-hangup:
-				_, _ = server.ReloadFile(context.WithoutCancel(ctx))
+				manager.tell(sdnotify.Reloading()...)
+				changes, err := server.ReloadFile(context.WithoutCancel(ctx))
+				status := "reloaded: " + changes.String()
+				if err != nil {
+					status = "not reloaded: " + err.Error()
+				}
+				manager.tell(sdnotify.Ready, sdnotify.Status(status))
 			}
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"external-server/internal/app"
 	"external-server/internal/config"
 	"external-server/internal/logging"
+	"external-server/internal/sdnotify"
 )
 
 const defaultConfig = "./config/config.json"
@@ -122,7 +123,9 @@ func serve(cmd *cobra.Command, flags *serveFlags, args []string) error {
 	if err != nil {
 		return err
 	}
-	defer reloadOnHangup(cmd.Context(), server)()
+	manager := serviceManager{log}
+	manager.tell(sdnotify.Ready)
+	defer reloadOnHangup(cmd.Context(), server, manager)()
 	if err := server.Run(cmd.Context()); err != nil {
 		// A library that does not return must not turn an orderly stop into a
 		// failure (CLI-24): what was left behind is logged, the exit code is 0.
