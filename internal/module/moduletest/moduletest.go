@@ -15,6 +15,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"external-server/internal/fleet"
@@ -212,8 +213,9 @@ func check(ctx context.Context, rules []rule, target Target, progress func(Findi
 // subject is an open module under check.
 type subject struct {
 	module.Module
-	c   *checker
-	log *violations
+	c    *checker
+	log  *violations
+	poll atomic.Int64 // poll timeout of the last context, the same for all of a check
 }
 
 // with opens the module, runs check and adds what the process said and how it
@@ -257,6 +259,7 @@ func (s *subject) car(ctx context.Context, name string, poll time.Duration, extr
 	if died := s.died(); died != nil {
 		return nil, died
 	}
+	s.poll.Store(int64(poll))
 	spec := module.InstanceSpec{Car: fleet.CarID{Company: "check", Car: name}, PollTimeout: poll, Config: []module.Pair{
 		{Key: "company_name", Value: "check"}, {Key: "car_name", Value: name}}}
 	spec.Config = append(append(spec.Config, s.c.target.Config...), extra...)

@@ -7,6 +7,7 @@ func Run(t *testing.T, target Target) {
 	t.Helper()
 	Check(t.Context(), target, func(f Finding) {
 		t.Run(f.Rule, func(t *testing.T) {
+			t.Logf("took %v", f.Took)
 			switch f.Outcome {
 			case Fail:
 				t.Errorf("%s (%s): %s", f.Text, f.Spec, f.Detail)

@@ -1,0 +1,120 @@
+package host
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	pb "external-server/sdk/module/moduleproto"
+)
+
+// watch looks after the process: memory, overdue calls, signs of life.
+func (c *child) watch(stop <-chan struct{}) {
+	interval := min(time.Second, max(c.opts.CallTimeout/4, 10*time.Millisecond))
+	if c.opts.MemoryLimit > 0 {
+		interval = min(interval, 100*time.Millisecond)
+	}
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	ping := &pending{op: "the answer to a ping", limit: min(c.opts.CallTimeout, pingTimeout)}
+	pinged := false
+	var last time.Time
+	for {
+		select {
+		case <-stop:
+			return
+		case now := <-ticker.C:
+			c.checkMemory()
+			c.checkDeadlines(now)
+			if pinged {
+				select {
+				case <-ping.result:
+					pinged = false
+				default:
+				}
+			}
+			if !pinged && now.Sub(last) >= min(c.opts.CallTimeout/2, time.Second) {
+				last = now
+				pinged = c.ping(ping)
+			}
+		}
+	}
+}
+
+// pingTimeout is how long a process may take to answer a ping, which concerns no
+// library call: nothing but a process that is stopped or a machine in deep
+// trouble takes that long.
+const pingTimeout = 15 * time.Second
+
+// ping asks for a sign of life: a process that is stopped or deadlocked as a
+// whole is found also when no call is under way.
+func (c *child) ping(p *pending) bool {
+	c.mu.Lock()
+	ended := c.ended || c.cause != nil
+	c.mu.Unlock()
+	if ended {
+		return false // and post would wait for dead, which waits for us
+	}
+	p.result = make(chan *pb.Result, 1)
+	p.since = time.Now()
+	c.mu.Lock()
+	c.next++
+	id := c.next
+	c.pending[id] = p
+	c.mu.Unlock()
+	// A full socket must not keep the watch from its other duties.
+	c.work.Go(func() {
+		if err := c.conn.Send(&pb.ServerFrame{Id: id, Kind: &pb.ServerFrame_Ping{Ping: &pb.Ping{}}}); err != nil {
+			c.broken(err)
+		}
+	})
+	return true
+}
+
+func (c *child) checkDeadlines(now time.Time) {
+	var overdue, polling *pending
+	c.mu.Lock()
+	for _, p := range c.pending {
+		age := now.Sub(p.since)
+		switch {
+		case p.op == opPoll:
+			if age > p.limit+pollPatience && !p.warned {
+				p.warned, polling = true, p
+			}
+		case p.limit > 0 && age > p.limit && (overdue == nil || p.since.Before(overdue.since)):
+			overdue = p
+		}
+	}
+	c.mu.Unlock()
+	if polling != nil {
+		c.log.Warn("wait_for_command exceeds its timeout by far; the car gets no commands from this module",
+			"car", polling.car, "timeout", polling.limit, "age", now.Sub(polling.since).Round(time.Second))
+	}
+	if overdue != nil {
+		c.end(fmt.Errorf("%s did not come back within %v", overdue.what(), overdue.limit))
+	}
+}
+
+func (c *child) checkMemory() {
+	rss, err := residentMemory(c.pid)
+	if err != nil {
+		return // it is ending
+	}
+	c.rss.Store(rss)
+	if limit := c.opts.MemoryLimit; limit > 0 && rss > limit {
+		c.end(fmt.Errorf("it uses %d MB of memory, the limit (memory_limit_mb) is %d MB", rss>>20, limit>>20))
+	}
+}
+
+// residentMemory reads the second field of statm, which counts pages.
+func residentMemory(pid int) (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0, err
+	}
+	var size, resident int64
+	if _, err := fmt.Sscan(string(text), &size, &resident); err != nil {
+		return 0, err
+	}
+	return resident * int64(os.Getpagesize()), nil
+}
