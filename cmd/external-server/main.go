@@ -110,12 +110,21 @@ argument.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	flags.register(root)
 	root.AddCommand(
+		newCarCommand(),
+		newCarsCommand(),
 		newCheckCommand(),
 		newConfigCommand(),
 		newDemoCommand(),
 		newHealthCommand(),
+		newDisconnectCommand(),
+		newEventsCommand(),
 		newHTTPAPICommand(),
+		newLogLevelCommand(),
+		newManCommand(),
 		newModuleCommand(), newModuleHostCommand(),
+		newReannounceCommand(),
+		newReloadCommand(),
+		newSniffCommand(),
 		newVersionCommand(),
 	)
 	return root
