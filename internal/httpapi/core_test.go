@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -346,5 +347,41 @@ func TestShutdownAnswersEverybody(t *testing.T) {
 	got, err := s.API().Statuses(context.Background(), car1, Query{})
 	if err != nil || int64(len(got)) != stored.Load() {
 		t.Errorf("%d statuses stored, %d acknowledged, %v", len(got), stored.Load(), err)
+	}
+}
+
+// TestShutdownIsBounded: a store that does not return holds up neither the stop
+// nor, once it has returned, what it was given.
+func TestShutdownIsBounded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f.db")
+	s, err := New(context.Background(), Options{Config: config.HTTPAPI{Listen: "127.0.0.1:0", Store: config.NewSecret("sqlite:" + path)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := sql.Open("sqlite", sqliteDSN(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close() }()
+	other.SetMaxOpenConns(1)
+	if _, err := other.Exec("BEGIN IMMEDIATE"); err != nil {
+		t.Fatal(err)
+	}
+	p := &post{car: car1, messages: []Message{status(1, 1, "r", `{}`)}, result: make(chan error, 1)}
+	s.core.queue <- p
+	until(t, "the writer has taken the post", func() bool { return s.Stats().Queue == 0 })
+	bound, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if err := s.Shutdown(bound); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a stop that is not over: %v", err)
+	}
+	if _, err := other.Exec("ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Shutdown(context.Background()); err != nil {
+		t.Errorf("the rest of the stop: %v", err)
+	}
+	if err := <-p.result; err != nil && StatusOf(err) != 503 {
+		t.Errorf("the post: %v", err)
 	}
 }
