@@ -92,3 +92,111 @@ func TestRetentionIgnoresJumps(t *testing.T) {
 		}
 	}
 }
+
+// steppedCore is a core whose writer and clock are the test's.
+type steppedCore struct {
+	*core
+	t     *testing.T
+	now   *atomic.Int64
+	sweep *sweeper
+}
+
+func newSteppedCore(t *testing.T, store Store) *steppedCore {
+	t.Helper()
+	now := &atomic.Int64{}
+	now.Store(1_700_000_000_000)
+	o := Options{Config: config.HTTPAPI{Retention: time.Hour}, Now: func() time.Time { return time.UnixMilli(now.Load()) }}
+	o.setDefaults()
+	c, err := newCore(context.Background(), o, store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.close()
+	c.closed, c.ctx = false, context.Background()
+	s := &steppedCore{core: c, t: t, now: now, sweep: newSweeper(c)}
+	t.Cleanup(s.sweep.close)
+	return s
+}
+
+// write stores one post and returns the code of its answer, 0 for success.
+func (s *steppedCore) write(k kind, m Message) int {
+	s.t.Helper()
+	p := &post{car: car1, kind: k, messages: []Message{m}, result: make(chan error, 1)}
+	if s.writeBatch([]*post{p}) {
+		s.t.Fatal("the store was lost")
+	}
+	return StatusOf(<-p.result)
+}
+
+// pass moves the clock and deletes what has become too old.
+func (s *steppedCore) pass(d time.Duration) {
+	s.t.Helper()
+	s.sweep.clock = time.UnixMilli(s.now.Add(d.Milliseconds()))
+	for more := true; more; more = s.sweep.deleting {
+		if s.sweep.step() {
+			s.t.Fatal("the store was lost")
+		}
+	}
+}
+
+// TestFirstStatusAfterSilence: a device whose last status is gone is unknown
+// (HTTP-18); its next status is a first one and removes the commands that are
+// still stored (HTTP-15).
+func TestFirstStatusAfterSilence(t *testing.T) {
+	forEachStore(t, func(t *testing.T, name string) {
+		store := openStore(t, name)
+		defer func() { _ = store.Close() }()
+		c := newSteppedCore(t, store)
+		c.write(kindStatus, status(1, 1, "silent", `{}`))
+		c.pass(50 * time.Minute)
+		c.write(kindStatus, status(1, 1, "other", `{}`))
+		for _, role := range []string{"silent", "other"} {
+			if code := c.write(kindCommand, command(1, 1, role, `"`+role+`"`)); code != 0 {
+				t.Errorf("command for %s: %d", role, code)
+			}
+		}
+		c.pass(11 * time.Minute)
+		if code := c.write(kindCommand, command(1, 1, "silent", `{}`)); code != 404 {
+			t.Errorf("command for a device without status: %d", code)
+		}
+		commands := func() string {
+			got, err := c.Commands(context.Background(), car1, Query{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			text := ""
+			for _, m := range got {
+				text += string(m.Payload.Data)
+			}
+			return text
+		}
+		wantEqual(t, "commands while it is silent", commands(), `"silent""other"`)
+		c.write(kindStatus, status(1, 1, "other", `{}`))
+		wantEqual(t, "commands after another device's status", commands(), `"silent""other"`)
+		c.write(kindStatus, status(1, 1, "silent", `{}`))
+		wantEqual(t, "commands after its first status", commands(), `"other"`)
+	})
+}
+
+// TestKnownAcrossRestartWhenOldStatusesAreGone: the newest status decides, not
+// the first one.
+func TestKnownAcrossRestartWhenOldStatusesAreGone(t *testing.T) {
+	forEachStore(t, func(t *testing.T, name string) {
+		store := openStore(t, name)
+		c := newSteppedCore(t, store)
+		c.write(kindStatus, status(1, 1, "r", `{}`))
+		for range 90 { // the time is noted again only now and then
+			c.pass(20 * time.Second)
+			c.write(kindStatus, status(1, 1, "r", `{}`))
+		}
+		newest := c.now.Load()
+		c.pass(59 * time.Minute)
+		_ = store.Close()
+		store = openStore(t, name)
+		defer func() { _ = store.Close() }()
+		state, err := store.Load(context.Background())
+		if err != nil || len(state.Devices) != 1 || state.Devices[0].StatusAt != newest {
+			t.Errorf("%+v, %v; the newest status is of %d", state, err, newest)
+		}
+	})
+}
