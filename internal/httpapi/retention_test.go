@@ -175,6 +175,10 @@ func TestFirstStatusAfterSilence(t *testing.T) {
 		wantEqual(t, "commands after another device's status", commands(), `"silent""other"`)
 		c.write(kindStatus, status(1, 1, "silent", `{}`))
 		wantEqual(t, "commands after its first status", commands(), `"other"`)
+		state, err := store.Load(context.Background())
+		if err != nil || state.Cars[car1] != 1_700_000_000_000 {
+			t.Errorf("the car is known since %v, %v; expected since its very first status", state.Cars, err)
+		}
 	})
 }
 
