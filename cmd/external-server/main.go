@@ -112,6 +112,7 @@ argument.`,
 	root.AddCommand(
 		newCarCommand(),
 		newCarsCommand(),
+		newBenchCommand(),
 		newCheckCommand(),
 		newConfigCommand(),
 		newDemoCommand(),
@@ -125,6 +126,7 @@ argument.`,
 		newReannounceCommand(),
 		newReloadCommand(),
 		newSniffCommand(),
+		newSimulateCommand(),
 		newVersionCommand(),
 	)
 	return root

@@ -22,6 +22,7 @@ import (
 	"external-server/internal/httpapi"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/logging"
+	"external-server/internal/module"
 	"external-server/internal/observe"
 	"external-server/internal/tlsfiles"
 )
@@ -37,6 +38,9 @@ type Options struct {
 	Logs *logging.Logs
 	// Load reads the configuration again, for ReloadFile.
 	Load func() (*config.Config, []config.Problem, error)
+	// Module makes every module instead of what the configuration names, so that the
+	// server can be measured without any; nil: as configured.
+	Module func(config.Module) (module.Module, error)
 }
 
 // App is a server that was built and waits for Run or Close.
@@ -64,6 +68,7 @@ type App struct {
 func New(ctx context.Context, opts Options) (_ *App, err error) {
 	a := &App{cfg: opts.Config, log: opts.Logger, libraries: newLibraries(part(opts.Logger, logging.ComponentModule))}
 	a.logs, a.load = opts.Logs, opts.Load
+	a.libraries.instead = opts.Module
 	a.roster = newRoster(a.cfg, a.log, a.libraries)
 	defer func() {
 		if err != nil {

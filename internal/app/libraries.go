@@ -27,6 +27,8 @@ type libraries struct {
 	api  httpapi.API    // the embedded HTTP API, nil: none
 	pool *fleetapi.Pool // shared by the built-in modules
 
+	instead func(config.Module) (module.Module, error) // see Options.Module
+
 	mu     sync.Mutex
 	made   map[string]module.Module // by moduleKey
 	origin map[string]config.Module // what each was made from first
@@ -106,6 +108,9 @@ func (l *libraries) open(ctx context.Context, id fleet.CarID, m config.Module, f
 
 // make makes a module of the configured kind.
 func (l *libraries) make(m config.Module) (module.Module, error) {
+	if l.instead != nil {
+		return l.instead(m)
+	}
 	opts := host.Options{
 		Expect:      m.Number,
 		MemoryLimit: m.MemoryLimit,
