@@ -67,7 +67,7 @@ func (i *instance) openFrame() *pb.Open {
 }
 
 func initError(result *pb.Result) error {
-	if text := result.GetError(); text != "" {
+	if text := errorText(result); text != "" {
 		return errors.New(text)
 	}
 	return fmt.Errorf("init failed with code %d; check the module's \"config\" and what the module printed", result.GetCode())

@@ -49,6 +49,7 @@ type pending struct {
 
 	result   chan *pb.Result // capacity 1
 	commands []fleet.Command // of a poll, ahead of its result
+	bytes    int             // of the commands and what goes with them
 	fetching bool            // a poll takes commands out of the module
 }
 
@@ -187,18 +188,23 @@ func (c *child) receive(greeted chan<- error) {
 			}
 		case *pb.ModuleFrame_Command:
 			if p != nil {
-				p.commands = append(p.commands, toCommand(kind.Command))
+				p.add(kind.Command)
 			}
 		case *pb.ModuleFrame_Result:
 			delete(c.pending, frame.GetId())
 		}
+		flood := p != nil && p.bytes > maxBatchBytes
 		c.mu.Unlock()
+		if flood {
+			c.end(fmt.Errorf("it answered one wait_for_command with more than %d MB of commands", maxBatchBytes>>20))
+			return
+		}
 		result := frame.GetResult()
 		if result == nil || p == nil {
 			continue
 		}
 		for _, command := range result.GetCommands() {
-			p.commands = append(p.commands, toCommand(command))
+			p.add(command)
 		}
 		p.result <- result
 		if p.release != nil {
@@ -265,6 +271,19 @@ func (c *child) request(ctx context.Context, frame *pb.ServerFrame, p *pending) 
 		return nil, err
 	}
 	return c.await(ctx, p)
+}
+
+// maxBatchBytes bounds what one poll may bring: more is no batch but a module
+// gone wild, and the server must not hold it (REC-22).
+const maxBatchBytes = 72 << 20
+
+func (p *pending) add(c *pb.Command) {
+	if p.bytes > maxBatchBytes {
+		return
+	}
+	d := c.GetDevice()
+	p.bytes += len(c.GetData()) + len(d.GetRole()) + len(d.GetName()) + 128 // and the values themselves
+	p.commands = append(p.commands, toCommand(c))
 }
 
 func (p *pending) what() string {

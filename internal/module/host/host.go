@@ -339,7 +339,7 @@ func (m *Module) handshake(ctx context.Context, c *child, greeted <-chan error) 
 	case err != nil:
 		return nil, fmt.Errorf("the module was not loaded within %v", m.opts.StartTimeout)
 	case result.GetCode() != module.CodeOK && result.GetError() != "":
-		return nil, errors.New(result.GetError())
+		return nil, errors.New(errorText(result))
 	case result.GetCode() != module.CodeOK:
 		return nil, fmt.Errorf("the module answered the start with code %d", result.GetCode())
 	case m.opts.Expect != 0 && result.GetModuleNumber() != m.opts.Expect:

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -153,10 +154,20 @@ func callError(op string, result *pb.Result) error {
 		return nil
 	}
 	err := error(&module.CallError{Op: op, Code: int(result.GetCode())})
-	if text := result.GetError(); text != "" {
+	if text := errorText(result); text != "" {
 		err = fmt.Errorf("%w: %s", err, text)
 	}
 	return err
+}
+
+// errorText returns what the module says about an error, fit for a log line.
+func errorText(result *pb.Result) string {
+	const most = 1000
+	text := result.GetError()
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "..."
+	}
+	return printable(text)
 }
 
 // acquire takes the semaphore and returns the process that has the context. It
