@@ -63,6 +63,9 @@ func Run(ctx context.Context, opts Options) error {
 
 	n := newNarrator(opts.Out)
 	n.welcome(server)
+	// A gateway whose Connect nobody hears tries again only after 15 s.
+	for !server.LinkUp() && pause(ctx, 10*time.Millisecond) {
+	}
 	f := &fleetOfCars{narrator: n, server: server, pace: opts.Pace, example: opts.Library != ""}
 	carsErr := f.run(ctx)
 	n.say("", "stopping: every car is told, every module sees its devices leave")

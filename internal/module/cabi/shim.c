@@ -4,6 +4,7 @@
 #include "process.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,14 +112,27 @@ static struct buffer input(const unsigned char *data, size_t size)
 	return b;
 }
 
-// Takes back what input gave: in a strict process the bytes are gone.
+// Takes back what input gave: in a strict process the bytes are gone, and their
+// addresses stay forbidden for a while. Freed at once they would be those of the
+// next input, and a library that kept a pointer would read that unnoticed.
 static void take_back(const struct buffer *b)
 {
 	if (!is_strict())
 		return;
+	static struct range { void *from; size_t size; } forbidden[256];
+	static unsigned next;
+	static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	const size_t pages = (b->size_in_bytes + page - 1) / page * page;
-	munmap((unsigned char *)b->data + b->size_in_bytes - pages, pages + page);
+	struct range range = {(unsigned char *)b->data + b->size_in_bytes - pages, pages + page};
+	mmap(range.from, range.size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	pthread_mutex_lock(&mutex);
+	struct range oldest = forbidden[next];
+	forbidden[next] = range;
+	next = (next + 1) % (sizeof forbidden / sizeof *forbidden);
+	pthread_mutex_unlock(&mutex);
+	if (oldest.from != NULL)
+		munmap(oldest.from, oldest.size);
 }
 
 uintptr_t cabi_init(const struct cabi_library *lib, size_t pairs, const unsigned char *bytes, const size_t *sizes)
