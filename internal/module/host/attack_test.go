@@ -251,6 +251,34 @@ func TestAttackInDestroy(t *testing.T) {
 	}
 }
 
+// TestAttackInDeallocate: the command was copied before, and reaches the server or
+// is counted.
+func TestAttackInDeallocate(t *testing.T) {
+	var log logBuffer
+	m := openModule(t, &log, func(o *Options) {
+		o.Env = []string{"ATTACK=deallocate:segv", "ATTACK_ONCE=" + filepath.Join(t.TempDir(), "once")}
+	})
+	car := openCar(t, m, spec("car", ""))
+	for _, text := range []string{"one", "two"} {
+		if err := car.ForwardStatus(t.Context(), device("r"), []byte("command:"+text)); err != nil {
+			t.Fatal(err)
+		}
+		if text == "one" { // it is lost with the process
+			if _, err := car.WaitCommands(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "process replaced", func() bool { s := m.State(); return s.Restarts == 1 && s.Ready })
+		}
+	}
+	commands, err := car.WaitCommands(t.Context())
+	if err != nil || len(commands) != 1 || string(commands[0].Data) != "two" {
+		t.Errorf("got %v, %v", commands, err)
+	}
+	if s := m.State(); s.CommandsLost != 1 || !log.has("SIGSEGV in deallocate") {
+		t.Errorf("state %+v\n%s", s, &log)
+	}
+}
+
 // TestAttackAtStart: a server with such a library does not start, and says why.
 func TestAttackAtStart(t *testing.T) {
 	for function, words := range map[string][]string{
