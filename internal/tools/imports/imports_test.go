@@ -1,0 +1,107 @@
+// Package imports holds the test of who may know whom: what docs/architecture.md
+// says in words.
+package imports
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const root = "external-server/"
+
+// everything marks a package that may know all others.
+const everything = "*"
+
+// may lists, for each package, the packages of the project it may import besides
+// those that come with them. A new package gets a line here, and a row in
+// docs/architecture.md.
+func may() map[string][]string {
+	return map[string][]string{
+		"cmd/external-server":             {everything},
+		"internal/admin":                  {"internal/car", "internal/config", "internal/fleet", "internal/link/mqtt", "internal/logging", "internal/module/host", "internal/observe", "internal/session", "internal/tlsfiles"},
+		"internal/app":                    {everything},
+		"internal/bench":                  {everything},
+		"internal/broker":                 {"internal/logging"},
+		"internal/brokertest":             {"internal/link/mqtt/wire"},
+		"internal/capture":                {"internal/fleet"},
+		"internal/car":                    {"internal/fleet", "internal/link", "internal/logging", "internal/module", "internal/protocol", "internal/session"},
+		"internal/config":                 {"internal/fleet", "internal/module"},
+		"internal/console":                {"internal/fleet", "internal/protocol"},
+		"internal/demo":                   {"internal/app", "internal/config", "internal/fleet", "internal/gateway", "internal/httpapi"},
+		"internal/fleet":                  {},
+		"internal/gateway":                {"internal/fleet", "internal/link/mqtt/wire", "internal/protocol"},
+		"internal/health":                 {"internal/config", "internal/tlsfiles"},
+		"internal/httpapi":                {"internal/config", "internal/fleet", "internal/tlsfiles"},
+		"internal/link":                   {"internal/fleet"},
+		"internal/link/mqtt":              {"internal/fleet", "internal/link", "internal/link/mqtt/wire", "internal/logging"},
+		"internal/link/mqtt/wire":         {},
+		"internal/logging":                {},
+		"internal/module":                 {"internal/fleet", "internal/logging"},
+		"internal/module/cabi":            {"internal/fleet", "internal/module"},
+		"internal/module/fleetapi":        {"internal/config", "internal/fleet", "internal/httpapi", "internal/logging", "internal/module", "internal/module/spool"},
+		"internal/module/guest":           {"internal/fleet", "internal/module", "internal/module/wire", "sdk/module/moduleproto"},
+		"internal/module/host":            {"internal/fleet", "internal/logging", "internal/module", "internal/module/cabi", "internal/module/guest", "internal/module/wire", "sdk/module/moduleproto"},
+		"internal/module/moduletest":      {"internal/fleet", "internal/module", "internal/module/cabi", "internal/module/host"},
+		"internal/module/spool":           {},
+		"internal/module/wire":            {},
+		"internal/observe":                {"internal/broker", "internal/car", "internal/fleet", "internal/httpapi", "internal/link/mqtt", "internal/logging", "internal/module", "internal/module/fleetapi", "internal/module/host", "internal/session"},
+		"internal/protocol":               {"internal/fleet", "internal/protocol/externalproto", "internal/protocol/internalproto"},
+		"internal/protocol/externalproto": {"internal/protocol/internalproto"},
+		"internal/protocol/internalproto": {},
+		"internal/sdnotify":               {},
+		"internal/servertest":             {},
+		"internal/session":                {"internal/fleet"},
+		"internal/sim":                    {"internal/fleet", "internal/session"},
+		"internal/simulate":               {"internal/fleet", "internal/gateway"},
+		"internal/tlsfiles":               {"internal/config"},
+		"modules/example-go":              {"sdk/module"},
+		"sdk/module":                      {"internal/fleet", "internal/module", "internal/module/guest", "internal/module/wire"},
+		"sdk/module/moduleproto":          {},
+	}
+}
+
+func TestImportsPointInwards(t *testing.T) {
+	cmd := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, root+"...")
+	cmd.Dir = "../../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := may()
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		name := strings.TrimPrefix(fields[0], root)
+		var own []string
+		for _, i := range fields[1:] {
+			if p, ok := strings.CutPrefix(i, root); ok {
+				own = append(own, p)
+			}
+			if i == "C" && name != "internal/module/cabi" {
+				t.Errorf("%s uses cgo; only internal/module/cabi may", name)
+			}
+		}
+		allowed, known := rules[name]
+		if !known && len(own) > 0 && !strings.HasPrefix(name, "internal/tools/") {
+			t.Errorf("%s is not in the table of this test; add what it may import, and a row in docs/architecture.md", name)
+			continue
+		}
+		for _, i := range own {
+			if !slices.Contains(allowed, i) && !slices.Contains(allowed, everything) && known {
+				t.Errorf("%s imports %s; see the table of this test and docs/architecture.md", name, i)
+			}
+		}
+	}
+	// The core reaches nothing outside itself.
+	cmd = exec.Command("go", "list", "-f", `{{join .Imports " "}}`, "./internal/session")
+	cmd.Dir = "../../.."
+	if out, err = cmd.Output(); err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range strings.Fields(string(out)) {
+		if slices.Contains([]string{"os", "net", "net/http", "log", "log/slog", "sync", "math/rand", "math/rand/v2", "context"}, i) {
+			t.Errorf("the core imports %s: it does no I/O, starts nothing and knows no clock", i)
+		}
+	}
+}
