@@ -117,6 +117,9 @@ func (s *Session) admission(ticket uint64, ok bool) {
 	} else {
 		s.note(Error, NoteRefused, dev.Device, 0)
 		dev.supported, dev.started = false, false // REC-6, DEF-48
+		// A session whose last device turns out to be unsupported goes on without
+		// modules, as if that had been known at once.
+		s.withModule = s.withModule && slices.ContainsFunc(s.devices, func(d *device) bool { return d.supported })
 	}
 	if undecided {
 		s.admitted()
