@@ -24,7 +24,12 @@ func TestMain(m *testing.M) {
 	if len(os.Args) >= 2 && os.Args[1] == "test-child" {
 		testChild(os.Args[2:])
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if path, err := attackLibrary(); err == nil {
+			_ = os.RemoveAll(filepath.Dir(path))
+		}
+		os.Exit(code)
+	}))
 }
 
 // patience is how long a test waits for what must happen; it is not what

@@ -15,6 +15,7 @@ import (
 // TestBuiltinModules keep the rules as libraries must, with the HTTP API of the
 // server behind them.
 func TestBuiltinModules(t *testing.T) {
+	t.Parallel()
 	server, err := httpapi.New(t.Context(), httpapi.Options{Config: config.HTTPAPI{
 		Listen: "127.0.0.1:0", Store: config.NewSecret("sqlite:" + filepath.Join(t.TempDir(), "api.db")), WaitTimeout: time.Second,
 	}})

@@ -39,6 +39,7 @@ func badTarget(t testing.TB, path string) Target {
 
 // TestExampleInC: what we show module authors passes.
 func TestExampleInC(t *testing.T) {
+	t.Parallel()
 	path := buildLibrary(t, "../../../modules/example/example_module.c")
 	target := Library(path)
 	target.Number = 1000
@@ -49,6 +50,7 @@ func TestExampleInC(t *testing.T) {
 }
 
 func TestExampleInGo(t *testing.T) {
+	t.Parallel()
 	path := build(t, "example-go", "go", "build", "-C", "../../../modules/example-go")
 	target := Command([]string{path})
 	target.Number = 1001
@@ -57,6 +59,7 @@ func TestExampleInGo(t *testing.T) {
 }
 
 func TestExampleInPython(t *testing.T) {
+	t.Parallel()
 	target := Command([]string{"/usr/bin/python3", "../../../modules/example-python/example_module.py"})
 	target.Number = 1002
 	target.Conversation = []Exchange{{`{"pressed": true}`, `{"lit_up": true}`}, {`{"pressed": false}`, `{"lit_up": false}`}}
@@ -66,6 +69,7 @@ func TestExampleInPython(t *testing.T) {
 // TestBadLibrary breaks one rule at a time and must fail that check; without a
 // broken rule it passes all, so that the failures mean something.
 func TestBadLibrary(t *testing.T) {
+	t.Parallel()
 	path := buildLibrary(t, "testdata/bad.c")
 	tests := map[string]string{ // what is bad -> the rule that must fail
 		"nothing":        "",
