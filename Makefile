@@ -71,11 +71,12 @@ bench: ## run the Go benchmarks
 # nfpm wants numbers; a build between two releases sorts before the next one.
 PACKAGE_VERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//; s/-[0-9]*-g/~/' | grep . || echo 0.0.0)
 NFPM = $(GO) tool -modfile=tools/nfpm/go.mod nfpm
+PACKAGES ?= build/packages
 packages: server ## build a deb and an rpm in build/packages
-	mkdir -p build/package build/packages
+	mkdir -p build/package $(PACKAGES)
 	for shell in bash zsh fish; do $(BIN) completion $$shell >build/package/completion.$$shell || exit 1; done
 	glibc=$$(objdump -T $(BIN) | grep -o 'GLIBC_[0-9.]*' | sed 's/GLIBC_//' | sort -Vu | tail -n 1); \
-	for format in deb rpm; do ARCH=$$($(GO) env GOARCH) VERSION=$(PACKAGE_VERSION) GLIBC=$$glibc $(NFPM) package --config nfpm.yaml --packager $$format --target build/packages/ || exit 1; done
+	for format in deb rpm; do ARCH=$$($(GO) env GOARCH) VERSION=$(PACKAGE_VERSION) GLIBC=$$glibc $(NFPM) package --config nfpm.yaml --packager $$format --target $(PACKAGES) || exit 1; done
 
 clean: ## remove what was built
 	rm -rf bin build coverage.out coverage.html

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,6 +32,8 @@ type Options struct {
 	ACL string
 	// Extra lines of configuration.
 	Extra string
+	// File is a whole configuration that is used instead, but for its listener.
+	File string
 }
 
 // Mosquitto is a running broker. Its methods fail the test instead of returning
@@ -57,6 +60,9 @@ func Path(t testing.TB) string {
 	return ""
 }
 
+// listener is the line of a configuration file that names the port.
+var listener = regexp.MustCompile(`(?m)^listener .*$`)
+
 // Start runs a broker on a free loopback port until the test ends.
 func Start(t testing.TB, opts Options) *Mosquitto {
 	t.Helper()
@@ -76,6 +82,13 @@ func Start(t testing.TB, opts Options) *Mosquitto {
 }
 
 func (m *Mosquitto) configuration(dir string, o Options) string {
+	if o.File != "" {
+		text, err := os.ReadFile(o.File)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		return listener.ReplaceAllString(string(text), fmt.Sprintf("listener %d 127.0.0.1", m.port))
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "listener %d 127.0.0.1\nmax_queued_messages 0\npersistence false\nlog_dest stderr\nlog_type all\n", m.port)
 	if os.Geteuid() == 0 {

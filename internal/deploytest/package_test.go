@@ -1,0 +1,141 @@
+package deploytest
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"external-server/internal/servertest"
+)
+
+// The packages are made by the command that people use; the deb is installed
+// into an empty root folder, upgraded over an edited configuration, and purged.
+func TestPackages(t *testing.T) {
+	t.Parallel()
+	out := t.TempDir()
+	cmd := exec.Command("make", "packages", "PACKAGES="+out)
+	cmd.Dir = servertest.Root()
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("make packages: %v\n%s", err, text)
+	}
+	rpm := one(t, filepath.Join(out, "*.rpm"))
+	if text, err := os.ReadFile(rpm); err != nil || !bytes.HasPrefix(text, []byte{0xed, 0xab, 0xee, 0xdb}) {
+		t.Errorf("%s does not begin as an rpm: %v", rpm, err)
+	}
+	deb := one(t, filepath.Join(out, "*.deb"))
+
+	root := t.TempDir()
+	for _, dir := range []string{"etc", "var/lib/dpkg/info", "var/lib/dpkg/updates"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, file := range []string{"etc/passwd", "etc/group", "var/lib/dpkg/status", "var/lib/dpkg/available"} {
+		write(t, filepath.Join(root, file), "")
+	}
+	if os.Geteuid() != 0 {
+		// Only root may give files away; the content can be looked at all the same.
+		if text, err := exec.Command("dpkg", "-x", deb, root).CombinedOutput(); err != nil {
+			t.Fatalf("dpkg -x: %v\n%s", err, text)
+		}
+		installed(t, root)
+		return
+	}
+	dpkg(t, root, "-i", deb)
+	installed(t, root)
+	config := filepath.Join(root, "etc/external-server/config.json")
+	for _, c := range []struct {
+		path string
+		mode os.FileMode
+	}{{config, 0o640}, {filepath.Dir(config), 0o750}} {
+		info, err := os.Stat(c.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != c.mode {
+			t.Errorf("%s has mode %o, expected %o", c.path, info.Mode().Perm(), c.mode)
+		}
+	}
+	accounts, err := os.ReadFile(filepath.Join(root, "etc/passwd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(accounts), "external-server:") {
+		t.Errorf("the user was not made:\n%s", accounts)
+	}
+
+	edited := `{"company_name": "edited"}`
+	write(t, config, edited)
+	dpkg(t, root, "-i", deb)
+	if text, err := os.ReadFile(config); err != nil || string(text) != edited {
+		t.Errorf("the edited configuration did not survive an upgrade: %v\n%s", err, text)
+	}
+	dpkg(t, root, "-P", "external-server")
+	for _, gone := range []string{"usr/bin/external-server", "etc/external-server"} {
+		if _, err := os.Stat(filepath.Join(root, gone)); err == nil {
+			t.Errorf("%s is still there after purging", gone)
+		}
+	}
+}
+
+// installed looks at what the package put into root, and runs it.
+func installed(t *testing.T, root string) {
+	t.Helper()
+	for _, path := range []string{
+		"usr/lib/systemd/system/external-server.service", "usr/lib/sysusers.d/external-server.conf",
+		"usr/lib/external-server/modules", "usr/include/fleet_protocol_module.h",
+		"usr/share/doc/external-server/install.md", "usr/share/doc/external-server/examples/fleet.json.example",
+		"usr/share/bash-completion/completions/external-server",
+	} {
+		if _, err := os.Stat(filepath.Join(root, path)); err != nil {
+			t.Error(err)
+		}
+	}
+	// The unit names files of the package.
+	unit := readUnit(t)
+	for _, line := range append(setting(unit, "ExecStart"), setting(unit, "ExecReload")...) {
+		for _, path := range regexp.MustCompile(`/(usr|etc)/\S+external-server\S*`).FindAllString(line, -1) {
+			if _, err := os.Stat(filepath.Join(root, path)); err != nil {
+				t.Errorf("the unit runs %s: %v", line, err)
+			}
+		}
+	}
+	config := packagedConfig(t, t.TempDir())
+	path := filepath.Join(t.TempDir(), "config.json")
+	servertest.WriteConfig(t, path, config)
+	text, err := exec.Command(filepath.Join(root, "usr/bin/external-server"), "check", path).CombinedOutput()
+	if err != nil || !strings.Contains(string(text), "all ok") {
+		t.Errorf("check of the packaged configuration: %v\n%s", err, text)
+	}
+}
+
+func dpkg(t *testing.T, root string, args ...string) {
+	t.Helper()
+	// The maintainer scripts run here with DPKG_ROOT set; nothing but the package
+	// is in that root.
+	args = append([]string{"--root=" + root, "--force-script-chrootless", "--force-depends"}, args...)
+	cmd := exec.Command("dpkg", args...)
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("dpkg %s: %v\n%s", strings.Join(args, " "), err, text)
+	}
+}
+
+func one(t *testing.T, pattern string) string {
+	t.Helper()
+	found, err := filepath.Glob(pattern)
+	if err != nil || len(found) != 1 {
+		t.Fatalf("%s: %v, %v", pattern, found, err)
+	}
+	return found[0]
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
