@@ -74,6 +74,7 @@ NFPM = $(GO) tool -modfile=tools/nfpm/go.mod nfpm
 PACKAGES ?= build/packages
 packages: server ## build a deb and an rpm in build/packages
 	mkdir -p build/package $(PACKAGES)
+	rm -rf build/package/man && $(BIN) man build/package/man
 	for shell in bash zsh fish; do $(BIN) completion $$shell >build/package/completion.$$shell || exit 1; done
 	glibc=$$(objdump -T $(BIN) | grep -o 'GLIBC_[0-9.]*' | sed 's/GLIBC_//' | sort -Vu | tail -n 1); \
 	for format in deb rpm; do ARCH=$$($(GO) env GOARCH) VERSION=$(PACKAGE_VERSION) GLIBC=$$glibc $(NFPM) package --config nfpm.yaml --packager $$format --target $(PACKAGES) || exit 1; done

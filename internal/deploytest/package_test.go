@@ -89,7 +89,7 @@ func installed(t *testing.T, root string) {
 		"usr/lib/systemd/system/external-server.service", "usr/lib/sysusers.d/external-server.conf",
 		"usr/lib/external-server/modules", "usr/include/fleet_protocol_module.h",
 		"usr/share/doc/external-server/install.md", "usr/share/doc/external-server/examples/fleet.json.example",
-		"usr/share/bash-completion/completions/external-server",
+		"usr/share/man/man1/external-server-health.1", "usr/share/bash-completion/completions/external-server",
 	} {
 		if _, err := os.Stat(filepath.Join(root, path)); err != nil {
 			t.Error(err)
