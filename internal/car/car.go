@@ -85,6 +85,8 @@ type Car struct {
 	phase               session.Phase // as in view
 	started             time.Time     // of the current session
 	linkReason          error         // of the last loss of the link
+	lifeLines           bucket        // see lifeLine
+	lifeLinesLeftOut    int
 
 	mu   sync.Mutex
 	view Snapshot

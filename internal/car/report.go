@@ -105,13 +105,15 @@ func (c *Car) sessionChanged(e *session.Effect) {
 		c.started = now
 	}
 	c.tellSession(e, now, c.started)
-	switch e.Kind {
-	case session.EffectSessionStarted:
-		c.log.Info("gateway connects", "session", e.SessionID)
-	case session.EffectSessionRunning:
-		c.log.Info("session running", "session", e.SessionID, "devices", len(c.session.Devices()),
-			"connect_sequence", now.Sub(c.started).Round(time.Millisecond).String())
-	case session.EffectSessionEnded:
+	suppressed, due := c.lifeLine(now)
+	switch {
+	case !due:
+	case e.Kind == session.EffectSessionStarted:
+		c.log.Info("gateway connects", append([]any{"session", e.SessionID}, suppressed...)...)
+	case e.Kind == session.EffectSessionRunning:
+		c.log.Info("session running", append([]any{"session", e.SessionID, "devices", len(c.session.Devices()),
+			"connect_sequence", now.Sub(c.started).Round(time.Millisecond).String()}, suppressed...)...)
+	case e.Kind == session.EffectSessionEnded:
 		// A stop is ours and wanted, a replaced session is the gateway's normal
 		// restart; the rest an operator should look at (SM-6).
 		level := slog.LevelWarn
@@ -128,7 +130,7 @@ func (c *Car) sessionChanged(e *session.Effect) {
 		if e.Count > 0 {
 			args = append(args, "unacknowledged_commands", e.Count) // DEF-41
 		}
-		c.log.Log(context.Background(), level, "session ended", args...)
+		c.log.Log(context.Background(), level, "session ended", append(args, suppressed...)...)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -142,8 +144,33 @@ func (c *Car) sessionChanged(e *session.Effect) {
 	}
 }
 
-// note logs an observation of the session. What a peer can cause at will is
-// limited in rate; the life of devices is not.
+// Lines about the life of a session and its devices. Few gateways have a reason to
+// cause more; one that connects without end must not push everything else out of
+// the log.
+const (
+	lifeLinesPerSecond = 5
+	lifeLinesBurst     = 300
+)
+
+// lifeLine tells whether a line about the life of a session or a device is due, and
+// what it must say about lines left out before.
+func (c *Car) lifeLine(now time.Time) (suppressed []any, due bool) {
+	if c.lifeLines.perSecond == 0 {
+		c.lifeLines.set(lifeLinesPerSecond, lifeLinesBurst)
+	}
+	if !c.lifeLines.take(now) {
+		c.lifeLinesLeftOut++
+		return nil, false
+	}
+	if c.lifeLinesLeftOut > 0 {
+		suppressed = []any{"suppressed", c.lifeLinesLeftOut}
+		c.lifeLinesLeftOut = 0
+	}
+	return suppressed, true
+}
+
+// note logs an observation of the session, limited in rate: a peer causes most of
+// them at will.
 func (c *Car) note(e *session.Effect) {
 	lifecycle := e.Note == session.NoteDeviceConnected || e.Note == session.NoteDeviceDisconnected
 	if lifecycle || e.Note == session.NoteRefused {
@@ -165,6 +192,15 @@ func (c *Car) note(e *session.Effect) {
 		attrs = append(attrs, slog.Int("module", int(e.Module)), slog.Int("commands", e.Count))
 	case !lifecycle:
 		attrs = append(attrs, slog.Uint64("counter", uint64(e.Counter)))
+	}
+	if lifecycle {
+		suppressed, due := c.lifeLine(time.Now())
+		if !due {
+			return
+		}
+		if len(suppressed) > 0 {
+			attrs = append(attrs, slog.Any("suppressed", suppressed[1]))
+		}
 	}
 	if lifecycle || level == slog.LevelDebug {
 		c.log.LogAttrs(ctx, level, string(e.Note), attrs...)

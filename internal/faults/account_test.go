@@ -40,21 +40,26 @@ func (r *rig) account(lossAllowed string) {
 		}
 		for line := range bytes.Lines(text) {
 			n, ok := sequence(line)
-			name, _, _ := strings.Cut(string(line), " ")
+			name, _, _ := strings.Cut(strings.Trim(string(line), `"`), " ")
 			if !ok {
 				r.Errorf("module %d got a status that no car has sent: %.80q", number, line)
 				continue
 			}
-			// A status may come again, after a restart of the module or in the next
-			// session; none may come after a younger one.
-			if before, ok := last[name]; ok && n < before {
-				r.Errorf("module %d got status %d of car %s after status %d", number, n, name, before)
-			}
-			last[name] = n
-			delivered[fmt.Sprintf("%s %d", name, n)]++
+			r.arrived(delivered, last, name, n)
 		}
 	}
 	r.count(delivered, lossAllowed)
+}
+
+// arrived notes a status that reached a module. It may come again, after a restart
+// of the module or in the next session; none may come after a younger one.
+func (r *rig) arrived(delivered, last map[string]int, name string, n int) {
+	r.Helper()
+	if before, ok := last[name]; ok && n < before {
+		r.Errorf("status %d of car %s was delivered after status %d", n, name, before)
+	}
+	last[name] = n
+	delivered[fmt.Sprintf("%s %d", name, n)]++
 }
 
 func (r *rig) count(delivered map[string]int, lossAllowed string) {

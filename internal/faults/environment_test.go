@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,15 +27,16 @@ type obj = servertest.Map
 // in the order in which a scenario asks for them.
 type rig struct {
 	testing.TB
-	row    *row
-	full   bool // the real gateway's time limits and large fleets
-	dir    string
-	broker *brokertest.Mosquitto
-	way    *proxy // between server and broker; nil: direct
-	config obj
-	server *servertest.Server
-	crew   *crew
-	opts   servertest.Options // of the server, without configuration
+	row      *row
+	full     bool // the real gateway's time limits and large fleets
+	dir      string
+	broker   *brokertest.Mosquitto
+	embedded string // address of the embedded broker; "": none
+	way      *proxy // between server and broker; nil: direct
+	config   obj
+	server   *servertest.Server
+	crew     *crew
+	opts     servertest.Options // of the server, without configuration
 	// library of the modules by number
 	libraries map[int32]string
 	tls       *tls.Config // of the cars
@@ -141,13 +143,40 @@ func (r *rig) configure(cars map[string]int32) {
 	}
 }
 
+// embedBroker replaces the broker of the configuration by the embedded one.
+func (r *rig) embedBroker() {
+	r.Helper()
+	r.embedded = freeAddress(r)
+	delete(r.config, "external_communication")
+	r.config["embedded_broker"] = obj{"listen": r.embedded}
+}
+
+func (r *rig) brokerAddress() string {
+	if r.embedded != "" {
+		return r.embedded
+	}
+	return r.broker.Address()
+}
+
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
 func (r *rig) startServer() {
 	o := r.opts
 	o.Config = r.config
 	r.server = servertest.Start(r, o)
 }
 
-// fleet returns names of n cars, all of one module.
+func writeConfig(r *rig, config obj) { servertest.WriteConfig(r, r.server.ConfigPath, config) }
+
+// fleetOf adds n cars of one module and returns into.
 func fleetOf(prefix string, n int, module int32, into map[string]int32) map[string]int32 {
 	if into == nil {
 		into = make(map[string]int32)
@@ -162,7 +191,7 @@ func fleetOf(prefix string, n int, module int32, into map[string]int32) map[stri
 func (r *rig) startCars(cars map[string]int32, period time.Duration) {
 	r.Helper()
 	r.crew = &crew{t: r}
-	broker := gateway.Broker{Address: r.broker.Address(), TLS: r.tls}
+	broker := gateway.Broker{Address: r.brokerAddress(), TLS: r.tls}
 	var pool *gateway.Pool
 	if len(cars) > 50 {
 		var err error

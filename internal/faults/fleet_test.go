@@ -22,7 +22,7 @@ const (
 )
 
 // car is a gateway with one device, and what became of its statuses. Each status
-// is "<car> <sequence number>".
+// is the JSON text "<car> <sequence number>", so that every kind of module takes it.
 type car struct {
 	*gateway.Gateway
 	name   string
@@ -84,7 +84,7 @@ func newCar(t testing.TB, o carOptions) *car {
 
 // sequence returns the number in a status.
 func sequence(data []byte) (int, bool) {
-	fields := strings.Fields(string(data[:min(len(data), 64)]))
+	fields := strings.Fields(strings.Trim(string(data[:min(len(data), 64)]), "\"\n"))
 	if len(fields) < 2 {
 		return 0, false
 	}
@@ -135,7 +135,7 @@ func (c *car) report() {
 	n := c.next
 	c.next++
 	c.mu.Unlock()
-	c.Status(c.device, fmt.Appendf(nil, "%s %d%s", c.name, n, c.tail), time.Time{})
+	c.Status(c.device, fmt.Appendf(nil, `"%s %d%s"`, c.name, n, c.tail), time.Time{})
 }
 
 // servedSince tells whether a status sent at or after the time was answered.

@@ -50,17 +50,32 @@ func Binary(t testing.TB) string {
 			return
 		}
 		shared.binary = filepath.Join(shared.dir, "external-server")
-		cmd := exec.Command("go", "build", "-race", "-ldflags", "-X main.version=test", "-o", shared.binary, "./cmd/external-server")
-		cmd.Dir = Root()
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			shared.err = fmt.Errorf("go build: %w\n%s", err, out)
-		}
+		shared.err = build(shared.binary, "test")
 	})
 	if shared.err != nil {
 		t.Fatal(shared.err)
 	}
 	return shared.binary
+}
+
+// Build returns another build of the server that says it has the given version.
+func Build(t testing.TB, version string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "external-server")
+	if err := build(path, version); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func build(path, version string) error {
+	cmd := exec.Command("go", "build", "-race", "-ldflags", "-X main.version="+version, "-o", path, "./cmd/external-server")
+	cmd.Dir = Root()
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // Example builds the example module (id 1000) and returns its path.

@@ -24,6 +24,7 @@ type Map = map[string]any
 
 // Options of Start.
 type Options struct {
+	Binary string   // "": the one of Binary
 	Config any      // encoded to a file and given with -c; nil: none
 	Args   []string // after the configuration
 	Env    []string // added to the environment
@@ -50,7 +51,10 @@ func Start(t testing.TB, opts Options) *Server {
 		dir = t.TempDir()
 	}
 	args := append([]string(nil), opts.Prefix...)
-	args = append(args, Binary(t))
+	if opts.Binary == "" {
+		opts.Binary = Binary(t)
+	}
+	args = append(args, opts.Binary)
 	if opts.Config != nil {
 		s.ConfigPath = filepath.Join(t.TempDir(), "config.json")
 		WriteConfig(t, s.ConfigPath, opts.Config)
