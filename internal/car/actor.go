@@ -118,6 +118,13 @@ func (c *Car) perform(e *session.Effect) bool {
 		c.tellSent(e, ok)
 		return ok
 	case session.EffectNotifyDisconnect:
+		if c.stopping {
+			// The gateway connects anew at once, and a Connect that nobody hears costs it
+			// 15 s. So it is told last, when the modules have taken what was accepted:
+			// whoever takes over has the shortest time to be there in.
+			c.notifyLast = true
+			break
+		}
 		c.port.NotifyDisconnect() // the session is over either way
 	case session.EffectDiscardOutgoing:
 		c.port.DiscardPending()

@@ -87,6 +87,8 @@ type Car struct {
 	linkReason          error         // of the last loss of the link
 	lifeLines           bucket        // see lifeLine
 	lifeLinesLeftOut    int
+	stopping            bool // Run is leaving
+	notifyLast          bool // see perform
 
 	mu   sync.Mutex
 	view Snapshot
@@ -186,6 +188,7 @@ func (c *Car) Run(ctx context.Context) error {
 		c.workers.Go(func() { m.worker.Run(running) })
 	}
 	c.serve(ctx)
+	c.stopping = true
 	c.step(time.Now(), session.Event{Kind: session.EventStop})
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.opts.StopTimeout)
 	defer cancel()
@@ -215,9 +218,6 @@ func (c *Car) release(ctx context.Context) error {
 		return nil
 	}
 	c.mail.close()
-	if c.port != nil {
-		c.port.Close() // a disconnect notification that is queued still goes out
-	}
 	errs := make([]error, len(c.modules))
 	var closing sync.WaitGroup
 	for i, m := range c.modules {
@@ -228,6 +228,12 @@ func (c *Car) release(ctx context.Context) error {
 		})
 	}
 	closing.Wait()
+	if c.port != nil {
+		if c.notifyLast {
+			c.port.NotifyDisconnect()
+		}
+		c.port.Close() // a disconnect notification that is queued still goes out
+	}
 	if c.stopWorkers != nil {
 		c.stopWorkers()
 	}

@@ -135,7 +135,7 @@ func machineFaults() []scenario {
 			r.row.Note = fmt.Sprintf("limit %d, %d strangers", limit, len(strangers))
 			r.finish("")
 		}},
-		{"memory", "module hangs for 25 s under 10 MB/s, GOMEMLIMIT 150 MiB", false, func(r *rig) {
+		{"memory", "module hangs for 25 s under 5 MB/s, GOMEMLIMIT 150 MiB", false, func(r *rig) {
 			r.opts.Env = []string{"GOMEMLIMIT=150MiB"}
 			r.startBroker(false, brokertest.Options{})
 			cars := fleetOf("other", 20, spare, fleetOf("car", 20, recorder, nil))
@@ -146,7 +146,7 @@ func machineFaults() []scenario {
 			r.startCars(cars, 200*time.Millisecond)
 			for _, c := range r.group("car") {
 				c.mu.Lock()
-				c.tail = " " + strings.Repeat("x", 900)
+				c.tail = " " + strings.Repeat("x", 50_000)
 				c.mu.Unlock()
 			}
 			r.touch(r.trigger(recorder, "hang"))
@@ -155,7 +155,7 @@ func machineFaults() []scenario {
 			r.remove(r.trigger(recorder, "hang"))
 			r.recovered(time.Now())
 			r.unaffected(r.group("other"))
-			r.row.Note = fmt.Sprintf("resident %d MB with the race detector", largest/1024)
+			r.row.Note = fmt.Sprintf("resident %d MB, race detector included", largest/1024)
 			r.finish("")
 		}},
 	}

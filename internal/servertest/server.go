@@ -63,7 +63,7 @@ func Start(t testing.TB, opts Options) *Server {
 	args = append(args, opts.Args...)
 	s.cmd = exec.Command(args[0], args[1:]...)
 	s.cmd.Dir = dir
-	s.cmd.Env = append(append(os.Environ(), "GORACE=exitcode=66"), opts.Env...)
+	s.cmd.Env = append(append(os.Environ(), "GORACE=exitcode=66 atexit_sleep_ms=0"), opts.Env...)
 	s.cmd.Stdout, s.cmd.Stderr = &s.out, &s.out
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
