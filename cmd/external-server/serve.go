@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -100,6 +102,7 @@ func serve(cmd *cobra.Command, flags *serveFlags, args []string) error {
 	if err != nil {
 		return err
 	}
+	defer surviveClosedOutput()()
 	logs, err := newLogs(cfg)
 	if err != nil {
 		return fmt.Errorf("logging cannot be set up: %w", err)
@@ -120,7 +123,13 @@ func serve(cmd *cobra.Command, flags *serveFlags, args []string) error {
 		Config: cfg, Logger: log, Logs: logs, Version: version,
 		Load: func() (*config.Config, []config.Problem, error) { return flags.read(args) },
 	})
-	if err != nil {
+	switch {
+	case err != nil && cmd.Context().Err() != nil:
+		// A stop that comes early is orderly too (CLI-24): modules whose start
+		// it interrupts have not failed.
+		log.Info("stopped before it served", "interrupted", err)
+		return nil
+	case err != nil:
 		return err
 	}
 	manager := serviceManager{log}
@@ -135,4 +144,14 @@ func serve(cmd *cobra.Command, flags *serveFlags, args []string) error {
 		log.Warn("stopped, but not everything ended in time", "error", err)
 	}
 	return nil
+}
+
+// surviveClosedOutput lets writes to a closed standard output or error fail
+// instead of ending the process, until the returned function is called: when who
+// reads the log goes away, the cars are still served. The signal is caught, not
+// ignored, because child processes would inherit the latter.
+func surviveClosedOutput() (restore func()) {
+	pipe := make(chan os.Signal, 1) // nobody reads it: the failed write says it all
+	signal.Notify(pipe, syscall.SIGPIPE)
+	return func() { signal.Stop(pipe) }
 }

@@ -121,6 +121,16 @@ func (p *Peer) Publish(topic string, payload []byte, duplicate bool) error {
 	return err
 }
 
+// Retain publishes with QoS 1 and the RETAIN flag: the broker keeps the message
+// for whoever subscribes later, an empty one removes what it kept.
+func (p *Peer) Retain(topic string, payload []byte) error {
+	if err := p.write(wire.AppendPublish(nil, topic, payload, 1, p.id(), true, false)); err != nil {
+		return err
+	}
+	_, err := p.await(wire.Puback)
+	return err
+}
+
 // Send publishes with QoS 0 and waits for nothing.
 func (p *Peer) Send(topic string, payload []byte) error {
 	return p.write(wire.AppendPublish(nil, topic, payload, 0, 0, false, false))

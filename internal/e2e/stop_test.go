@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"bufio"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -78,5 +80,78 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 	})
 	if code := s.Wait(); code != 130 {
 		t.Errorf("exit code %d, expected 130", code)
+	}
+}
+
+// A stop that is asked for while modules are still initialised is as orderly as
+// any other: nothing failed.
+func TestStopWhileStarting(t *testing.T) {
+	for _, isolation := range []string{"process", "none"} {
+		t.Run(isolation, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			record := filepath.Join(dir, "record")
+			s := servertest.Start(t, servertest.Options{Config: formatD("127.0.0.1:1", obj{"77": obj{
+				"lib_path": servertest.Probe(t), "isolation": isolation,
+				"config": obj{"record": record, "block": "init", "release": filepath.Join(dir, "never")},
+			}}, "car_a")})
+			servertest.Eventually(t, "the module is being initialised", func() bool {
+				text, _ := os.ReadFile(record)
+				return strings.Contains(string(text), "blocked init")
+			})
+			if code := s.Stop(); code != 0 {
+				t.Errorf("exit code %d", code)
+			}
+			if log := s.Log(); strings.Contains(log, "error:") || !strings.Contains(log, "stopped before it served") {
+				t.Errorf("the log does not tell of an orderly stop:\n%s", log)
+			}
+		})
+	}
+}
+
+// Whoever reads standard error may go away, as in "2>&1 | head" or when a log
+// daemon is restarted; cars are served on and the stop is orderly.
+func TestReaderOfTheLogGoesAway(t *testing.T) {
+	t.Parallel()
+	m := brokertest.Start(t, brokertest.Options{})
+	dir := t.TempDir()
+	path := filepath.Join(dir, "config.json")
+	config := formatD(m.Address(), exampleModule(t), "car_a")
+	config["logging"] = obj{
+		"console": obj{"level": "DEBUG", "use": true},
+		"file":    obj{"level": "INFO", "use": true, "path": dir},
+	}
+	logged := func(text string) func() bool {
+		return func() bool {
+			log, _ := os.ReadFile(filepath.Join(dir, "external_server.log"))
+			return strings.Contains(string(log), text)
+		}
+	}
+	servertest.WriteConfig(t, path, config)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(servertest.Binary(t), path)
+	cmd.Stdout, cmd.Stderr = w, w
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	_ = w.Close()
+	if _, err := bufio.NewReader(r).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	_ = r.Close()
+	servertest.Eventually(t, "the server is subscribed", logged("connected to the broker"))
+	car := startCar(t, open(m), "car_a")
+	car.report(`{"pressed": false}`, button)
+	car.await(1, 1, 1)
+	servertest.Eventually(t, "the file tells what became of the console", logged("log cannot be written"))
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the server ended with %v, expected an orderly stop", err)
 	}
 }

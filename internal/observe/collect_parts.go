@@ -72,6 +72,7 @@ func (k *collector) collectLink(to chan<- prometheus.Metric, now time.Time, s mq
 		sum.IgnoredOversized += c.IgnoredOversized
 		sum.IgnoredForeign += c.IgnoredForeign
 		sum.IgnoredBadName += c.IgnoredBadName
+		sum.IgnoredRetained += c.IgnoredRetained
 		sum.IgnoredRepeatedForeign += c.IgnoredRepeatedForeign
 	}
 	k.linkConnections.send(to, float64(up), "up")
@@ -91,6 +92,7 @@ func (k *collector) collectLink(to chan<- prometheus.Metric, now time.Time, s mq
 	k.linkIgnored.send(to, float64(sum.IgnoredOversized), "too large")
 	k.linkIgnored.send(to, float64(sum.IgnoredForeign), "unknown car")
 	k.linkIgnored.send(to, float64(sum.IgnoredBadName), "bad name")
+	k.linkIgnored.send(to, float64(sum.IgnoredRetained), "retained")
 	k.linkIgnored.send(to, float64(sum.IgnoredRepeatedForeign), "second copy")
 }
 

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"external-server/internal/brokertest"
+	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
 )
@@ -117,6 +118,39 @@ func TestOrderPerCarUnderLoad(t *testing.T) {
 			if !slices.Equal(r.received(), numbers(messages)) {
 				t.Errorf("car %d: messages are not in order", i)
 			}
+		}
+	})
+}
+
+// A gateway never retains (CONN-5). What the broker kept of somebody who did is
+// no message of a car, neither of an attached one nor of one to be found; sent
+// while the server listens it is like any other.
+func TestRetainedMessagesAreIgnored(t *testing.T) {
+	brokers(t, func(t *testing.T, address string) {
+		car, stranger := id("company", "car_a"), id("company", "stranger")
+		g := gateway(t, address, car)
+		for _, c := range []fleet.CarID{car, stranger} {
+			if err := g.Retain(c.String()+"/module_gateway", []byte("old")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l := newLink(t, mqtt.Options{Address: address})
+		r, _ := attach(t, l, car)
+		if _, err := l.Watch("company", func(c fleet.CarID) { t.Errorf("a retained message found car %s", c) }); err != nil {
+			t.Fatal(err)
+		}
+		runLink(t, l)
+		eventually(t, "both retained messages are counted", func() bool {
+			return l.State().Connections[0].IgnoredRetained >= 2
+		})
+		waitUp(t, r)
+		if err := g.Retain(car.String()+"/module_gateway", []byte("live")); err != nil {
+			t.Fatal(err)
+		}
+		say(t, g, car, "new")
+		eventually(t, "what is sent now arrives", func() bool { return slices.Contains(r.received(), "new") })
+		if got := r.received(); !slices.Equal(got, []string{"live", "new"}) {
+			t.Errorf("car_a got %q", got)
 		}
 	})
 }

@@ -100,7 +100,7 @@ func (c *conn) deliver(m *wire.Packet) error {
 	full := len(c.control) > maxControl
 	p := c.ports[string(m.Topic)]
 	first, repeated := false, false
-	if p != nil && !m.Oversized {
+	if p != nil && !m.Oversized && !m.Retain {
 		first = !p.up
 		p.up = true
 		if o := c.overlaps[p.id.Company]; o != nil {
@@ -116,6 +116,9 @@ func (c *conn) deliver(m *wire.Packet) error {
 		c.link.reports.limit.Log(c.log, slog.LevelInfo, "message is too large, ignored",
 			slog.String("topic", string(m.Topic)), slog.Int("bytes", m.Size), slog.Int("limit", c.link.opts.MaxPayload))
 		return nil
+	case m.Retain:
+		c.ignoreRetained(m)
+		return nil
 	case p == nil:
 		return c.deliverUnknown(m)
 	case repeated:
@@ -127,6 +130,15 @@ func (c *conn) deliver(m *wire.Packet) error {
 	}
 	p.receiver.Message(m.Payload, m.Duplicate)
 	return nil
+}
+
+// ignoreRetained drops what the broker has kept from before the subscription. A
+// gateway never retains (CONN-5); an old Connect would begin a session with
+// nobody at every start and fail the gateway that is just connecting.
+func (c *conn) ignoreRetained(m *wire.Packet) {
+	c.stats.retained.Add(1)
+	c.link.reports.limit.Log(c.log, slog.LevelInfo, "retained message ignored, no gateway retains; remove it by publishing an empty retained one",
+		slog.String("topic", string(m.Topic)))
 }
 
 // deliverUnknown offers a car that is not attached here to the watch of its

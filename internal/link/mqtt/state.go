@@ -38,6 +38,7 @@ type ConnectionState struct {
 	DroppedTooLarge        uint64 // Publish was given more than MaxPayload
 	IgnoredOversized       uint64 // received, payload above MaxPayload
 	IgnoredForeign         uint64 // received, of no attached car
+	IgnoredRetained        uint64 // received, kept by the broker from before the subscription
 	IgnoredBadName         uint64 // received for a watch, name of the car not allowed
 	IgnoredRepeatedForeign uint64 // second copies while a watch began or ended
 }
@@ -47,6 +48,7 @@ type stats struct {
 	messagesIn, messagesOut, bytesIn, bytesOut, connects atomic.Uint64
 	queueFull, linkDown, discarded, tooLarge             atomic.Uint64
 	oversized, foreign, badName, repeated, refused       atomic.Uint64
+	retained                                             atomic.Uint64
 	refusedAt                                            time.Time // guarded by conn.mu
 	mu                                                   sync.Mutex
 	up                                                   bool
@@ -113,6 +115,7 @@ func (c *conn) state() ConnectionState {
 	out.DroppedQueueFull, out.DroppedLinkDown = s.queueFull.Load(), s.linkDown.Load()
 	out.DroppedDiscarded, out.DroppedTooLarge = s.discarded.Load(), s.tooLarge.Load()
 	out.IgnoredOversized, out.IgnoredForeign = s.oversized.Load(), s.foreign.Load()
+	out.IgnoredRetained = s.retained.Load()
 	out.IgnoredBadName, out.IgnoredRepeatedForeign = s.badName.Load(), s.repeated.Load()
 	return out
 }
