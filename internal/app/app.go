@@ -198,7 +198,8 @@ func (a *App) Run(ctx context.Context) error {
 	if a.admin != nil {
 		observing.Go(func() { adminErr = a.admin.Run(observeCtx) })
 	}
-	a.log.Info("serving", "company", a.cfg.Company, "cars", len(a.cfg.Cars), "any_car", a.cfg.AnyCar != nil)
+	cfg := a.Config()
+	a.log.Info("serving", "company", cfg.Company, "cars", len(cfg.Cars), "any_car", cfg.AnyCar != nil)
 	<-carsCtx.Done()
 	errs := []error{a.roster.stop()}
 	stopLink()

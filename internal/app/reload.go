@@ -96,6 +96,10 @@ func (r *roster) reload(ctx context.Context, cfg *config.Config) (Changes, error
 		return Changes{}, err
 	}
 	r.mu.Lock()
+	if r.ctx == nil {
+		r.mu.Unlock()
+		return fail(errors.New("the server is still starting; try again"))
+	}
 	running := make(map[string]*entry, len(r.entries))
 	for name, e := range r.entries {
 		running[name] = e
@@ -145,8 +149,17 @@ func (r *roster) apply(cfg *config.Config, fresh []*entry, changes Changes) erro
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.cfg = cfg
 	var errs []error
+	if r.ctx.Err() != nil { // stop has seen all cars it waits for, or waits for mu
+		stopped, cancel := context.WithCancel(context.Background())
+		cancel()
+		errs = append(errs, errors.New("the server stops"))
+		for _, e := range fresh {
+			errs = append(errs, e.car.Close(stopped))
+		}
+		return errors.Join(errs...)
+	}
+	r.cfg = cfg
 	for _, e := range fresh {
 		if err := r.launch(e); err != nil {
 			errs = append(errs, err)
