@@ -19,6 +19,7 @@ import (
 	"external-server/internal/broker"
 	"external-server/internal/car"
 	"external-server/internal/config"
+	"external-server/internal/fleet"
 	"external-server/internal/httpapi"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/logging"
@@ -142,6 +143,9 @@ func (a *App) startBroker() (address string, client func() (*tls.Config, error),
 	users := make([]broker.User, len(eb.Users))
 	for i, u := range eb.Users {
 		users[i] = broker.User{Name: u.Name, Password: u.Password.Reveal()}
+		if u.Car != "" {
+			users[i].Prefix = fleet.CarID{Company: a.cfg.Company, Car: u.Car}.String()
+		}
 	}
 	b, err := broker.New(broker.Options{Listen: eb.Listen, TLS: serverTLS, Users: users, Logger: part(a.log, logging.ComponentBroker)})
 	if err != nil {

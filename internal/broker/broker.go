@@ -53,8 +53,9 @@ type Options struct {
 // User may connect to the broker.
 type User struct {
 	Name, Password string
-	// Prefix restricts the user to topics below it, for example "company/car";
-	// "" allows all topics.
+	// Prefix restricts the user to one car: to topics below it, for example
+	// "company/car", to this very client identifier (CONN-9), and to messages that
+	// are not retained. "" restricts nothing.
 	Prefix string
 }
 

@@ -159,7 +159,7 @@ func TestUsersAndPrefixes(t *testing.T) {
 	}
 	server := dial(t, b, brokertest.PeerOptions{Username: "server", Password: "secret-1"})
 	subscribe(t, server, "company/+/module_gateway")
-	car := dial(t, b, brokertest.PeerOptions{Username: "company/car_1", Password: "secret-2"})
+	car := dial(t, b, brokertest.PeerOptions{Username: "company/car_1", Password: "secret-2", ClientID: "company/car_1"})
 	subscribe(t, car, "company/car_1/external_server")
 	for _, filter := range []string{"#", "company/car_10/external_server", "company/+/external_server", "company/car_1"} {
 		if err := car.Subscribe(1, filter); err == nil {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"strconv"
+	"strings"
 	"time"
 
 	mqtt "github.com/wind-c/comqtt/v2/mqtt"
@@ -36,7 +38,7 @@ func (g *guard) ID() string { return "guard" }
 func (g *guard) Provides(method byte) bool {
 	switch method {
 	case mqtt.OnConnectAuthenticate, mqtt.OnACLCheck, mqtt.OnPacketRead, mqtt.OnPublish,
-		mqtt.OnSessionEstablish, mqtt.OnSessionEstablished, mqtt.OnPublishDropped:
+		mqtt.OnSessionEstablish, mqtt.OnSessionEstablished, mqtt.OnPublishDropped, mqtt.OnWill:
 		return true
 	}
 	return false
@@ -45,11 +47,40 @@ func (g *guard) Provides(method byte) bool {
 // OnConnectAuthenticate decides who may connect.
 func (g *guard) OnConnectAuthenticate(cl *mqtt.Client, pk packets.Packet) bool {
 	if g.broker.allowed(pk.Connect.Username, pk.Connect.Password) {
-		return true
+		return g.inItsRoom(cl, &pk)
 	}
 	g.broker.limit.Log(g.broker.log, slog.LevelInfo, "embedded broker refuses a client: wrong user name or password",
 		slog.String("user", string(pk.Connect.Username)), slog.String("remote", cl.Net.Remote))
 	return false
+}
+
+// inItsRoom tells whether a client that is restricted to a prefix stays within it
+// from the start: its identifier decides whose connection it takes over, and its will
+// is published without OnACLCheck.
+func (g *guard) inItsRoom(cl *mqtt.Client, pk *packets.Packet) bool {
+	c, user := &pk.Connect, g.broker.users[string(pk.Connect.Username)]
+	what := ""
+	switch {
+	case user.Prefix == "":
+	case c.ClientIdentifier != strings.TrimSuffix(user.Prefix, "/"): // CONN-9
+		what = "client identifier " + strconv.Quote(c.ClientIdentifier)
+	case c.WillFlag && !g.broker.mayUse(c.Username, c.WillTopic):
+		what = "will for " + strconv.Quote(c.WillTopic)
+	}
+	if what == "" {
+		return true
+	}
+	g.broker.limit.Log(g.broker.log, slog.LevelInfo, "embedded broker refuses a client: its user is restricted to one car",
+		slog.String("user", user.Name), slog.String("car", user.Prefix), slog.String("because", what), slog.String("remote", cl.Net.Remote))
+	return false
+}
+
+// OnWill bounds the retained messages that come as wills.
+func (g *guard) OnWill(cl *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
+	if will.Retain && !g.mayRetain(cl, will.TopicName, len(will.Payload)) {
+		will.Retain = false
+	}
+	return will, nil
 }
 
 // OnACLCheck decides about topics.
@@ -65,6 +96,7 @@ func (g *guard) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet
 		// that do not come back.
 		pk.Connect.Clean = true
 		pk.Properties.SessionExpiryInterval, pk.Properties.SessionExpiryIntervalFlag = 0, false
+		pk.Connect.WillProperties.WillDelayInterval = 0 // the same for wills
 	case packets.Subscribe:
 		if cl.State.Subscriptions.Len()+len(pk.Filters) > maxSubscriptions {
 			return pk, packets.ErrRejectPacket
@@ -80,13 +112,22 @@ func (g *guard) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet
 
 // OnPublish bounds retained messages.
 func (g *guard) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
-	if pk.FixedHeader.Retain && len(pk.Payload) > 0 &&
-		(len(pk.Payload) > maxRetainedPayload || g.broker.server.Topics.Retained.Len() >= maxRetained) {
+	if pk.FixedHeader.Retain && !g.mayRetain(cl, pk.TopicName, len(pk.Payload)) {
 		pk.FixedHeader.Retain = false
-		g.broker.limit.Log(g.broker.log, slog.LevelInfo, "embedded broker passes a message on without retaining it: too large or too many",
-			slog.String("topic", pk.TopicName), slog.String("remote", cl.Net.Remote))
 	}
 	return pk, nil
+}
+
+// mayRetain tells whether a message may be retained; without content it removes
+// one. There is room for few, so a client that is restricted to one car has none.
+func (g *guard) mayRetain(cl *mqtt.Client, topic string, size int) bool {
+	restricted := g.broker.users[string(cl.Properties.Username)].Prefix != ""
+	if !restricted && (size == 0 || size <= maxRetainedPayload && g.broker.server.Topics.Retained.Len() < maxRetained) {
+		return true
+	}
+	g.broker.limit.Log(g.broker.log, slog.LevelInfo, "embedded broker passes a message on without retaining it: too large, too many, or of a client restricted to one car",
+		slog.String("topic", topic), slog.String("remote", cl.Net.Remote))
+	return false
 }
 
 // OnSessionEstablish is called when the client may enter. An earlier connection

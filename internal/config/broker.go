@@ -161,16 +161,20 @@ func (l *loader) credentials(o *object, k brokerKeys, cfg *Config) {
 		return
 	}
 	users := cfg.EmbeddedBroker.Users
-	if b.Username == "" {
-		b.Username, b.Password = users[0].Name, users[0].Password
-		return
-	}
 	for _, u := range users {
-		if u.Name == b.Username && u.Password.Equal(b.Password) {
+		if b.Username == "" && u.Car == "" {
+			b.Username, b.Password = u.Name, u.Password
+			return
+		}
+		if u.Name == b.Username && u.Car == "" && u.Password.Equal(b.Password) {
 			return
 		}
 	}
-	l.errorf(o.offset(k.username), o.key(k.username), "no user of embedded_broker has this name and password; leave it out to use the first one")
+	if b.Username == "" {
+		l.errorf(o.offset(k.username), "embedded_broker.users", "every user is restricted to a car; add one without car, with which the server itself logs in")
+		return
+	}
+	l.errorf(o.offset(k.username), o.key(k.username), "no user of embedded_broker without car has this name and password; leave it out to use the first one")
 }
 
 // brokerTLS reads the TLS files. TLS is on when any is set, or by the switch;

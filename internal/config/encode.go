@@ -265,6 +265,7 @@ func (e encoder) embedded(b *EmbeddedBroker) ordered {
 	users := make([]ordered, len(b.Users))
 	for i, u := range b.Users {
 		users[i] = ordered{{"name", u.Name}, {"password", e.secret(u.Password)}}
+		e.optional(&users[i], "car", u.Car, u.Car == "")
 	}
 	e.optional(&o, "users", users, len(users) == 0)
 	return o

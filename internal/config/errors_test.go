@@ -86,7 +86,13 @@ func TestErrors(t *testing.T) {
 		{"CA file missing", with(minimalA, `"mqtt_ca_certs_file": "nothing.pem"`), false,
 			`config.json:1:125: mqtt_ca_certs_file: "nothing.pem" does not exist (in DIR); expected a readable PEM file`},
 		{"not a user of the embedded broker", `{"company_name": "c", "car_name": "v", "modules": {"5": {"lib_path": "lib.so"}}, "mqtt_username": "x", "embedded_broker": {"users": [{"name": "y", "password": "planted"}]}}`, false,
-			`config.json:1:82: mqtt_username: no user of embedded_broker has this name and password; leave it out to use the first one`},
+			`config.json:1:82: mqtt_username: no user of embedded_broker without car has this name and password; leave it out to use the first one`},
+		{"server restricted to a car", `{"company_name": "c", "car_name": "v", "modules": {"5": {"lib_path": "lib.so"}}, "mqtt_username": "y", "mqtt_password": "planted", "embedded_broker": {"users": [{"name": "y", "password": "planted", "car": "v"}]}}`, false,
+			`config.json:1:82: mqtt_username: no user of embedded_broker without car has this name and password; leave it out to use the first one`},
+		{"all users restricted to a car", `{"company_name": "c", "car_name": "v", "modules": {"5": {"lib_path": "lib.so"}}, "embedded_broker": {"users": [{"name": "y", "password": "planted", "car": "v"}]}}`, false,
+			`config.json:1:1: embedded_broker.users: every user is restricted to a car; add one without car, with which the server itself logs in`},
+		{"user of a car with a strange name", `{"company_name": "c", "car_name": "v", "modules": {"5": {"lib_path": "lib.so"}}, "embedded_broker": {"users": [{"name": "x", "password": "planted"}, {"name": "y", "password": "planted", "car": "v/#"}]}}`, true,
+			`config.json:1:194: embedded_broker.users[1].car: expected lower-case letters, digits and _ only (VOC-1)`},
 
 		// times and switches
 		{"timeouts of 0", with(minimalA, `"timeout": 0, "mqtt_timeout": 0`), true,

@@ -90,7 +90,7 @@ func TestFormats(t *testing.T) {
 			Console: Sink{Use: true, Level: slog.LevelInfo, Format: "json"},
 			File:    Sink{Use: true, Level: slog.LevelWarn, Format: "text", Path: "logs", Keep: 9}})
 		compare(t, "embedded broker", cfg.EmbeddedBroker, &EmbeddedBroker{Listen: "127.0.0.1:0",
-			TLS: &ServerTLS{"cert.pem", "key.pem", "ca.pem"}, Users: []User{{"a", NewSecret("b")}}})
+			TLS: &ServerTLS{"cert.pem", "key.pem", "ca.pem"}, Users: []User{{"a", NewSecret("b"), ""}}})
 		compare(t, "limits", cfg.Limits, Limits{StatusesAhead: 10, ModuleQueue: 20, Stop: 3 * time.Second, Payload: 1000, MessagesPerSec: 5,
 			MessageBurst: 6, IdleCar: 7 * time.Second, AnyCars: 8, AdmissionTimeout: 900 * time.Millisecond})
 		compare(t, "HTTP API", cfg.HTTPAPI, &HTTPAPI{Listen: ":8080", TLS: &ServerTLS{CertFile: "cert.pem", KeyFile: "key.pem"},
@@ -310,6 +310,7 @@ func TestCredentials(t *testing.T) {
 		{"environment adds", minimalD, env(EnvUsername, "e", EnvPassword, "s"), "e", "s"},
 		{"password by environment", with(minimalA, `"mqtt_username": "u"`), env(EnvPassword, "s"), "u", "s"},
 		{"first user of the embedded broker", embedded, env(), "first", "1"},
+		{"users of cars are not the server's", strings.Replace(embedded, `"password": "1"`, `"password": "1", "car": "v"`, 1), env(), "second", "2"},
 		{"another user of the embedded broker", with(embedded, `"mqtt_username": "second", "mqtt_password": "2"`), env(), "second", "2"},
 		{"embedded broker by its address", with(embedded, `"mqtt_address": "localhost"`), env(), "first", "1"},
 		{"external broker beside the embedded one", with(embedded, `"mqtt_address": "h"`), env(), "", ""},

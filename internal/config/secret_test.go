@@ -15,7 +15,7 @@ func planted() *Config {
 	m := Module{Number: 1, Builtin: BuiltinMission, Config: []Pair{{Key: "api_key", Value: secret}}}
 	return &Config{
 		Broker:         Broker{Username: "u", Password: secret},
-		EmbeddedBroker: &EmbeddedBroker{Users: []User{{"u", secret}}},
+		EmbeddedBroker: &EmbeddedBroker{Users: []User{{"u", secret, "v"}}},
 		Cars:           []Car{{"v", []Module{m}}},
 		AnyCar:         &Car{AnyCarName, []Module{m}},
 		HTTPAPI:        &HTTPAPI{Store: NewSecret("postgres://u:planted@h/d")},

@@ -30,6 +30,9 @@ func (l *loader) embeddedBroker(top *object) *EmbeddedBroker {
 	names := make(map[string]struct{})
 	l.list(o, "users", func(u *object) {
 		user := User{Name: u.text("name"), Password: NewSecret(u.text("password"))}
+		if u.has("car") {
+			user.Car = u.name("car", "the name of a car")
+		}
 		if _, ok := names[user.Name]; ok && user.Name != "" {
 			l.errorf(u.n.off, u.key("name"), "the same name as an earlier user; names must differ")
 		}

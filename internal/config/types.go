@@ -94,6 +94,7 @@ type EmbeddedBroker struct {
 type User struct {
 	Name     string
 	Password Secret
+	Car      string // the only car whose gateway the user may be; empty: no restriction
 }
 
 // Car is one car and its modules in the order of CFG-13: specific ones first,
