@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -111,13 +113,37 @@ func newTransport(t *config.TLS) (*http.Transport, error) {
 		transport.TLSClientConfig.RootCAs = pool
 	}
 	if t.CertFile != "" || t.KeyFile != "" {
-		certificate, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+		last, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
 		if err != nil {
 			return nil, fmt.Errorf("client certificate: %w", err)
 		}
-		transport.TLSClientConfig.Certificates = []tls.Certificate{certificate}
+		var mu sync.Mutex
+		// Connections are few and long; each new one reads what may have been
+		// replaced, and falls back to what could be read last.
+		transport.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			fresh, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil {
+				last = fresh
+			}
+			offered := last
+			return &offered, nil
+		}
 	}
 	return transport, nil
+}
+
+func readCA(path string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s: no certificate in PEM form", path)
+	}
+	return pool, nil
 }
 
 // Close ends the polls, waits for them and closes idle connections.

@@ -271,6 +271,55 @@ func TestTLS(t *testing.T) {
 	}
 }
 
+// TestCertificatesReplaced: both ends use certificates that were replaced while
+// they run, without losing HTTP/2, and keep the old ones while the new files are
+// no good.
+func TestCertificatesReplaced(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string) string { return filepath.Join(dir, name) }
+	ca, caKey := makeCertificate(t, dir, "ca", nil, nil)
+	makeCertificate(t, dir, "server", ca, caKey)
+	makeCertificate(t, dir, "client", ca, caKey)
+	s := startServer(t, Options{Config: config.HTTPAPI{TLS: &config.ServerTLS{CertFile: file("server.crt"), KeyFile: file("server.key"), ClientCAFile: file("ca.crt")}}})
+	url := "https://" + s.Addr().String() + BasePath
+	c := newTestClient(t, ClientOptions{URL: url, TLS: &config.TLS{CAFile: file("ca.crt"), CertFile: file("client.crt"), KeyFile: file("client.key")}})
+	var offered *x509.Certificate
+	sees := func(want *x509.Certificate) {
+		t.Helper()
+		c.own.CloseIdleConnections() // the next request makes a new connection
+		response, err := c.http.Get(url + "/cars")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		if got := response.TLS.PeerCertificates[0]; !got.Equal(want) || response.ProtoMajor != 2 {
+			t.Errorf("the server shows certificate %v over HTTP/%d, expected %v over HTTP/2", got.SerialNumber, response.ProtoMajor, want.SerialNumber)
+		}
+		offer, err := c.own.TLSClientConfig.GetClientCertificate(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if offered, err = x509.ParseCertificate(offer.Certificate[0]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	second, _ := makeCertificate(t, dir, "server", ca, caKey)
+	own, _ := makeCertificate(t, dir, "client", ca, caKey)
+	sees(second)
+	if !offered.Equal(own) {
+		t.Error("the client offers its old certificate")
+	}
+	for _, name := range []string{"server.crt", "client.crt"} {
+		if err := os.WriteFile(file(name), []byte("half a certificate"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sees(second)
+	if !offered.Equal(own) {
+		t.Error("the client does not offer the last good certificate")
+	}
+}
+
 func makeCertificate(t *testing.T, dir, name string, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

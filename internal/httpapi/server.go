@@ -3,18 +3,17 @@ package httpapi
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 
 	"external-server/internal/config"
+	"external-server/internal/tlsfiles"
 )
 
 // Time limits of connections: a client that sends or reads slowly does not hold
@@ -155,34 +154,14 @@ func openKeys(o Options) (*keyring, error) {
 	return nil, nil
 }
 
+// serverTLS returns the settings of the listener. Certificates that are replaced
+// while the server runs are used from the next connection on.
 func serverTLS(t *config.ServerTLS) (*tls.Config, error) {
-	if t == nil {
-		return nil, nil
-	}
-	certificate, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+	settings, err := tlsfiles.Server(t, "h2", "http/1.1")
 	if err != nil {
 		return nil, fmt.Errorf("http_api.tls: %w", err)
 	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}}
-	if t.ClientCAFile != "" {
-		if c.ClientCAs, err = readCA(t.ClientCAFile); err != nil {
-			return nil, fmt.Errorf("http_api.tls: %w", err)
-		}
-		c.ClientAuth = tls.RequireAndVerifyClientCert
-	}
-	return c, nil
-}
-
-func readCA(path string) (*x509.CertPool, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%s: no certificate in PEM form", path)
-	}
-	return pool, nil
+	return settings, nil
 }
 
 // Run serves until ctx ends and then stops as Shutdown does, within stopTimeout.

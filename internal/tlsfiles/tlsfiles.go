@@ -50,12 +50,13 @@ func Client(files *config.TLS) (func() (*tls.Config, error), error) {
 
 // Server returns the settings of a listener. Files that changed are read again
 // at the next handshake; when they cannot be used, the last good ones stay in
-// force. Nil files mean no TLS and give nil.
-func Server(files *config.ServerTLS) (*tls.Config, error) {
+// force. Nil files mean no TLS and give nil. The protocols are those offered to
+// peers that ask for one (ALPN), the preferred first.
+func Server(files *config.ServerTLS, protocols ...string) (*tls.Config, error) {
 	if files == nil {
 		return nil, nil
 	}
-	w := &watched{files: *files}
+	w := &watched{files: *files, protocols: protocols}
 	current, err := w.read()
 	if err != nil {
 		return nil, err

@@ -13,7 +13,8 @@ import (
 // its size and modification time, which costs two or three stat calls per
 // handshake.
 type watched struct {
-	files config.ServerTLS
+	files     config.ServerTLS
+	protocols []string
 
 	mu      sync.Mutex
 	current *tls.Config
@@ -30,7 +31,7 @@ func (w *watched) read() (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}
+	out := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}, NextProtos: w.protocols}
 	if w.files.ClientCAFile != "" {
 		pool, err := readCA(w.files.ClientCAFile)
 		if err != nil {
