@@ -71,7 +71,7 @@ func keyOf(d DeviceID) deviceKey { return deviceKey{d.ModuleID, d.Type, d.Role} 
 
 type deviceState struct {
 	id       DeviceID
-	statusAt int64 // timestamp of the newest status
+	statusAt int64 // timestamp of the newest STATUS, or of what made the device known
 	notedAt  int64 // the same as the store has noted it, at most touchInterval older
 }
 

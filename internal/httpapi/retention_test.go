@@ -204,3 +204,51 @@ func TestKnownAcrossRestartWhenOldStatusesAreGone(t *testing.T) {
 		}
 	})
 }
+
+// TestOnlyStatusKeepsKnown: STATUS_ERROR makes a device known (HTTP-15) but does
+// not count as the stored STATUS without which it becomes unknown (HTTP-18), also
+// over a restart of the server.
+func TestOnlyStatusKeepsKnown(t *testing.T) {
+	forEachStore(t, func(t *testing.T, name string) {
+		store := openStore(t, name)
+		defer func() { _ = store.Close() }()
+		fault := func(role string) Message {
+			m := status(1, 1, role, `{}`)
+			m.Payload.MessageType = TypeStatusError
+			return m
+		}
+		c := newSteppedCore(t, store)
+		known := func(when, role string, want int) {
+			t.Helper()
+			if code := c.write(kindCommand, command(1, 1, role, `{}`)); code != want {
+				t.Errorf("%s: command for the device %s: %d, expected %d", when, role, code, want)
+			}
+		}
+		c.write(kindStatus, status(1, 1, "fine", `{}`))
+		c.write(kindStatus, status(1, 1, "broken", `{}`))
+		c.write(kindStatus, fault("only_errors"))
+		known("at first", "only_errors", 0)
+		c.pass(30 * time.Minute)
+		c.write(kindStatus, status(1, 1, "fine", `{}`))
+		c.write(kindStatus, fault("broken"))
+		c.write(kindStatus, fault("only_errors"))
+		restart := func() {
+			t.Helper()
+			state, err := store.Load(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.restore(state)
+		}
+		restart()
+		known("after half the time", "broken", 0)
+		known("after half the time", "only_errors", 0)
+		c.pass(31 * time.Minute)
+		for _, when := range []string{"after the time", "after the time and a restart"} {
+			known(when, "fine", 0)
+			known(when, "broken", 404)
+			known(when, "only_errors", 404)
+			restart()
+		}
+	})
+}

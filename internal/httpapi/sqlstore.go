@@ -96,11 +96,13 @@ func (s *sqlStore) Load(ctx context.Context) (*StoredState, error) {
 		return nil, s.fail(err)
 	}
 	// The noted time of the newest status may lag (touchInterval); a device whose
-	// statuses are all gone is not known.
+	// statuses are all gone is not known. A message that is no STATUS counts only
+	// if it is what made the device known (HTTP-18).
 	rows, err := s.writer.QueryContext(ctx, s.q(`
 		SELECT c.id, c.company, c.car, c.known_at, d.module, d.type, d.role, d.name,
 			(SELECT max(m.at) FROM fleet_messages m WHERE m.car_id = d.car_id AND m.kind = 0
 				AND m.at >= d.status_at AND m.at <= d.status_at + ?1
+				AND (m.message_type = 'STATUS' OR m.at = d.status_at)
 				AND m.module = d.module AND m.type = d.type AND m.role = d.role)
 		FROM fleet_devices d JOIN fleet_cars c ON c.id = d.car_id`), touchInterval)
 	if err != nil {

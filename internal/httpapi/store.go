@@ -45,7 +45,7 @@ type StoredState struct {
 type StoredDevice struct {
 	Car      fleet.CarID
 	Device   DeviceID
-	StatusAt int64 // timestamp of its newest status, ms
+	StatusAt int64 // timestamp of its newest STATUS, or of what made it known, ms
 }
 
 // Batch is a group of posts that become durable together.

@@ -220,7 +220,9 @@ func (s *staged) commandable(car *carState, p *post) error {
 	return nil
 }
 
-// statusPost notes which devices become known and whose time must be noted.
+// statusPost notes which devices become known and whose time must be noted. Any
+// message to /status makes its device known (HTTP-15); after that only a STATUS
+// keeps it known (HTTP-18).
 func (s *staged) statusPost(car *carState, p *post, stored *StoredPost) {
 	seen := s.seen[p.car]
 	known := car != nil && car.known() || len(seen) > 0
@@ -231,11 +233,14 @@ func (s *staged) statusPost(car *carState, p *post, stored *StoredPost) {
 		if touched[key] {
 			continue
 		}
-		touched[key] = true
 		var device *deviceState
 		if car != nil {
 			device = car.devices[key]
 		}
+		if (device != nil || seen[key]) && p.messages[i].Payload.MessageType != TypeStatus {
+			continue
+		}
+		touched[key] = true
 		if device == nil && !seen[key] {
 			if seen == nil {
 				seen = map[deviceKey]bool{}
@@ -316,6 +321,8 @@ func (c *core) noteStatuses(car *carState, p *StoredPost) (becameKnown bool) {
 			d = &deviceState{}
 			car.devices[keyOf(id)] = d
 			c.devices++
+		} else if p.Messages[i].Payload.MessageType != TypeStatus {
+			continue
 		}
 		d.id, d.statusAt = id, p.At
 	}
