@@ -185,20 +185,46 @@ func (s *Session) firstStatus(m fleet.ClientMessage) {
 		s.end(ReasonSequenceState, false) // SEQ-12, for listed devices only (DEF-16)
 	case dev.first:
 		s.note(Info, NoteFirstStatusRepeated, m.Device, m.Counter) // SEQ-13, DEF-3
-	case dev.supported && !s.hasRoom(dev.Module):
-		// Not counted and not answered: the gateway ends its attempt and brings
-		// the data with the next one.
-		s.note(Warning, NoteStatusWithheld, m.Device, m.Counter)
+	case s.heldBytes+size(m) > s.opts.MaxAheadBytes:
+		s.end(ReasonSequenceTooManyHeld, false) // REC-22; their number is bounded by that of the devices
 	default:
 		s.note(Debug, NoteStatusReceived, m.Device, m.Counter) // any counter: SEQ-14
 		dev.first = true
+		s.firsts = append(s.firsts, m)
+		s.heldBytes += size(m)
+		s.acceptFirsts()
+		if n := len(s.firsts); n > 0 && s.firsts[n-1].Device.ID() == m.Device.ID() {
+			s.note(Warning, NoteStatusWithheld, m.Device, m.Counter)
+		}
+	}
+}
+
+// acceptFirsts accepts the first statuses whose modules have room. The others
+// wait and are tried again, while the limit of the sequence goes on: what was not
+// answered the gateway brings again. Unlike later statuses they delay nobody, for
+// the gateway takes these answers in any order (GW-15).
+func (s *Session) acceptFirsts() {
+	s.firstsAt = time.Time{}
+	rest := s.firsts[:0]
+	for _, m := range s.firsts {
+		dev := s.find(m.Device.ID())
+		if dev.supported && !s.hasRoom(dev.Module) {
+			rest = append(rest, m)
+			continue
+		}
+		s.heldBytes -= size(m)
 		if dev.supported {
 			s.forward(m) // DEF-5: at once, an answer is a promise
 		}
 		s.answer(m) // MSG-4
-		if !slices.ContainsFunc(s.devices, func(d *device) bool { return !d.first }) {
-			s.firstCommands()
-		}
+	}
+	clear(s.firsts[len(rest):])
+	s.firsts = rest
+	switch {
+	case len(rest) > 0:
+		s.firstsAt = s.now.Add(s.opts.RoomRetry)
+	case !slices.ContainsFunc(s.devices, func(d *device) bool { return !d.first }):
+		s.firstCommands()
 	}
 }
 

@@ -21,6 +21,7 @@ func (s *Session) Deadline() time.Time {
 		take(s.admitBy)
 	case PhaseStatuses:
 		take(s.waitBy)
+		take(s.firstsAt)
 	case PhaseCommands:
 		take(s.waitBy) // alone: SEQ-45, SEQ-47
 	case PhaseRunning:
@@ -44,8 +45,13 @@ func (s *Session) deadline() {
 			s.decideSlowAdmissions()
 		}
 	case PhaseStatuses:
-		if due(s.waitBy) {
-			s.end(ReasonSequenceTimeout, false)
+		switch {
+		case due(s.waitBy) && len(s.firsts) > 0:
+			s.end(ReasonSequenceNoRoom, false)
+		case due(s.waitBy):
+			s.end(ReasonSequenceTimeout, false) // SEQ-11
+		case due(s.firstsAt):
+			s.acceptFirsts()
 		}
 	case PhaseCommands:
 		if due(s.waitBy) {
@@ -101,7 +107,8 @@ func (s *Session) end(reason Reason, notify bool) {
 	s.emit(Effect{Kind: EffectSessionEnded, SessionID: s.id, Reason: reason, Established: established, Count: unacked})
 	s.phase = PhaseWaiting
 	s.devices = nil
-	s.held, s.heldBytes = nil, 0
+	s.held, s.firsts, s.heldBytes = nil, nil, 0
+	s.firstsAt = time.Time{}
 	s.pending = nil
 	s.withModule = false
 	s.admitBy, s.waitBy, s.sessionBy = time.Time{}, time.Time{}, time.Time{}
@@ -116,7 +123,7 @@ func (s *Session) end(reason Reason, notify bool) {
 func (r Reason) keepsOutgoing() bool {
 	switch r {
 	case ReasonOperator, ReasonReplaced, ReasonLinkDown, ReasonPublishFailed, ReasonSessionTimeout,
-		ReasonMissingStatus, ReasonCommandTimeout, ReasonSequenceTimeout:
+		ReasonMissingStatus, ReasonCommandTimeout, ReasonSequenceTimeout, ReasonSequenceNoRoom:
 		return false
 	}
 	return true

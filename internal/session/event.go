@@ -128,6 +128,7 @@ const (
 	ReasonSequenceNoDevices    Reason = "connect sequence: connect lists no devices"                // SEQ-3
 	ReasonSequenceNoSessionID  Reason = "connect sequence: connect has no session id"               // SEQ-4
 	ReasonSequenceTimeout      Reason = "connect sequence: message missing"                         // SEQ-11, SEQ-45
+	ReasonSequenceNoRoom       Reason = "connect sequence: module queue stayed full"                // REC-22
 	ReasonSequenceRepeated     Reason = "connect sequence: connect repeated"                        // REC-4
 	ReasonSequenceState        Reason = "connect sequence: first status is not CONNECTING"          // SEQ-12
 	ReasonSequenceTooManyHeld  Reason = "connect sequence: too many messages before its completion" // REC-22

@@ -92,7 +92,7 @@ type device struct {
 	fleet.Device        // as announced, priority included (DEF-32)
 	supported    bool   // its module takes it; false: answered only (REC-6)
 	listed       bool   // named by Connect: gets a first command
-	first        bool   // its first status was counted (DEF-3)
+	first        bool   // its first status came (DEF-3)
 	ticket       uint64 // of device_connected, 0 when none was made
 	asked        bool   // device_connected was made and is undecided
 	started      bool   // an EffectDeviceConnected went out and was not refused
@@ -117,9 +117,11 @@ type Session struct {
 	waitBy     time.Time // limit of the connect sequence (SEQ-11, SEQ-45)
 	responses  int       // command responses still awaited in PhaseCommands
 	held       []fleet.ClientMessage
-	heldBytes  int
-	sessionBy  time.Time // T_sess
-	withModule bool      // a supported device was connected: STAT-34 applies
+	firsts     []fleet.ClientMessage // first statuses that wait for room, in the order of their arrival
+	firstsAt   time.Time             // when they are tried again; zero: there are none
+	heldBytes  int                   // of held and firsts
+	sessionBy  time.Time             // T_sess
+	withModule bool                  // a supported device was connected: STAT-34 applies
 
 	order   order
 	sender  sender
@@ -174,7 +176,7 @@ type Load struct {
 
 // Load returns what the session holds at the moment.
 func (s *Session) Load() Load {
-	l := Load{Devices: len(s.devices), Ahead: len(s.order.ahead), Held: len(s.held), Unacked: len(s.sender.waiting)}
+	l := Load{Devices: len(s.devices), Ahead: len(s.order.ahead), Held: len(s.held) + len(s.firsts), Unacked: len(s.sender.waiting)}
 	for i := range s.pending {
 		l.Pending += len(s.pending[i].commands)
 	}

@@ -83,6 +83,8 @@ type ledger struct {
 type listedDevice struct {
 	device               fleet.Device
 	forwarded, commanded bool
+	came, answered       bool   // its first status
+	counter              uint32 // of it
 }
 
 // process begins the audit of a new server process.
@@ -118,8 +120,10 @@ func (a *auditor) before(now time.Time, ev session.Event, core *session.Session)
 		case session.PhaseAdmitting:
 			c.early = true
 			c.loose = c.loose || m.Kind == fleet.ClientCommandResponse
+			c.firstCame(m)
 		case session.PhaseStatuses:
 			c.progress = now
+			c.firstCame(m)
 		case session.PhaseCommands:
 			if m.Kind == fleet.ClientStatus {
 				c.statuses.hold(m)
@@ -223,6 +227,7 @@ func (a *auditor) effect(e *session.Effect) {
 		case session.NoteRefused:
 			delete(c.live, e.Device.ID())
 			c.statuses.refused[e.Device.ID()] = true
+			c.hadModule = c.hadModule && len(c.live) > 0 // REC-6: as if that had been known at once
 		case session.NoteAdmissionSlow:
 			clear(c.asked)
 			c.hadModule = true

@@ -20,7 +20,9 @@ func (a *auditor) checkReason(reason session.Reason) {
 	case session.ReasonCommandTimeout:
 		early = len(c.sent.waiting) == 0 || a.now.Sub(c.sent.waiting[0].at) < messageTimeout
 	case session.ReasonSequenceTimeout:
-		early = a.now.Sub(c.progress) < messageTimeout
+		early = a.now.Sub(c.progress) < messageTimeout || c.firstsWaiting()
+	case session.ReasonSequenceNoRoom:
+		early = a.now.Sub(c.progress) < messageTimeout || !c.firstsWaiting()
 	case session.ReasonTooManyAhead:
 		early = len(c.statuses.seen) <= a.w.sc.MaxAhead
 	case session.ReasonNoDevice:
@@ -55,6 +57,9 @@ func (a *auditor) checkTimes(core *session.Session) {
 		by(c.progress.Add(admissionTimeout), "REC-8")
 	case session.PhaseStatuses, session.PhaseCommands:
 		by(c.progress.Add(messageTimeout), "SEQ-11")
+		if c.firstsWaiting() {
+			by(c.statuses.noRoom.Add(roomRetry), "a full queue is tried again")
+		}
 	case session.PhaseRunning:
 		l := &c.statuses
 		by(l.heard.Add(sessionTimeout), "SESS-7")
@@ -193,8 +198,9 @@ func (a *auditor) checkPhase(core *session.Session) {
 
 // checkLoad: everything is bounded (REC-22).
 func (a *auditor) checkLoad(core *session.Session) {
+	c := &a.current
 	l := core.Load()
-	if l.Ahead > a.w.sc.MaxAhead+1 || l.Held > a.w.sc.MaxAhead || l.Devices > 32 || l.Pending > a.w.sc.MaxPending*len(moduleNumbers) || l.Unacked > 5000 {
+	if l.Ahead > a.w.sc.MaxAhead+1 || l.Held > a.w.sc.MaxAhead+len(c.listed) || l.Devices > 32 || l.Pending > a.w.sc.MaxPending*len(moduleNumbers) || l.Unacked > 5000 {
 		a.fail("REC-22: the core holds too much: %+v", l)
 	}
 	if core.Phase() == session.PhaseWaiting && l != (session.Load{}) {

@@ -137,6 +137,7 @@ func (a *auditor) turn(counter uint32) seenStatus {
 func (a *auditor) checkHandled() {
 	c := &a.current
 	l := &c.statuses
+	a.checkFirsts()
 	if !c.running || len(c.asked) > 0 || c.loose {
 		return
 	}
@@ -217,11 +218,7 @@ func (a *auditor) statusAnswered(m *fleet.ServerMessage) {
 		if !c.greeted || c.commands > 0 || c.answers > len(c.listed) {
 			a.fail("SEQ-35: StatusResponse %d out of place", m.Counter)
 		}
-		if ev := a.event.Message; a.event.Kind == session.EventMessage && ev.Kind == fleet.ClientStatus && !promised {
-			if c.live[ev.Device.ID()] || ev.Counter != m.Counter {
-				a.fail("an answer is a promise: first status %d was answered and not forwarded", m.Counter)
-			}
-		}
+		a.firstAnswered(m.Counter, promised)
 		return
 	}
 	if promised || c.loose {
