@@ -112,6 +112,9 @@ func defaultCommand(t *testing.T, c *container, entry, command, check []string) 
 	if code != 0 || !strings.Contains(out, "all ok") {
 		t.Fatalf("check of the default configuration: exit code %d\n%s", code, all)
 	}
+	if strings.Contains(all, "warning:") {
+		t.Errorf("the default configuration causes warnings:\n%s", all)
+	}
 	for _, module := range []string{"built-in mission", "built-in io"} {
 		if !strings.Contains(out, module) {
 			t.Errorf("the image does not come with %s:\n%s", module, out)
@@ -158,6 +161,9 @@ func fullCompose(t *testing.T, c *container, entry []string) {
 		config["admin"].(map[string]any)["listen"] = fmt.Sprintf("127.0.0.1:%d", closedPort(t))
 		config["http_api"].(map[string]any)["listen"] = api
 	})
+	if _, all, code := c.run(entry[0], "check", "-c", file); code != 0 || strings.Contains(all, "warning:") {
+		t.Errorf("check: exit code %d\n%s", code, all)
+	}
 	server := c.start(append(append([]string(nil), entry...), service.Command...)...)
 	server.waitLog("connected to the broker")
 	if _, all, code := c.run(append(service.Healthcheck.Test[1:], "--ready")...); code != 0 {

@@ -108,7 +108,7 @@ func installed(t *testing.T, root string) {
 	path := filepath.Join(t.TempDir(), "config.json")
 	servertest.WriteConfig(t, path, config)
 	text, err := exec.Command(filepath.Join(root, "usr/bin/external-server"), "check", path).CombinedOutput()
-	if err != nil || !strings.Contains(string(text), "all ok") {
+	if err != nil || !strings.Contains(string(text), "all ok") || strings.Contains(string(text), "warning:") {
 		t.Errorf("check of the packaged configuration: %v\n%s", err, text)
 	}
 }
