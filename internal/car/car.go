@@ -77,7 +77,7 @@ type Car struct {
 
 	// Of the actor's goroutine only.
 	now                 time.Time // of the current step
-	event               Event     // see tell
+	event               *Event    // see tell; nil without observer
 	timer               *time.Timer
 	armed               time.Time
 	modulesWithCommands []int32
@@ -120,10 +120,14 @@ func New(opts Options) (*Car, error) {
 			Notify:    func() { c.mail.putCommands(number) },
 		}
 		if o := opts.Observer; o != nil {
+			m.event = new(Event)
 			worker.Called = func(call *module.Call) { m.called(o, call) }
 		}
 		m.worker = module.NewWorker(b.Instance, number, worker)
 		c.modules = append(c.modules, m)
+	}
+	if opts.Observer != nil {
+		c.event = new(Event)
 	}
 	c.session = session.New(opts.Limits.Session, moduleView{c})
 	c.setLimits(opts.Limits)

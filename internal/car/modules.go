@@ -19,7 +19,7 @@ type boundModule struct {
 
 	forwarded uint64 // of the actor: statuses the worker took
 	delivered uint64 // of the worker: statuses it was done with
-	event     Event  // of the worker, see called
+	event     *Event // of the worker, see called; nil without observer
 }
 
 // find returns the module with the number, or nil. A car has few.

@@ -106,7 +106,7 @@ type Event struct {
 // so that it keeps nothing alive. The actor uses one event for all of them:
 // observing allocates nothing. at zero means the time of the step.
 func (c *Car) tell(kind EventKind, at time.Time) {
-	ev := &c.event
+	ev := c.event
 	ev.Kind, ev.At = kind, at
 	if at.IsZero() {
 		ev.At = c.now
@@ -155,7 +155,7 @@ func (c *Car) tellForwarded(e *session.Effect, m *boundModule, ok bool) {
 	if ok {
 		m.forwarded++
 	}
-	ev := &c.event
+	ev := c.event
 	ev.Device, ev.Counter, ev.Data, ev.Since, ev.OK, ev.Sequence = e.Device, e.Counter, e.Data, e.Since, ok, m.forwarded
 	c.tell(Forwarded, time.Time{})
 }
@@ -166,7 +166,7 @@ func (c *Car) tellSession(e *session.Effect, now, started time.Time) {
 	if !c.observing() {
 		return
 	}
-	ev := &c.event
+	ev := c.event
 	ev.SessionID, ev.Since, ev.Reason, ev.Established, ev.Count = e.SessionID, started, string(e.Reason), e.Established, e.Count
 	switch e.Kind {
 	case session.EffectSessionStarted:
@@ -190,7 +190,7 @@ func (c *Car) tellNote(e *session.Effect) {
 	if !c.observing() {
 		return
 	}
-	ev := &c.event
+	ev := c.event
 	ev.Device, ev.Counter, ev.SessionID, ev.Level, ev.Module = e.Device, e.Counter, e.SessionID, e.Level, e.Module
 	switch e.Note {
 	case session.NoteDeviceConnected:
@@ -224,7 +224,7 @@ func (c *Car) configured(number int32) int32 {
 // called turns what a worker says into an event. It runs on the worker's
 // goroutine, which is the only user of the module's event.
 func (m *boundModule) called(o Observer, call *module.Call) {
-	ev := &m.event
+	ev := m.event
 	ev.Kind, ev.At, ev.Call, ev.Module, ev.Device = Called, call.At, call.Kind, m.number, call.Device
 	ev.Wait, ev.Took, ev.Err = call.Wait, call.Took, call.Err
 	if call.Kind == module.CallStatus {

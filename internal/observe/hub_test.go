@@ -3,6 +3,7 @@ package observe
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -264,4 +265,35 @@ func TestMeasuredCalls(t *testing.T) {
 			t.Errorf("%s is %v, want %v", name, got[name], want)
 		}
 	}
+}
+
+// What is remembered of ten thousand cars must leave room for the cars: 8 KB for
+// one with two devices that has gone through ten sessions and ten commands.
+func TestMemoryPerCar(t *testing.T) {
+	const cars = 1000
+	h := newHub(t, Options{Events: 1})
+	used := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := used()
+	data := strings.Repeat("x", 100)
+	for i := range cars {
+		c := h.Car(fleet.CarID{Company: "acme", Car: fmt.Sprint("car", i)})
+		connect(c, "s", at(0), lamp, button)
+		c.Observe(status(lamp, 1, data, at(1)))
+		c.Observe(status(button, 2, data, at(1)))
+		for n := range keptCommands {
+			c.Observe(&car.Event{Kind: car.CommandFetched, At: at(0), Module: 2, Command: fleet.Command{Device: lamp, Data: []byte(data), Fetched: at(float64(n))}})
+			ended(c, "s", at(2), session.ReasonSessionTimeout)
+		}
+	}
+	perCar := (used() - before) / cars
+	t.Logf("%d bytes per car", perCar)
+	if perCar > 8<<10 {
+		t.Errorf("%d bytes per car", perCar)
+	}
+	runtime.KeepAlive(h)
 }
