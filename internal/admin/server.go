@@ -151,6 +151,7 @@ func (s *Server) routes() http.Handler {
 	read("GET /api/v1/cars", s.cars)
 	read("GET /api/v1/cars/{car}", s.car)
 	read("GET /api/v1/cars/{car}/messages", s.messages)
+	read("GET /api/v1/positions", s.positions)
 	read("GET /api/v1/modules", s.modules)
 	read("GET /api/v1/events", s.events)
 	read("GET /api/v1/log-levels", s.logLevels)

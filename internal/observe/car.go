@@ -184,6 +184,24 @@ func (c *Car) View() View {
 	return v
 }
 
+// DevicesOf returns what is remembered of the devices of one module, without
+// their commands; the receiver owns it.
+func (c *Car) DevicesOf(module int32) []Device {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []Device
+	for _, d := range c.values.devices {
+		if d.Module != module {
+			continue
+		}
+		made := *d
+		made.Status.Payload, made.Status.Error = d.Status.Payload.clone(), d.Status.Error.clone()
+		made.LastCommand = Command{}
+		out = append(out, made)
+	}
+	return out
+}
+
 // LastEnd returns the newest end of a session, if there was one.
 func (c *Car) LastEnd() (End, bool) {
 	c.mu.Lock()

@@ -1,0 +1,97 @@
+// The dialog that asks for a bearer token, and the one that confirms an action.
+import { act, token } from "./api.js";
+import { h, show, text, toast } from "./dom.js";
+
+let open = null; // the token dialog, while it is shown
+
+/** askForToken shows the dialog once; asked tells that the user wants it. */
+export function askForToken(store, asked = false) {
+  if (open) {
+    open.problem();
+    return;
+  }
+  if (!asked && store.dismissed) return;
+  const input = h("input", { type: "password", id: "token", autocomplete: "off", spellcheck: "false", "aria-describedby": "token-why" });
+  const why = h("p", { id: "token-why", role: "status" });
+  const dialog = h("dialog", { class: "dialog", "aria-labelledby": "token-title" },
+    h("form", {
+      on: {
+        submit: (e) => {
+          e.preventDefault();
+          store.dismissed = false;
+          text(why, "Asking the server …");
+          store.setToken(input.value.trim());
+        },
+      },
+    },
+    h("h2", { id: "token-title", text: "Access" }),
+    why,
+    h("label", { for: "token", text: "Bearer token" }), input,
+    h("p", { class: "muted", text: "A token of the block “admin” of the configuration. It is kept in this tab only." }),
+    h("div", { class: "row end" },
+      token.get() ? h("button", { type: "button", text: "Forget token", on: { click: () => { store.dismissed = false; dialog.close(); store.setToken(""); } } }) : null,
+      h("button", { type: "button", text: "Close", on: { click: () => { store.dismissed = true; dialog.close(); } } }),
+      h("button", { type: "submit", class: "main", text: "Use token" }))));
+  const problem = () => {
+    const you = store.server?.you;
+    text(why, store.access === "refused" ? store.problem?.message ?? "" : you ? `You have the role ${you.role}${you.token ? ` by the token “${you.token}”` : ""}.` : "");
+    why.classList.toggle("bad", store.access === "refused");
+  };
+  const granted = () => { if (store.access === "granted" && token.get() && input.value) dialog.close(); };
+  store.addEventListener("server", granted);
+  dialog.addEventListener("cancel", () => { store.dismissed = true; });
+  dialog.addEventListener("close", () => {
+    open = null;
+    store.removeEventListener("server", granted);
+    dialog.remove();
+  });
+  open = { problem };
+  problem();
+  document.body.append(dialog);
+  dialog.showModal();
+  input.focus();
+}
+
+/** confirmAction asks before something is changed, does it, and shows a refusal where
+ * it was asked for. */
+export function confirmAction(store, { title, body, button, method = "POST", path, data, done }) {
+  const problem = h("p", { class: "bad", role: "alert", hidden: true });
+  const go = h("button", { type: "submit", class: "danger", text: button });
+  const other = h("button", { type: "button", text: "Use another token", hidden: true, on: { click: () => { dialog.close(); askForToken(store, true); } } });
+  const cancel = h("button", { type: "button", text: "Cancel", on: { click: () => dialog.close() } });
+  const dialog = h("dialog", { class: "dialog", "aria-labelledby": "confirm-title" },
+    h("form", {
+      on: {
+        submit: async (e) => {
+          e.preventDefault();
+          go.disabled = true;
+          try {
+            const answer = await act(method, path, data);
+            dialog.close();
+            toast(answer.result);
+            done?.();
+          } catch (error) {
+            const refused = error.status === 401 || error.status === 403;
+            text(problem, refused ? `Refused: ${error.message}.` : error.message);
+            show(problem, true);
+            show(other, refused);
+            go.disabled = refused;
+            if (refused) other.focus();
+          }
+        },
+      },
+    },
+    h("h2", { id: "confirm-title", text: title }),
+    h("p", { text: body }),
+    problem,
+    h("div", { class: "row end" }, other, cancel, go)));
+  if (store.role && store.role !== "operate") {
+    text(problem, `You have the role “${store.role}”${store.server.you.token ? ` by the token “${store.server.you.token}”` : ""}; this needs the role “operate”.`);
+    show(problem, true);
+    show(other, true);
+  }
+  dialog.addEventListener("close", () => dialog.remove());
+  document.body.append(dialog);
+  dialog.showModal();
+  cancel.focus();
+}

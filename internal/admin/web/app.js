@@ -1,0 +1,150 @@
+// Start, pages by the fragment of the address, and what is on every page: the state of
+// the connection, access, theme.
+import { Store } from "./store.js";
+import { token } from "./api.js";
+import { askForToken } from "./access.js";
+import { attr, h, number, say, show, text } from "./dom.js";
+import * as fleet from "./fleet.js";
+import * as car from "./car.js";
+import * as map from "./map.js";
+import * as modules from "./modules.js";
+import * as events from "./events.js";
+import * as server from "./server.js";
+
+const pages = { fleet, car, map, modules, events, server };
+const $ = (id) => document.getElementById(id);
+
+const store = new Store();
+let page = null; // { name, key, params, leave(), changed?(params) }
+
+/** route reads the fragment: #/page/argument?parameters. */
+function route() {
+  const [path, query = ""] = location.hash.replace(/^#/, "").split("?");
+  const [name, ...rest] = path.split("/").filter(Boolean);
+  let argument = rest.join("/");
+  try { argument = decodeURIComponent(argument); } catch { /* shown as it is */ }
+  return { name: pages[name] ? name : "fleet", argument, params: new URLSearchParams(query) };
+}
+
+function navigate() {
+  const to = route();
+  const key = `${to.name}/${to.argument}`;
+  if (page?.key === key) {
+    page.changed?.(to.params);
+    return;
+  }
+  const first = page === null;
+  page?.leave();
+  const root = $("main");
+  root.replaceChildren();
+  root.className = `page-${to.name}`;
+  const listeners = new AbortController();
+  const context = {
+    root, store, argument: to.argument, params: to.params,
+    on: (type, fn) => store.addEventListener(type, fn, { signal: listeners.signal }),
+    signal: listeners.signal,
+    title: (t) => { document.title = t ? `${t} · External Server` : "External Server"; },
+    ask: () => askForToken(store),
+    /** address writes parameters into the address without a new entry in the history. */
+    address: (params) => {
+      const q = params.toString();
+      history.replaceState(null, "", `#/${to.name === "fleet" ? "" : to.name}${to.argument ? "/" + encodeURIComponent(to.argument) : ""}${q ? "?" + q : ""}`);
+    },
+  };
+  const made = pages[to.name].open(context);
+  page = { key, changed: made?.changed, leave: () => { listeners.abort(); made?.leave?.(); } };
+  for (const a of document.querySelectorAll("nav [data-page]")) {
+    attr(a, "aria-current", a.dataset.page === to.name ? "page" : to.name === "car" && a.dataset.page === "fleet" ? "true" : null);
+  }
+  scrollTo(0, 0);
+  if (!first) {
+    root.focus({ preventScroll: true });
+    say(document.title);
+  }
+}
+
+const streamWords = { live: "live", connecting: "connecting", waiting: "reconnecting", refused: "no access", stopped: "paused" };
+let heard = "";
+
+function showStream() {
+  const s = store.stream;
+  let words = streamWords[s.state];
+  if (s.state === "waiting") words = `reconnecting in ${Math.max(0, Math.ceil((s.retryAt - Date.now()) / 1000))} s`;
+  $("stream").dataset.state = s.state;
+  text($("stream-text"), words);
+  attr($("stream"), "title", s.state === "live" ? "Events arrive as they happen." : `${s.problem?.message ?? ""} Press to try at once.`.trim());
+  const now = streamWords[s.state];
+  if (s.state !== "connecting" && now !== heard && !document.hidden) {
+    if (heard) say(`Event stream: ${now}`);
+    heard = now;
+  }
+}
+
+function showAccess() {
+  const you = store.server?.you;
+  const refused = store.access === "refused";
+  text($("access"), refused ? "enter token" : you ? (you.token ? `${you.token} · ${you.role}` : you.role) : "access");
+  attr($("access"), "aria-label", refused ? "Access refused: enter a token" : `Access: ${$("access").textContent}. Change token`);
+  $("access").dataset.state = refused ? "refused" : you?.role ?? "";
+  if (refused) askForToken(store);
+  showAlarm();
+}
+
+/** showAlarm says on every page what stands in the way of all cars. */
+function showAlarm() {
+  const lines = [];
+  if (store.problem && store.problem.status === 0) lines.push("This page does not reach the server. What you see is old.");
+  else if (store.problem && store.access !== "refused") lines.push(`The server answers with an error: ${store.problem.message}`);
+  for (const c of store.server?.components ?? []) if (!c.ready) lines.push(`${c.name} is not ready: ${c.reason}`);
+  const el = $("alarm");
+  const wanted = lines.join("\n");
+  if (el.dataset.text !== wanted) {
+    el.dataset.text = wanted;
+    el.replaceChildren(...lines.map((l) => h("p", { text: l })));
+  }
+  show(el, lines.length > 0);
+}
+
+const themes = { "": "auto", light: "light", dark: "dark" };
+
+function showTheme() {
+  const now = document.documentElement.dataset.theme ?? "";
+  text($("theme"), themes[now]);
+  attr($("theme"), "aria-label", `Colours: ${themes[now]}. Change`);
+}
+
+$("theme").addEventListener("click", () => {
+  const order = Object.keys(themes);
+  const next = order[(order.indexOf(document.documentElement.dataset.theme ?? "") + 1) % order.length];
+  if (next) document.documentElement.dataset.theme = next;
+  else delete document.documentElement.dataset.theme;
+  try { localStorage.setItem("external-server.theme", next); } catch { /* kept for this page only */ }
+  showTheme();
+  store.emit("theme");
+});
+
+$("stream").addEventListener("click", () => store.resume());
+$("access").addEventListener("click", () => askForToken(store, true));
+store.addEventListener("stream", showStream);
+store.addEventListener("tick", showStream);
+store.addEventListener("access", showAccess);
+store.addEventListener("server", () => {
+  text($("company"), store.server.company);
+  showAccess();
+});
+store.addEventListener("cars", () => {
+  const n = store.states.waiting + store.states.connecting;
+  $("main").dataset.cars = number(store.cars.size);
+  $("main").dataset.away = number(n);
+});
+addEventListener("hashchange", navigate);
+document.querySelector(".skip").addEventListener("click", (e) => { // the fragment is the page's
+  e.preventDefault();
+  $("main").focus();
+});
+
+showTheme();
+showStream();
+if (!token.get()) $("access").dataset.state = "";
+navigate();
+store.start();

@@ -1,0 +1,131 @@
+// Building and updating elements, and how values are written for people.
+
+/** h makes an element. Properties: class, text, on (listeners), data; anything else
+ * is an attribute, left out when null or false. Text never becomes markup. */
+export function h(tag, props, ...children) {
+  const el = document.createElement(tag);
+  set(el, props);
+  el.append(...children.flat().filter((c) => c !== null && c !== undefined && c !== false));
+  return el;
+}
+
+/** s is h for SVG. */
+export function s(tag, props, ...children) {
+  const el = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [k, v] of Object.entries(props ?? {})) {
+    if (k === "text") el.textContent = v;
+    else if (v !== null && v !== undefined) el.setAttribute(k, v);
+  }
+  el.append(...children);
+  return el;
+}
+
+function set(el, props) {
+  for (const [k, v] of Object.entries(props ?? {})) {
+    if (v === null || v === undefined || v === false) continue;
+    if (k === "class") el.className = v;
+    else if (k === "text") el.textContent = v;
+    else if (k === "on") for (const [type, fn] of Object.entries(v)) el.addEventListener(type, fn);
+    else if (k === "data") Object.assign(el.dataset, v);
+    else el.setAttribute(k, v === true ? "" : v);
+  }
+}
+
+/** text writes only what has changed: selections and screen readers stay undisturbed. */
+export function text(el, value) {
+  const t = String(value ?? "");
+  if (el.textContent !== t) el.textContent = t;
+}
+
+export function attr(el, name, value) {
+  if (value === null || value === undefined || value === false) {
+    if (el.hasAttribute(name)) el.removeAttribute(name);
+  } else if (el.getAttribute(name) !== String(value)) el.setAttribute(name, value);
+}
+
+export function show(el, visible) {
+  if (el.hidden === visible) el.hidden = !visible;
+}
+
+/** keyed makes the children of parent follow items, keeping the element of each key,
+ * with its focus, open details and scroll position. */
+export function keyed(parent, items, key, create, update) {
+  const old = parent.keyedChildren ?? new Map();
+  const now = new Map();
+  let at = parent.firstElementChild;
+  for (const item of items) {
+    const k = key(item);
+    let el = old.get(k);
+    if (el && !now.has(k)) old.delete(k);
+    else el = create(item);
+    now.set(k, el);
+    update?.(el, item);
+    if (el === at) at = at.nextElementSibling;
+    else parent.insertBefore(el, at);
+  }
+  for (const el of old.values()) el.remove();
+  parent.keyedChildren = now;
+}
+
+const counted = new Intl.NumberFormat("en");
+export const number = (n) => counted.format(n ?? 0);
+export const plural = (n, one, many = one + "s") => `${number(n)} ${n === 1 ? one : many}`;
+
+export const ms = (t) => (t ? Date.parse(t) : 0);
+
+/** duration of seconds in its two largest units. */
+export function duration(seconds) {
+  if (seconds < 0.0995) return `${Math.round(Math.max(0, seconds) * 1000)} ms`;
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
+  const t = Math.round(seconds);
+  if (t < 60) return `${t} s`;
+  if (t < 3600) return `${Math.floor(t / 60)} min ${t % 60} s`;
+  if (t < 86400) return `${Math.floor(t / 3600)} h ${Math.floor((t % 3600) / 60)} min`;
+  return `${Math.floor(t / 86400)} d ${Math.floor((t % 86400) / 3600)} h`;
+}
+
+/** short is a duration in one unit, for lists. */
+export function short(seconds) {
+  const t = Math.max(0, Math.round(seconds));
+  if (t < 60) return `${t} s`;
+  if (t < 3600) return `${Math.floor(t / 60)} min`;
+  if (t < 86400) return `${Math.floor(t / 3600)} h`;
+  return `${Math.floor(t / 86400)} d`;
+}
+
+/** ago is how long before now (server time, ms) a time was. */
+export const ago = (t, now) => (t ? `${short((now - ms(t)) / 1000)} ago` : "never");
+
+const clocked = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const dated = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+export const date = (t) => (t ? dated.format(new Date(t)) : "never");
+
+/** clock is the time of day, with the date when it is not today. */
+export function clock(t, fraction = false) {
+  if (!t) return "never";
+  const d = new Date(t);
+  const time = clocked.format(d) + (fraction ? "." + String(d.getMilliseconds()).padStart(3, "0") : "");
+  return d.toDateString() === new Date().toDateString() ? time : `${d.toISOString().slice(0, 10)} ${time}`;
+}
+
+export function bytes(n) {
+  if (n < 1024) return `${n} B`;
+  if (n < 1 << 20) return `${(n / 1024).toFixed(1)} KiB`;
+  if (n < 1 << 30) return `${(n / (1 << 20)).toFixed(1)} MiB`;
+  return `${(n / (1 << 30)).toFixed(2)} GiB`;
+}
+
+/** say tells screen readers. */
+export function say(message) {
+  const el = document.getElementById("said");
+  el.textContent = "";
+  requestAnimationFrame(() => { el.textContent = message; });
+}
+
+/** toast shows what an action has done. */
+export function toast(message, bad = false) {
+  const el = h("div", { class: bad ? "toast bad" : "toast", text: message });
+  document.getElementById("toasts").append(el);
+  say(message);
+  setTimeout(() => el.remove(), 8000);
+}

@@ -1,0 +1,199 @@
+// The fleet: how many cars are not connected, why, and the list of all.
+import { ago, attr, date, h, keyed, ms, number, plural, say, show, text } from "./dom.js";
+import { explain, stateWords } from "./reasons.js";
+import { VirtualRows } from "./virtual.js";
+
+const trouble = { waiting: 0, connecting: 1, running: 2 };
+const byName = (a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0);
+
+const columns = [
+  { key: "state", label: "State", order: (a, b) => trouble[a.state] - trouble[b.state] || ms(b.since) - ms(a.since) },
+  { key: "name", label: "Car", order: byName },
+  { key: "why", label: "Why", order: (a, b) => (a.why ?? "").localeCompare(b.why ?? "") },
+  { key: "since", label: "Since", order: (a, b) => ms(b.since) - ms(a.since) },
+  { key: "last_seen", label: "Last heard", order: (a, b) => ms(b.last_seen) - ms(a.last_seen) },
+  { key: "devices", label: "Devices", order: (a, b) => a.devices - b.devices, amount: true },
+  { key: "statuses", label: "Statuses", order: (a, b) => a.statuses - b.statuses, amount: true },
+  { key: "ends", label: "Ends", order: (a, b) => b.ends - a.ends, amount: true, title: "ended sessions and failed connect sequences" },
+];
+
+/** group is the why without what differs from car to car. */
+const group = (car) => car.why || "";
+
+let kept = null; // filter and scroll position, for who comes back from a car
+
+export function open({ root, store, params, on, title, address }) {
+  title("");
+  const query = { q: params.get("q") ?? "", state: params.get("state") ?? "", why: params.get("why") ?? "", sort: params.get("sort") ?? "state", down: params.get("order") === "desc" };
+  const verdict = h("h1", { class: "verdict", text: "Asking the server …" });
+  const detail = h("p", { class: "muted" });
+  const reasons = h("ul", { class: "reasons", "aria-label": "Why cars are not connected" });
+  const search = h("input", { type: "search", id: "filter", placeholder: "Car or reason", "aria-label": "Filter cars by name or reason", value: query.q, autocomplete: "off", spellcheck: "false" });
+  const chips = h("div", { class: "chips", role: "group", "aria-label": "Filter by state" });
+  const matched = h("span", { class: "muted", id: "matched" });
+  const clear = h("button", { type: "button", class: "quiet", text: "Clear filter", hidden: true });
+  const head = h("div", { role: "row", class: "tr th", "aria-rowindex": "1" });
+  const body = h("div", { role: "rowgroup", class: "rows" });
+  const table = h("div", { role: "table", class: "cars", "aria-label": "Cars", "aria-colcount": columns.length }, h("div", { role: "rowgroup" }, head), body);
+  const empty = h("p", { class: "empty", hidden: true });
+  root.append(
+    h("section", { class: "summary", "aria-label": "Summary" }, verdict, detail, reasons),
+    h("section", { "aria-label": "Cars" }, h("div", { class: "toolbar" }, search, chips, matched, clear), table, empty));
+
+  for (const c of columns) {
+    head.append(h("div", { role: "columnheader", class: `c-${c.key}` },
+      h("button", { type: "button", text: c.label, title: c.title, data: { sort: c.key }, on: { click: () => sortBy(c.key) } })));
+  }
+
+  const rows = new VirtualRows(body, {
+    key: (c) => c.name,
+    create: (c) => {
+      const cell = (key, ...children) => h("div", { role: "cell", class: `c-${key}` }, ...children);
+      return h("div", { role: "row", class: "tr" },
+        cell("state", h("span", { class: "state" })),
+        cell("name", h("a", { href: `#/car/${encodeURIComponent(c.name)}`, text: c.name })),
+        ...columns.slice(2).map((x) => cell(x.key)));
+    },
+    update: (row, c) => {
+      const now = store.now();
+      const [state, , why, since, seen, devices, statuses, ends] = row.children;
+      attr(row, "data-state", c.state);
+      text(state.firstChild, stateWords[c.state]);
+      text(why, c.why ?? "");
+      attr(why, "title", c.why);
+      text(since, c.since ? ago(c.since, now).replace(" ago", "") : "–");
+      attr(since, "title", c.since && date(c.since));
+      text(seen, ago(c.last_seen, now));
+      attr(seen, "title", c.last_seen && date(c.last_seen));
+      text(devices, number(c.devices));
+      text(statuses, number(c.statuses));
+      text(ends, number(c.ends));
+    },
+  });
+
+  function sortBy(key) {
+    if (query.sort === key) query.down = !query.down;
+    else Object.assign(query, { sort: key, down: columns.find((c) => c.key === key).amount === true && key !== "ends" });
+    changed();
+    say(`Sorted by ${columns.find((c) => c.key === key).label}${query.down ? ", reversed" : ""}`);
+  }
+
+  function select() {
+    const words = query.q.trim().toLowerCase();
+    const out = [];
+    for (const c of store.cars.values()) {
+      if (query.state && c.state !== query.state) continue;
+      if (query.why && group(c) !== query.why) continue;
+      if (words && !c.name.toLowerCase().includes(words) && !(c.why ?? "").toLowerCase().includes(words)) continue;
+      out.push(c);
+    }
+    const order = columns.find((c) => c.key === query.sort)?.order ?? byName;
+    out.sort((a, b) => (query.down ? -order(a, b) : order(a, b)) || byName(a, b));
+    return out;
+  }
+
+  function changed() {
+    const p = new URLSearchParams();
+    for (const k of ["q", "state", "why"]) if (query[k]) p.set(k, query[k]);
+    if (query.sort !== "state") p.set("sort", query.sort);
+    if (query.down) p.set("order", "desc");
+    address(p);
+    draw();
+  }
+
+  function drawSummary() {
+    const n = store.cars.size;
+    const away = store.states.waiting;
+    const coming = store.states.connecting;
+    let line = n === 0 ? "No car is served." : away + coming === 0 ? (n === 1 ? "The only car is connected." : `All ${number(n)} cars are connected.`)
+      : away === 0 ? `${plural(coming, "car")} of ${number(n)} ${coming === 1 ? "is" : "are"} connecting.`
+        : `${number(away)} of ${plural(n, "car")} ${away === 1 ? "is" : "are"} not connected.`;
+    text(verdict, line);
+    verdict.dataset.state = away ? "waiting" : coming ? "connecting" : "running";
+    text(detail, n === 0 ? "The configuration names no cars, or none has been found yet." : away && coming ? `${number(coming)} more ${coming === 1 ? "is" : "are"} connecting.` : "");
+    show(detail, detail.textContent !== "");
+    const groups = new Map();
+    for (const c of store.cars.values()) if (c.state !== "running") groups.set(group(c), (groups.get(group(c)) ?? 0) + 1);
+    if (query.why && !groups.has(query.why)) groups.set(query.why, 0);
+    const list = [...groups].sort((a, b) => b[1] - a[1]).slice(0, 8);
+    keyed(reasons, list, ([why]) => why, ([why]) => {
+      const { title: meaning, hint } = explain(why);
+      return h("li", {}, h("button", { type: "button", "aria-pressed": "false", on: { click: () => { query.why = query.why === why ? "" : why; changed(); } } },
+        h("b"), h("span", { class: "what" }, h("span", { text: why || "unknown" }), h("small", { text: [meaning, hint].filter(Boolean).join(" ") }))));
+    }, (li, [why, count]) => {
+      text(li.firstChild.firstChild, number(count));
+      attr(li.firstChild, "aria-pressed", query.why === why ? "true" : "false");
+    });
+  }
+
+  function drawChips() {
+    const states = [["", "all", store.cars.size], ["waiting", stateWords.waiting, store.states.waiting], ["connecting", stateWords.connecting, store.states.connecting], ["running", stateWords.running, store.states.running]];
+    keyed(chips, states, (x) => x[0], ([state, word]) => h("button", { type: "button", data: { state: state || "all" }, on: { click: () => { query.state = state; changed(); } } },
+      h("span", { class: state ? "state" : "", text: word }), h("b")),
+    (b, [state, , count]) => {
+      text(b.lastChild, number(count));
+      attr(b, "aria-pressed", query.state === state ? "true" : "false");
+    });
+  }
+
+  let announced = "";
+  function draw() {
+    if (!store.carsKnown) return;
+    drawSummary();
+    drawChips();
+    const list = select();
+    attr(table, "aria-rowcount", list.length + 1);
+    for (const [i, c] of columns.entries()) attr(head.children[i], "aria-sort", query.sort !== c.key ? null : query.down ? "descending" : "ascending");
+    rows.set(list);
+    const filtered = Boolean(query.q || query.state || query.why);
+    text(matched, filtered ? `${plural(list.length, "car")} shown` : "");
+    show(clear, filtered);
+    show(empty, list.length === 0);
+    text(empty, filtered ? "No car matches the filter." : "");
+    const words = `${query.q}|${query.state}|${query.why}`;
+    if (words !== announced) {
+      if (announced) say(plural(list.length, "car") + " shown");
+      announced = words;
+    }
+  }
+
+  let typing;
+  search.addEventListener("input", () => {
+    clearTimeout(typing);
+    typing = setTimeout(() => { query.q = search.value; changed(); }, 80);
+  });
+  clear.addEventListener("click", () => {
+    Object.assign(query, { q: "", state: "", why: "" });
+    search.value = "";
+    search.focus();
+    changed();
+  });
+  const slash = (e) => {
+    if (e.key === "/" && !/^(input|select|textarea)$/i.test(e.target.tagName) && !document.querySelector("dialog[open]")) {
+      e.preventDefault();
+      search.focus();
+    }
+  };
+  document.addEventListener("keydown", slash);
+  on("cars", draw);
+  on("tick", () => rows.render());
+  draw();
+  // Who comes back from a car finds the list where it was.
+  const here = { hash: location.hash, y: 0 };
+  if (kept && kept.hash === location.hash) requestAnimationFrame(() => scrollTo(0, kept.y));
+  const remember = () => Object.assign(here, { hash: location.hash, y: scrollY });
+  addEventListener("scrollend", remember);
+  return {
+    leave: () => {
+      kept = here;
+      document.removeEventListener("keydown", slash);
+      removeEventListener("scrollend", remember);
+      rows.destroy();
+    },
+    changed: (p) => {
+      Object.assign(query, { q: p.get("q") ?? "", state: p.get("state") ?? "", why: p.get("why") ?? "", sort: p.get("sort") ?? "state", down: p.get("order") === "desc" });
+      if (search.value !== query.q) search.value = query.q;
+      draw();
+    },
+  };
+}

@@ -1,0 +1,81 @@
+// The server itself: what is ready, levels of the log, reload of the configuration.
+import { get } from "./api.js";
+import { confirmAction } from "./access.js";
+import { attr, date, duration, h, keyed, ms, text } from "./dom.js";
+
+const levels = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
+
+export function open({ root, store, on, signal, title }) {
+  title("Server");
+  const facts = h("dl", { class: "facts" });
+  const components = h("tbody");
+  const loggers = h("tbody");
+  const panel = (id, heading, ...children) => h("section", { class: "panel", "aria-labelledby": id }, h("h2", { id, text: heading }), ...children);
+  const table = (heads, body) => h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ...heads.map((t) => h("th", { scope: "col", text: t })))), body));
+  root.append(h("h1", { text: "Server" }),
+    h("section", { class: "panel", "aria-label": "Facts" }, facts),
+    h("div", { class: "columns" },
+      h("div", {}, panel("h-ready", "Components", table(["Component", "State"], components))),
+      h("div", {},
+        panel("h-config", "Configuration", h("div", { class: "row" },
+          h("button", {
+            type: "button", text: "Reload configuration", data: { operate: "reload" },
+            on: {
+              click: () => confirmAction(store, {
+                title: "Reload the configuration?", button: "Reload", path: "api/v1/reload",
+                body: "The file is read and checked first; a bad one changes nothing. Cars that stay as they are keep their sessions.",
+              }),
+            },
+          }))),
+        panel("h-log", "Log levels", table(["Component", "Lowest level that is logged"], loggers),
+          h("p", { class: "muted", text: "Until the next start or “as configured”." })),
+        panel("h-more", "For machines", h("ul", {},
+          h("li", {}, h("a", { href: "metrics", text: "metrics" }), " for Prometheus"),
+          h("li", {}, h("a", { href: "readyz", text: "readyz" }), " and ", h("a", { href: "healthz", text: "healthz" })),
+          h("li", {}, h("a", { href: "api/v1/openapi.json", text: "openapi.json" }), ": the whole interface"))))));
+
+  function draw() {
+    const s = store.server;
+    if (!s) return;
+    const entries = [
+      ["Company", s.company], ["Version", s.version], ["Running for", duration((store.now() - ms(s.started)) / 1000)], ["Started", date(s.started)],
+      ["Broker", s.link.up ? `connected, ${s.link.connections} connection${s.link.connections === 1 ? "" : "s"}` : `not connected${s.link.last_error ? ": " + s.link.last_error : ""}`],
+      ["Your access", `${s.you.role}${s.you.token ? ` (${s.you.token})` : ""}`], ["Go", s.go_version],
+    ];
+    keyed(facts, entries, (e) => e[0], (e) => h("div", {}, h("dt", { text: e[0] }), h("dd")), (el, e) => text(el.lastChild, e[1]));
+    keyed(components, s.components, (c) => c.name, (c) => h("tr", {}, h("th", { scope: "row", text: c.name }), h("td")), (tr, c) => {
+      text(tr.lastChild, c.ready ? "ready" : c.reason || "not ready");
+      tr.lastChild.className = c.ready ? "" : "bad";
+    });
+  }
+
+  async function drawLevels() {
+    let now;
+    try {
+      now = await get("api/v1/log-levels", { signal });
+    } catch { return; }
+    keyed(loggers, Object.entries(now).sort(), (e) => e[0], ([component]) => {
+      const select = h("select", { "aria-label": `Level of ${component}` }, ...levels.map((l) => h("option", { value: l, text: l })), h("option", { value: "", text: "as configured" }));
+      select.addEventListener("change", () => {
+        const wanted = select.value;
+        select.value = select.known;
+        confirmAction(store, {
+          title: `Log level of ${component}: ${wanted || "as configured"}?`, button: "Change", body: wanted === "DEBUG" ? "DEBUG writes a line for every message." : "It takes effect at once.",
+          method: wanted ? "PUT" : "DELETE", path: `api/v1/log-levels/${encodeURIComponent(component)}`, data: wanted ? { level: wanted } : undefined, done: drawLevels,
+        });
+      });
+      return h("tr", {}, h("th", { scope: "row", text: component }), h("td", {}, select));
+    }, (tr, [, level]) => {
+      const select = tr.querySelector("select");
+      if (![...select.options].some((o) => o.value === level)) select.prepend(h("option", { value: level, text: level }));
+      select.known = level;
+      if (document.activeElement !== select) select.value = level;
+      attr(select, "data-level", level);
+    });
+  }
+  on("server", draw);
+  on("tick", draw);
+  on("access", () => { if (store.access === "granted") drawLevels(); });
+  draw();
+  drawLevels();
+}
