@@ -125,3 +125,16 @@ var ErrOutOfService = fmt.Errorf("the module is out of service: %w", ErrNotDeliv
 // ErrStuck reports that a call did not come back in time; the context was given
 // up without destroying it (MOD-15, CLI-24).
 var ErrStuck = errors.New("the module did not return in time")
+
+// OpenError says which module, and which car's context, could not be opened. It
+// is the outermost error, so that the cause can cross a process boundary without
+// the words that the other side adds itself.
+type OpenError struct {
+	Where string
+	Err   error
+}
+
+func (e *OpenError) Error() string { return e.Where + ": " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *OpenError) Unwrap() error { return e.Err }

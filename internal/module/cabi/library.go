@@ -58,7 +58,7 @@ type Library struct {
 // the cause and what to do about it.
 func Open(path string, opts Options) (*Library, error) {
 	fail := func(err error) (*Library, error) {
-		return nil, fmt.Errorf("module library %q: %w", path, err)
+		return nil, &module.OpenError{Where: fmt.Sprintf("module library %q", path), Err: err}
 	}
 	if err := checkFile(path); err != nil {
 		return fail(err)
@@ -141,7 +141,7 @@ func (l *Library) isClosed() bool {
 // later after all is destroyed in the background.
 func (l *Library) Open(ctx context.Context, spec module.InstanceSpec) (module.Instance, error) {
 	fail := func(err error) (module.Instance, error) {
-		return nil, fmt.Errorf("module %d (%s), car %s: %w", l.number, l.path, spec.Car, err)
+		return nil, &module.OpenError{Where: fmt.Sprintf("module %d (%s), car %s", l.number, l.path, spec.Car), Err: err}
 	}
 	if err := ctx.Err(); err != nil {
 		return fail(fmt.Errorf("init not called: %w", err))

@@ -108,7 +108,7 @@ func (g *guest) start(start *pb.Start) *pb.Result {
 	}
 	mod, err := g.load(start.GetModuleNumber())
 	if err != nil {
-		return failed(err)
+		return failed(unplaced(err))
 	}
 	result := &pb.Result{ModuleNumber: mod.Number()}
 	for deviceType := range uint32(prefetched) {
@@ -147,6 +147,16 @@ func (g *guest) perform(ctx context.Context, frame *pb.ServerFrame) (result *pb.
 	}
 }
 
+// unplaced leaves out of the error what the server knows and says itself: which
+// module it is and which car.
+func unplaced(err error) error {
+	var at *module.OpenError
+	if errors.As(err, &at) {
+		return at.Err
+	}
+	return err
+}
+
 // failed turns an error into a Result; nil becomes OK.
 func failed(err error) *pb.Result {
 	var code *module.CallError
@@ -177,7 +187,7 @@ func (g *guest) open(ctx context.Context, open *pb.Open) error {
 	}
 	instance, err := g.mod.Open(ctx, spec)
 	if err != nil {
-		return err
+		return unplaced(err)
 	}
 	g.mu.Lock()
 	g.contexts[open.GetContext()] = instance

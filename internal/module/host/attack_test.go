@@ -320,7 +320,13 @@ func TestAttackInInit(t *testing.T) {
 	}
 	neighbour.send(10)
 	neighbour.check()
-	if _, err := m.Open(t.Context(), spec("refused", "", "null=1")); err == nil || !strings.Contains(err.Error(), "init failed") {
+	// What the module said is quoted, and nothing is said twice.
+	_, err = m.Open(t.Context(), spec("refused", "", "null=1"))
+	if err == nil || !strings.Contains(err.Error(), "init failed") || !strings.HasSuffix(err.Error(), "; last output: no database") ||
+		strings.Count(err.Error(), "module 66") != 1 || strings.Count(err.Error(), "refused") != 1 {
 		t.Errorf("Open: %v", err)
+	}
+	if !log.has("car=neighbour") || log.has("car=company/") {
+		t.Error("the log names cars as nothing else does")
 	}
 }

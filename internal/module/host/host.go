@@ -206,6 +206,7 @@ func (m *Module) Open(ctx context.Context, spec module.InstanceSpec) (module.Ins
 	m.nextID++
 	i := newInstance(m, m.nextID, spec)
 	m.mu.Unlock()
+	lines := c.output.count()
 	err = i.attach(ctx, c, true)
 	switch {
 	case errors.Is(err, errDied):
@@ -213,6 +214,10 @@ func (m *Module) Open(ctx context.Context, spec module.InstanceSpec) (module.Ins
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return fail(fmt.Errorf("init: %w (%w)", module.ErrStuck, err))
 	case err != nil:
+		// A module says why by what it prints.
+		if printed := c.output.since(ctx, lines); printed != "" {
+			err = fmt.Errorf("%w; last output: %s", err, printed)
+		}
 		return fail(err)
 	}
 	m.mu.Lock()

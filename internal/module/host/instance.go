@@ -60,7 +60,7 @@ func newInstance(m *Module, id uint32, spec module.InstanceSpec) *instance {
 		m:         m,
 		id:        id,
 		spec:      spec,
-		log:       m.log.With("car", spec.Car.String()),
+		log:       m.log.With("car", spec.Car.Car),
 		calling:   make(chan struct{}, 1),
 		waiting:   make(chan struct{}, 1),
 		attaching: make(chan struct{}, 1),

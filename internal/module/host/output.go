@@ -27,6 +27,8 @@ type output struct {
 
 	mu         sync.Mutex
 	tail       []string
+	total      int           // lines so far
+	more       chan struct{} // closed with the next line, if not nil
 	second     time.Time
 	logged     int
 	suppressed int
@@ -60,6 +62,11 @@ func (o *output) line(stream, text string, now time.Time) {
 		o.tail = append(o.tail[:0], o.tail[1:]...)
 	}
 	o.tail = append(o.tail, text)
+	o.total++
+	if o.more != nil {
+		close(o.more)
+		o.more = nil
+	}
 	suppressed := 0
 	if now.Sub(o.second) >= time.Second {
 		suppressed = o.suppressed
@@ -91,11 +98,45 @@ func (o *output) reportSuppressed(lines int) {
 	}
 }
 
+// count returns how many lines were written so far.
+func (o *output) count() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.total
+}
+
+// since returns the last lines of those written after the first n. It waits a
+// moment for the first: an answer may overtake what was printed before it.
+func (o *output) since(ctx context.Context, n int) string {
+	const patience = 50 * time.Millisecond
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.total == n {
+		if o.more == nil {
+			o.more = make(chan struct{})
+		}
+		more, timer := o.more, time.NewTimer(patience)
+		defer timer.Stop()
+		o.mu.Unlock()
+		select {
+		case <-more:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		o.mu.Lock()
+	}
+	return joined(o.tail[len(o.tail)-min(o.total-n, len(o.tail)):])
+}
+
 // last returns the last lines, joined and bounded, or "".
 func (o *output) last() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	text := strings.Join(o.tail, " | ")
+	return joined(o.tail)
+}
+
+func joined(lines []string) string {
+	text := strings.Join(lines, " | ")
 	if over := len(text) - tailMaxBytes; over > 0 {
 		text = "..." + strings.ToValidUTF8(text[over:], "")
 	}

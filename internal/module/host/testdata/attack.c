@@ -249,6 +249,7 @@ void *init(const struct config config)
 		if (strcmp(key, "null_if") == 0 && access(value, F_OK) == 0) null = 1;
 	}
 	if (null) {
+		fputs("no database\n", stderr);
 		free(con);
 		return NULL;
 	}
