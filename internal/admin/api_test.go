@@ -204,6 +204,33 @@ func TestLogLevels(t *testing.T) {
 	}
 }
 
+// Without broker the server is alive and not ready, and says why everywhere.
+func TestNotReady(t *testing.T) {
+	r := newRig(t, func(s settings) {
+		delete(s, "embedded_broker")
+		s["external_communication"] = settings{"server_address": "127.0.0.1", "server_port": 1, "timeout_ms": 30000}
+	}, "car1")
+	r.wait("the first failure", func() bool { return strings.Contains(r.do("GET", "/readyz", "").text(), "refused") })
+	a := r.do("GET", "/readyz", "")
+	if a.status != http.StatusServiceUnavailable || !strings.Contains(a.text(), "broker connection: not ready: not connected") {
+		t.Errorf("readyz: %d %s", a.status, a.text())
+	}
+	a = r.do("GET", "/readyz", "", "Accept", "application/json")
+	openAPI(t).check("Readiness", decode(t, a.body))
+	if a.status != http.StatusServiceUnavailable || !strings.Contains(a.text(), `"ready":false`) {
+		t.Errorf("readyz: %d %s", a.status, a.text())
+	}
+	if a := r.do("GET", "/healthz", ""); a.status != 200 {
+		t.Errorf("healthz: %d", a.status)
+	}
+	if a := r.do("GET", "/api/v1/cars", ""); !strings.Contains(a.text(), "no connection to the broker: ") {
+		t.Errorf("cars: %s", a.text())
+	}
+	if a := r.do("GET", "/metrics", ""); !strings.Contains(a.text(), "external_server_link_up 0") {
+		t.Error("metrics do not say that the broker is gone")
+	}
+}
+
 // Errors are problem details that say what there is.
 func TestProblems(t *testing.T) {
 	r := newRig(t, nil, "car1")

@@ -138,7 +138,9 @@ func newRig(t *testing.T, edit func(settings), cars ...string) *rig {
 		}
 	})
 	r.base = "http://" + r.app.AdminAddr().String()
-	r.wait("the broker connection", r.app.LinkUp)
+	if s["embedded_broker"] != nil {
+		r.wait("the broker connection", r.app.LinkUp)
+	}
 	return r
 }
 
