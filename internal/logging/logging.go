@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -182,7 +183,9 @@ func (l *Logs) Close() error {
 // reporter makes what a sink says about itself.
 func (l *Logs) reporter(of int, name string) reporter {
 	line := func(to int, level slog.Level, text string, attrs ...slog.Attr) []byte {
-		r := slog.NewRecord(time.Now(), level, text, 0)
+		var here [1]uintptr
+		runtime.Callers(1, here[:]) // LOG-4
+		r := slog.NewRecord(time.Now(), level, text, here[0])
 		r.AddAttrs(attrs...)
 		return newHandler(l).format(to, context.Background(), r)
 	}

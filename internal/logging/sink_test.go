@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -118,6 +119,11 @@ func TestBrokenConsole(t *testing.T) {
 		content := read(t, dir+"/external_server.log")
 		if strings.Count(content, "log cannot be written") != 1 || strings.Count(content, "can be written again") != 1 {
 			t.Errorf("file holds %q", content)
+		}
+		for line := range strings.Lines(content) {
+			if !regexp.MustCompile(`\] \[WARNING\]\t \[internal/logging/\S+:\d+\] \(server\)\t|\tsome text\n`).MatchString(line) {
+				t.Errorf("LOG-4: %q", line)
+			}
 		}
 	})
 }
