@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,7 +28,10 @@ variable is set.`,
 			if err != nil {
 				return err
 			}
-			return demo.Run(cmd.Context(), demo.Options{
+			// Without a reader of its story the demo ends, and clears up.
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGPIPE)
+			defer stop()
+			return demo.Run(ctx, demo.Options{
 				Library:  library,
 				Duration: duration,
 				Out:      cmd.OutOrStdout(),

@@ -82,7 +82,7 @@ func New(opts Options) (*Server, error) {
 	}
 	listener, err := net.Listen("tcp", opts.Config.Listen)
 	if err != nil {
-		return nil, fmt.Errorf("admin.listen: %w", err)
+		return nil, fmt.Errorf("admin.listen: %w; choose another address or end the program that uses it", err)
 	}
 	listener = netutil.LimitListener(listener, maxConnections)
 	if settings != nil {

@@ -124,6 +124,9 @@ func (a *Autonomy) Command(data []byte) (string, error) {
 		if len(c.Stops) == 0 {
 			return "starts with no stop to go to", nil
 		}
+		if len(c.Stops) == 1 {
+			return "starts to " + c.Stops[0].Name, nil
+		}
 		return fmt.Sprintf("starts to %s, %d stops in all", c.Stops[0].Name, len(c.Stops)), nil
 	case "STOP":
 		a.stops, a.driving, a.stopLeft = nil, false, 0

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bufio"
 	"os"
 	"os/exec"
 	"strings"
@@ -41,5 +42,33 @@ func TestDemoSecondsAreChecked(t *testing.T) {
 	text, err := cmd.CombinedOutput()
 	if err == nil || !strings.Contains(string(text), "DEMO_SECONDS") || cmd.ProcessState.ExitCode() != 2 {
 		t.Errorf("%v: %s", err, text)
+	}
+}
+
+// The demo whose reader goes away, as in "| head", ends by itself and leaves no
+// files behind.
+func TestDemoWithoutReader(t *testing.T) {
+	t.Parallel()
+	temporary := t.TempDir()
+	cmd := exec.Command(servertest.Binary(t), "demo")
+	cmd.Env = append(os.Environ(), "TMPDIR="+temporary)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	_ = out.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the demo ended with %v", err)
+	}
+	left, err := os.ReadDir(temporary)
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
