@@ -30,6 +30,7 @@ func (f *benchFlags) register(cmd *cobra.Command, runs int, seconds float64) {
 	fs.IntVar(&o.Big, "big", 10_000, "cars of the large measurements")
 	fs.Float64Var(&o.BigRate, "big-rate", 5000, "statuses per second of all these cars together")
 	fs.Float64Var(&o.BigSeconds, "big-seconds", 30, "length of the large measurements")
+	fs.StringVar(&o.Profiles, "profiles", "", "write CPU and heap profiles of the measured processes to this existing `DIRECTORY`")
 	fs.StringVar(&f.report, "report", "", "write the figures as JSON to this `FILE` as well")
 	cmd.MarkFlagsMutuallyExclusive("broker", "mosquitto")
 }

@@ -35,6 +35,7 @@ type Child struct {
 	Limits       map[string]any `json:",omitempty"` // block "limits" of the configuration
 	CommandEvery time.Duration
 	Dir          string // for files
+	Profile      string // "": none; else the beginning of the names of the profiles
 }
 
 // readyLine is what a child prints when it serves; a broker adds its address.
@@ -59,11 +60,26 @@ func RunChild(ctx context.Context, text string, in io.Reader, out io.Writer) err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go func() { // ends with the process, like its parent's end of the pipe
-		_, _ = io.Copy(io.Discard, in)
-		cancel()
-	}()
 	ready := func() { fmt.Fprintln(out, readyLine) }
+	if c.Profile != "" {
+		stop, err := profile(c.Profile)
+		if err != nil {
+			return err
+		}
+		written := make(chan struct{})
+		go func() { // before the end of ctx empties the heap
+			_, _ = io.Copy(io.Discard, in)
+			_ = stop()
+			close(written)
+			cancel()
+		}()
+		defer func() { <-written }()
+	} else {
+		go func() { // ends with the process, like its parent's end of the pipe
+			_, _ = io.Copy(io.Discard, in)
+			cancel()
+		}()
+	}
 	switch c.Role {
 	case RoleEcho:
 		return Echo(ctx, EchoOptions{Address: c.Address, Company: c.Company, Cars: c.carNames(), Connections: c.connections(), CommandEvery: c.CommandEvery}, ready)

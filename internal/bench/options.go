@@ -35,6 +35,9 @@ type Options struct {
 	Big        int
 	BigRate    float64
 	BigSeconds float64
+	// Profiles is a directory for CPU, heap and goroutine profiles of the measured
+	// processes; "": none. They cost something themselves.
+	Profiles string
 	// Progress gets a line now and then.
 	Progress func(format string, args ...any)
 }

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"external-server/internal/gateway"
@@ -42,6 +43,9 @@ func (b *bencher) begin(ctx context.Context, c Child, fleet simulate.Options) (*
 	b.serial++
 	c.Address, c.Company = b.place.address, company
 	c.Prefix = fmt.Sprintf("r%d_", b.serial) // nothing of an earlier run is taken for ours
+	if b.opts.Profiles != "" {
+		c.Profile = filepath.Join(b.opts.Profiles, fmt.Sprintf("%d-%s-%d", b.serial, c.Role, c.Cars))
+	}
 	child, err := spawn(ctx, b.opts.Self, c)
 	if err != nil {
 		return nil, err
