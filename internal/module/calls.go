@@ -9,26 +9,28 @@ import (
 	"external-server/internal/fleet"
 )
 
-// makeCalls is the one goroutine that calls the instance (MOD-5).
+// makeCalls is the goroutine that calls the instance as long as there are jobs;
+// there is one at most (MOD-5).
 func (w *Worker) makeCalls() {
-	defer close(w.calls)
-	for w.callCtx.Err() == nil {
-		if j, ok := w.jobs.begin(); ok {
-			taken := w.call(&j)
-			if !w.jobs.end() || taken { // what was abandoned is counted already
-				continue
-			}
-			w.lost.Add(1)
-			continue
-		}
-		if w.jobs.finished() {
+	for {
+		j, ok := w.jobs.begin()
+		if !ok {
 			return
 		}
-		select {
-		case <-w.jobs.wake:
-		case <-w.callCtx.Done():
+		taken := w.call(&j)
+		if w.jobs.end() && !taken { // what was abandoned is counted already
+			w.lost.Add(1)
 		}
 	}
+}
+
+// put queues a job and begins the calls if need be.
+func (w *Worker) put(j job) bool {
+	ok, begin := w.jobs.put(j)
+	if begin {
+		go w.makeCalls()
+	}
+	return ok
 }
 
 // call makes the call of a job. It reports false for a status that the instance

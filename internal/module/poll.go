@@ -51,19 +51,40 @@ func (w *Worker) pollCommands() {
 	}
 }
 
-// startPolling begins to fetch commands until pollCtx ends; poll is closed
+// startPolling begins to fetch commands until endPolling is called; poll is closed
 // afterwards.
 func (w *Worker) startPolling() {
-	source, ok := w.instance.(CommandSource)
-	if !ok {
-		go w.pollCommands()
+	w.pollMu.Lock()
+	defer w.pollMu.Unlock()
+	if w.pollEnded {
+		close(w.poll)
 		return
 	}
-	stop := source.StartCommands(w.fetchedCommands)
-	context.AfterFunc(w.pollCtx, func() {
-		stop()
-		close(w.poll)
-	})
+	if source, ok := w.instance.(CommandSource); ok {
+		w.stopSource = source.StartCommands(w.fetchedCommands)
+		return
+	}
+	w.pollCtx, w.stopPoll = context.WithCancel(context.Background())
+	go w.pollCommands()
+}
+
+// endPolling ends the polling without waiting for its end.
+func (w *Worker) endPolling() {
+	w.pollMu.Lock()
+	defer w.pollMu.Unlock()
+	if w.pollEnded {
+		return
+	}
+	w.pollEnded = true
+	switch {
+	case w.stopSource != nil:
+		go func() {
+			w.stopSource()
+			close(w.poll)
+		}()
+	case w.stopPoll != nil:
+		w.stopPoll()
+	}
 }
 
 func (w *Worker) fetchedCommands(commands []fleet.Command) {

@@ -32,6 +32,10 @@ type job struct {
 // are bounded; a device's connect and disconnect are never refused, they are
 // bounded by the number of devices. The job whose call is under way counts
 // until the call has returned.
+//
+// A goroutine makes the calls as long as there are jobs, and only then: with
+// thousands of cars, waiting ones would be most of the memory. Whoever is told to
+// by put or start begins it.
 type jobs struct {
 	mu       sync.Mutex
 	ring     []job // ring buffer
@@ -44,30 +48,35 @@ type jobs struct {
 	limit    int // for statuses and for acks
 	maxBytes int
 	closed   bool
-	wake     chan struct{} // capacity 1
+	serving  bool // start was called and halt was not
+	halted   bool
+	active   bool          // the goroutine is there
+	finished bool          // done is closed
+	done     chan struct{} // closed when no call will be made any more
 }
 
 // minRing is the least size of the ring buffer, maxIdleRing the largest one that
 // is kept when nothing waits: a burst must not hold its memory for ever.
 const (
-	minRing     = 8
-	maxIdleRing = 64
+	minRing     = 2
+	maxIdleRing = 4
 )
 
 func newJobs(limit, maxBytes int) *jobs {
-	return &jobs{limit: limit, maxBytes: maxBytes, wake: make(chan struct{}, 1)}
+	return &jobs{limit: limit, maxBytes: maxBytes, done: make(chan struct{})}
 }
 
-// put queues a job and reports whether there was room. A status that exceeds
-// maxBytes is taken when the count allows it, because room was promised by free.
-func (q *jobs) put(j job) bool {
+// put queues a job and reports whether there was room, and whether the caller has
+// to begin the goroutine. A status that exceeds maxBytes is taken when the count
+// allows it, because room was promised by free.
+func (q *jobs) put(j job) (ok, begin bool) {
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	switch {
 	case q.closed,
 		j.kind == jobStatus && q.statuses >= q.limit,
 		j.kind == jobAck && q.acks >= q.limit:
-		q.mu.Unlock()
-		return false
+		return false, false
 	}
 	q.count(&j, 1)
 	if q.n == len(q.ring) {
@@ -79,9 +88,44 @@ func (q *jobs) put(j job) bool {
 	}
 	q.ring[(q.head+q.n)%len(q.ring)] = j
 	q.n++
-	q.mu.Unlock()
-	q.signal()
+	return true, q.activate()
+}
+
+// activate tells whether the goroutine is needed and not there; it is from then on.
+func (q *jobs) activate() bool {
+	if !q.serving || q.active || q.n == 0 {
+		return false
+	}
+	q.active = true
 	return true
+}
+
+// start lets the calls be made from now on and tells whether the caller has to
+// begin the goroutine.
+func (q *jobs) start() (begin bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.serving = true
+	begin = q.activate()
+	q.finish()
+	return begin
+}
+
+// halt says that no further call is to be made.
+func (q *jobs) halt() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.serving, q.halted = false, true
+	q.finish()
+}
+
+// finish closes done when nothing will be called any more.
+func (q *jobs) finish() {
+	if q.finished || q.active || !q.halted && !(q.serving && q.closed && q.n == 0) {
+		return
+	}
+	q.finished = true
+	close(q.done)
 }
 
 // count adds a job to the counters, or takes it out with -1.
@@ -95,18 +139,14 @@ func (q *jobs) count(j *job, sign int) {
 	}
 }
 
-func (q *jobs) signal() {
-	select {
-	case q.wake <- struct{}{}:
-	default:
-	}
-}
-
-// begin takes the oldest job for its call.
+// begin takes the oldest job for its call. Without one, and after halt, the
+// goroutine has to end; it counts as gone.
 func (q *jobs) begin() (job, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.n == 0 {
+	if q.n == 0 || q.halted {
+		q.active = false
+		q.finish()
 		return job{}, false
 	}
 	q.current, q.running = q.ring[q.head], true
@@ -136,8 +176,8 @@ func (q *jobs) end() bool {
 func (q *jobs) close() {
 	q.mu.Lock()
 	q.closed = true
+	q.finish()
 	q.mu.Unlock()
-	q.signal()
 }
 
 // abandon empties the queue. It returns what waited, and how many statuses were
@@ -176,10 +216,4 @@ func (q *jobs) depth() (n int, oldest time.Time) {
 		return q.n, q.ring[q.head].at
 	}
 	return 0, time.Time{}
-}
-
-func (q *jobs) finished() bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.closed && q.n == 0
 }

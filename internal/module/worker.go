@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -67,8 +68,8 @@ type WorkerStats struct {
 }
 
 // Worker feeds one Instance: a goroutine makes the calls in the order they were
-// queued, another one polls for commands (REC-8, CMD-1). No method but Close
-// and Run blocks. A call may take as long as it likes, for instance while a
+// queued, as long as there are any; another one polls for commands unless the
+// instance brings them (REC-8, CMD-1). No method but Close and Run blocks. A call may take as long as it likes, for instance while a
 // module process is started anew; what comes meanwhile waits in the queue.
 type Worker struct {
 	instance Instance
@@ -86,10 +87,13 @@ type Worker struct {
 	started   atomic.Bool
 	callCtx   context.Context // of every call but WaitCommands
 	stopCalls context.CancelFunc
-	pollCtx   context.Context
-	stopPoll  context.CancelFunc
-	calls     chan struct{} // closed when the calling goroutine has ended
-	poll      chan struct{} // closed when the poller has ended
+
+	poll       chan struct{} // closed when the polling has ended
+	pollMu     sync.Mutex
+	pollEnded  bool   // endPolling was called
+	stopSource func() // of a CommandSource
+	pollCtx    context.Context
+	stopPoll   context.CancelFunc // of the polling goroutine
 }
 
 // NewWorker takes ownership of the instance. number is the module's.
@@ -102,26 +106,40 @@ func NewWorker(instance Instance, number int32, opts WorkerOptions) *Worker {
 		log:      opts.Logger.With(logging.ComponentKey, logging.ComponentModule, "module", number),
 		jobs:     newJobs(opts.QueueSize, opts.QueueBytes),
 		inbox:    inbox{limit: opts.CommandQueue},
-		calls:    make(chan struct{}),
 		poll:     make(chan struct{}),
 	}
 	w.callCtx, w.stopCalls = context.WithCancel(context.Background())
-	w.pollCtx, w.stopPoll = context.WithCancel(context.Background())
 	return w
 }
 
-// Run makes the calls until Close has drained the queue or ctx ends. A call that
-// is stuck in the module beyond that keeps its goroutine; Run returns without
-// it, because nothing can end a call inside a C library (MOD-15).
-func (w *Worker) Run(ctx context.Context) {
+// Start begins to make the calls and to fetch commands, until Close.
+func (w *Worker) Start() {
 	if !w.started.CompareAndSwap(false, true) {
 		return
 	}
-	defer context.AfterFunc(ctx, func() { w.stopCalls(); w.stopPoll() })()
-	go w.makeCalls()
+	if w.jobs.start() {
+		go w.makeCalls()
+	}
 	w.startPolling()
-	ended(ctx, w.calls)
-	w.stopPoll()
+}
+
+// Stop ends the calls and the polling without waiting for their end. What is
+// queued stays there, for Close to count.
+func (w *Worker) Stop() {
+	w.stopCalls()
+	w.jobs.halt()
+	w.endPolling()
+}
+
+// Run is Start for whoever wants to wait: it returns when Close has drained the
+// queue, or when ctx has ended and with it the calls. A call that is stuck in the
+// module beyond that keeps its goroutine; Run returns without it, because nothing
+// can end a call inside a C library (MOD-15).
+func (w *Worker) Run(ctx context.Context) {
+	defer context.AfterFunc(ctx, w.Stop)()
+	w.Start()
+	ended(ctx, w.jobs.done)
+	w.endPolling()
 	ended(ctx, w.poll)
 }
 
@@ -144,26 +162,26 @@ func ended(ctx context.Context, goroutine <-chan struct{}) bool {
 // DeviceConnected queues device_connected. done gets the result, once, on a
 // goroutine of the worker. It reports false when the worker is closed.
 func (w *Worker) DeviceConnected(device fleet.Device, done func(error)) bool {
-	return w.jobs.put(job{kind: jobConnected, device: device, done: done, at: time.Now()})
+	return w.put(job{kind: jobConnected, device: device, done: done, at: time.Now()})
 }
 
 // ForwardStatus queues forward_status and, if message is not empty,
 // forward_error_message right after it (STAT-30). The worker owns the slices. It
 // reports false when the queue is full or the worker is closed.
 func (w *Worker) ForwardStatus(device fleet.Device, data, message []byte) bool {
-	return w.jobs.put(job{kind: jobStatus, device: device, data: data, message: message, at: time.Now()})
+	return w.put(job{kind: jobStatus, device: device, data: data, message: message, at: time.Now()})
 }
 
 // DeviceDisconnected queues device_disconnected; it reports false when the
 // worker is closed.
 func (w *Worker) DeviceDisconnected(kind fleet.DisconnectType, device fleet.Device) bool {
-	return w.jobs.put(job{kind: jobDisconnected, device: device, kindGone: kind, at: time.Now()})
+	return w.put(job{kind: jobDisconnected, device: device, kindGone: kind, at: time.Now()})
 }
 
 // CommandAck queues command_ack; it reports false, and counts, when as many
 // acknowledgements as the queue may hold statuses wait already.
 func (w *Worker) CommandAck(command fleet.Command) bool {
-	if w.jobs.put(job{kind: jobAck, device: command.Device, data: command.Data, at: time.Now()}) {
+	if w.put(job{kind: jobAck, device: command.Device, data: command.Data, at: time.Now()}) {
 		return true
 	}
 	w.acksDropped.Add(1)
@@ -196,24 +214,25 @@ func (w *Worker) Stats() WorkerStats {
 // not be delivered is counted, logged and part of the error. Call it once.
 func (w *Worker) Close(ctx context.Context) error {
 	w.jobs.close()
-	w.stopPoll()
-	if w.started.CompareAndSwap(false, true) { // Run was never called
-		close(w.calls)
+	w.endPolling()
+	if w.started.CompareAndSwap(false, true) { // Start was never called
+		w.jobs.halt()
 		close(w.poll)
 	}
 	delivery, cancel := mostOf(ctx)
 	defer cancel()
 	var errs []error
-	if !ended(delivery, w.calls) {
+	if !ended(delivery, w.jobs.done) {
 		if lost := w.abandon(); lost > 0 {
 			errs = append(errs, fmt.Errorf("%d answered statuses were not delivered", lost))
 		}
 	}
 	w.stopCalls()
-	if !ended(ctx, w.calls) {
+	w.jobs.halt()
+	if !ended(ctx, w.jobs.done) {
 		errs = append(errs, fmt.Errorf("calls were not finished: %w", ErrStuck))
 	}
-	if lost := w.abandon(); lost > 0 { // Run ended before Close, or was never called
+	if lost := w.abandon(); lost > 0 { // stopped before Close, or never started
 		errs = append(errs, fmt.Errorf("%d answered statuses were not delivered", lost))
 	}
 	ended(ctx, w.poll) // the instance says when it is stuck there
