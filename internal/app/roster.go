@@ -169,8 +169,12 @@ func runCar(ctx context.Context, c *car.Car, log *slog.Logger) (err error, faile
 	defer func() {
 		if p := recover(); p != nil {
 			failed = true
+			stack := debug.Stack()
+			if d, ok := p.(*car.Defect); ok {
+				stack = d.Stack
+			}
 			log.Error("a car failed by a defect of the server and is started anew; please report this",
-				"car", c.ID().Car, "defect", fmt.Sprint(p), "where", origin(debug.Stack()))
+				"car", c.ID().Car, "defect", fmt.Sprint(p), "where", origin(stack))
 		}
 	}()
 	return c.Run(ctx), false

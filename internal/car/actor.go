@@ -1,8 +1,9 @@
 package car
 
 import (
-	"context"
+	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -11,21 +12,48 @@ import (
 	"external-server/internal/session"
 )
 
-// serve is the loop of the actor. Only its goroutine touches the session.
-func (c *Car) serve(ctx context.Context) {
-	c.timer = time.NewTimer(time.Hour)
-	defer c.timer.Stop()
-	for ctx.Err() == nil {
+// work handles first, if there is one, and then what is in the mailbox until that
+// is empty. The mailbox makes sure that one goroutine at a time does so: a message
+// is handled on the goroutine of the link, if no other one is at it, because
+// nothing on the way to its answer waits, and handing it over would cost more than
+// handling it.
+func (c *Car) work(first *item) {
+	defer c.caught()
+	if first != nil {
+		c.configure()
+		c.handle(first)
+	}
+	for {
 		c.arm()
-		select {
-		case <-ctx.Done():
-		case <-c.mail.wake:
-			c.handleMail()
-		case <-c.timer.C:
-			c.armed = time.Time{}
-			c.handleMail() // what came before the deadline may move it (DEF-27)
-			c.step(time.Now(), session.Event{Kind: session.EventDeadline})
+		mail, ok := c.mail.take(c.spare)
+		if !ok {
+			return
 		}
+		c.handleMail(mail)
+	}
+}
+
+// put queues something that is not a message.
+func (c *Car) put(it item) {
+	if _, work := c.mail.put(it); work {
+		go c.work(nil)
+	}
+}
+
+// Defect is the value of a panic of Run: what was recovered where the defect showed.
+type Defect struct {
+	Value any
+	Stack []byte // of the goroutine that met it
+}
+
+// Error describes the defect.
+func (d *Defect) Error() string { return fmt.Sprint(d.Value) }
+
+// caught ends the work of a car with a defect for good: the mailbox stays busy, and
+// Run panics instead of the link.
+func (c *Car) caught() {
+	if p := recover(); p != nil {
+		c.defect <- &Defect{Value: p, Stack: debug.Stack()}
 	}
 }
 
@@ -38,32 +66,55 @@ func (c *Car) arm() {
 		return
 	}
 	c.armed = at
+	if c.timer == nil {
+		c.timer = time.AfterFunc(time.Until(at), c.fire)
+		return
+	}
 	c.timer.Reset(time.Until(at))
 }
 
-func (c *Car) handleMail() {
+func (c *Car) fire() {
+	if c.mail.putDue() {
+		c.work(nil)
+	}
+}
+
+// configure puts new settings in force.
+func (c *Car) configure() {
+	if c.options.Load() == nil {
+		return
+	}
 	if opts := c.options.Swap(nil); opts != nil {
 		c.session.Configure(*opts)
 	}
-	items, modules := c.mail.take(c.spare, c.modulesWithCommands[:0])
-	c.modulesWithCommands = modules
-	for i := range items {
-		c.handle(&items[i])
+}
+
+func (c *Car) handleMail(m mail) {
+	c.configure()
+	if m.due {
+		c.armed = time.Time{}
 	}
-	clear(items)
-	if c.spare = items; cap(items) > maxIdleItems {
-		c.spare = nil
+	for i := range m.items {
+		c.handle(&m.items[i])
 	}
-	if len(modules) > 1 { // in the order of configuration (SEQ-31)
-		slices.SortFunc(modules, func(a, b int32) int { return c.position(a) - c.position(b) })
+	clear(m.items)
+	if len(m.modules) > 1 { // in the order of configuration (SEQ-31)
+		slices.SortFunc(m.modules, func(a, b int32) int { return c.position(a) - c.position(b) })
 	}
-	for _, n := range modules {
+	for _, n := range m.modules {
 		if commands := c.find(n).worker.TakeCommands(); len(commands) > 0 {
 			c.now = time.Now()
 			c.tellCommands(n, commands)
 			c.step(c.now, session.Event{Kind: session.EventCommands, Module: n, Commands: commands})
 		}
 	}
+	if m.due { // what came before the deadline may have moved it (DEF-27)
+		c.step(time.Now(), session.Event{Kind: session.EventDeadline})
+	}
+	if cap(m.items) > maxIdleItems {
+		m.items = nil
+	}
+	c.spare = m
 }
 
 func (c *Car) handle(it *item) {

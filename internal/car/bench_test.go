@@ -2,6 +2,7 @@ package car
 
 import (
 	"context"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -44,18 +45,17 @@ func (blackHole) NotifyDisconnect() bool { return true }
 func (blackHole) DiscardPending()        {}
 func (blackHole) Close()                 {}
 
-// runningCar is a car in normal communication whose actor is the caller; its
-// worker runs. next makes the item of the next status.
-func runningCar(tb testing.TB, observer Observer) (c *Car, next func() *item) {
+// runningCar is a car in normal communication; next makes the payload of the next
+// status.
+func runningCar(tb testing.TB, observer Observer) (c *Car, next func() []byte) {
 	tb.Helper()
 	c, err := New(Options{ID: carID, Logger: newLogger(), QueueSize: 1 << 20, Observer: observer, Modules: []Binding{{Module: takerModule{}, Instance: taker{}}}})
 	if err != nil {
 		tb.Fatal(err)
 	}
 	c.port = blackHole{}
-	ctx, cancel := context.WithCancel(context.Background())
-	c.stopWorkers = cancel
-	c.workers.Go(func() { c.modules[0].worker.Run(ctx) })
+	c.modules[0].worker.Start()
+	c.mail.open()
 	tb.Cleanup(func() {
 		if err := c.Close(context.Background()); err != nil {
 			tb.Error(err)
@@ -67,30 +67,29 @@ func runningCar(tb testing.TB, observer Observer) (c *Car, next func() *item) {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		c.handle(&item{kind: session.EventMessage, payload: raw})
+		c.Message(raw, false)
 	}
 	say(fleet.ClientMessage{Kind: fleet.ClientConnect, Devices: []fleet.Device{button}})
-	select { // the module's answer
-	case <-c.mail.wake:
-	case <-time.After(20 * time.Second):
-		tb.Fatal("the module did not answer")
+	for limit := time.Now().Add(20 * time.Second); c.Snapshot().Phase != session.PhaseStatuses; runtime.Gosched() {
+		if time.Now().After(limit) {
+			tb.Fatal("the module did not answer")
+		}
 	}
-	c.handleMail()
 	say(fleet.ClientMessage{Kind: fleet.ClientStatus, Counter: 1, Device: button})
 	say(fleet.ClientMessage{Kind: fleet.ClientCommandResponse})
-	if p := c.session.Phase(); p != session.PhaseRunning {
+	if p := c.Snapshot().Phase; p != session.PhaseRunning {
 		tb.Fatalf("phase is %v", p)
 	}
 	counter := uint32(1)
 	data := make([]byte, 100)
-	return c, func() *item {
+	return c, func() []byte {
 		counter++
 		raw, err := protocol.EncodeClient(fleet.ClientMessage{Kind: fleet.ClientStatus, SessionID: "abcdefgh", State: fleet.StateRunning,
 			Counter: counter, Device: button, Data: data}, carID)
 		if err != nil {
 			tb.Fatal(err)
 		}
-		return &item{kind: session.EventMessage, payload: raw}
+		return raw
 	}
 }
 
@@ -109,7 +108,7 @@ func BenchmarkStatus(b *testing.B) {
 
 func benchmarkStatus(b *testing.B, observer Observer) {
 	c, next := runningCar(b, observer)
-	items := make([]*item, 10_000)
+	items := make([][]byte, 10_000)
 	for i := range items {
 		items[i] = next()
 	}
@@ -124,7 +123,7 @@ func benchmarkStatus(b *testing.B, observer Observer) {
 			}
 			b.StartTimer()
 		}
-		c.handle(items[i%len(items)])
+		c.Message(items[i%len(items)], false)
 		expected++
 	}
 	b.StopTimer()
@@ -144,13 +143,13 @@ func TestStatusAllocatesItsAnswer(t *testing.T) {
 func statusAllocatesItsAnswer(t *testing.T, observer Observer) {
 	c, next := runningCar(t, observer)
 	const runs = 2000
-	items := make([]*item, 0, runs+1)
+	items := make([][]byte, 0, runs+1)
 	for range runs + 1 {
 		items = append(items, next())
 	}
 	i := 0
 	allocs := testing.AllocsPerRun(runs, func() {
-		c.handle(items[i])
+		c.Message(items[i], false)
 		i++
 	})
 	if allocs > 1 {

@@ -1,4 +1,4 @@
-// Package car runs one car: the goroutine that owns its session, performs the
+// Package car runs one car: one goroutine at a time owns its session, performs the
 // session's effects on the link and on the modules, and keeps its one timer. It
 // decides nothing about the protocol; that is package session.
 //
@@ -28,6 +28,7 @@ import (
 const (
 	defaultMailbox     = 4096
 	mailboxBytes       = 16 << 20 // or one message of the largest size
+	quickPayload       = 16 << 10 // of a message that is handled on the link's goroutine
 	defaultStopTimeout = 3 * time.Second
 )
 
@@ -67,28 +68,27 @@ type Car struct {
 	port    link.Port
 	decoder protocol.Decoder
 
-	payload     atomic.Int64                    // largest message, bytes
-	options     atomic.Pointer[session.Options] // of Configure, to be applied by the actor
-	stopWorkers context.CancelFunc              // of Run; nil before
-	workers     sync.WaitGroup
-	released    atomic.Bool
+	payload  atomic.Int64                    // largest message, bytes
+	options  atomic.Pointer[session.Options] // of Configure, to be applied by the actor
+	released atomic.Bool
+	defect   chan *Defect // capacity 1
 
 	counters counters
 
-	// Of the actor's goroutine only.
-	now                 time.Time // of the current step
-	event               *Event    // see tell; nil without observer
-	timer               *time.Timer
-	armed               time.Time
-	modulesWithCommands []int32
-	spare               []item
-	phase               session.Phase // as in view
-	started             time.Time     // of the current session
-	linkReason          error         // of the last loss of the link
-	lifeLines           bucket        // see lifeLine
-	lifeLinesLeftOut    int
-	stopping            bool // Run is leaving
-	notifyLast          bool // see perform
+	// Of whoever works only, see mailbox.
+	now        time.Time // of the current step
+	event      *Event    // see tell; nil without observer
+	timer      *time.Timer
+	armed      time.Time
+	spare      mail
+	phase      session.Phase // as in view
+	started    time.Time     // of the current session
+	linkReason error         // of the last loss of the link
+
+	lifeLines        bucket // see lifeLine
+	lifeLinesLeftOut int
+	stopping         bool // Run is leaving
+	notifyLast       bool // see perform
 
 	mu   sync.Mutex
 	view Snapshot
@@ -110,6 +110,11 @@ func New(opts Options) (*Car, error) {
 		opts: opts,
 		log:  opts.Logger.With(logging.ComponentKey, logging.ComponentCar, "car", opts.ID.Car),
 		mail: newMailbox(opts.MailboxSize, max(mailboxBytes, opts.Limits.Payload)),
+
+		defect: make(chan *Defect, 1),
+	}
+	if opts.Observer != nil {
+		c.event = new(Event)
 	}
 	for _, b := range opts.Modules {
 		number := b.Module.Number()
@@ -117,7 +122,11 @@ func New(opts Options) (*Car, error) {
 		worker := module.WorkerOptions{
 			Logger:    c.log,
 			QueueSize: opts.QueueSize,
-			Notify:    func() { c.mail.putCommands(number) },
+			Notify: func() {
+				if c.mail.putCommands(number) {
+					go c.work(nil)
+				}
+			},
 		}
 		if o := opts.Observer; o != nil {
 			m.event = new(Event)
@@ -159,7 +168,16 @@ func (c *Car) Message(payload []byte, duplicate bool) {
 		c.tellDropped(DropTooLarge)
 		return
 	}
-	switch c.mail.put(item{kind: session.EventMessage, payload: payload, dup: duplicate, at: now}) {
+	it := item{kind: session.EventMessage, payload: payload, dup: duplicate, at: now}
+	v, work := c.mail.put(it)
+	switch {
+	case work && len(payload) <= quickPayload:
+		c.work(&it)
+	case work:
+		first := it
+		go c.work(&first) // what takes long must not hold up the other cars
+	}
+	switch v {
 	case full:
 		c.counters.overflow.Add(1)
 		c.limit.Log(c.log, slog.LevelWarn, "messages arrive faster than they are handled, dropped")
@@ -172,26 +190,51 @@ func (c *Car) Message(payload []byte, duplicate bool) {
 }
 
 // LinkUp implements link.Receiver.
-func (c *Car) LinkUp() { c.mail.put(item{kind: session.EventLinkUp}) }
+func (c *Car) LinkUp() { c.linkChanged(item{kind: session.EventLinkUp}) }
 
 // LinkDown implements link.Receiver.
-func (c *Car) LinkDown(reason error) { c.mail.put(item{kind: session.EventLinkDown, reason: reason}) }
+func (c *Car) LinkDown(reason error) {
+	c.linkChanged(item{kind: session.EventLinkDown, reason: reason})
+}
+
+// linkChanged is handled on the link's goroutine: ten thousand cars would otherwise
+// begin as many at once.
+func (c *Car) linkChanged(it item) {
+	if _, work := c.mail.put(it); work {
+		c.work(nil)
+	}
+}
 
 // Run serves the car until ctx ends, then ends its session (CLI-24), lets the
 // modules take what was accepted, closes their instances, all within
 // StopTimeout, and leaves the link. It returns what could not be delivered or
-// closed in time. After a panic of Run the caller must call Abandon. Run may be
-// called once.
+// closed in time. A defect that a car meets, wherever it shows, is a panic of Run
+// with a *Defect; the caller must then call Abandon. Run may be called once.
 func (c *Car) Run(ctx context.Context) error {
 	if c.port == nil {
 		return errors.Join(errors.New("car: Attach must be called before Run"), c.release(ctx))
 	}
-	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	c.stopWorkers = stop
 	for _, m := range c.modules {
-		c.workers.Go(func() { m.worker.Run(running) })
+		m.worker.Start()
 	}
-	c.serve(ctx)
+	if c.mail.open() {
+		go c.work(nil)
+	}
+	// This goroutine only waits, so that a car without traffic costs a small stack.
+	select {
+	case <-ctx.Done():
+	case d := <-c.defect:
+		panic(d)
+	}
+	c.mail.halt()
+	select {
+	case <-c.mail.idle:
+	case d := <-c.defect:
+		panic(d)
+	}
+	if c.timer != nil {
+		c.timer.Stop()
+	}
 	c.stopping = true
 	c.step(time.Now(), session.Event{Kind: session.EventStop})
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.opts.StopTimeout)
@@ -238,9 +281,5 @@ func (c *Car) release(ctx context.Context) error {
 		}
 		c.port.Close() // a disconnect notification that is queued still goes out
 	}
-	if c.stopWorkers != nil {
-		c.stopWorkers()
-	}
-	c.workers.Wait()
 	return errors.Join(errs...)
 }

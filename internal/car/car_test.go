@@ -1,6 +1,7 @@
 package car
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -276,8 +277,8 @@ func TestAbandon(t *testing.T) {
 		r.connect(button)
 		r.link.set(func() { r.link.broken = true })
 		r.status(2, button, "s2")
-		if p := <-failed; p != "a defect" {
-			t.Fatalf("Run ended with %v", p)
+		if d, ok := (<-failed).(*Defect); !ok || d.Value != "a defect" || !bytes.Contains(d.Stack, []byte("Publish")) {
+			t.Fatalf("Run ended with %v", d)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

@@ -1,21 +1,21 @@
 package car
 
-import (
-	"testing"
-
-	"external-server/internal/session"
-)
+import "testing"
 
 // Whatever arrives on the car's topic, the car lives on.
 func FuzzMessage(f *testing.F) {
 	c, next := runningCar(f, &counting{})
-	f.Add(next().payload, false)
+	f.Add(next(), false)
 	f.Add([]byte{}, true)
 	f.Add([]byte("\x0a\x0c\x0a\x08session2\x22\x00"), false)
 	f.Add([]byte("\x1a\x0c\x0a\x08abcdefgh\x18\x01"), true)
 	f.Fuzz(func(t *testing.T, payload []byte, duplicate bool) {
-		c.handle(&item{kind: session.EventMessage, payload: payload, dup: duplicate})
-		c.handleMail()
+		c.Message(payload, duplicate)
+		select {
+		case d := <-c.defect:
+			t.Fatalf("%v\n%s", d, d.Stack)
+		default:
+		}
 		if s := c.Snapshot(); s.Lost != 0 {
 			t.Errorf("lost statuses: %+v", s)
 		}

@@ -258,7 +258,7 @@ func (r *rig) send(m fleet.ClientMessage) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.link.receiver.Message(raw, false)
+	go r.link.receiver.Message(raw, false) // busy may hold the link's goroutine up
 	synctest.Wait()
 }
 

@@ -28,7 +28,9 @@ type Limits struct {
 func (c *Car) Configure(limits Limits) {
 	c.setLimits(limits)
 	c.options.Store(&limits.Session)
-	c.mail.signal() // the session belongs to the car's goroutine
+	if c.mail.poke() { // the session belongs to whoever works
+		go c.work(nil)
+	}
 }
 
 func (c *Car) setLimits(limits Limits) {

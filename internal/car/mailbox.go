@@ -1,6 +1,7 @@
 package car
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -42,53 +43,109 @@ type mailbox struct {
 	limit    int
 	maxBytes int
 	rate     bucket
-	commands map[int32]bool // modules with commands to fetch
+	commands []int32 // modules with commands to fetch
+	due      bool    // the timer has fired
+	poked    bool    // there is something to do that is not in here
 	closed   bool
-	wake     chan struct{} // capacity 1
+
+	// Somebody works: handles what is in here. Only he may touch the session, and
+	// whoever finds nobody working becomes it. Busy from the start until open.
+	busy   bool
+	halted bool          // nobody may begin to work any more
+	idle   chan struct{} // closed when halted and nobody works
 }
 
 func newMailbox(limit, maxBytes int) *mailbox {
-	return &mailbox{limit: limit, maxBytes: maxBytes, commands: make(map[int32]bool), wake: make(chan struct{}, 1)}
+	return &mailbox{limit: limit, maxBytes: maxBytes, busy: true, idle: make(chan struct{})}
 }
 
-// put queues an item if there is room.
-func (m *mailbox) put(it item) verdict {
+// put queues an item if there is room and tells whether the caller has to work.
+// If so, a message is not queued but is his to begin with.
+func (m *mailbox) put(it item) (v verdict, work bool) {
 	m.mu.Lock()
-	v := taken
+	defer m.mu.Unlock()
+	isMessage := it.kind == session.EventMessage
 	switch {
 	case m.closed:
-		v = gone
-	case it.kind != session.EventMessage:
+		return gone, false
+	case !isMessage:
 	case m.rate.perSecond > 0 && !m.rate.take(time.Now()):
-		v = tooMany
+		return tooMany, false
 	case m.messages >= m.limit || m.messages > 0 && m.bytes+len(it.payload) > m.maxBytes:
-		v = full
-	default:
+		return full, false
+	}
+	work = m.engage()
+	if work && isMessage {
+		return taken, true
+	}
+	if isMessage {
 		m.messages++
 		m.bytes += len(it.payload)
 	}
-	if v == taken {
-		m.items = append(m.items, it)
-	}
-	m.mu.Unlock()
-	if v == taken {
-		m.signal()
-	}
-	return v
+	m.items = append(m.items, it)
+	return taken, work
 }
 
-// putCommands notes that a module has commands; repeated notes are one.
-func (m *mailbox) putCommands(module int32) {
+// engage tells whether nobody works; the caller does from then on. mu is held.
+func (m *mailbox) engage() bool {
+	if m.busy || m.halted {
+		return false
+	}
+	m.busy = true
+	return true
+}
+
+// putCommands notes that a module has commands; repeated notes are one. It tells
+// whether the caller has to work.
+func (m *mailbox) putCommands(module int32) (work bool) {
 	m.mu.Lock()
-	m.commands[module] = true
-	m.mu.Unlock()
-	m.signal()
+	defer m.mu.Unlock()
+	if !slices.Contains(m.commands, module) {
+		m.commands = append(m.commands, module)
+	}
+	return m.engage()
 }
 
-func (m *mailbox) signal() {
-	select {
-	case m.wake <- struct{}{}:
-	default:
+// putDue notes that the timer has fired, and tells whether the caller has to work.
+func (m *mailbox) putDue() (work bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.due = true
+	return m.engage()
+}
+
+// poke asks for a look at what is not in here, and tells whether the caller has to
+// work.
+func (m *mailbox) poke() (work bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.poked = true
+	return m.engage()
+}
+
+// open lets the work begin. It tells whether the caller has to begin it.
+func (m *mailbox) open() (work bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.busy = false
+	return m.waiting() && m.engage()
+}
+
+// waiting tells whether there is work; mu is held.
+func (m *mailbox) waiting() bool {
+	return len(m.items) > 0 || len(m.commands) > 0 || m.due || m.poked
+}
+
+// halt ends the work: when idle is closed, nobody works, and nobody will.
+func (m *mailbox) halt() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.halted {
+		return
+	}
+	m.halted = true
+	if !m.busy {
+		close(m.idle)
 	}
 }
 
@@ -99,19 +156,30 @@ func (m *mailbox) setRate(perSecond, burst int) {
 	m.mu.Unlock()
 }
 
-// take swaps the queued items with the given empty slice and returns the modules
-// that have commands, appended to modules.
-func (m *mailbox) take(empty []item, modules []int32) ([]item, []int32) {
+// mail is what a worker takes out of a mailbox at a time.
+type mail struct {
+	items   []item
+	modules []int32 // with commands
+	due     bool    // the timer has fired
+}
+
+// take swaps what is queued with the given empty slices. False: there is nothing,
+// or no more work is wanted; the caller does not work any more.
+func (m *mailbox) take(empty mail) (mail, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	items := m.items
-	m.items = empty[:0]
-	m.messages, m.bytes = 0, 0
-	for n := range m.commands {
-		modules = append(modules, n)
+	if m.halted || !m.waiting() {
+		m.busy = false
+		if m.halted {
+			close(m.idle)
+		}
+		return empty, false
 	}
-	clear(m.commands)
-	return items, modules
+	out := mail{items: m.items, modules: m.commands, due: m.due}
+	m.items, m.commands = empty.items[:0], empty.modules[:0]
+	m.messages, m.bytes = 0, 0
+	m.due, m.poked = false, false
+	return out, true
 }
 
 // close refuses everything from now on and forgets what is queued.

@@ -25,34 +25,79 @@ func TestMailboxIsBounded(t *testing.T) {
 		{message(1), full},
 		{item{kind: session.EventLinkDown}, taken},
 	} {
-		if got := m.put(c.it); got != c.want {
+		if got, _ := m.put(c.it); got != c.want {
 			t.Errorf("item %d: %v, want %v", i, got, c.want)
 		}
 	}
-	items, _ := m.take(nil, nil)
-	if len(items) != 2 {
-		t.Errorf("%d items", len(items))
+	if got, ok := m.take(mail{}); !ok || len(got.items) != 2 {
+		t.Errorf("%d items", len(got.items))
 	}
 	for i := range 5 {
 		want := taken
 		if i >= 3 {
 			want = full
 		}
-		if got := m.put(message(1)); got != want {
+		if got, _ := m.put(message(1)); got != want {
 			t.Errorf("message %d: %v", i, got)
 		}
 	}
-	if got := m.put(item{kind: session.EventAdmission}); got != taken {
+	if got, _ := m.put(item{kind: session.EventAdmission}); got != taken {
 		t.Errorf("admission: %v", got)
 	}
 	m.putCommands(7)
 	m.putCommands(7)
-	if items, modules := m.take(nil, nil); len(items) != 4 || len(modules) != 1 {
-		t.Errorf("%d items, modules %v", len(items), modules)
+	if got, ok := m.take(mail{}); !ok || len(got.items) != 4 || len(got.modules) != 1 {
+		t.Errorf("%d items, modules %v", len(got.items), got.modules)
 	}
 	m.close()
-	if got := m.put(message(1)); got != gone {
+	if got, _ := m.put(message(1)); got != gone {
 		t.Errorf("after close: %v", got)
+	}
+}
+
+// One at a time works: whoever puts something while nobody does. After halt nobody
+// begins, and idle says when the last one has ended.
+func TestOneWorksAtATime(t *testing.T) {
+	m := newMailbox(10, 100)
+	message := item{kind: session.EventMessage}
+	put := func(it item, want bool) {
+		t.Helper()
+		if v, work := m.put(it); v != taken || work != want {
+			t.Errorf("verdict %v, work %v, want %v", v, work, want)
+		}
+	}
+	put(message, false) // not open yet
+	if !m.open() {
+		t.Error("nobody is told to handle what came before")
+	}
+	put(message, false)
+	got, ok := m.take(mail{})
+	if !ok || len(got.items) != 2 {
+		t.Errorf("%d items", len(got.items))
+	}
+	if _, ok := m.take(mail{}); ok {
+		t.Error("there is something in an empty mailbox")
+	}
+	put(message, true) // his, not queued
+	if m.putCommands(1) || m.putDue() || m.poke() {
+		t.Error("two work")
+	}
+	if got, ok := m.take(mail{}); !ok || len(got.items) != 0 || len(got.modules) != 1 || !got.due {
+		t.Errorf("%+v", got)
+	}
+	m.halt()
+	select {
+	case <-m.idle:
+		t.Error("idle although somebody works")
+	default:
+	}
+	put(message, false)
+	if _, ok := m.take(mail{}); ok {
+		t.Error("work goes on after halt")
+	}
+	<-m.idle
+	if put(message, false); m.putDue() {
+		t.Error("somebody begins after halt")
 	}
 }
 
@@ -62,7 +107,7 @@ func TestBucket(t *testing.T) {
 		m.setRate(10, 0)
 		send := func(n int) (ok int) {
 			for range n {
-				if m.put(item{kind: session.EventMessage}) == taken {
+				if v, _ := m.put(item{kind: session.EventMessage}); v == taken {
 					ok++
 				}
 			}

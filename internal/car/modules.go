@@ -61,7 +61,7 @@ func (c *Car) deviceConnected(e *session.Effect) {
 	ticket := e.Ticket
 	m := c.find(e.Device.Module)
 	if m == nil {
-		c.mail.put(item{kind: session.EventAdmission, ticket: ticket})
+		c.put(item{kind: session.EventAdmission, ticket: ticket})
 		return
 	}
 	if e.First { // DEV-3
@@ -74,10 +74,10 @@ func (c *Car) deviceConnected(e *session.Effect) {
 		}
 	}
 	accepted := m.worker.DeviceConnected(e.Device.ForModule(), func(err error) {
-		c.mail.put(item{kind: session.EventAdmission, ticket: ticket, admitted: err == nil})
+		c.put(item{kind: session.EventAdmission, ticket: ticket, admitted: err == nil})
 	})
 	if !accepted {
-		c.mail.put(item{kind: session.EventAdmission, ticket: ticket})
+		c.put(item{kind: session.EventAdmission, ticket: ticket})
 	}
 }
 

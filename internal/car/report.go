@@ -45,11 +45,11 @@ type ModuleSnapshot struct {
 
 // Disconnect ends the session of the car, if there is one, and tells the gateway,
 // which connects anew. It may be called from any goroutine; it does not wait.
-func (c *Car) Disconnect() { c.mail.put(item{kind: session.EventDisconnect}) }
+func (c *Car) Disconnect() { c.put(item{kind: session.EventDisconnect}) }
 
 // Reannounce asks the gateway to connect anew and to announce its devices again;
 // the session goes on until it does. During a connect sequence nothing happens.
-func (c *Car) Reannounce() { c.mail.put(item{kind: session.EventReannounce}) }
+func (c *Car) Reannounce() { c.put(item{kind: session.EventReannounce}) }
 
 // counters are changed by several goroutines.
 type counters struct {
