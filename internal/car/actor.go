@@ -1,6 +1,7 @@
 package car
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -148,6 +149,7 @@ func (c *Car) handle(it *item) {
 // step lets the session handle one event and performs the effects.
 func (c *Car) step(now time.Time, ev session.Event) {
 	c.now = now
+	c.session.Quiet(!c.observing() && !c.log.Enabled(context.Background(), slog.LevelDebug))
 	failed := false
 	effects := c.session.Step(now, ev)
 	for i := range effects {

@@ -127,6 +127,7 @@ type Session struct {
 	sender  sender
 	pending []pendingCommands // commands held back until RUNNING (REC-13)
 
+	quiet         bool      // see Quiet
 	outgoing      bool      // messages of an ended session may still be queued (DEF-20)
 	quietUntil    time.Time // no notification of unknown sessions before
 	unknownStreak int
@@ -183,10 +184,21 @@ func (s *Session) Load() Load {
 	return l
 }
 
+// keptEffects is the room for effects that a session keeps between two Steps: those
+// of a status.
+const keptEffects = 4
+
+// Quiet leaves notes of the level Debug out of the effects, for an owner who would
+// throw them away: there is one for every message.
+func (s *Session) Quiet(quiet bool) { s.quiet = quiet }
+
 // Step handles one event at the given time and returns what is to be done, in
 // order. The result is valid until the next call.
 func (s *Session) Step(now time.Time, ev Event) []Effect {
 	s.now = now
+	if cap(s.effects) > keptEffects { // of a connect sequence: thousands of cars would hold much
+		s.effects = nil
+	}
 	clear(s.effects)
 	s.effects = s.effects[:0]
 	s.granted = s.granted[:0]
@@ -225,6 +237,9 @@ func (s *Session) Step(now time.Time, ev Event) []Effect {
 func (s *Session) emit(e Effect) { s.effects = append(s.effects, e) }
 
 func (s *Session) note(level Level, n Note, d fleet.Device, counter uint32) {
+	if level == Debug && s.quiet {
+		return
+	}
 	s.emit(Effect{Kind: EffectNote, Level: level, Note: n, Device: d, Counter: counter, SessionID: s.id})
 }
 
