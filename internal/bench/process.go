@@ -123,6 +123,9 @@ func (p *process) usage() (usage, error) {
 	user, err1 := strconv.ParseInt(fields[11], 10, 64)
 	system, err2 := strconv.ParseInt(fields[12], 10, 64)
 	u := usage{cpu: time.Duration(user+system) * tick}
+	if exact := schedCPU(dir); exact > 0 {
+		u.cpu = exact
+	}
 	status, err3 := os.ReadFile(filepath.Join(dir, "status"))
 	for line := range strings.Lines(string(status)) {
 		name, value, _ := strings.Cut(line, ":")
@@ -140,6 +143,27 @@ func (p *process) usage() (usage, error) {
 		}
 	}
 	return u, errors.Join(err1, err2, err3)
+}
+
+// schedCPU returns the CPU time of the threads of a process as the scheduler counts
+// it; 0: it does not say. The figures in stat are sampled in many kernels, which
+// misses much of a process that wakes up often and briefly.
+func schedCPU(dir string) (sum time.Duration) {
+	tasks, err := os.ReadDir(filepath.Join(dir, "task"))
+	if err != nil {
+		return 0
+	}
+	for _, t := range tasks {
+		text, err := os.ReadFile(filepath.Join(dir, "task", t.Name(), "schedstat"))
+		if err != nil {
+			continue // a thread that has ended meanwhile
+		}
+		first, _, _ := strings.Cut(string(text), " ")
+		if ns, err := strconv.ParseInt(first, 10, 64); err == nil {
+			sum += time.Duration(ns)
+		}
+	}
+	return sum
 }
 
 // tailBuffer keeps the end of what is written.

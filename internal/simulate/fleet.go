@@ -219,15 +219,19 @@ func (c *car) observe(e gateway.Effect) {
 
 func (c *car) answered(e *gateway.Effect) {
 	f := c.fleet
-	if !f.loading.Load() {
+	if f.opts.Closed {
+		switch {
+		case !c.started.Load(): // a first status
+		case f.loading.Load():
+			f.latency.Add(time.Since(e.Sent))
+			c.report(time.Time{})
+		default:
+			c.started.Store(false)
+			c.begin() // the next Drive may have begun meanwhile
+		}
 		return
 	}
-	if f.opts.Closed {
-		if !c.started.Load() {
-			return // a first status
-		}
-		f.latency.Add(time.Since(e.Sent))
-		c.report(time.Time{})
+	if !f.loading.Load() {
 		return
 	}
 	// The gateway's own statuses are planned for the moment they are sent.

@@ -87,6 +87,33 @@ func TestClosedLoopRuns(t *testing.T) {
 	}
 }
 
+// A fleet can be driven again and again.
+func TestClosedLoopIsResumed(t *testing.T) {
+	o := options(echo(t, 0))
+	o.Cars, o.Closed = 3, true
+	f, err := simulate.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Connect(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 50 {
+		f.Drive(context.Background(), 10*time.Millisecond)
+		if i%2 == 0 {
+			continue // the next one begins while answers are on their way
+		}
+		limit := time.Now().Add(30 * time.Second)
+		for f.Report().Answered == 0 && time.Now().Before(limit) {
+			f.Drive(context.Background(), 10*time.Millisecond)
+		}
+		if f.Report().Answered == 0 {
+			t.Fatal("the cars do not report any more")
+		}
+	}
+}
+
 // Commands are counted and handed to whoever asks.
 func TestCommandsAreObserved(t *testing.T) {
 	o := options(echo(t, 10*time.Millisecond))
