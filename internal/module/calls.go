@@ -90,5 +90,9 @@ func (w *Worker) failed(level slog.Level, text string, device fleet.Device, err 
 		return
 	}
 	w.errs.Add(1)
-	w.limit.Log(w.log, level, text, slog.Any("device", device), slog.Any("error", err))
+	attrs := []slog.Attr{slog.Any("device", device), slog.Any("error", err)}
+	if device == (fleet.Device{Module: w.number}) { // a call that is about no device
+		attrs = attrs[1:]
+	}
+	w.limit.Log(w.log, level, text, attrs...)
 }

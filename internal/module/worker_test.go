@@ -399,7 +399,7 @@ func TestBrokenModule(t *testing.T) {
 			"module did not take the error message":                             1,
 			"module refused the device":                                         1,
 			"device is not among the module's connected devices":                1, // MOD-13
-			"wait_for_command panicked: poller":                                 1,
+			"module=7 error=\"wait_for_command panicked: poller":                1, // of no device
 			"component=module module=7":                                         5,
 			"device=7/1/button/b error=\"forward_status returned -1 (NOT_OK)\"": 3,
 		} {
