@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -101,6 +102,6 @@ The file of --config is JSON; all members are optional:
 func printFinding(out io.Writer, f moduletest.Finding) {
 	fmt.Fprintf(out, "%-7s  %-5s  %s [%s] (%v)\n", f.Outcome, f.Rule, f.Text, f.Spec, f.Took.Round(time.Millisecond))
 	if f.Detail != "" {
-		fmt.Fprintf(out, "                %s\n", f.Detail)
+		fmt.Fprintf(out, "                %s\n", strings.ReplaceAll(f.Detail, "\n", "\n                "))
 	}
 }

@@ -58,6 +58,9 @@ func (f *serveFlags) load(cmd *cobra.Command, args []string) (*config.Config, []
 	}
 	cfg, warnings, err := config.Load(path, os.LookupEnv)
 	if err != nil {
+		for _, w := range warnings { // a misspelt key is often why another is missing
+			fmt.Fprintf(cmd.ErrOrStderr(), "external-server: warning: %v\n", w)
+		}
 		return nil, nil, invalidConfiguration(cmd, path, err)
 	}
 	return cfg, warnings, f.apply(cfg)

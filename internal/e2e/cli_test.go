@@ -33,6 +33,7 @@ func TestCommandLine(t *testing.T) {
 	}
 	broken := write("broken.json", "{\n  \"company_name\": \"a\",\n  oops\n}")
 	two := write("two.json", `{"company_name": "A!", "mqtt_address": "localhost", "mqtt_port": "x", "cars": {"c": {}}, "common_modules": {}}`)
+	misspelt := write("misspelt.json", `{"company_name": "a", "mqtt_adress": "localhost", "cars": {"c": {}}, "common_modules": {"1": {"builtin": "mission", "config": {"api_url": "http://localhost"}}}}`)
 	for _, c := range []struct {
 		name string
 		args []string
@@ -48,6 +49,7 @@ func TestCommandLine(t *testing.T) {
 		{"a directory", []string{"-c", dir}, 1, []string{dir, "regular file"}},
 		{"invalid JSON", []string{"-c", broken}, 1, []string{"broken.json:3:3"}},
 		{"all errors at once", []string{"-c", two}, 1, []string{"company_name", "mqtt_port", "common_modules"}},
+		{"misspelt key", []string{"-c", misspelt}, 1, []string{"mqtt_address: required", "did you mean mqtt_address?"}},
 		{"TLS without files", []string{"-c", "config/config.json", "--tls"}, 1, []string{"config/config.json"}},
 		{"tls and no-tls", []string{"--tls", "--no-tls"}, 2, []string{"tls"}},
 	} {

@@ -71,13 +71,12 @@ func Open(ctx context.Context, opts Options) (*Module, error) {
 	if len(opts.Command) == 0 || opts.Command[0] == "" {
 		return nil, errors.New("module command is empty; name the executable and its arguments")
 	}
-	if os.Getenv(wire.EnvFD) != "" {
-		// A program that forgot to be a host would start itself for ever.
-		return nil, fmt.Errorf("module %d (%s): a module process cannot run modules itself; unset %s if this is none",
-			opts.Expect, opts.Name, wire.EnvFD)
-	}
 	if opts.Name == "" {
 		opts.Name = opts.Command[0]
+	}
+	if os.Getenv(wire.EnvFD) != "" {
+		// A program that forgot to be a host would start itself for ever.
+		return nil, fmt.Errorf("%s: a module process cannot run modules itself; unset %s if this is none", opts.where(), wire.EnvFD)
 	}
 	m := &Module{
 		opts:      opts,
@@ -96,7 +95,7 @@ func Open(ctx context.Context, opts Options) (*Module, error) {
 	if err != nil {
 		m.stop()
 		m.spawner.close()
-		return nil, fmt.Errorf("module %d (%s): %w", opts.Expect, opts.Name, err)
+		return nil, fmt.Errorf("%s: %w", opts.where(), err)
 	}
 	m.log = opts.logger(m.number)
 	m.install(first)

@@ -18,6 +18,7 @@ package host
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"time"
@@ -120,6 +121,14 @@ func (o Options) withDefaults() Options {
 		o.Env = os.Environ()
 	}
 	return o
+}
+
+// where names the module in errors, with the number that it is expected to have.
+func (o Options) where() string {
+	if o.Expect == 0 {
+		return fmt.Sprintf("module (%s)", o.Name)
+	}
+	return fmt.Sprintf("module %d (%s)", o.Expect, o.Name)
 }
 
 func (o Options) logger(number int32) *slog.Logger {

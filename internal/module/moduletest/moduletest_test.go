@@ -139,6 +139,25 @@ func TestBadLibrary(t *testing.T) {
 	}
 }
 
+// TestInitRefused: one finding, not one for everything that needs a context.
+func TestInitRefused(t *testing.T) {
+	t.Parallel()
+	target := badTarget(t, buildLibrary(t, "testdata/bad.c"))
+	target.Env = []string{"BAD=init"}
+	for _, f := range Check(t.Context(), target, nil).Findings {
+		want := Skipped
+		switch f.Rule {
+		case "MT-1", "MT-2", "MT-4":
+			want = Pass
+		case "MT-3":
+			want = Fail
+		}
+		if f.Outcome != want {
+			t.Errorf("%s: %s (%s), expected %s", f.Rule, f.Outcome, f.Detail, want)
+		}
+	}
+}
+
 func TestSettings(t *testing.T) {
 	var target Target
 	err := target.parseSettings([]byte(`{"number": 7, "config": {"b": "x", "a": 12, "c": true}, "conversation": [{"status": "s", "command": "c"}]}`))
