@@ -57,8 +57,9 @@ type Client struct {
 	key         string
 	timeout     time.Duration
 	maxResponse int64
-	http        http.Client
+	transport   http.RoundTripper
 	own         *http.Transport
+	held        *longPoller // for requests that wait; nil: transport
 
 	ctx     context.Context // ends polls
 	cancel  context.CancelFunc
@@ -80,15 +81,13 @@ func NewClient(o ClientOptions) (*Client, error) {
 	if c.maxResponse <= 0 {
 		c.maxResponse = defaultMaxResponse
 	}
-	c.http = http.Client{
-		Transport:     o.Transport,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	c.transport = o.Transport
 	if o.Transport == nil {
 		if c.own, err = newTransport(o.TLS); err != nil {
 			return nil, err
 		}
-		c.http.Transport = c.own
+		c.transport = c.own
+		c.held = newLongPoller(u, c.maxResponse)
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c, nil
@@ -155,6 +154,9 @@ func (c *Client) Close() {
 	c.running.Wait()
 	if c.own != nil {
 		c.own.CloseIdleConnections()
+	}
+	if c.held != nil {
+		c.held.close()
 	}
 }
 
@@ -330,7 +332,13 @@ func (c *Client) do(ctx context.Context, method, path string, values url.Values,
 	if body != nil {
 		request.Header.Set("Content-Type", "application/json")
 	}
-	response, err := c.http.Do(request)
+	// Redirects are not followed, so the transport is all of the client there is
+	// to use; its frames would make the stack of every long poll larger.
+	transport := c.transport
+	if c.held != nil && values.Get("wait") == "true" {
+		transport = c.held
+	}
+	response, err := transport.RoundTrip(request)
 	if err != nil {
 		return nil, fail(err)
 	}

@@ -243,7 +243,7 @@ func TestTLS(t *testing.T) {
 	url := "https://" + s.Addr().String() + BasePath
 	c := newTestClient(t, ClientOptions{URL: url, TLS: &config.TLS{CAFile: file("ca.crt"), CertFile: file("client.crt"), KeyFile: file("client.key")}})
 	postStatus(t, c, car1, status(1, 1, "r", `{}`))
-	response, err := c.http.Get(url + "/cars")
+	response, err := (&http.Client{Transport: c.own}).Get(url + "/cars")
 	if err != nil || response.ProtoMajor != 2 {
 		t.Errorf("%v %v, expected HTTP/2", response, err)
 	} else {
@@ -287,7 +287,7 @@ func TestCertificatesReplaced(t *testing.T) {
 	sees := func(want *x509.Certificate) {
 		t.Helper()
 		c.own.CloseIdleConnections() // the next request makes a new connection
-		response, err := c.http.Get(url + "/cars")
+		response, err := (&http.Client{Transport: c.own}).Get(url + "/cars")
 		if err != nil {
 			t.Fatal(err)
 		}

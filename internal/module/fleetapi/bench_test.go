@@ -64,8 +64,6 @@ func measureFleet(b *testing.B, cars int, a httpapi.API, pairs []module.Pair, re
 	pool := NewPool(nil)
 	var workers []*module.Worker
 	var instances []*Instance
-	var running sync.WaitGroup
-	ctx, cancel := context.WithCancel(context.Background())
 	for _, builtin := range []string{Mission, IO} {
 		m, err := New(Options{Builtin: builtin, Pool: pool, API: a})
 		if err != nil {
@@ -80,7 +78,7 @@ func measureFleet(b *testing.B, cars int, a httpapi.API, pairs []module.Pair, re
 			}
 			w := module.NewWorker(i, m.Number(), module.WorkerOptions{})
 			workers, instances = append(workers, w), append(instances, i.(*Instance))
-			running.Go(func() { w.Run(ctx) })
+			w.Start()
 		}
 	}
 	until(b, "all polls to wait", func() bool { return ready(instances) })
@@ -91,6 +89,10 @@ func measureFleet(b *testing.B, cars int, a httpapi.API, pairs []module.Pair, re
 	b.ReportMetric(full-empty, "MB")
 	b.ReportMetric((full-empty)*1e6/float64(len(workers)), "B/instance")
 	b.ReportMetric(float64(runtime.NumGoroutine()), "goroutines")
+	var of runtime.MemStats
+	runtime.ReadMemStats(&of)
+	b.ReportMetric(float64(of.StackInuse)/1e6, "MB-stacks")
+	b.ReportMetric(float64(of.HeapInuse)/1e6, "MB-heap")
 
 	started = time.Now()
 	var closing sync.WaitGroup
@@ -103,8 +105,6 @@ func measureFleet(b *testing.B, cars int, a httpapi.API, pairs []module.Pair, re
 	}
 	closing.Wait()
 	b.ReportMetric(time.Since(started).Seconds(), "s-to-stop")
-	cancel()
-	running.Wait()
 	pool.Close()
 }
 

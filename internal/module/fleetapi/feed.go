@@ -11,8 +11,8 @@ import (
 
 // feed polls for commands as repeated calls of WaitCommands do. While a poll
 // waits in the API of this process it has no goroutine; there is one while
-// anything is to be done or waited for otherwise, and while a request to another
-// host is under way.
+// anything is to be done or waited for otherwise. Polls of an API elsewhere are
+// those of a share, once the flush is done.
 type feed struct {
 	i       *Instance
 	deliver func([]fleet.Command)
@@ -20,8 +20,9 @@ type feed struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup // the goroutine or the parked poll
 
-	mu   sync.Mutex
-	stop func() bool // of the parked poll
+	mu    sync.Mutex
+	stop  func() bool // of the parked poll
+	share *share
 }
 
 // StartCommands fills module.CommandSource. Nobody calls WaitCommands besides.
@@ -48,17 +49,33 @@ func (i *Instance) parked() bool {
 func (f *feed) end() {
 	f.cancel()
 	f.mu.Lock()
-	stop := f.stop
+	stop, share := f.stop, f.share
 	f.mu.Unlock()
 	if stop != nil && stop() {
 		f.running.Done() // the parked poll will not come back
 	}
+	if share != nil {
+		f.i.pool.leave(share, f)
+	}
 	f.running.Wait()
 }
 
-// run polls until the next poll can be parked.
+// join makes the polls those of a share, if there can be one.
+func (f *feed) join() bool {
+	if f.i.local != nil || !f.i.poll.primed {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ctx.Err() == nil { // otherwise end has looked for a share already
+		f.share = f.i.pool.join(f)
+	}
+	return f.share != nil
+}
+
+// run polls until the next poll can be parked or is that of a share.
 func (f *feed) run() {
-	for f.ctx.Err() == nil && !f.park() {
+	for f.ctx.Err() == nil && !f.park() && !f.join() {
 		if commands, err := f.i.WaitCommands(f.ctx); err == nil && len(commands) > 0 {
 			f.deliver(commands)
 		}

@@ -23,6 +23,7 @@ type Instance struct {
 	log  *slog.Logger
 	api  api
 	host *host
+	pool *Pool
 	// local is the API inside this process, whose polls need no goroutine; nil:
 	// it is elsewhere.
 	local httpapi.API
@@ -55,6 +56,7 @@ func newInstance(m *Module, s settings, a api, h *host) *Instance {
 		log:   m.log,
 		api:   a,
 		host:  h,
+		pool:  m.pool,
 		queue: newQueue(m.kind.number, m.opts.QueueSize, m.opts.QueueBytes, m.log),
 		poll:  poller{guard: guard{guardSettings: s.guard}},
 	}

@@ -60,7 +60,7 @@ func (i *Instance) WaitCommands(ctx context.Context) ([]fleet.Command, error) {
 	}
 	// A probe has to tell soon whether the host is back.
 	query := httpapi.Query{Since: p.last + 1, Wait: p.primed && !probe}
-	messages, err := i.requestCommands(ctx, query)
+	messages, err := requestCommands(ctx, i.api, i.car, query)
 	if ctx.Err() != nil {
 		err = ctx.Err()
 	}
@@ -97,10 +97,10 @@ func (i *Instance) polled(messages []httpapi.Message, err error) []fleet.Command
 	return i.commands(messages)
 }
 
-func (i *Instance) requestCommands(ctx context.Context, query httpapi.Query) ([]httpapi.Message, error) {
+func requestCommands(ctx context.Context, a api, car fleet.CarID, query httpapi.Query) ([]httpapi.Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	return i.api.Commands(ctx, i.car, query)
+	return a.Commands(ctx, car, query)
 }
 
 // pollFailed sets the pause before the next poll, unless the guard's is longer.

@@ -41,6 +41,7 @@ type Pool struct {
 	mu      sync.Mutex
 	clients map[clientID]*httpapi.Client
 	hosts   map[string]*host
+	shares  map[shareKey]*share
 }
 
 // clientID is what makes a client another one.
@@ -75,7 +76,7 @@ func NewPool(log *slog.Logger) *Pool {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Pool{log: log.With(logging.ComponentKey, logging.ComponentModule), clients: make(map[clientID]*httpapi.Client), hosts: make(map[string]*host)}
+	return &Pool{log: log.With(logging.ComponentKey, logging.ComponentModule), clients: make(map[clientID]*httpapi.Client), hosts: make(map[string]*host), shares: make(map[shareKey]*share)}
 }
 
 // Close closes the connections. Instances must have been closed before.
