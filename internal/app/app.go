@@ -144,7 +144,7 @@ func (a *App) startBroker() (address string, client func() (*tls.Config, error),
 	for i, u := range eb.Users {
 		users[i] = broker.User{Name: u.Name, Password: u.Password.Reveal()}
 		if u.Car != "" {
-			users[i].Prefix = fleet.CarID{Company: a.cfg.Company, Car: u.Car}.String()
+			users[i].Car = fleet.CarID{Company: a.cfg.Company, Car: u.Car}.String()
 		}
 	}
 	b, err := broker.New(broker.Options{Listen: eb.Listen, TLS: serverTLS, Users: users, Logger: part(a.log, logging.ComponentBroker)})

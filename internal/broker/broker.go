@@ -6,6 +6,7 @@
 package broker
 
 import (
+	"cmp"
 	"crypto/subtle"
 	"crypto/tls"
 	"errors"
@@ -53,10 +54,12 @@ type Options struct {
 // User may connect to the broker.
 type User struct {
 	Name, Password string
-	// Prefix restricts the user to one car: to topics below it, for example
-	// "company/car", to this very client identifier (CONN-9), and to messages that
-	// are not retained. "" restricts nothing.
+	// Prefix restricts the user to topics below it; "" restricts nothing.
 	Prefix string
+	// Car restricts the user to one car, for example "company/car": to topics below
+	// it, to this very client identifier (CONN-9), and to messages that are not
+	// retained. Prefix is then not used. "" restricts nothing.
+	Car string
 }
 
 // Broker is an MQTT broker. New, Start, Close; each at most once.
@@ -218,5 +221,6 @@ func (b *Broker) allowed(name, password []byte) bool {
 // mayUse tells whether the user may publish to a topic or subscribe to a filter.
 func (b *Broker) mayUse(name []byte, topic string) bool {
 	u := b.users[string(name)] // without users: no prefix
-	return u.Prefix == "" || strings.HasPrefix(topic, strings.TrimSuffix(u.Prefix, "/")+"/")
+	prefix := cmp.Or(u.Car, u.Prefix)
+	return prefix == "" || strings.HasPrefix(topic, strings.TrimSuffix(prefix, "/")+"/")
 }

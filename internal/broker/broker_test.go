@@ -146,7 +146,7 @@ func TestStartErrors(t *testing.T) {
 func TestUsersAndPrefixes(t *testing.T) {
 	b, log := start(t, broker.Options{Users: []broker.User{
 		{Name: "server", Password: "secret-1"},
-		{Name: "company/car_1", Password: "secret-2", Prefix: "company/car_1"},
+		{Name: "company/car_1", Password: "secret-2", Car: "company/car_1"},
 	}})
 	for _, o := range []brokertest.PeerOptions{
 		{}, {Username: "server"}, {Username: "server", Password: "secret-2"}, {Username: "nobody", Password: "secret-1"},

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
-	"strings"
 	"time"
 
 	mqtt "github.com/wind-c/comqtt/v2/mqtt"
@@ -54,15 +53,15 @@ func (g *guard) OnConnectAuthenticate(cl *mqtt.Client, pk packets.Packet) bool {
 	return false
 }
 
-// inItsRoom tells whether a client that is restricted to a prefix stays within it
+// inItsRoom tells whether a client that is restricted to a car stays within it
 // from the start: its identifier decides whose connection it takes over, and its will
 // is published without OnACLCheck.
 func (g *guard) inItsRoom(cl *mqtt.Client, pk *packets.Packet) bool {
 	c, user := &pk.Connect, g.broker.users[string(pk.Connect.Username)]
 	what := ""
 	switch {
-	case user.Prefix == "":
-	case c.ClientIdentifier != strings.TrimSuffix(user.Prefix, "/"): // CONN-9
+	case user.Car == "":
+	case c.ClientIdentifier != user.Car: // CONN-9
 		what = "client identifier " + strconv.Quote(c.ClientIdentifier)
 	case c.WillFlag && !g.broker.mayUse(c.Username, c.WillTopic):
 		what = "will for " + strconv.Quote(c.WillTopic)
@@ -71,7 +70,7 @@ func (g *guard) inItsRoom(cl *mqtt.Client, pk *packets.Packet) bool {
 		return true
 	}
 	g.broker.limit.Log(g.broker.log, slog.LevelInfo, "embedded broker refuses a client: its user is restricted to one car",
-		slog.String("user", user.Name), slog.String("car", user.Prefix), slog.String("because", what), slog.String("remote", cl.Net.Remote))
+		slog.String("user", user.Name), slog.String("car", user.Car), slog.String("because", what), slog.String("remote", cl.Net.Remote))
 	return false
 }
 
@@ -121,7 +120,7 @@ func (g *guard) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, e
 // mayRetain tells whether a message may be retained; without content it removes
 // one. There is room for few, so a client that is restricted to one car has none.
 func (g *guard) mayRetain(cl *mqtt.Client, topic string, size int) bool {
-	restricted := g.broker.users[string(cl.Properties.Username)].Prefix != ""
+	restricted := g.broker.users[string(cl.Properties.Username)].Car != ""
 	if !restricted && (size == 0 || size <= maxRetainedPayload && g.broker.server.Topics.Retained.Len() < maxRetained) {
 		return true
 	}

@@ -12,8 +12,8 @@ import (
 func carUsers() []broker.User {
 	return []broker.User{
 		{Name: "server", Password: "secret-1"},
-		{Name: "one", Password: "secret-2", Prefix: "company/car_1"},
-		{Name: "two", Password: "secret-3", Prefix: "company/car_2"},
+		{Name: "one", Password: "secret-2", Car: "company/car_1"},
+		{Name: "two", Password: "secret-3", Car: "company/car_2"},
 	}
 }
 
