@@ -237,5 +237,5 @@ func (s *Server) cars(w http.ResponseWriter, r *http.Request) {
 	})
 	from := min(q.offset, len(out.Cars))
 	out.Cars = out.Cars[from:min(from+q.limit, len(out.Cars))]
-	answer(w, http.StatusOK, out)
+	answerLong(w, r, out)
 }

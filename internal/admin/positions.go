@@ -107,5 +107,5 @@ func (s *Server) positions(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
-	answer(w, http.StatusOK, out)
+	answerLong(w, r, out)
 }

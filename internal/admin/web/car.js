@@ -22,6 +22,7 @@ export function open({ root, store, argument: name, on, signal, title }) {
   const commands = h("ol", { class: "commands" });
   const ends = h("tbody");
   const queues = h("tbody");
+  const drops = h("tbody");
   const missing = h("p", { class: "empty", hidden: true });
   const timeline = new Timeline(store, name);
   const tail = new Tail(name, (m) => { timeline.message(m); if (m.kind === "status" || m.kind === "command") soon(); });
@@ -51,6 +52,8 @@ export function open({ root, store, argument: name, on, signal, title }) {
         panel("h-commands", "Commands of the modules", commands),
         panel("h-ends", "Last ends of sessions", h("div", { class: "scroll" }, h("table", {},
           h("thead", {}, h("tr", {}, ...["When", "Reason", "Lasted"].map((t) => h("th", { scope: "col", text: t })))), ends))),
+        panel("h-drops", "Messages dropped or ignored", h("div", { class: "scroll" }, h("table", {},
+          h("thead", {}, h("tr", {}, h("th", { scope: "col", text: "Reason" }), h("th", { scope: "col", class: "n", text: "Times" }))), drops))),
         panel("h-queues", "Queues of its modules", h("div", { class: "scroll" }, h("table", {},
           h("thead", {}, h("tr", {}, ...["Module", "Queued", "Oldest", "Handed over", "Errors", "Lost"].map((t, i) => h("th", { scope: "col", text: t, class: i ? "n" : "" })))), queues))))));
   root.append(
@@ -83,7 +86,6 @@ export function open({ root, store, argument: name, on, signal, title }) {
     text(why.children[0], newer.why ?? "");
     text(why.children[1], meaning.title);
     text(why.children[2], meaning.hint);
-    const drops = Object.entries(detail.drops);
     fact([
       ["Session", newer.session || "none", null, "mono"],
       ["Last heard", ago(detail.last_seen, now), detail.last_seen && date(detail.last_seen)],
@@ -91,7 +93,6 @@ export function open({ root, store, argument: name, on, signal, title }) {
       ["Statuses", number(detail.statuses)],
       ["Completed connects", number(detail.sessions)],
       ["Ends", Object.values(detail.ends_by_reason ?? {}).reduce((a, b) => a + b, 0)],
-      ...drops.map(([reason, n]) => [`Dropped: ${reason}`, number(n)]),
     ]);
     if (newer.state !== announced) {
       if (announced) say(`${name} is ${stateWords[newer.state]}${newer.why ? ": " + newer.why : ""}`);
@@ -160,6 +161,9 @@ export function open({ root, store, argument: name, on, signal, title }) {
       return tr;
     });
     show(ends.closest("section"), detail.session_ends.length > 0);
+    const dropped = Object.entries(detail.drops).sort((a, b) => b[1] - a[1]);
+    keyed(drops, dropped, (d) => d[0], (d) => h("tr", {}, h("td", { text: d[0] }), h("td", { class: "n" })), (tr, d) => text(tr.lastChild, number(d[1])));
+    show(drops.closest("section"), dropped.length > 0);
     keyed(queues, detail.modules, (m) => m.number, (m) => h("tr", {}, h("th", { scope: "row", text: m.number }), ...Array.from({ length: 5 }, () => h("td", { class: "n" }))), (tr, m) => {
       [number(m.queued), m.queued ? duration(m.oldest_seconds) : "–", number(m.statuses), number(m.errors), number(m.lost)].forEach((v, i) => text(tr.children[i + 1], v));
     });

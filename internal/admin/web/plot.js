@@ -4,7 +4,7 @@ import { attr, h, s, text } from "./dom.js";
 const span = 15 * 60 * 1000; // ms
 
 export function plot(label) {
-  const svg = s("svg", { role: "img", viewBox: "0 0 300 54", preserveAspectRatio: "none" });
+  const svg = s("svg", { role: "img", viewBox: "0 0 300 54", preserveAspectRatio: "none", "aria-label": `${label}: nothing is known yet` });
   const value = h("b");
   const el = h("figure", { class: "plot" }, h("figcaption", {}, h("span", { text: label }), value), svg);
   /** samples: [{at, restarted}], of: the value of one or null, written: how it is written. */

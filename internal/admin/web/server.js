@@ -1,9 +1,12 @@
 // The server itself: what is ready, levels of the log, reload of the configuration.
-import { get } from "./api.js";
+import { get, token } from "./api.js";
 import { confirmAction } from "./access.js";
 import { attr, date, duration, h, keyed, ms, text } from "./dom.js";
 
 const levels = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
+
+/** A link cannot send a token: with one, the address is only named. */
+const link = (path) => (token.get() ? h("code", { text: path }) : h("a", { href: path, text: path }));
 
 export function open({ root, store, on, signal, title }) {
   title("Server");
@@ -30,9 +33,9 @@ export function open({ root, store, on, signal, title }) {
         panel("h-log", "Log levels", table(["Component", "Lowest level that is logged"], loggers),
           h("p", { class: "muted", text: "Until the next start or “as configured”." })),
         panel("h-more", "For machines", h("ul", {},
-          h("li", {}, h("a", { href: "metrics", text: "metrics" }), " for Prometheus"),
-          h("li", {}, h("a", { href: "readyz", text: "readyz" }), " and ", h("a", { href: "healthz", text: "healthz" })),
-          h("li", {}, h("a", { href: "api/v1/openapi.json", text: "openapi.json" }), ": the whole interface"))))));
+          h("li", {}, link("metrics"), " for Prometheus"),
+          h("li", {}, link("readyz"), " and ", link("healthz")),
+          h("li", {}, link("api/v1/openapi.json"), ": the whole interface"))))));
 
   function draw() {
     const s = store.server;

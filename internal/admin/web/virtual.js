@@ -79,9 +79,10 @@ export class VirtualRows {
         this.#rows.set(key, row);
         this.el.append(row);
       }
-      if (row.dataset.index !== String(i)) {
+      const top = `translateY(${i * height}px)`;
+      if (row.dataset.index !== String(i) || row.style.transform !== top) {
         row.dataset.index = i;
-        row.style.transform = `translateY(${i * height}px)`;
+        row.style.transform = top;
         attr(row, "aria-rowindex", i + 2); // the header is the first
         row.classList.toggle("odd", i % 2 === 1);
       }

@@ -36,8 +36,9 @@ type server struct {
 
 var listening = regexp.MustCompile(`admin endpoint.*listen=([0-9.:]+)`)
 
-// startServer serves the cars with the example module in a process of its own.
-func startServer(t testing.TB, names []string, admin servertest.Map) *server {
+// startServer serves the cars with the example module in a process of its own,
+// and with the mission module when missions is set.
+func startServer(t testing.TB, names []string, missions bool, admin servertest.Map) *server {
 	t.Helper()
 	cars := servertest.Map{}
 	for _, n := range names {
@@ -51,17 +52,19 @@ func startServer(t testing.TB, names []string, admin servertest.Map) *server {
 	config := servertest.Map{
 		"company_name":    company,
 		"embedded_broker": servertest.Map{"listen": brokerAddress},
-		"http_api":        servertest.Map{"listen": freeAddress(t), "store": "sqlite:" + t.TempDir() + "/fleet.db"},
 		"admin":           block,
 		"timeout":         10,
 		"common_modules": servertest.Map{
-			"1":    servertest.Map{"builtin": "mission"},
 			"1000": servertest.Map{"lib_path": servertest.Example(t), "config": servertest.Map{"command_interval_ms": "2000"}},
 		},
 		"cars": cars,
 		"logging": servertest.Map{
 			"console": servertest.Map{"level": "INFO", "use": true}, "file": servertest.Map{"level": "INFO", "use": false},
 		},
+	}
+	if missions {
+		config["http_api"] = servertest.Map{"listen": freeAddress(t), "store": "sqlite:" + t.TempDir() + "/fleet.db"}
+		config["common_modules"].(servertest.Map)["1"] = servertest.Map{"builtin": "mission"}
 	}
 	return launch(t, config, brokerAddress)
 }
