@@ -117,6 +117,9 @@ func serve(cmd *cobra.Command, flags *serveFlags, args []string) error {
 		}
 	}()
 	log := logs.Logger()
+	if err := guardMemory(); err != nil {
+		log.Warn(err.Error())
+	}
 	for _, w := range warnings {
 		log.Warn("configuration: " + w.String())
 	}

@@ -5,6 +5,7 @@
 //   record=PATH   file to append to
 //   crash=PATH    forward_status removes the file and ends the process (SIGABRT)
 //   hang=PATH     forward_status blocks while the file exists
+//   environment=PATH  file for the environment of the process
 //   command=N     every Nth status of a context is sent back as a command; 0: none
 //
 // Compiled with RECORDER_NUMBER (default 78).
@@ -66,6 +67,17 @@ static int is(const struct buffer *b, const char *text)
 	return b->size_in_bytes == strlen(text) && memcmp(b->data, text, b->size_in_bytes) == 0;
 }
 
+static int write_environment(const char *path)
+{
+	extern char **environ;
+	FILE *f = fopen(path, "w");
+	if (f == NULL)
+		return NOT_OK;
+	for (char **e = environ; *e != NULL; e++)
+		fprintf(f, "%s\n", *e);
+	return fclose(f) == 0 ? OK : NOT_OK;
+}
+
 void *init(const struct config config)
 {
 	struct context *con = calloc(1, sizeof *con);
@@ -88,6 +100,8 @@ void *init(const struct config config)
 			strcpy(con->crash, value);
 		if (is(&p->key, "hang"))
 			strcpy(con->hang, value);
+		if (is(&p->key, "environment") && write_environment(value) != OK)
+			return NULL;
 		if (is(&p->key, "command"))
 			con->every = atoi(value);
 	}

@@ -29,6 +29,8 @@ type Module struct {
 	number  int32
 	spawner *spawner
 	slots   chan struct{} // limits how many contexts are made anew at a time
+	// suspects is held by the one call that is being handed over again.
+	suspects chan struct{}
 
 	mu        sync.Mutex
 	supported map[uint32]bool
@@ -83,6 +85,7 @@ func Open(ctx context.Context, opts Options) (*Module, error) {
 		log:       opts.logger(opts.Expect),
 		spawner:   newSpawner(),
 		slots:     make(chan struct{}, 16),
+		suspects:  make(chan struct{}, 1),
 		supported: map[uint32]bool{},
 		instances: map[uint32]*instance{},
 		replaced:  make(chan struct{}),

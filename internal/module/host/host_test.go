@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -66,6 +67,32 @@ func TestDevicesAreAnnouncedAgain(t *testing.T) {
 
 // TestPoisonIsGivenUp: a status that ends every process that gets it must not end
 // the module's service.
+// What ends the process again and again costs itself, not the calls of other cars
+// that are under way each time.
+func TestPoisonCostsNobodyElse(t *testing.T) {
+	var log logBuffer
+	m := openModule(t, &log, func(o *Options) { o.MaxRestarts = 10 })
+	ctx, cancel := context.WithCancel(t.Context())
+	var others sync.WaitGroup
+	for n := range 8 {
+		car := openCar(t, m, spec(fmt.Sprint("car", n), "", "attack=forward_status:slow"))
+		others.Go(func() {
+			for ctx.Err() == nil {
+				if err := car.ForwardStatus(t.Context(), device("r"), []byte("status")); err != nil {
+					t.Errorf("a status of a car that did nothing is lost: %v", err)
+					return
+				}
+			}
+		})
+	}
+	poisoned := openCar(t, m, spec("poisoned", "", "attack=forward_status:abort"))
+	if err := poisoned.ForwardStatus(t.Context(), device("r"), nil); !errors.Is(err, module.ErrNotDelivered) {
+		t.Errorf("error is %v", err)
+	}
+	cancel()
+	others.Wait()
+}
+
 func TestPoisonIsGivenUp(t *testing.T) {
 	var log logBuffer
 	m := openModule(t, &log, func(o *Options) { o.MaxRestarts = 10 })

@@ -121,6 +121,14 @@ func (i *instance) call(ctx context.Context, op string, call *pb.Call, device fl
 	}
 	call.Context, call.Device = i.id, toDevice(device)
 	for delivery := 1; ; delivery++ {
+		if delivery == 2 {
+			// It may be what ended the process, or have been there by chance, as the calls of
+			// other cars were: one suspect at a time finds out, and costs only itself.
+			if err := i.suspect(ctx); err != nil {
+				return fmt.Errorf("%s not called again: %w", op, err)
+			}
+			defer func() { <-i.m.suspects }()
+		}
 		c, err := i.acquire(ctx, i.calling, i.m.out)
 		if err != nil {
 			return fmt.Errorf("%s not called: %w", op, err)
@@ -145,6 +153,20 @@ func (i *instance) call(ctx context.Context, op string, call *pb.Call, device fl
 			return fmt.Errorf("%s given up, %d module processes ended during this call (%s): %w",
 				op, delivery, c.exit.Reason, module.ErrNotDelivered)
 		}
+	}
+}
+
+// suspect waits for the turn of a call during which the process ended.
+func (i *instance) suspect(ctx context.Context) error {
+	select {
+	case i.m.suspects <- struct{}{}:
+		return nil
+	case <-i.m.out():
+		return module.ErrOutOfService
+	case <-i.closing:
+		return ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

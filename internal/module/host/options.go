@@ -21,6 +21,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"external-server/internal/logging"
@@ -37,7 +39,8 @@ type Options struct {
 	// Expect is the module number under which the module is configured; 0
 	// accepts any (MOD-10).
 	Expect int32
-	// Env is the environment of the process; nil means the server's own.
+	// Env is the environment of the process; nil means the server's own without
+	// what is meant for the server alone, such as its passwords.
 	Env []string
 	// MemoryLimit is the resident memory in bytes beyond which the process is
 	// replaced; 0: none.
@@ -118,7 +121,7 @@ func (o Options) withDefaults() Options {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.Env == nil {
-		o.Env = os.Environ()
+		o.Env = moduleEnvironment(os.Environ())
 	}
 	return o
 }
@@ -133,4 +136,12 @@ func (o Options) where() string {
 
 func (o Options) logger(number int32) *slog.Logger {
 	return o.Logger.With(logging.ComponentKey, logging.ComponentModule, "module", number, "library", o.Name)
+}
+
+// moduleEnvironment leaves out the variables of the server: they hold passwords, and
+// the service manager's socket, on which a module could speak for the server.
+func moduleEnvironment(env []string) []string {
+	return slices.DeleteFunc(slices.Clone(env), func(v string) bool {
+		return strings.HasPrefix(v, "EXTERNAL_SERVER_") || strings.HasPrefix(v, "NOTIFY_SOCKET=")
+	})
 }

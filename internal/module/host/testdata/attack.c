@@ -104,6 +104,8 @@ static void attack(const char *what)
 	if (strcmp(what, "spin") == 0)
 		for (volatile int i = 0;; i++)
 			;
+	if (strcmp(what, "slow") == 0) // well behaved otherwise
+		usleep(50000);
 	if (strcmp(what, "block") == 0)
 		for (;;)
 			pause();
