@@ -11,12 +11,18 @@ import (
 	"external-server/internal/sdnotify"
 )
 
+// catchHangup collects SIGHUP from now on: one that comes while the server starts
+// must not end it.
+func catchHangup() (hangup chan os.Signal) {
+	hangup = make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	return hangup
+}
+
 // reloadOnHangup reloads the configuration with every SIGHUP, until the returned
 // function is called or ctx ends, and tells the service manager. Errors are logged
 // by the server.
-func reloadOnHangup(ctx context.Context, server *app.App, manager serviceManager) (stop func()) {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
+func reloadOnHangup(ctx context.Context, hangup chan os.Signal, server *app.App, manager serviceManager) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var done sync.WaitGroup
 	done.Go(func() {
@@ -37,7 +43,6 @@ func reloadOnHangup(ctx context.Context, server *app.App, manager serviceManager
 		}
 	})
 	return func() {
-		signal.Stop(hangup)
 		cancel()
 		done.Wait()
 	}

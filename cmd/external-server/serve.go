@@ -106,6 +106,8 @@ func serve(cmd *cobra.Command, flags *serveFlags, args []string) error {
 		return err
 	}
 	defer surviveClosedOutput()()
+	hangup := catchHangup()
+	defer signal.Stop(hangup)
 	logs, err := newLogs(cfg)
 	if err != nil {
 		return fmt.Errorf("logging cannot be set up: %w", err)
@@ -140,7 +142,7 @@ func serve(cmd *cobra.Command, flags *serveFlags, args []string) error {
 	}
 	manager := serviceManager{log}
 	manager.tell(sdnotify.Ready)
-	defer reloadOnHangup(cmd.Context(), server, manager)()
+	defer reloadOnHangup(cmd.Context(), hangup, server, manager)()
 	if err := server.Run(cmd.Context()); err != nil {
 		// A library that does not return must not turn an orderly stop into a
 		// failure (CLI-24): what was left behind is logged, the exit code is 0.
