@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"external-server/internal/console"
 	"external-server/internal/module/moduletest"
 )
 
@@ -100,7 +101,14 @@ The file of --config is JSON; all members are optional:
 }
 
 func printFinding(out io.Writer, f moduletest.Finding) {
-	fmt.Fprintf(out, "%-7s  %-5s  %s [%s] (%v)\n", f.Outcome, f.Rule, f.Text, f.Spec, f.Took.Round(time.Millisecond))
+	paint := console.Dim
+	switch f.Outcome {
+	case moduletest.Pass:
+		paint = console.Good
+	case moduletest.Fail:
+		paint = console.Bad
+	}
+	fmt.Fprintf(out, "%s  %-5s  %s [%s] (%v)\n", paint(coloured(out), fmt.Sprintf("%-7s", f.Outcome)), f.Rule, f.Text, f.Spec, f.Took.Round(time.Millisecond))
 	if f.Detail != "" {
 		fmt.Fprintf(out, "                %s\n", strings.ReplaceAll(f.Detail, "\n", "\n                "))
 	}

@@ -64,7 +64,7 @@ func TestStatusAndCommand(t *testing.T) {
 	})
 }
 
-// DESIGN: an answer is a promise. A module that does not take statuses fills its
+// An answer is a promise: a module that does not take statuses fills its
 // queue, then answers stop; when it is back, nothing is missing and the order
 // is kept.
 func TestBackPressure(t *testing.T) {

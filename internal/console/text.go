@@ -46,6 +46,16 @@ const (
 	reset  = "\x1b[0m"
 )
 
+// Good is the colour of what is as it should be; a text stays plain when colours
+// are not wanted.
+func Good(colours bool, text string) string { return paint(colours, green, text) }
+
+// Bad is the colour of what is wrong.
+func Bad(colours bool, text string) string { return paint(colours, red, text) }
+
+// Dim is the colour of what matters less.
+func Dim(colours bool, text string) string { return paint(colours, dim, text) }
+
 // paint colours a text when colours are wanted.
 func paint(colours bool, colour, text string) string {
 	if !colours || colour == plain {

@@ -142,7 +142,7 @@ func TestOrderOfCalls(t *testing.T) {
 	})
 }
 
-// DESIGN: an answer is a promise, so the queue says how much it takes, takes
+// An answer is a promise, so the queue says how much it takes, takes
 // exactly that, and a call under way still counts.
 func TestQueueIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -155,7 +155,7 @@ const (
 	NoteEmptyMessage        Note = "empty message ignored"                              // SESS-5, CONN-33
 	NoteForeignSession      Note = "message of another session ignored"                 // SESS-1, REC-25
 	NoteNotConnected        Note = "message before connect discarded"                   // SEQ-1
-	NoteUnknownSession      Note = "gateway believes in an unknown session, telling it" // DESIGN: unclean restart
+	NoteUnknownSession      Note = "gateway believes in an unknown session, telling it" // docs/architecture.md: unknown sessions
 	NoteAnotherServer       Note = "unknown sessions keep coming: is another server serving this car?"
 	NoteAlreadyLogged       Note = "connect repeated in a running session"                // SESS-3
 	NoteRedelivered         Note = "redelivered connect ignored"                          // REC-4
@@ -174,7 +174,7 @@ const (
 	NoteStatusLow           Note = "status counter too low, ignored"                         // STAT-3
 	NoteStatusDuplicate     Note = "status received twice, ignored"                          // STAT-8, DEF-8
 	NoteStatusMissing       Note = "status missing, waiting for it"                          // STAT-5
-	NoteStatusWithheld      Note = "module queue full, answer withheld"                      // DESIGN: an answer is a promise
+	NoteStatusWithheld      Note = "module queue full, answer withheld"                      // an answer is a promise
 	NoteStatusNotConnected  Note = "status of a device that is not connected ignored"        // STAT-24, STAT-26
 	NoteStatusState         Note = "status with unknown state ignored"                       // STAT-28
 	NoteStatusUnsupported   Note = "status of an unsupported device answered, not forwarded" // REC-6

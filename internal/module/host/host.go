@@ -298,7 +298,11 @@ func (m *Module) start(ctx context.Context) (*child, error) {
 		<-c.dead
 		c.work.Wait()
 		if errors.Is(err, errDied) || errors.Is(err, errNoGreeting) {
-			return nil, fmt.Errorf("did not start: %w", c.exit)
+			hint := ""
+			if !m.opts.handlesOrphaning {
+				hint = "; is it a program that speaks the module protocol?"
+			}
+			return nil, fmt.Errorf("did not start: %w%s", c.exit, hint)
 		}
 		return nil, err
 	}
