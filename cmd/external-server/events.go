@@ -19,7 +19,9 @@ func newEventsCommand() *cobra.Command {
 		Use:   "events",
 		Short: "Follow what happens: connects, disconnects, joins, faults",
 		Args:  noArguments,
-		RunE: endpoint.with(func(ctx context.Context, c *console.Client, out io.Writer) error {
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return endpoint.with(func(ctx context.Context, c *console.Client, out io.Writer) error {
 			q := url.Values{}
 			if all {
 				after = "0"
@@ -30,8 +32,8 @@ func newEventsCommand() *cobra.Command {
 			if car != "" {
 				q.Set("car", car)
 			}
-			return console.Events(ctx, c, q, out, raw, coloured(out))
-		}),
+			return console.Events(ctx, c, q, out, cmd.ErrOrStderr(), raw, coloured(out))
+		})(cmd, args)
 	}
 	endpoint.register(cmd)
 	cmd.Flags().BoolVar(&raw, "json", false, "print JSON lines")

@@ -204,8 +204,18 @@ func TestOperate(t *testing.T) {
 	if text := run("log-level"); !strings.Contains(text, "CRITICAL") {
 		t.Errorf("log-level:\n%s", text)
 	}
+	overridden := func() bool { return strings.Contains(run("log-level"), "operator; configured is CRITICAL") }
+	if overridden() {
+		t.Error("a level is shown as set by an operator")
+	}
 	run("log-level", "car", "ERROR")
+	if !overridden() {
+		t.Error("the changed level is not shown as set by an operator")
+	}
 	run("log-level", "car", "--reset")
+	if overridden() {
+		t.Error("the reset level is shown as set by an operator")
+	}
 	fails("unknown component", "log-level", "engine", "DEBUG")
 	fails("unknown log level", "log-level", "car", "LOUD")
 	fails("expected a component and a level", "log-level", "car")

@@ -178,9 +178,16 @@ func TestCarList(t *testing.T) {
 func TestLogLevels(t *testing.T) {
 	r := newRig(t, nil, "car1")
 	level := func() string {
-		var levels map[string]string
+		var levels map[string]struct {
+			Level, Configured string
+			Overridden        bool
+		}
 		r.get("/api/v1/log-levels", &levels)
-		return levels["car"]
+		l := levels["car"]
+		if l.Configured != "INFO" || l.Overridden != (l.Level != "INFO") {
+			t.Errorf("level %+v", l)
+		}
+		return l.Level
 	}
 	if l := level(); l != "INFO" {
 		t.Errorf("level %s", l)

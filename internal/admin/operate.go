@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"external-server/internal/logging"
 	"external-server/internal/observe"
@@ -49,10 +50,18 @@ func (s *Server) told(r *http.Request, car, text string) {
 	s.opts.Hub.Events.Put(observe.Event{Kind: observe.KindOperator, Car: car, Reason: by, Text: text})
 }
 
+// levelJSON is the level of a component.
+type levelJSON struct {
+	Level      string `json:"level"`
+	Configured string `json:"configured"`
+	// Overridden tells that an operator has set the level.
+	Overridden bool `json:"overridden"`
+}
+
 func (s *Server) logLevels(w http.ResponseWriter, _ *http.Request) {
-	out := make(map[string]string)
-	for component, level := range s.opts.Source.LogLevels() {
-		out[component] = logging.LevelName(level)
+	out := make(map[string]levelJSON)
+	for component, l := range s.opts.Source.LogLevels() {
+		out[component] = levelJSON{Level: logging.LevelName(l.Now), Configured: logging.LevelName(l.Configured), Overridden: l.Overridden}
 	}
 	answer(w, http.StatusOK, out)
 }
@@ -95,7 +104,11 @@ func (s *Server) levelled(w http.ResponseWriter, r *http.Request, err error, lev
 	answer(w, http.StatusOK, done{Result: text})
 }
 
+// reload answers when it is over, which may take longer than other requests may.
 func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Time{}) // the request was read
+	_ = control.SetWriteDeadline(time.Now().Add(reloadTimeout))
 	changes, err := s.opts.Source.Reload(r.Context())
 	if err != nil {
 		fail(w, http.StatusUnprocessableEntity, err.Error())

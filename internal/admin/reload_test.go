@@ -77,10 +77,10 @@ func TestReload(t *testing.T) {
 	if lost != 0 {
 		t.Errorf("%d sessions of unchanged cars were lost", lost)
 	}
-	var levels map[string]string
+	var levels map[string]struct{ Level string }
 	r.get("/api/v1/log-levels", &levels)
-	if levels["car"] != "WARNING" {
-		t.Errorf("log level %s", levels["car"])
+	if levels["car"].Level != "WARNING" {
+		t.Errorf("log level %s", levels["car"].Level)
 	}
 	// The limits are in force for running sessions.
 	gateways[names[0]].Status(teleop, []byte(`"`+strings.Repeat("x", 60_000)+`"`), time.Time{})

@@ -28,6 +28,7 @@ const (
 	maxBody        = 64 << 10 // bytes
 	headerTimeout  = 5 * time.Second
 	requestTimeout = 30 * time.Second // to read a request, to write an answer
+	reloadTimeout  = 90 * time.Second // to answer a reload
 	idleTimeout    = 2 * time.Minute
 )
 

@@ -7,6 +7,7 @@ import (
 
 	"external-server/internal/car"
 	"external-server/internal/link/mqtt"
+	"external-server/internal/logging"
 	"external-server/internal/module/host"
 )
 
@@ -28,8 +29,8 @@ type Source interface {
 	// Reload reads the configuration file and puts it in force, or changes nothing.
 	// The text says what has changed.
 	Reload(ctx context.Context) (changes string, err error)
-	// LogLevels returns the lowest level that is logged, per component.
-	LogLevels() map[string]slog.Level
+	// LogLevels returns the levels of all components.
+	LogLevels() map[string]logging.ComponentLevel
 	// SetLogLevel sets the level of one component until ResetLogLevel.
 	SetLogLevel(component string, level slog.Level) error
 	ResetLogLevel(component string) error

@@ -161,7 +161,7 @@ func (o operator) Reload(ctx context.Context) (string, error) {
 
 var errNoLevels = errors.New("log levels cannot be changed here")
 
-func (o operator) LogLevels() map[string]slog.Level {
+func (o operator) LogLevels() map[string]logging.ComponentLevel {
 	if o.a.logs == nil {
 		return nil
 	}

@@ -155,10 +155,10 @@ type Sent struct {
 }
 
 // Stream calls each with the events of a stream until ctx ends or each returns an
-// error. It reconnects, resuming after the last id; it gives up when the first
-// attempt fails or the endpoint refuses.
-func (c *Client) Stream(ctx context.Context, path string, query url.Values, each func(Sent) error) error {
-	last, pause, first := "", 500*time.Millisecond, true
+// error. It reconnects, resuming after the last id, and says so to notes; it gives
+// up when the first attempt fails or the endpoint refuses.
+func (c *Client) Stream(ctx context.Context, path string, query url.Values, notes io.Writer, each func(Sent) error) error {
+	last, pause, first, lost := "", 500*time.Millisecond, true, false
 	for {
 		header := http.Header{"Accept": {"text/event-stream"}}
 		if last != "" {
@@ -172,7 +172,10 @@ func (c *Client) Stream(ctx context.Context, path string, query url.Values, each
 		case err != nil && (first || errors.As(err, &no) && no.Status != http.StatusServiceUnavailable):
 			return err
 		case err == nil:
-			first, pause = false, 500*time.Millisecond
+			if lost {
+				fmt.Fprintln(notes, "connected again, going on after the last event")
+			}
+			first, lost, pause = false, false, 500*time.Millisecond
 			err = readEvents(resp.Body, func(ev Sent) error {
 				if ev.ID != "" {
 					last = ev.ID
@@ -184,6 +187,10 @@ func (c *Client) Stream(ctx context.Context, path string, query url.Values, each
 			if errors.As(err, &stop) {
 				return stop.err
 			}
+		}
+		if ctx.Err() == nil && !lost {
+			lost = true
+			fmt.Fprintln(notes, "the connection to the server is lost; trying again")
 		}
 		select {
 		case <-ctx.Done():

@@ -11,9 +11,10 @@ import (
 	"time"
 )
 
-// Events prints what happens, a line each, until ctx ends; JSON lines with raw.
-func Events(ctx context.Context, c *Client, query url.Values, out io.Writer, raw, colours bool) error {
-	return c.Stream(ctx, "/api/v1/events", query, func(ev Sent) error {
+// Events prints what happens, a line each, until ctx ends; JSON lines with raw. That
+// the connection is lost and made again goes to notes.
+func Events(ctx context.Context, c *Client, query url.Values, out, notes io.Writer, raw, colours bool) error {
+	return c.Stream(ctx, "/api/v1/events", query, notes, func(ev Sent) error {
 		if raw {
 			_, err := fmt.Fprintf(out, "%s\n", ev.Data)
 			return err
@@ -72,16 +73,25 @@ func eventLine(sent Sent, colours bool) string {
 	return strings.Join(parts, "  ")
 }
 
-// LogLevels prints the level of every component.
+// LogLevels prints the level of every component, and which ones were set apart
+// from the configuration.
 func LogLevels(ctx context.Context, c *Client, out io.Writer) error {
-	var levels map[string]string
+	var levels map[string]struct {
+		Level, Configured string
+		Overridden        bool
+	}
 	if err := c.get(ctx, "/api/v1/log-levels", nil, &levels); err != nil {
 		return err
 	}
 	t := newTable(false, 1)
-	t.row("COMPONENT", "LEVEL")
+	t.row("COMPONENT", "LEVEL", "SET BY")
 	for _, name := range sortedKeys(levels) {
-		t.row(name, levels[name])
+		l := levels[name]
+		by := "configuration"
+		if l.Overridden {
+			by = "operator; configured is " + l.Configured
+		}
+		t.row(name, l.Level, by)
 	}
 	return t.write(out)
 }

@@ -120,11 +120,24 @@ func (l *Logs) SetSinkLevels(console, file slog.Level) {
 	l.applyLevels()
 }
 
-// Levels returns the lowest level that is logged anywhere, per component.
-func (l *Logs) Levels() map[string]slog.Level {
-	out := make(map[string]slog.Level)
+// ComponentLevel is the lowest level that is logged anywhere of a component.
+type ComponentLevel struct {
+	Now        slog.Level
+	Configured slog.Level // what ResetLevel gives it again
+	Overridden bool       // by SetLevel
+}
+
+// Levels returns the levels of all components.
+func (l *Logs) Levels() map[string]ComponentLevel {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := make(map[string]ComponentLevel)
 	for i, name := range Components() {
-		out[name] = slog.Level(l.thresholds[i].lowest.Load())
+		out[name] = ComponentLevel{
+			Now:        slog.Level(l.thresholds[i].lowest.Load()),
+			Configured: slices.Min(l.sinkLevels[:]),
+			Overridden: l.overrides[i] != nil,
+		}
 	}
 	return out
 }

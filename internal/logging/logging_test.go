@@ -278,7 +278,8 @@ func TestLevelsPerComponent(t *testing.T) {
 		l.SetSinkLevels(slog.LevelDebug, slog.LevelDebug)
 		check(t, l.SetLevel(ComponentLink, LevelCritical))
 		say("4")
-		if levels := l.Levels(); levels[ComponentLink] != LevelCritical || levels[ComponentCar] != slog.LevelDebug {
+		if levels := l.Levels(); levels[ComponentLink].Now != LevelCritical || levels[ComponentCar].Now != slog.LevelDebug ||
+			!levels[ComponentLink].Overridden || levels[ComponentCar].Overridden {
 			t.Errorf("levels are %v", levels)
 		}
 		if err := l.SetLevel("cars", slog.LevelDebug); err == nil || !strings.Contains(err.Error(), `"cars"`) || !strings.Contains(err.Error(), "server, car, link") {

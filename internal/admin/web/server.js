@@ -30,7 +30,7 @@ export function open({ root, store, on, signal, title }) {
               }),
             },
           }))),
-        panel("h-log", "Log levels", table(["Component", "Lowest level that is logged"], loggers),
+        panel("h-log", "Log levels", table(["Component", "Lowest level that is logged", "Set by"], loggers),
           h("p", { class: "muted", text: "Until the next start or “as configured”." })),
         panel("h-more", "For machines", h("ul", {},
           h("li", {}, link("metrics"), " for Prometheus"),
@@ -67,13 +67,14 @@ export function open({ root, store, on, signal, title }) {
           method: wanted ? "PUT" : "DELETE", path: `api/v1/log-levels/${encodeURIComponent(component)}`, data: wanted ? { level: wanted } : undefined, done: drawLevels,
         });
       });
-      return h("tr", {}, h("th", { scope: "row", text: component }), h("td", {}, select));
-    }, (tr, [, level]) => {
+      return h("tr", {}, h("th", { scope: "row", text: component }), h("td", {}, select), h("td"));
+    }, (tr, [, { level, configured, overridden }]) => {
       const select = tr.querySelector("select");
       if (![...select.options].some((o) => o.value === level)) select.prepend(h("option", { value: level, text: level }));
       select.known = level;
       if (document.activeElement !== select) select.value = level;
       attr(select, "data-level", level);
+      tr.lastElementChild.textContent = overridden ? `an operator; configured is ${configured}` : "the configuration";
     });
   }
   on("server", draw);

@@ -11,7 +11,7 @@ import (
 
 // recover reads the position and looks through the segments.
 func (s *Spool) recover() error {
-	known, err := s.readPosition()
+	known, fresh, err := s.readPosition()
 	if err != nil {
 		return err
 	}
@@ -25,7 +25,9 @@ func (s *Spool) recover() error {
 		}
 		numbers = numbers[1:]
 	}
-	if !known && len(numbers) > 0 {
+	// Nothing was acknowledged before the first segment's beginning: that is where
+	// a spool without position starts.
+	if begun := fresh && len(numbers) > 0 && numbers[0] == 1; !known && !begun && len(numbers) > 0 {
 		s.log.Warn("the position of the spool is lost, its records are delivered from the beginning", "directory", s.opts.Dir)
 	}
 	for i, n := range numbers {
@@ -43,10 +45,12 @@ func (s *Spool) recover() error {
 	return nil
 }
 
-func (s *Spool) readPosition() (known bool, err error) {
+// readPosition tells whether the position is known, and whether none was ever
+// written.
+func (s *Spool) readPosition() (known, fresh bool, err error) {
 	b, err := io.ReadAll(io.NewSectionReader(s.lock, 0, 2*slotSize))
 	if err != nil {
-		return false, fmt.Errorf("read %s: %w", s.lock.Name(), err)
+		return false, false, fmt.Errorf("read %s: %w", s.lock.Name(), err)
 	}
 	s.at = position{segment: 1, offset: fileHeader}
 	for i := 0; i+slotSize <= len(b); i += slotSize {
@@ -54,12 +58,13 @@ func (s *Spool) readPosition() (known bool, err error) {
 			s.at, known = p, true
 		}
 	}
+	fresh = !slices.ContainsFunc(b, func(c byte) bool { return c != 0 })
 	if len(b) < 2*slotSize { // now, so that a full disk never prevents an acknowledgement
 		if _, err := s.lock.WriteAt(make([]byte, 2*slotSize-len(b)), int64(len(b))); err != nil {
-			return false, fmt.Errorf("write %s: %w", s.lock.Name(), err)
+			return false, false, fmt.Errorf("write %s: %w", s.lock.Name(), err)
 		}
 	}
-	return known, nil
+	return known, fresh, nil
 }
 
 // list returns the numbers of the segments in ascending order.

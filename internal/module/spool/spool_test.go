@@ -318,6 +318,30 @@ func TestLostPosition(t *testing.T) {
 	}
 }
 
+// TestNothingAcknowledged: a stop before the first acknowledgement is ordinary and
+// leaves nothing to say, a damaged position is.
+func TestNothingAcknowledged(t *testing.T) {
+	for _, damaged := range []bool{false, true} {
+		var log bytes.Buffer
+		opts := Options{Dir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(&log, nil))}
+		s := openAt(t, opts)
+		fill(t, s, 0, 3)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if damaged {
+			if err := os.WriteFile(filepath.Join(opts.Dir, "position"), []byte("garbage"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s = openAt(t, opts)
+		check(t, drain(t, s, 3), want(0, 3))
+		if warned := strings.Contains(log.String(), "position of the spool"); warned != damaged {
+			t.Errorf("damaged %t: %s", damaged, log.String())
+		}
+	}
+}
+
 // TestLargeRecords: more than one read of the file per record.
 func TestLargeRecords(t *testing.T) {
 	s := openAt(t, Options{Dir: t.TempDir(), MaxBytes: 64 << 20})
