@@ -33,6 +33,9 @@ type conn struct {
 	wake     chan struct{} // capacity 1: the writer has something to do
 	reads    atomic.Uint64 // from the socket: proof that the broker lives
 
+	sendMu sync.Mutex // before mu; held while packets are collected and written
+	send   *sender
+
 	mu       sync.Mutex
 	ports    map[string]*port  // by incoming topic
 	watches  map[string]*watch // by company
@@ -279,10 +282,11 @@ func (c *conn) end(reason error) {
 // queued has been flushed.
 func (c *conn) serve(ctx context.Context, nc net.Conn, reader *wire.Reader) error {
 	done := make(chan struct{})
+	c.send = newSender(nc)
 	var writing sync.WaitGroup
 	var writeErr error
 	writing.Go(func() {
-		writeErr = c.write(ctx, nc, done)
+		writeErr = c.write(ctx, done)
 		nc.Close() // ends the reader
 	})
 	readErr := c.read(reader)

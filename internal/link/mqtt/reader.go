@@ -36,14 +36,40 @@ func (c *conn) read(reader *wire.Reader) error {
 	}
 }
 
-// endBatch lets the writer send what the packets received together have caused.
+// endBatch sends what the packets received together have caused, here and at once
+// if that needs no waiting: handing it to the writer would cost more than the
+// write. Otherwise the writer does it.
 func (c *conn) endBatch() {
 	c.mu.Lock()
 	c.batch = false
-	if len(c.control) > 0 || c.stopping || c.first != nil && c.inflights < c.link.opts.Window {
-		c.unlockAndWake()
+	if !c.sendable() {
+		c.mu.Unlock()
 		return
 	}
+	if !c.stopping && !c.woken {
+		c.mu.Unlock()
+		sent := c.trySend()
+		c.mu.Lock()
+		if sent && !c.sendable() {
+			c.mu.Unlock()
+			return
+		}
+	}
+	c.unlockAndWake()
+}
+
+// sendable tells whether the writer has something to do; c.mu is held.
+func (c *conn) sendable() bool {
+	return len(c.control) > 0 || c.stopping || c.first != nil && c.inflights < c.link.opts.Window
+}
+
+// wakeWriter wakes the writer in the middle of a batch.
+func (c *conn) wakeWriter() {
+	c.mu.Lock()
+	c.batch = false
+	c.unlockAndWake()
+	c.mu.Lock()
+	c.batch = true
 	c.mu.Unlock()
 }
 
@@ -84,18 +110,13 @@ func (c *conn) handle(p *wire.Packet) error {
 // deliver acknowledges a message and hands it to its car.
 func (c *conn) deliver(m *wire.Packet) error {
 	c.stats.messagesIn.Add(1)
+	enough := false
 	c.mu.Lock()
 	c.batch = true
 	if m.QoS > 0 {
 		c.control = wire.AppendPuback(c.control, m.ID)
 		c.acks++
-		if c.acks >= acksAtOnce && !c.woken {
-			c.woken = true
-			select {
-			case c.wake <- struct{}{}:
-			default:
-			}
-		}
+		enough = c.acks >= acksAtOnce
 	}
 	full := len(c.control) > maxControl
 	p := c.ports[string(m.Topic)]
@@ -108,6 +129,9 @@ func (c *conn) deliver(m *wire.Packet) error {
 		}
 	}
 	c.mu.Unlock()
+	if enough && !c.trySend() {
+		c.wakeWriter()
+	}
 	switch {
 	case full:
 		return fmt.Errorf("the broker sends but does not read: %d bytes wait to be written", maxControl)

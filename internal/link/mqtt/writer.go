@@ -2,10 +2,7 @@ package mqtt
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
-	"os"
 	"runtime"
 	"time"
 
@@ -22,13 +19,11 @@ const (
 
 // write sends what is queued until the connection fails, done is closed, or ctx
 // ends and everything was sent and acknowledged or StopTimeout has passed.
-func (c *conn) write(ctx context.Context, nc net.Conn, done <-chan struct{}) error {
+func (c *conn) write(ctx context.Context, done <-chan struct{}) error {
 	tick := time.NewTicker(min(time.Second, c.link.opts.KeepAlive/4))
 	defer tick.Stop()
 	var (
-		buf      []byte
 		alive    = pinger{c: c, sent: time.Now()}
-		deadline time.Time
 		stopping = ctx.Done()
 		giveUp   <-chan time.Time
 	)
@@ -48,35 +43,18 @@ func (c *conn) write(ctx context.Context, nc net.Conn, done <-chan struct{}) err
 			c.mu.Unlock()
 			giveUp = time.After(c.link.opts.StopTimeout)
 		case <-giveUp:
-			return c.farewell(nc)
+			return c.farewell()
 		case <-done:
 			return nil
 		}
-		for {
-			buf = c.collect(buf[:0])
-			if len(buf) == 0 {
-				break
-			}
-			if now := time.Now(); deadline.Sub(now) < writeTimeout/2 { // setting it is not free
-				deadline = now.Add(writeTimeout)
-				if err := nc.SetWriteDeadline(deadline); err != nil {
-					return err
-				}
-			}
-			n, err := nc.Write(buf)
-			c.stats.bytesOut.Add(uint64(n))
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				return fmt.Errorf("the broker has not read for %v", writeTimeout/2)
-			}
-			if err != nil {
-				return err
-			}
-			if cap(buf) > 4*batchBytes {
-				buf = nil
-			}
+		c.mu.Lock()
+		c.woken = false
+		c.mu.Unlock()
+		if err := c.sendAll(); err != nil {
+			return err
 		}
 		if stopping == nil && c.idle() {
-			return c.farewell(nc)
+			return c.farewell()
 		}
 	}
 }
@@ -86,7 +64,6 @@ func (c *conn) write(ctx context.Context, nc net.Conn, done <-chan struct{}) err
 func (c *conn) collect(buf []byte) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.woken = false
 	c.requestTopics()
 	buf = append(buf, c.control...)
 	c.control, c.acks = c.control[:0], 0
@@ -179,8 +156,11 @@ func (c *conn) idle() bool {
 
 // farewell ends the connection in order, so that the broker does not publish
 // the last will.
-func (c *conn) farewell(nc net.Conn) error {
-	var buf []byte
+func (c *conn) farewell() error {
+	c.sendMu.Lock()
+	defer c.sendMu.Unlock()
+	nc := c.send.nc
+	buf := c.send.rest // half a packet must not be followed by another one
 	if c.hasPresence() {
 		c.mu.Lock()
 		buf = wire.AppendPublish(buf, c.link.opts.Presence, []byte("offline"), 1, c.takeID(), true, false)
