@@ -59,7 +59,7 @@ export function open({ root, store, argument: name, on, signal, title }) {
   root.append(
     h("p", { class: "crumb" }, h("a", { href: "#/", text: "← Fleet" })),
     h("div", { class: "row title" }, h("h1", { text: name }), badge, h("span", { class: "grow" }),
-      operate("Re-announce", "reannounce", "The gateway is asked to connect anew and to announce its devices. The session ends for a moment."),
+      operate("Re-announce", "reannounce", "The gateway is asked to connect anew and to announce its devices. The session goes on until it does."),
       operate("Disconnect", "disconnect", "The session ends and the gateway is told. It connects anew by itself. Modules see its devices leave for a moment.")),
     missing, page);
 

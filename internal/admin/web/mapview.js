@@ -106,7 +106,8 @@ export class CarMap {
   #fit() {
     let [west, east, south, north] = [Infinity, -Infinity, Infinity, -Infinity];
     for (const c of this.cars.values()) {
-      for (const [x, y] of [[c.longitude, c.latitude], ...c.trail]) {
+      const stop = this.only && c.next_stop?.longitude !== undefined ? [[c.next_stop.longitude, c.next_stop.latitude]] : [];
+      for (const [x, y] of [[c.longitude, c.latitude], ...c.trail, ...stop]) {
         west = Math.min(west, x); east = Math.max(east, x); south = Math.min(south, y); north = Math.max(north, y);
       }
     }
