@@ -26,6 +26,7 @@ type CheckResult struct {
 // and destroyed. One failure does not hide another.
 func Check(ctx context.Context, cfg *config.Config) []CheckResult {
 	libs := newLibraries(slog.New(slog.DiscardHandler))
+	libs.failed = make(map[string]error) // a program that never greets takes its 10 s once, not once per car
 	if cfg.HTTPAPI != nil {
 		// Its store is not opened: a server may be running with it.
 		api, err := httpapi.NewClient(httpapi.ClientOptions{URL: "http://localhost" + httpapi.BasePath, Transport: notServed{}})

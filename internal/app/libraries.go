@@ -31,6 +31,7 @@ type libraries struct {
 
 	mu     sync.Mutex
 	made   map[string]module.Module // by moduleKey
+	failed map[string]error         // what could not be made, by moduleKey; nil: it is tried again
 	origin map[string]config.Module // what each was made from first
 }
 
@@ -80,8 +81,15 @@ func (l *libraries) module(m config.Module) (module.Module, error) {
 		}
 		return made, nil
 	}
-	made, err := l.make(m)
+	err, failed := l.failed[key]
+	var made module.Module
+	if !failed {
+		made, err = l.make(m)
+	}
 	if err != nil {
+		if l.failed != nil {
+			l.failed[key] = err
+		}
 		return nil, fmt.Errorf("%s: %w", m.KeyPath, err)
 	}
 	l.made[key], l.origin[key] = made, m
