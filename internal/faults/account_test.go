@@ -31,6 +31,40 @@ type row struct {
 // documented reason for which an answered status may be lost; "" allows none.
 func (r *rig) account(lossAllowed string) {
 	r.Helper()
+	r.count(r.recorded(), lossAllowed)
+}
+
+// awaitDelivery gives modules that were away the time to take what waits for them; a
+// stop would end that after limits.stop_timeout_ms.
+func (r *rig) awaitDelivery(complete func() bool) {
+	r.Helper()
+	begin := time.Now()
+	for !complete() && time.Since(begin) < time.Minute {
+		pause(20 * time.Millisecond)
+	}
+	if took := time.Since(begin); took > time.Second {
+		r.row.Note += prefixed(strings.Repeat("; ", min(1, len(r.row.Note))), fmt.Sprintf("modules had everything %v later", took.Round(100*time.Millisecond)))
+	}
+}
+
+// missing counts the answered statuses that are not among the delivered ones.
+func (r *rig) missing(delivered map[string]int) int {
+	n := 0
+	for _, c := range r.crew.cars {
+		c.mu.Lock()
+		for status := range c.answered {
+			if delivered[fmt.Sprintf("%s %d", c.name, status)] == 0 {
+				n++
+			}
+		}
+		c.mu.Unlock()
+	}
+	return n
+}
+
+// recorded reads what the modules have written down.
+func (r *rig) recorded() map[string]int {
+	r.Helper()
 	delivered := make(map[string]int)
 	last := make(map[string]int)
 	for number := range r.libraries {
@@ -48,7 +82,7 @@ func (r *rig) account(lossAllowed string) {
 			r.arrived(delivered, last, name, n)
 		}
 	}
-	r.count(delivered, lossAllowed)
+	return delivered
 }
 
 // arrived notes a status that reached a module. It may come again, after a restart

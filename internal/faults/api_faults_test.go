@@ -73,6 +73,7 @@ func (r *rig) finishOnAPI(a *api) {
 	r.Helper()
 	r.crew.halt()
 	r.crew.settle(35 * time.Second)
+	r.awaitDelivery(func() bool { return !r.backlog(a) })
 	if code := r.server.Stop(); code != 0 {
 		r.Errorf("exit code %d", code)
 	}

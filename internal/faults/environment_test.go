@@ -262,6 +262,9 @@ func (r *rig) finish(lossAllowed string) {
 	r.Helper()
 	r.crew.halt()
 	r.crew.settle(r.during(35*time.Second, 15*time.Second))
+	if lossAllowed == "" {
+		r.awaitDelivery(func() bool { return r.missing(r.recorded()) == 0 })
+	}
 	if code := r.server.Stop(); code != 0 {
 		r.Errorf("exit code %d", code)
 	}
