@@ -34,6 +34,15 @@ func (c *core) write(queue chan *post) {
 	sweep := newSweeper(c)
 	defer sweep.close()
 	reload := false
+	var retry time.Time // not before that is the store tried again
+	again := func() bool {
+		if time.Now().Before(retry) {
+			return true
+		}
+		failed := !c.reload()
+		retry = time.Now().Add(reloadPause)
+		return failed
+	}
 	for {
 		var first *post
 		var ok bool
@@ -44,7 +53,7 @@ func (c *core) write(queue chan *post) {
 			}
 		case <-sweep.due():
 			if reload {
-				reload = !c.reload()
+				reload = again()
 			}
 			if !reload {
 				reload = sweep.step()
@@ -61,7 +70,7 @@ func (c *core) write(queue chan *post) {
 			size += more.size()
 		}
 		if reload {
-			reload = !c.reload()
+			reload = again()
 		}
 		if reload {
 			c.failAll(posts)
@@ -73,6 +82,10 @@ func (c *core) write(queue chan *post) {
 		}
 	}
 }
+
+// reloadPause follows an attempt to reach a lost store, which may take seconds:
+// what has queued up meanwhile is refused without another one.
+const reloadPause = 500 * time.Millisecond
 
 func tryReceive(queue chan *post) (*post, bool) {
 	select {
