@@ -58,11 +58,13 @@ func (n *narrator) welcome(server *app.App) {
 	api := server.HTTPAPIAddr()
 	mission := fmt.Sprintf(`[{"device_id":{"module_id":1,"type":1,"role":"driving","name":"autonomy"},`+
 		`"payload":{"message_type":"COMMAND","encoding":"JSON","data":{"action":"START","route":"tour","stops":[%s]}}}]`, mustJSON(places()[4]))
+	const lamp = `[{"device_id":{"module_id":2,"type":4,"role":"panel","name":"panel"},` +
+		`"payload":{"message_type":"COMMAND","encoding":"JSON","data":[{"outNum":1,"actType":2}]}}]`
 	n.print(fmt.Sprintf(`
 One process now holds: the MQTT broker (%v), the External Server with its mission and io modules,
 the Fleet Protocol HTTP API (%v) and, beside it, three simulated cars.
 
-Send a car somewhere, from another terminal:
+Send a car somewhere, from another terminal (this one tells what the cars do):
 
   curl -s -X POST -H 'Content-Type: application/json' 'http://%v/v2/protocol/command/%s/car_b' -d '%s'
 
@@ -70,9 +72,13 @@ and see what it says:
 
   curl -s 'http://%v/v2/protocol/status/%s/car_b?since=0' | tail -c 400
 
+or switch the lamps of its panel, outNum 0 and 1, with actType 1 on, 0 off, 2 toggle:
+
+  curl -s -X POST -H 'Content-Type: application/json' 'http://%v/v2/protocol/command/%s/car_b' -d '%s'
+
 The dashboard: http://%v/
 
-`, server.BrokerAddr(), api, api, company, mission, api, company, server.AdminAddr()))
+`, server.BrokerAddr(), api, api, company, mission, api, company, api, company, lamp, server.AdminAddr()))
 }
 
 // observe turns the effects of a car's gateway into words.
