@@ -170,6 +170,7 @@ func (s *Spool) drop(n int) error {
 // savePosition writes the slot that does not hold the current position.
 func (s *Spool) savePosition() error {
 	s.at.generation++
+	s.moved = true
 	var b [slotSize]byte
 	s.at.append(b[:0])
 	if _, err := s.lock.WriteAt(b[:], int64(s.at.generation%2)*slotSize); err != nil {

@@ -58,6 +58,7 @@ type Spool struct {
 	skipped  uint64 // damaged places passed over
 	dirty    bool   // something was written since the last sync
 	newFile  bool   // a file was made since the last sync
+	moved    bool   // the position was written since Open
 	timer    *time.Timer
 	syncs    sync.WaitGroup
 	syncErr  atomic.Bool // logged already
@@ -276,8 +277,10 @@ func (s *Spool) Close() error {
 		}
 	}
 	s.closeFile()
-	if err := s.lock.Sync(); err != nil {
-		errs = append(errs, fmt.Errorf("sync the spool: %w", err))
+	if s.moved { // thousands of spools that did nothing cost the stop no time
+		if err := s.lock.Sync(); err != nil {
+			errs = append(errs, fmt.Errorf("sync the spool: %w", err))
+		}
 	}
 	errs = append(errs, s.lock.Close()) // also releases the lock
 	return errors.Join(errs...)
