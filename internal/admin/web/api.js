@@ -50,9 +50,7 @@ function exactly(_, value, context) {
 }
 
 /** payloads of devices keep their numbers: 64-bit ids do not fit into JavaScript's. */
-const parseDetail = (raw) => JSON.parse(raw, function (key, value, context) {
-  return exactly(key, value, context);
-});
+const parseDetail = (raw) => JSON.parse(raw, exactly);
 
 /** get reads a resource. detail: it contains payloads. */
 export async function get(path, { signal, detail } = {}) {

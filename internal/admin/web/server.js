@@ -74,7 +74,7 @@ export function open({ root, store, on, signal, title }) {
       select.known = level;
       if (document.activeElement !== select) select.value = level;
       attr(select, "data-level", level);
-      tr.lastElementChild.textContent = overridden ? `an operator; configured is ${configured}` : "the configuration";
+      text(tr.lastElementChild, overridden ? `an operator; configured is ${configured}` : "the configuration");
     });
   }
   on("server", draw);

@@ -34,7 +34,7 @@ type server struct {
 	config servertest.Map
 }
 
-var listening = regexp.MustCompile(`admin endpoint.*listen=([0-9.:]+)`)
+var listening = regexp.MustCompile(`admin endpoint.*listen=([0-9.:]+)\s`)
 
 // startServer serves the cars with the example module in a process of its own,
 // and with the mission module when missions is set.
@@ -73,10 +73,11 @@ func launch(t testing.TB, config servertest.Map, brokerAddress string) *server {
 	t.Helper()
 	s := &server{Server: servertest.Start(t, servertest.Options{Config: config}), broker: gateway.Broker{Address: brokerAddress}, config: config}
 	s.WaitLog("connected to the broker")
-	found := listening.FindStringSubmatch(s.Log())
-	if found == nil {
-		t.Fatal("the log does not name the address of the admin endpoint")
-	}
+	var found []string
+	servertest.Eventually(t, "the log names the address of the admin endpoint", func() bool {
+		found = listening.FindStringSubmatch(s.Log())
+		return found != nil
+	})
 	s.url = "http://" + found[1] + "/"
 	return s
 }

@@ -217,11 +217,24 @@ func TestRoles(t *testing.T) {
 	b.open(s.url + "#/events")
 	b.says(".rows", "shift: the session ends")
 
+	// A level of the log is changed and given back.
+	b.open(s.url + "#/server")
+	b.until(`document.querySelector("select[data-level=INFO]")`)
+	choose := func(value string) {
+		t.Helper()
+		eval[any](b, fmt.Sprintf(`void (() => { const s = document.querySelector("[aria-label='Level of car']"); s.value = %q; s.dispatchEvent(new Event("change")); })()`, value))
+		b.press(`document.querySelector("dialog button.danger")`)
+	}
+	choose("DEBUG")
+	b.says("[aria-labelledby=h-log]", "an operator; configured is INFO")
+	choose("")
+	b.until(`!document.querySelector("[aria-labelledby=h-log]").innerText.includes("an operator")`)
+
 	// The token lives in this tab only, and can be forgotten.
 	if n := eval[int](b, "localStorage.length"); n != 0 {
 		t.Error("something of the access is kept beyond the tab")
 	}
-	if text := eval[string](b, "document.cookie + location.href"); text != s.url+"#/events" {
+	if text := eval[string](b, "document.cookie + location.href"); text != s.url+"#/server" {
 		t.Errorf("the token shows in %q", text)
 	}
 	b.press(`document.querySelector("#access")`)
