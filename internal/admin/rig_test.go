@@ -173,16 +173,23 @@ func (r *rig) wait(what string, holds func() bool) {
 // car starts the gateway of a car and waits until its session runs.
 func (r *rig) car(name string) *gateway.Gateway {
 	r.t.Helper()
-	g := r.gateway(name)
+	return r.carAs(name, "", "")
+}
+
+// carAs is car for a user of the broker.
+func (r *rig) carAs(name, user, password string) *gateway.Gateway {
+	r.t.Helper()
+	g := r.gateway(name, gateway.Broker{Username: user, Password: password})
 	g.Status(teleop, []byte(`{"hello":1}`), time.Time{})
 	r.wait("the session of "+name, func() bool { return r.state(name) == "running" })
 	return g
 }
 
-func (r *rig) gateway(name string) *gateway.Gateway {
+func (r *rig) gateway(name string, b gateway.Broker) *gateway.Gateway {
 	r.t.Helper()
+	b.Address = r.app.BrokerAddr().String()
 	g, err := gateway.Start(gateway.Settings{
-		Car: fleet.CarID{Company: "acme", Car: name}, Broker: gateway.Broker{Address: r.app.BrokerAddr().String()},
+		Car: fleet.CarID{Company: "acme", Car: name}, Broker: b,
 		Core: gateway.Options{Timing: quick, Steady: true},
 	})
 	if err != nil {

@@ -54,9 +54,10 @@ type Server struct {
 	listener net.Listener
 	handler  http.Handler
 	access   atomic.Pointer[access]
-	requests chan struct{} // one token per request under way
-	streams  chan struct{} // one token per stream
-	stopping chan struct{} // closed when streams must end
+	files    *tlsfiles.Watched // nil: no TLS
+	requests chan struct{}     // one token per request under way
+	streams  chan struct{}     // one token per stream
+	stopping chan struct{}     // closed when streams must end
 }
 
 // New listens on the configured address, so that a wrong one is an error at the
@@ -75,10 +76,10 @@ func New(opts Options) (*Server, error) {
 		streams:  make(chan struct{}, maxStreams),
 		stopping: make(chan struct{}),
 	}
-	s.Configure(opts.Config)
+	s.access.Store(newAccess(&opts.Config))
 	s.handler = s.routes()
-	settings, err := tlsfiles.Server(opts.Config.TLS)
-	if err != nil {
+	var err error
+	if s.files, err = tlsfiles.Watch(opts.Config.TLS); err != nil {
 		return nil, fmt.Errorf("admin.tls: %w", err)
 	}
 	listener, err := net.Listen("tcp", opts.Config.Listen)
@@ -86,15 +87,20 @@ func New(opts Options) (*Server, error) {
 		return nil, fmt.Errorf("admin.listen: %w; choose another address or end the program that uses it", err)
 	}
 	listener = netutil.LimitListener(listener, maxConnections)
-	if settings != nil {
-		listener = tls.NewListener(listener, settings)
+	if s.files != nil {
+		listener = tls.NewListener(listener, s.files.Config())
 	}
 	s.listener = listener
 	return s, nil
 }
 
-// Configure puts other tokens in force, from the next request on.
-func (s *Server) Configure(a config.Admin) { s.access.Store(newAccess(&a)) }
+// Configure puts other tokens in force, from the next request on, and other
+// certificate files, from the next connection on; the error is about the latter, of
+// which the old ones stay in force then.
+func (s *Server) Configure(a config.Admin) error {
+	s.access.Store(newAccess(&a))
+	return s.files.Use(a.TLS)
+}
 
 // Addr is the address the endpoint listens on.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }

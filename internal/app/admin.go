@@ -10,7 +10,6 @@ import (
 	"external-server/internal/admin"
 	"external-server/internal/broker"
 	"external-server/internal/car"
-	"external-server/internal/config"
 	"external-server/internal/httpapi"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/logging"
@@ -183,12 +182,3 @@ func (o operator) ResetLogLevel(component string) error {
 }
 
 var _ admin.Source = operator{}
-
-// configureAdmin puts in force what the endpoint and the metrics take over at a reload.
-func (a *App) configureAdmin(cfg *config.Config) {
-	if a.admin == nil || cfg.Admin == nil {
-		return
-	}
-	a.admin.Configure(*cfg.Admin)
-	a.hub.SetPerCar(cfg.Admin.PerCarMetrics)
-}

@@ -13,13 +13,13 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"external-server/internal/admin"
 	"external-server/internal/broker"
 	"external-server/internal/car"
 	"external-server/internal/config"
-	"external-server/internal/fleet"
 	"external-server/internal/httpapi"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/logging"
@@ -44,18 +44,24 @@ type Options struct {
 	Module func(config.Module) (module.Module, error)
 }
 
+// brokerHeader is room for topic and properties beside a payload, in bytes.
+const brokerHeader = 1 << 10
+
 // App is a server that was built and waits for Run or Close.
 type App struct {
 	log       *slog.Logger
 	libraries *libraries
-	broker    *broker.Broker  // nil: an external one is used
-	api       *httpapi.Server // nil: none is embedded
-	link      *mqtt.Link
-	roster    *roster
-	hub       *observe.Hub  // nil: neither admin endpoint nor tracing
-	admin     *admin.Server // nil: off
-	logs      *logging.Logs // nil: not ours to change
-	load      func() (*config.Config, []config.Problem, error)
+	broker    *broker.Broker // nil: an external one is used
+	// Certificate files, which a reload may replace: of the link, of the broker.
+	clientTLS   atomic.Pointer[func() (*tls.Config, error)] // nil: no files
+	brokerFiles *tlsfiles.Watched
+	api         *httpapi.Server // nil: none is embedded
+	link        *mqtt.Link
+	roster      *roster
+	hub         *observe.Hub  // nil: neither admin endpoint nor tracing
+	admin       *admin.Server // nil: off
+	logs        *logging.Logs // nil: not ours to change
+	load        func() (*config.Config, []config.Problem, error)
 
 	reloading sync.Mutex // one Reload at a time
 	mu        sync.Mutex
@@ -98,7 +104,7 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 		Logger:      part(a.log, logging.ComponentLink),
 		RetryMax:    a.cfg.RetryDelay,
 		Connections: a.cfg.Broker.Connections,
-		MaxPayload:  a.cfg.Limits.Payload,
+		MaxPayload:  largestMessage(a.cfg),
 		Presence:    a.presence(),
 	})
 	if err != nil {
@@ -128,26 +134,26 @@ func part(log *slog.Logger, component string) *slog.Logger {
 // how the link reaches its broker.
 func (a *App) startBroker() (address string, client func() (*tls.Config, error), err error) {
 	address = net.JoinHostPort(a.cfg.Broker.Host, strconv.Itoa(a.cfg.Broker.Port))
-	client, err = tlsfiles.Client(a.cfg.Broker.TLS)
+	configured, err := tlsfiles.Client(a.cfg.Broker.TLS)
 	if err != nil {
 		return "", nil, err
+	}
+	if configured != nil {
+		a.clientTLS.Store(&configured)
+		client = a.latestTLS
 	}
 	eb := a.cfg.EmbeddedBroker
 	if eb == nil {
 		return address, client, nil
 	}
-	serverTLS, err := tlsfiles.Server(eb.TLS)
-	if err != nil {
+	if a.brokerFiles, err = tlsfiles.Watch(eb.TLS); err != nil {
 		return "", nil, fmt.Errorf("embedded_broker.tls: %w", err)
 	}
-	users := make([]broker.User, len(eb.Users))
-	for i, u := range eb.Users {
-		users[i] = broker.User{Name: u.Name, Password: u.Password.Reveal()}
-		if u.Car != "" {
-			users[i].Car = fleet.CarID{Company: a.cfg.Company, Car: u.Car}.String()
-		}
-	}
-	b, err := broker.New(broker.Options{Listen: eb.Listen, TLS: serverTLS, Users: users, Logger: part(a.log, logging.ComponentBroker)})
+	serverTLS := a.brokerFiles.Config()
+	b, err := broker.New(broker.Options{
+		Listen: eb.Listen, TLS: serverTLS, Users: brokerUsers(a.cfg), Logger: part(a.log, logging.ComponentBroker),
+		MaxPacket: largestMessage(a.cfg) + brokerHeader,
+	})
 	if err != nil {
 		return "", nil, err
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
-	"strings"
 
 	"external-server/internal/config"
 )
@@ -30,8 +28,8 @@ func (a *App) Reload(ctx context.Context, cfg *config.Config) (Changes, error) {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
 	old := a.Config()
-	if keys := needRestart(old, cfg); len(keys) > 0 {
-		return Changes{}, fmt.Errorf("%s: changed settings need a restart of the server, nothing was changed: %s", cfg.Source, strings.Join(keys, ", "))
+	if err := a.prepare(old, cfg); err != nil {
+		return Changes{}, fmt.Errorf("%s: %w; the configuration in force stays unchanged", cfg.Source, err)
 	}
 	changes, err := a.roster.reload(ctx, cfg)
 	if err != nil {
@@ -41,7 +39,7 @@ func (a *App) Reload(ctx context.Context, cfg *config.Config) (Changes, error) {
 	a.mu.Lock()
 	a.cfg = cfg
 	a.mu.Unlock()
-	a.configureAdmin(cfg)
+	a.configure(cfg)
 	if a.logs != nil {
 		a.logs.SetSinkLevels(cfg.Logging.Console.Level, cfg.Logging.File.Level)
 	}
@@ -50,36 +48,6 @@ func (a *App) Reload(ctx context.Context, cfg *config.Config) (Changes, error) {
 	}
 	a.log.Info("configuration reloaded", "file", cfg.Source, "changes", changes.String())
 	return changes, nil
-}
-
-// needRestart names the settings that differ and are bound at the start.
-func needRestart(old, fresh *config.Config) []string {
-	var keys []string
-	differ := func(key string, a, b any) {
-		if !reflect.DeepEqual(a, b) {
-			keys = append(keys, key)
-		}
-	}
-	differ("company_name", old.Company, fresh.Company)
-	differ("broker address, user or TLS files", old.Broker, fresh.Broker)
-	differ("embedded_broker", old.EmbeddedBroker, fresh.EmbeddedBroker)
-	differ("http_api", old.HTTPAPI, fresh.HTTPAPI)
-	differ("logging, but for the levels", loggingWithoutLevels(old), loggingWithoutLevels(fresh))
-	differ("presence", old.Presence, fresh.Presence)
-	differ("tracing", old.Tracing, fresh.Tracing)
-	if (old.Admin == nil) != (fresh.Admin == nil) {
-		keys = append(keys, "admin")
-	} else if old.Admin != nil {
-		differ("admin.listen", old.Admin.Listen, fresh.Admin.Listen)
-		differ("admin.tls", old.Admin.TLS, fresh.Admin.TLS)
-	}
-	return keys
-}
-
-func loggingWithoutLevels(cfg *config.Config) config.Logging {
-	l := cfg.Logging
-	l.Console.Level, l.File.Level = 0, 0
-	return l
 }
 
 // reload builds what is new, then removes, replaces and starts cars.
@@ -181,4 +149,9 @@ func (r *roster) apply(cfg *config.Config, fresh []*entry, changes Changes) erro
 }
 
 // sameAny tells whether "*" means the same in both.
-func sameAny(a, b *config.Config) bool { return reflect.DeepEqual(a.AnyCar, b.AnyCar) }
+func sameAny(a, b *config.Config) bool {
+	if a.AnyCar == nil || b.AnyCar == nil {
+		return a.AnyCar == b.AnyCar
+	}
+	return sameCar(*a.AnyCar, *b.AnyCar)
+}

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-
-	"external-server/internal/config"
-	"external-server/internal/tlsfiles"
 )
 
 // ReloadFile reads the configuration file again and puts it in force: what
@@ -31,40 +28,8 @@ func (a *App) reloadFile(ctx context.Context) (Changes, error) {
 	if err != nil {
 		return Changes{}, fmt.Errorf("%w; the configuration in force stays unchanged", err)
 	}
-	if err := checkCertificates(cfg); err != nil {
-		return Changes{}, fmt.Errorf("%s: %w; the configuration in force stays unchanged", cfg.Source, err)
-	}
 	for _, w := range warnings {
 		a.log.Warn("configuration: " + w.String())
 	}
 	return a.Reload(ctx, cfg)
-}
-
-// checkCertificates reads every certificate file of the configuration: files
-// that were replaced are picked up by themselves, but wrong ones would be noticed
-// by the peers first.
-func checkCertificates(cfg *config.Config) error {
-	if _, err := tlsfiles.Client(cfg.Broker.TLS); err != nil {
-		return fmt.Errorf("broker.tls: %w", err)
-	}
-	for _, of := range []struct {
-		key   string
-		files *config.ServerTLS
-	}{
-		{"embedded_broker.tls", serverFiles(cfg.EmbeddedBroker, func(b *config.EmbeddedBroker) *config.ServerTLS { return b.TLS })},
-		{"http_api.tls", serverFiles(cfg.HTTPAPI, func(h *config.HTTPAPI) *config.ServerTLS { return h.TLS })},
-		{"admin.tls", serverFiles(cfg.Admin, func(a *config.Admin) *config.ServerTLS { return a.TLS })},
-	} {
-		if _, err := tlsfiles.Server(of.files); err != nil {
-			return fmt.Errorf("%s: %w", of.key, err)
-		}
-	}
-	return nil
-}
-
-func serverFiles[T any](block *T, files func(*T) *config.ServerTLS) *config.ServerTLS {
-	if block == nil {
-		return nil
-	}
-	return files(block)
 }

@@ -84,13 +84,11 @@ func (r *roster) build(ctx context.Context, cfg *config.Config, cc config.Car, f
 		observer = r.hub.Car(id)
 	}
 	c, err := car.New(car.Options{
-		ID:          id,
-		Observer:    observer,
-		Limits:      carLimits(cfg),
-		Modules:     bindings,
-		QueueSize:   cfg.Limits.ModuleQueue,
-		StopTimeout: cfg.Limits.Stop,
-		Logger:      r.log,
+		ID:       id,
+		Observer: observer,
+		Limits:   carLimits(cfg),
+		Modules:  bindings,
+		Logger:   r.log,
 	})
 	if err != nil {
 		return fail(err)
@@ -110,6 +108,8 @@ func carLimits(cfg *config.Config) car.Limits {
 		Payload:        cfg.Limits.Payload,
 		MessagesPerSec: cfg.Limits.MessagesPerSec,
 		MessageBurst:   cfg.Limits.MessageBurst,
+		Queue:          cfg.Limits.ModuleQueue,
+		Stop:           cfg.Limits.Stop,
 	}
 }
 
@@ -311,5 +311,11 @@ func (r *roster) snapshots() []car.Snapshot {
 	return out
 }
 
-// sameCar tells whether a running car needs no change for the configuration.
-func sameCar(a, b config.Car) bool { return reflect.DeepEqual(a, b) }
+// sameCar tells whether a running car needs no change for the configuration. Where
+// in the file a module is written makes no difference.
+func sameCar(a, b config.Car) bool {
+	return a.Name == b.Name && slices.EqualFunc(a.Modules, b.Modules, func(x, y config.Module) bool {
+		x.KeyPath = y.KeyPath
+		return reflect.DeepEqual(x, y)
+	})
+}

@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -67,7 +68,7 @@ type Broker struct {
 	opts     Options
 	log      *slog.Logger
 	limit    logging.Limiter
-	users    map[string]User
+	users    atomic.Pointer[map[string]User] // by name
 	server   *mqtt.Server
 	listener *listener
 
@@ -84,18 +85,12 @@ func New(opts Options) (*Broker, error) {
 	if err := checkListen(opts.Listen); err != nil {
 		return nil, err
 	}
-	b := &Broker{opts: opts, log: opts.Logger, users: make(map[string]User), clients: make(map[string]*conn)}
-	for i, u := range opts.Users {
-		switch {
-		case u.Name == "":
-			return nil, fmt.Errorf("embedded_broker.users[%d]: a user needs a name", i)
-		case u.Password == "":
-			return nil, fmt.Errorf("embedded_broker.users[%d]: user %s needs a password", i, u.Name)
-		case b.users[u.Name].Name != "":
-			return nil, fmt.Errorf("embedded_broker.users[%d]: user %s is given twice", i, u.Name)
-		}
-		b.users[u.Name] = u
+	b := &Broker{opts: opts, log: opts.Logger, clients: make(map[string]*conn)}
+	users, err := byName(opts.Users)
+	if err != nil {
+		return nil, err
 	}
+	b.users.Store(&users)
 	setDefault(&b.opts.MaxPacket, 4<<20+1<<10)
 	setDefault(&b.opts.MaxClients, 20_000)
 	setDefault(&b.opts.MaxPending, 4096)
@@ -148,7 +143,7 @@ func (b *Broker) Start() error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("embedded broker: %w", err), b.Close())
 	}
-	b.log.Info("embedded broker listens", "address", l.Addr().String(), "tls", b.opts.TLS != nil, "users", len(b.users))
+	b.log.Info("embedded broker listens", "address", l.Addr().String(), "tls", b.opts.TLS != nil, "users", len(*b.users.Load()))
 	return nil
 }
 
@@ -207,10 +202,11 @@ func (b *Broker) Close() error {
 // allowed tells whether the name and the password belong to a user. The time it
 // takes does not tell how much of a password is right.
 func (b *Broker) allowed(name, password []byte) bool {
-	if len(b.users) == 0 {
+	users := *b.users.Load()
+	if len(users) == 0 {
 		return true
 	}
-	u, ok := b.users[string(name)]
+	u, ok := users[string(name)]
 	want := u.Password
 	if !ok {
 		want = string(password) + "x" // as much work as for a known user
@@ -220,7 +216,7 @@ func (b *Broker) allowed(name, password []byte) bool {
 
 // mayUse tells whether the user may publish to a topic or subscribe to a filter.
 func (b *Broker) mayUse(name []byte, topic string) bool {
-	u := b.users[string(name)] // without users: no prefix
+	u := b.user(name) // without users: no prefix
 	prefix := cmp.Or(u.Car, u.Prefix)
 	return prefix == "" || strings.HasPrefix(topic, strings.TrimSuffix(prefix, "/")+"/")
 }

@@ -57,7 +57,7 @@ func (g *guard) OnConnectAuthenticate(cl *mqtt.Client, pk packets.Packet) bool {
 // from the start: its identifier decides whose connection it takes over, and its will
 // is published without OnACLCheck.
 func (g *guard) inItsRoom(cl *mqtt.Client, pk *packets.Packet) bool {
-	c, user := &pk.Connect, g.broker.users[string(pk.Connect.Username)]
+	c, user := &pk.Connect, g.broker.user(pk.Connect.Username)
 	what := ""
 	switch {
 	case user.Car == "":
@@ -120,7 +120,7 @@ func (g *guard) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, e
 // mayRetain tells whether a message may be retained; without content it removes
 // one. There is room for few, so a client that is restricted to one car has none.
 func (g *guard) mayRetain(cl *mqtt.Client, topic string, size int) bool {
-	restricted := g.broker.users[string(cl.Properties.Username)].Car != ""
+	restricted := g.broker.user(cl.Properties.Username).Car != ""
 	if !restricted && (size == 0 || size <= maxRetainedPayload && g.broker.server.Topics.Retained.Len() < maxRetained) {
 		return true
 	}

@@ -49,7 +49,7 @@ func (blackHole) Close()                 {}
 // status.
 func runningCar(tb testing.TB, observer Observer) (c *Car, next func() []byte) {
 	tb.Helper()
-	c, err := New(Options{ID: carID, Logger: newLogger(), QueueSize: 1 << 20, Observer: observer, Modules: []Binding{{Module: takerModule{}, Instance: taker{}}}})
+	c, err := New(Options{ID: carID, Logger: newLogger(), Limits: Limits{Queue: 1 << 20}, Observer: observer, Modules: []Binding{{Module: takerModule{}, Instance: taker{}}}})
 	if err != nil {
 		tb.Fatal(err)
 	}

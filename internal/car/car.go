@@ -24,7 +24,7 @@ import (
 	"external-server/internal/session"
 )
 
-// Defaults of Options.
+// Defaults of Options and Limits.
 const (
 	defaultMailbox     = 4096
 	mailboxBytes       = 16 << 20 // or one message of the largest size
@@ -47,11 +47,6 @@ type Options struct {
 	// MailboxSize bounds the messages of the gateway that wait for the car's
 	// goroutine; zero means 4096.
 	MailboxSize int
-	// QueueSize bounds the statuses that wait per module; zero means 1000.
-	QueueSize int
-	// StopTimeout bounds the delivery of what was accepted and the end of the
-	// modules at stop; zero means 3 s (CLI-24).
-	StopTimeout time.Duration
 	// Observer is told what happens to the car; nil: nobody.
 	Observer Observer
 	Logger   *slog.Logger
@@ -69,6 +64,7 @@ type Car struct {
 	decoder protocol.Decoder
 
 	payload  atomic.Int64                    // largest message, bytes
+	stop     atomic.Int64                    // time.Duration, see Limits.Stop
 	options  atomic.Pointer[session.Options] // of Configure, to be applied by the actor
 	released atomic.Bool
 	defect   chan *Defect // capacity 1
@@ -100,9 +96,6 @@ func New(opts Options) (*Car, error) {
 	if opts.MailboxSize <= 0 {
 		opts.MailboxSize = defaultMailbox
 	}
-	if opts.StopTimeout <= 0 {
-		opts.StopTimeout = defaultStopTimeout
-	}
 	if opts.Logger == nil {
 		return nil, errors.New("car: a logger is needed")
 	}
@@ -121,7 +114,7 @@ func New(opts Options) (*Car, error) {
 		m := &boundModule{number: number, module: b.Module, instance: b.Instance}
 		worker := module.WorkerOptions{
 			Logger:    c.log,
-			QueueSize: opts.QueueSize,
+			QueueSize: opts.Limits.Queue,
 			Notify: func() {
 				if c.mail.putCommands(number) {
 					go c.work(nil)
@@ -237,7 +230,7 @@ func (c *Car) Run(ctx context.Context) error {
 	}
 	c.stopping = true
 	c.step(time.Now(), session.Event{Kind: session.EventStop})
-	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.opts.StopTimeout)
+	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(c.stop.Load()))
 	defer cancel()
 	return c.release(bound)
 }

@@ -76,7 +76,7 @@ func TestBackPressure(t *testing.T) {
 			}
 			return nil
 		}}
-		r := newRig(t, Options{QueueSize: 3}, io).run()
+		r := newRig(t, Options{Limits: Limits{Queue: 3}}, io).run()
 		r.connect(button)
 		r.link.take()
 		for i := uint32(2); i < 10; i++ {
@@ -103,6 +103,47 @@ func TestBackPressure(t *testing.T) {
 	})
 }
 
+// The room of a module's queue changes while the car runs, in both directions, and
+// nothing that waits is lost by it.
+func TestQueueSizeChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		io := &fakeModule{number: 2, onCall: func(_ context.Context, call string) error {
+			if call == "status button 2" {
+				<-release
+			}
+			return nil
+		}}
+		r := newRig(t, Options{Limits: Limits{Queue: 2}}, io).run()
+		r.connect(button)
+		r.link.take()
+		send := func(from, to uint32) {
+			for i := from; i <= to; i++ {
+				r.status(i, button, fmt.Sprint(i))
+			}
+		}
+		send(2, 4)
+		r.wantSent("statusResponse 2", "statusResponse 3")
+		r.car.Configure(Limits{Queue: 4})
+		send(5, 6)
+		advance(time.Second)
+		r.wantSent("statusResponse 4", "statusResponse 5")
+		r.car.Configure(Limits{Queue: 1})
+		send(7, 7)
+		advance(time.Second)
+		r.wantSent()
+		close(release)
+		advance(time.Second)
+		r.wantSent("statusResponse 6", "statusResponse 7")
+		if s := r.car.Snapshot(); s.Statuses != 7 || s.Lost != 0 {
+			t.Errorf("snapshot %+v", s)
+		}
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // One module that hangs delays neither the answers for another one nor the stop
 // beyond its bound (CLI-24).
 func TestStuckModule(t *testing.T) {
@@ -115,7 +156,7 @@ func TestStuckModule(t *testing.T) {
 			}
 			return nil
 		}}
-		r := newRig(t, Options{StopTimeout: 4 * time.Second}, mission, io).run()
+		r := newRig(t, Options{Limits: Limits{Stop: 4 * time.Second}}, mission, io).run()
 		r.connect(button, driver)
 		r.link.take()
 		r.status(3, button, "s1")

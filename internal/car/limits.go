@@ -20,6 +20,12 @@ type Limits struct {
 	// zero means twice the rate.
 	MessagesPerSec int
 	MessageBurst   int
+	// Queue bounds the statuses that wait per module; zero means 1000. What waits
+	// already when it is lowered stays.
+	Queue int
+	// Stop bounds the delivery of what was accepted and the end of the modules at
+	// stop; zero means 3 s (CLI-24).
+	Stop time.Duration
 }
 
 // Configure puts other limits in force, from the next message on. A running
@@ -37,7 +43,14 @@ func (c *Car) setLimits(limits Limits) {
 	if limits.Payload <= 0 {
 		limits.Payload = defaultPayload
 	}
+	if limits.Stop <= 0 {
+		limits.Stop = defaultStopTimeout
+	}
 	c.payload.Store(int64(limits.Payload))
+	c.stop.Store(int64(limits.Stop))
+	for _, m := range c.modules {
+		m.worker.SetQueueSize(limits.Queue)
+	}
 	c.mail.setRate(limits.MessagesPerSec, limits.MessageBurst)
 }
 

@@ -35,7 +35,7 @@ type core struct {
 	store     Store
 	log       *slog.Logger
 	now       func() time.Time
-	retention time.Duration
+	retention atomic.Int64 // time.Duration
 	wait      atomic.Int64 // time.Duration
 	maxWaits  int
 	stats     *counters
@@ -93,13 +93,14 @@ func (c *carState) known() bool { return len(c.devices) > 0 }
 // newCore loads the state of the store and starts the writer, which close ends.
 func newCore(ctx context.Context, o Options, store Store) (*core, error) {
 	c := &core{
-		store: store, log: o.Logger, now: o.Now, retention: o.Config.Retention, maxWaits: o.MaxWaits,
+		store: store, log: o.Logger, now: o.Now, maxWaits: o.MaxWaits,
 		stats: o.counters, faults: newFaultLog(o.Logger),
 		queue: make(chan *post, queueLength), reads: make(chan struct{}, parallelReads),
 		stopped: make(chan struct{}), done: make(chan struct{}),
 		cars: map[fleet.CarID]*carState{},
 	}
 	c.wait.Store(int64(o.Config.WaitTimeout))
+	c.retention.Store(int64(o.Config.Retention))
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	state, err := store.Load(ctx)
 	if err != nil {

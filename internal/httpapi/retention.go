@@ -28,8 +28,13 @@ type sweeper struct {
 func newSweeper(c *core) *sweeper {
 	s := &sweeper{core: c, always: make(chan time.Time), clock: c.now().Round(0), checked: time.Now()}
 	close(s.always)
-	s.ticker = time.NewTicker(min(longestSweep, max(shortestSweep, c.retention/sweepsPerPeriod)))
+	s.ticker = time.NewTicker(c.sweepPause())
 	return s
+}
+
+// sweepPause is the time between two sweeps.
+func (c *core) sweepPause() time.Duration {
+	return min(longestSweep, max(shortestSweep, time.Duration(c.retention.Load())/sweepsPerPeriod))
 }
 
 func (s *sweeper) close() { s.ticker.Stop() }
@@ -46,7 +51,8 @@ func (s *sweeper) due() <-chan time.Time {
 func (s *sweeper) begin() []StoredDevice {
 	s.clock = moveClock(s.clock, s.core.now().Round(0), time.Since(s.checked))
 	s.checked = time.Now()
-	s.cutoff = s.clock.Add(-s.core.retention).UnixMilli()
+	s.cutoff = s.clock.Add(-time.Duration(s.core.retention.Load())).UnixMilli()
+	s.ticker.Reset(s.core.sweepPause()) // a reload may have changed it
 	s.deleting = true
 	c := s.core
 	var forgotten []StoredDevice

@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -55,6 +54,7 @@ type Server struct {
 	core     *core
 	store    Store
 	secure   bool
+	files    *tlsfiles.Watched
 	end      sync.Once
 	ended    chan struct{}
 	endErr   error
@@ -69,10 +69,11 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	tlsConfig, err := serverTLS(o.Config.TLS)
+	files, err := tlsfiles.Watch(o.Config.TLS, "h2", "http/1.1")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("http_api.tls: %w", err)
 	}
+	tlsConfig := files.Config()
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", o.Config.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("http_api.listen: %w; choose another address or end the program that uses it", err)
@@ -90,7 +91,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	h := &handler{core: core, stats: o.counters, log: o.Logger, keys: keys, maxBody: o.MaxBody}
 	trusted := *h
 	trusted.trusted = true
-	s := &Server{log: o.Logger, listener: listener, handler: h, trusted: &trusted, core: core, store: store, secure: tlsConfig != nil, ended: make(chan struct{})}
+	s := &Server{log: o.Logger, listener: listener, handler: h, trusted: &trusted, core: core, store: store, secure: files != nil, files: files, ended: make(chan struct{})}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
@@ -152,16 +153,6 @@ func openKeys(o Options) (*keyring, error) {
 		return nil, fmt.Errorf("http_api.listen: %q can be reached from other machines, but no API keys are configured; set http_api.keys_file and make a key with 'external-server http-api key add NAME', or listen on 127.0.0.1", o.Config.Listen)
 	}
 	return nil, nil
-}
-
-// serverTLS returns the settings of the listener. Certificates that are replaced
-// while the server runs are used from the next connection on.
-func serverTLS(t *config.ServerTLS) (*tls.Config, error) {
-	settings, err := tlsfiles.Server(t, "h2", "http/1.1")
-	if err != nil {
-		return nil, fmt.Errorf("http_api.tls: %w", err)
-	}
-	return settings, nil
 }
 
 // Run serves until ctx ends and then stops as Shutdown does, within stopTimeout.
@@ -229,6 +220,18 @@ func (s *Server) API() API { return s.core }
 
 // Handler returns the API as an HTTP handler, with the checks of keys.
 func (s *Server) Handler() http.Handler { return s.handler }
+
+// Configure puts the settings in force that may change while the server runs:
+// retention, wait timeout and certificate files. The error is about the latter, of
+// which the old ones stay in force then.
+func (s *Server) Configure(c config.HTTPAPI) error {
+	if c.Retention <= 0 {
+		c.Retention = defaultRetention
+	}
+	s.core.retention.Store(int64(c.Retention))
+	s.SetWaitTimeout(c.WaitTimeout)
+	return s.files.Use(c.TLS)
+}
 
 // SetWaitTimeout changes how long requests with wait=true are held from now on.
 func (s *Server) SetWaitTimeout(d time.Duration) {

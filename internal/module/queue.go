@@ -172,6 +172,20 @@ func (q *jobs) end() bool {
 	return true
 }
 
+// setLimit changes how many statuses and acks are taken; what is queued stays.
+func (q *jobs) setLimit(limit int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.limit = limit
+}
+
+// size returns the limit.
+func (q *jobs) size() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.limit
+}
+
 // close refuses further jobs.
 func (q *jobs) close() {
 	q.mu.Lock()
@@ -202,7 +216,7 @@ func (q *jobs) free() int {
 	if q.closed || q.bytes >= q.maxBytes {
 		return 0
 	}
-	return q.limit - q.statuses
+	return max(0, q.limit-q.statuses) // the limit may have been lowered
 }
 
 // depth returns how many jobs wait or run and when the oldest was queued.

@@ -30,9 +30,11 @@ type WorkerOptions struct {
 	Called func(*Call)
 }
 
+const defaultQueueSize = 1000
+
 func (o WorkerOptions) withDefaults() WorkerOptions {
 	if o.QueueSize <= 0 {
-		o.QueueSize = 1000
+		o.QueueSize = defaultQueueSize
 	}
 	if o.QueueBytes <= 0 {
 		o.QueueBytes = 64 << 20
@@ -112,6 +114,15 @@ func NewWorker(instance Instance, number int32, opts WorkerOptions) *Worker {
 	return w
 }
 
+// SetQueueSize changes WorkerOptions.QueueSize; zero means the default. What is
+// queued already stays, even when it is more.
+func (w *Worker) SetQueueSize(statuses int) {
+	if statuses <= 0 {
+		statuses = defaultQueueSize
+	}
+	w.jobs.setLimit(statuses)
+}
+
 // Start begins to make the calls and to fetch commands, until Close.
 func (w *Worker) Start() {
 	if !w.started.CompareAndSwap(false, true) {
@@ -186,7 +197,7 @@ func (w *Worker) CommandAck(command fleet.Command) bool {
 	}
 	w.acksDropped.Add(1)
 	w.limit.Log(w.log, slog.LevelWarn, "too many acknowledgements wait for the module, dropped",
-		slog.Any("device", command.Device), slog.Int("limit", w.opts.QueueSize))
+		slog.Any("device", command.Device), slog.Int("limit", w.jobs.size()))
 	return false
 }
 

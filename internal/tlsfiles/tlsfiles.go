@@ -48,24 +48,11 @@ func Client(files *config.TLS) (func() (*tls.Config, error), error) {
 	return read, nil
 }
 
-// Server returns the settings of a listener. Files that changed are read again
-// at the next handshake; when they cannot be used, the last good ones stay in
-// force. Nil files mean no TLS and give nil. The protocols are those offered to
-// peers that ask for one (ALPN), the preferred first.
+// Server returns the settings of a listener as Watch does, for a listener whose
+// files stay where they are.
 func Server(files *config.ServerTLS, protocols ...string) (*tls.Config, error) {
-	if files == nil {
-		return nil, nil
-	}
-	w := &watched{files: *files, protocols: protocols}
-	current, err := w.read()
-	if err != nil {
-		return nil, err
-	}
-	w.current = current
-	w.stamps = w.stat()
-	out := current.Clone()
-	out.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return w.latest(), nil }
-	return out, nil
+	w, err := Watch(files, protocols...)
+	return w.Config(), err
 }
 
 // Pinned trusts exactly the certificate a listener of this process presents, so

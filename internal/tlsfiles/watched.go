@@ -9,14 +9,14 @@ import (
 	"external-server/internal/config"
 )
 
-// watched holds the settings of a listener and notices that a file changed by
+// Watched holds the settings of a listener and notices that a file changed by
 // its size and modification time, which costs two or three stat calls per
 // handshake.
-type watched struct {
-	files     config.ServerTLS
+type Watched struct {
 	protocols []string
 
 	mu      sync.Mutex
+	files   config.ServerTLS
 	current *tls.Config
 	stamps  [3]stamp
 }
@@ -26,7 +26,55 @@ type stamp struct {
 	at   time.Time
 }
 
-func (w *watched) read() (*tls.Config, error) {
+// Watch reads the files of a listener. Files that changed are read again at the
+// next handshake; when they cannot be used, the last good ones stay in force. Nil
+// files mean no TLS and give nil. The protocols are those offered to peers that ask
+// for one (ALPN), the preferred first.
+func Watch(files *config.ServerTLS, protocols ...string) (*Watched, error) {
+	if files == nil {
+		return nil, nil
+	}
+	w := &Watched{protocols: protocols}
+	if err := w.Use(files); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// Use puts other files in force, from the next handshake on. On error, the old ones
+// stay. TLS cannot be switched on or off: without Watched or files it does nothing.
+func (w *Watched) Use(files *config.ServerTLS) error {
+	if w == nil || files == nil {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.current != nil && w.files == *files {
+		return nil
+	}
+	old, stamps := w.files, stat(files)
+	w.files = *files
+	fresh, err := w.read()
+	if err != nil {
+		w.files = old
+		return err
+	}
+	w.current, w.stamps = fresh, stamps
+	return nil
+}
+
+// Config returns the settings for the listener; nil for a nil Watched.
+func (w *Watched) Config() *tls.Config {
+	if w == nil {
+		return nil
+	}
+	out := w.latest().Clone()
+	out.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return w.latest(), nil }
+	return out
+}
+
+// read reads the files; the caller holds mu.
+func (w *Watched) read() (*tls.Config, error) {
 	cert, err := readPair(w.files.CertFile, w.files.KeyFile)
 	if err != nil {
 		return nil, err
@@ -42,8 +90,8 @@ func (w *watched) read() (*tls.Config, error) {
 	return out, nil
 }
 
-func (w *watched) stat() (out [3]stamp) {
-	for i, path := range []string{w.files.CertFile, w.files.KeyFile, w.files.ClientCAFile} {
+func stat(files *config.ServerTLS) (out [3]stamp) {
+	for i, path := range []string{files.CertFile, files.KeyFile, files.ClientCAFile} {
 		if path == "" {
 			continue
 		}
@@ -55,10 +103,10 @@ func (w *watched) stat() (out [3]stamp) {
 }
 
 // latest returns the newest settings that could be read.
-func (w *watched) latest() *tls.Config {
+func (w *Watched) latest() *tls.Config {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	now := w.stat()
+	now := stat(&w.files)
 	if now == w.stamps {
 		return w.current
 	}

@@ -93,7 +93,7 @@ func (c *conn) run(ctx context.Context) {
 		if time.Since(started) > stableAfter {
 			failures = 0
 		}
-		pause := backoff(failures, c.link.opts.RetryMax)
+		pause := backoff(failures, c.link.tuning.Load().RetryMax)
 		c.stats.failed(err)
 		c.link.reports.down(c, err, pause)
 		select {
@@ -169,7 +169,8 @@ func (c *conn) connect(ctx context.Context) (_ net.Conn, _ *wire.Reader, result 
 			nc = t
 		}
 	}
-	reader := wire.NewReader(&countingReader{nc, c}, opts.MaxPayload)
+	reader := wire.NewReader(&countingReader{nc, c}, 0)
+	reader.LimitBy(func() int { return c.link.tuning.Load().MaxPayload })
 	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
 	err = c.handshake(nc, reader)
 	if !stop() && err == nil { // the deadline may have been set
@@ -183,11 +184,11 @@ func (c *conn) connect(ctx context.Context) (_ net.Conn, _ *wire.Reader, result 
 
 // handshake sends CONNECT and waits for CONNACK.
 func (c *conn) handshake(nc net.Conn, reader *wire.Reader) error {
-	opts := &c.link.opts
+	opts, tuning := &c.link.opts, c.link.tuning.Load()
 	hello := wire.ConnectOptions{
 		ClientID:  c.clientID,
-		Username:  opts.Username,
-		Password:  opts.Password,
+		Username:  tuning.Username,
+		Password:  tuning.Password,
 		KeepAlive: uint16(opts.KeepAlive / time.Second),
 	}
 	if c.hasPresence() {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"external-server/internal/fleet"
 	"external-server/internal/link"
@@ -24,6 +25,7 @@ type Link struct {
 	opts    Options
 	log     *slog.Logger
 	reports reports
+	tuning  atomic.Pointer[Tuning]
 
 	mu      sync.Mutex // before conn.mu
 	conns   []*conn
@@ -46,6 +48,9 @@ func New(opts Options) (*Link, error) {
 		log:     opts.Logger.With("broker", opts.Address),
 		ports:   make(map[fleet.CarID]*port),
 		watches: make(map[string]*watch),
+	}
+	if err := l.Tune(*opts.tuning()); err != nil {
+		return nil, err
 	}
 	for range max(1, opts.Connections) {
 		l.conns = append(l.conns, newConn(l, len(l.conns)))

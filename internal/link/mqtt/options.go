@@ -72,16 +72,11 @@ func (o *Options) complete() error {
 	} else if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
 		return fmt.Errorf("mqtt: broker address %q: the port must be a number from 1 to 65535", o.Address)
 	}
-	for _, s := range []struct{ name, value string }{{"user name", o.Username}, {"password", o.Password}, {"presence topic", o.Presence}} {
-		if len(s.value) > wire.MaxString {
-			return fmt.Errorf("mqtt: the %s has %d bytes, MQTT allows %d", s.name, len(s.value), wire.MaxString)
-		}
+	if len(o.Presence) > wire.MaxString {
+		return fmt.Errorf("mqtt: the presence topic has %d bytes, MQTT allows %d", len(o.Presence), wire.MaxString)
 	}
 	if strings.ContainsAny(o.Presence, "+#\x00") {
 		return fmt.Errorf("mqtt: presence topic %q must not contain wildcards", o.Presence)
-	}
-	if o.Password != "" && o.Username == "" {
-		return errors.New("mqtt: a password without a user name cannot be sent: set the user name too")
 	}
 	if o.Connections < 0 || o.Connections > 64 {
 		return fmt.Errorf("mqtt: %d connections: expected 0 (choose) to 64", o.Connections)
@@ -89,10 +84,9 @@ func (o *Options) complete() error {
 	if o.KeepAlive%time.Second != 0 || o.KeepAlive < 0 || o.KeepAlive > 30*time.Second { // REC-1
 		return fmt.Errorf("mqtt: keepalive %v: expected whole seconds, at most 30", o.KeepAlive)
 	}
-	if limit := wire.MaxRemaining - wire.MaxString - 4; o.MaxPayload > limit {
-		return fmt.Errorf("mqtt: payloads of %d bytes: MQTT allows %d", o.MaxPayload, limit)
+	if err := o.tuning().complete(); err != nil {
+		return err
 	}
-	setDefault(&o.RetryMax, 5*time.Second)
 	setDefault(&o.KeepAlive, 15*time.Second)
 	setDefault(&o.ConnectTimeout, 5*time.Second)
 	setDefault(&o.AckTimeout, 30*time.Second)
@@ -100,7 +94,6 @@ func (o *Options) complete() error {
 	setDefault(&o.QueueMessages, 1000)
 	setDefault(&o.QueueBytes, 16<<20)
 	setDefault(&o.Window, 4096)
-	setDefault(&o.MaxPayload, 4<<20)
 	o.Window = min(o.Window, lastPublishID)
 	return nil
 }

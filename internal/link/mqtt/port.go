@@ -48,7 +48,7 @@ const extraNotifications = 8
 func (p *port) Publish(payload []byte) bool {
 	c := p.conn
 	opts := &c.link.opts
-	if len(payload) > opts.MaxPayload {
+	if len(payload) > c.link.tuning.Load().MaxPayload {
 		c.stats.tooLarge.Add(1)
 		return false
 	}

@@ -138,7 +138,7 @@ func (c *conn) deliver(m *wire.Packet) error {
 	case m.Oversized:
 		c.stats.oversized.Add(1)
 		c.link.reports.limit.Log(c.log, slog.LevelInfo, "message is too large, ignored",
-			slog.String("topic", string(m.Topic)), slog.Int("bytes", m.Size), slog.Int("limit", c.link.opts.MaxPayload))
+			slog.String("topic", string(m.Topic)), slog.Int("bytes", m.Size), slog.Int("limit", c.link.tuning.Load().MaxPayload))
 		return nil
 	case m.Retain:
 		c.ignoreRetained(m)

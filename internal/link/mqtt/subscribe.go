@@ -197,7 +197,7 @@ func (c *conn) refused(topic string) {
 	c.notes = append(c.notes, func() {
 		c.link.reports.limit.Log(c.log, slog.LevelWarn, "the broker refuses a subscription; no message can arrive: "+
 			"allow the user of this server to read the topic", slog.String("topic", topic),
-			slog.String("user", c.link.opts.Username), slog.String("next_attempt_in", refusedRetry.String()))
+			slog.String("user", c.link.tuning.Load().Username), slog.String("next_attempt_in", refusedRetry.String()))
 	})
 }
 

@@ -69,7 +69,7 @@ type Packet struct {
 // allow a broker to send to a client that uses QoS 0 and 1 is an error.
 type Reader struct {
 	br         *bufio.Reader
-	maxPayload int
+	maxPayload func() int
 }
 
 // minBuffer keeps the largest topic and its packet identifier in the buffer.
@@ -78,8 +78,12 @@ const minBuffer = 1<<16 + 16
 // NewReader returns a Reader on r. maxPayload bounds the payload of a PUBLISH in
 // bytes: what is longer is read and thrown away (Packet.Oversized).
 func NewReader(r io.Reader, maxPayload int) *Reader {
-	return &Reader{br: bufio.NewReaderSize(r, minBuffer), maxPayload: maxPayload}
+	return &Reader{br: bufio.NewReaderSize(r, minBuffer), maxPayload: func() int { return maxPayload }}
 }
+
+// LimitBy replaces the bound of NewReader by one that may change, which is asked for
+// every PUBLISH. It is to be called before Next.
+func (r *Reader) LimitBy(maxPayload func() int) { r.maxPayload = maxPayload }
 
 // Ready reports whether the next packet has been received completely, so that
 // Next does not wait. A caller may postpone until then what is better done once
@@ -201,7 +205,7 @@ func (r *Reader) publish(p *Packet, flags byte, remaining int) error {
 	if topic == 0 || n > remaining {
 		return fmt.Errorf("%w: PUBLISH of %d bytes with a topic of %d", ErrMalformed, remaining, topic)
 	}
-	if remaining-n > r.maxPayload {
+	if remaining-n > r.maxPayload() {
 		return r.skip(p, topic, n, remaining)
 	}
 	if remaining <= r.br.Size() { // the usual case: one copy, of the payload only
