@@ -25,26 +25,36 @@ type fleetOfCars struct {
 	example  bool
 }
 
-// run lets the cars live until ctx ends.
-func (f *fleetOfCars) run(ctx context.Context) error {
+// run lets the cars live until ctx ends and stopServer has returned, so that
+// they see the server say goodbye.
+func (f *fleetOfCars) run(ctx context.Context, stopServer func()) error {
 	var wg sync.WaitGroup
-	defer wg.Wait()
+	driving, park := context.WithCancel(context.WithoutCancel(ctx))
 	gateways := make(map[string]*gateway.Gateway)
+	defer func() {
+		stopServer()
+		park()
+		wg.Wait()
+		for _, g := range gateways {
+			g.Close()
+		}
+	}()
 	for i, name := range carNames() {
 		g, err := gateway.Start(gateway.Settings{
 			Car:     fleet.CarID{Company: company, Car: name},
 			Broker:  gateway.Broker{Address: f.server.BrokerAddr().String()},
 			Observe: f.narrator.observe(name),
+			// A real gateway may take 3 s to react, too long for a spectator.
+			Core: gateway.Options{Timing: gateway.Timing{QueuePoll: 100 * time.Millisecond}},
 		})
 		if err != nil {
 			return err
 		}
 		gateways[name] = g
-		defer g.Close()
 		driver := &driver{car: name, narrator: f.narrator, pace: f.pace, autonomy: NewAutonomy(places()[i].Position), last: time.Now()}
 		panel := &panelDevice{car: name, narrator: f.narrator, panel: &Panel{}}
-		wg.Go(func() { g.Drive(ctx, driver, reportEvery) })
-		wg.Go(func() { g.Drive(ctx, panel, reportEvery) })
+		wg.Go(func() { g.Drive(driving, driver, reportEvery) })
+		wg.Go(func() { g.Drive(driving, panel, reportEvery) })
 	}
 	if f.example {
 		wg.Go(func() { f.buttonComesAndGoes(ctx, gateways["car_c"]) })

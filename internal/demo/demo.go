@@ -67,10 +67,11 @@ func Run(ctx context.Context, opts Options) error {
 	for !server.LinkUp() && pause(ctx, 10*time.Millisecond) {
 	}
 	f := &fleetOfCars{narrator: n, server: server, pace: opts.Pace, example: opts.Library != ""}
-	carsErr := f.run(ctx)
-	n.say("", "stopping: every car is told, every module sees its devices leave")
-	stopServer()
-	running.Wait()
+	carsErr := f.run(ctx, func() {
+		n.say("", "stopping: every car is told, every module sees its devices leave")
+		stopServer()
+		running.Wait()
+	})
 	n.summary()
 	if carsErr != nil {
 		return fmt.Errorf("demo: %w", carsErr)
