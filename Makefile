@@ -5,7 +5,7 @@ BIN := bin/external-server
 EXAMPLE := build/modules/libexample-module.so
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: help build server packages modules demo test lint generate cover bench fuzz clean deps sim mutants evidence faults faults-table
+.PHONY: help build server packages modules demo test lint generate cover bench fuzz clean deps sim bench-check bench-table bench-plot mutants evidence faults faults-table
 .DEFAULT_GOAL := build
 
 help: ## list the targets
@@ -86,6 +86,19 @@ packages: server ## build a deb and an rpm in build/packages
 	for shell in bash zsh fish; do $(BIN) completion $$shell >build/package/completion.$$shell || exit 1; done
 	glibc=$$(objdump -T $(BIN) | grep -o 'GLIBC_[0-9.]*' | sed 's/GLIBC_//' | sort -Vu | tail -n 1); \
 	for format in deb rpm; do ARCH=$$($(GO) env GOARCH) VERSION=$(PACKAGE_VERSION) GLIBC=$$glibc $(NFPM) package --config nfpm.yaml --packager $$format --target $(PACKAGES) || exit 1; done
+
+bench-check: build ## compare the server with the cheapest responder, briefly, and fail far beyond what is usual
+	$(BIN) bench check --mosquitto
+
+PERFORMANCE := build/performance
+bench-table: build ## measure everything that docs/performance.md shows (some minutes)
+	mkdir -p $(PERFORMANCE)
+	$(BIN) bench --mosquitto --runs 3 --report $(PERFORMANCE)/table.json | tee $(PERFORMANCE)/table.md
+
+bench-plot: build ## measure over the number of cars and draw docs/performance.svg (some minutes)
+	mkdir -p $(PERFORMANCE)
+	$(BIN) bench growth --mosquitto --report $(PERFORMANCE)/growth.json
+	$(BIN) bench plot $(PERFORMANCE)/growth.json > docs/performance.svg
 
 clean: ## remove what was built
 	rm -rf bin build coverage.out coverage.html

@@ -127,6 +127,7 @@ func serve(cmd *cobra.Command, flags *serveFlags, args []string) error {
 	}
 	log.Info("configuration loaded", "file", cfg.Source, "format", string(cfg.Format), "version", version)
 	log.Info("configuration in force", "config", cfg.Redacted()) // CFG-23
+	app.TuneMemory(cfg)
 	server, err := app.New(cmd.Context(), app.Options{
 		Config: cfg, Logger: log, Logs: logs, Version: version,
 		Load: func() (*config.Config, []config.Problem, error) { return flags.read(args) },

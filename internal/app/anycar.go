@@ -62,7 +62,7 @@ func (r *roster) stopAny() {
 func (r *roster) foundCar(id fleet.CarID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.ctx.Err() != nil || r.any.stop == nil || r.entries[id.Car] != nil {
+	if r.ctx.Err() != nil || r.any.stop == nil || r.entries[id.Car] != nil || r.replacing[id.Car] {
 		return
 	}
 	cfg := r.cfg

@@ -110,7 +110,17 @@ func (r *roster) reload(ctx context.Context, cfg *config.Config) (Changes, error
 }
 
 func (r *roster) apply(cfg *config.Config, fresh []*entry, changes Changes) error {
-	r.remove(append(append([]string(nil), changes.Removed...), changes.Changed...)...)
+	r.mu.Lock()
+	r.replacing = make(map[string]bool, len(fresh))
+	for _, e := range fresh {
+		r.replacing[e.id.Car] = true
+	}
+	r.mu.Unlock()
+	ending := append([]string(nil), changes.Removed...)
+	for _, e := range fresh { // those that changed, and those that "*" has found meanwhile
+		ending = append(ending, e.id.Car)
+	}
+	r.remove(ending...)
 	sameWatch := sameAny(r.config(), cfg)
 	if !sameWatch {
 		r.stopAny()

@@ -38,8 +38,11 @@ type roster struct {
 	entries map[string]*entry
 	order   []string // of the configured cars
 	any     anyCars
-	running sync.WaitGroup
-	errs    []error // of cars that did not end cleanly
+	// replacing names the cars that a reload is about to serve: "*" must not take
+	// them in the moment between the old and the new one.
+	replacing map[string]bool
+	running   sync.WaitGroup
+	errs      []error // of cars that did not end cleanly
 }
 
 // entry is one car and what it was made from.

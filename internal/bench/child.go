@@ -115,6 +115,7 @@ func (c *Child) serve(ctx context.Context, ready func()) error {
 	if c.Role == RoleServer {
 		opts.Module = func(config.Module) (module.Module, error) { return Null{CommandEvery: c.CommandEvery}, nil }
 	}
+	app.TuneMemory(cfg)
 	server, err := app.New(ctx, opts)
 	if err != nil {
 		return err
