@@ -19,8 +19,9 @@ import (
 // Link implements link.Link.
 //
 // Every car belongs to one connection from Attach on. A connection has two
-// goroutines: the reader delivers to the receivers, all of them, and the writer
-// sends what the cars have queued, one message of each car in turn.
+// goroutines: the reader delivers to the receivers, all of them, and sends what they
+// have queued meanwhile, one message of each car in turn, if that needs no waiting;
+// the writer sends what is queued at other times and what is left.
 type Link struct {
 	opts    Options
 	log     *slog.Logger
