@@ -116,10 +116,10 @@ func (r *roster) releaseIdle(ctx context.Context) {
 				continue
 			}
 			names := r.idleCars(now.Add(-idle))
-			for _, name := range names {
-				r.log.Info("releasing a car that has been silent", "car", name, "idle", idle.String())
-			}
 			r.remove(names...)
+			for _, name := range names {
+				r.log.Info("released a car that had been silent", "car", name, "idle", idle.String())
+			}
 			r.forget(names...)
 		}
 	}

@@ -49,7 +49,7 @@ func TestCarsThatAreNotNamed(t *testing.T) {
 
 	// Whoever is silent makes room; the car comes back as if it were new.
 	first.Close()
-	s.WaitLog("releasing a car that has been silent")
+	s.WaitLog("released a car that had been silent")
 	again := startCar(t, open(m), "guest_1")
 	// A Connect that comes while the old car ends has no answer; the gateway repeats it.
 	again.watch.expected["no ConnectResponse in time"] = true
