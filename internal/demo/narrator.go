@@ -84,6 +84,9 @@ The dashboard: http://%v/
 // observe turns the effects of a car's gateway into words.
 func (n *narrator) observe(car string) func(gateway.Effect) {
 	return func(e gateway.Effect) {
+		if e.Reason == gateway.ReasonStopped {
+			return // the curtain has fallen
+		}
 		switch e.Kind {
 		case gateway.EffectConnected:
 			n.count(&n.connects)
