@@ -24,7 +24,7 @@ func newCarsCommand() *cobra.Command {
 		Example: `  external-server cars --state waiting
   external-server cars --sort last_seen --watch`,
 		Args: noArguments,
-		RunE: endpoint.with(func(ctx context.Context, c *console.Client, out io.Writer) error {
+		RunE: endpoint.with(func(ctx context.Context, c *console.Client, out, notes io.Writer) error {
 			q := url.Values{"sort": {sort}, "limit": {strconv.Itoa(limit)}}
 			for key, value := range map[string]string{"q": text, "state": state, "reason": reason} {
 				if value != "" {
@@ -37,7 +37,7 @@ func newCarsCommand() *cobra.Command {
 			if module >= 0 {
 				q.Set("module", strconv.Itoa(module))
 			}
-			return watch.run(ctx, out, func(w io.Writer) error {
+			return watch.run(ctx, out, notes, func(w io.Writer) error {
 				if raw {
 					return printJSON(ctx, c, "/api/v1/cars", q, w)
 				}
@@ -69,8 +69,8 @@ func newCarCommand() *cobra.Command {
 		Args:  oneCar,
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return endpoint.with(func(ctx context.Context, c *console.Client, out io.Writer) error {
-			return watch.run(ctx, out, func(w io.Writer) error {
+		return endpoint.with(func(ctx context.Context, c *console.Client, out, notes io.Writer) error {
+			return watch.run(ctx, out, notes, func(w io.Writer) error {
 				if raw {
 					return printJSON(ctx, c, "/api/v1/cars/"+url.PathEscape(args[0]), nil, w)
 				}
@@ -89,7 +89,7 @@ func newActCommand(name, short, long string) *cobra.Command {
 	var endpoint endpointFlags
 	cmd := &cobra.Command{Use: name + " CAR", Short: short, Long: long, Args: oneCar}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return endpoint.with(func(ctx context.Context, c *console.Client, out io.Writer) error {
+		return endpoint.with(func(ctx context.Context, c *console.Client, out, _ io.Writer) error {
 			return say(out)(c.Change(ctx, http.MethodPost, "/api/v1/cars/"+url.PathEscape(args[0])+"/"+name, nil))
 		})(cmd, args)
 	}

@@ -19,9 +19,7 @@ func newEventsCommand() *cobra.Command {
 		Use:   "events",
 		Short: "Follow what happens: connects, disconnects, joins, faults",
 		Args:  noArguments,
-	}
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return endpoint.with(func(ctx context.Context, c *console.Client, out io.Writer) error {
+		RunE: endpoint.with(func(ctx context.Context, c *console.Client, out, notes io.Writer) error {
 			q := url.Values{}
 			if all {
 				after = "0"
@@ -32,8 +30,8 @@ func newEventsCommand() *cobra.Command {
 			if car != "" {
 				q.Set("car", car)
 			}
-			return console.Events(ctx, c, q, out, cmd.ErrOrStderr(), raw, coloured(out))
-		})(cmd, args)
+			return console.Events(ctx, c, q, out, notes, raw, coloured(out))
+		}),
 	}
 	endpoint.register(cmd)
 	cmd.Flags().BoolVar(&raw, "json", false, "print JSON lines")
@@ -52,7 +50,7 @@ func newReloadCommand() *cobra.Command {
 can fail is tried first: with an error nothing has changed and the exit code is 1.
 Unchanged cars keep their sessions. SIGHUP does the same.`,
 		Args: noArguments,
-		RunE: endpoint.with(func(ctx context.Context, c *console.Client, out io.Writer) error {
+		RunE: endpoint.with(func(ctx context.Context, c *console.Client, out, _ io.Writer) error {
 			return say(out)(c.Change(ctx, http.MethodPost, "/api/v1/reload", nil))
 		}),
 	}
@@ -81,7 +79,7 @@ ends; with --reset the component follows the configuration again.`,
 		return usageError{errComponentAndLevel}
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return endpoint.with(func(ctx context.Context, c *console.Client, out io.Writer) error {
+		return endpoint.with(func(ctx context.Context, c *console.Client, out, _ io.Writer) error {
 			switch len(args) {
 			case 0:
 				return console.LogLevels(ctx, c, out)

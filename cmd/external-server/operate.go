@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"time"
 
@@ -15,13 +14,11 @@ import (
 
 	"external-server/internal/config"
 	"external-server/internal/console"
+	"external-server/internal/health"
 	"external-server/internal/tlsfiles"
 )
 
-const (
-	tokenVariable   = "EXTERNAL_SERVER_ADMIN_TOKEN"
-	defaultEndpoint = "http://127.0.0.1:8090"
-)
+const tokenVariable = "EXTERNAL_SERVER_ADMIN_TOKEN"
 
 // endpointFlags say where the admin endpoint of the running server is.
 type endpointFlags struct {
@@ -31,7 +28,7 @@ type endpointFlags struct {
 func (f *endpointFlags) register(cmd *cobra.Command) {
 	fs := cmd.Flags()
 	fs.StringVarP(&f.config, "config", "c", "", "configuration `PATH` that tells the endpoint and a token (default "+defaultConfig+", if it is there)")
-	fs.StringVar(&f.admin, "admin", "", "`URL` of the admin endpoint, such as "+defaultEndpoint)
+	fs.StringVar(&f.admin, "admin", "", "`URL` of the admin endpoint, such as "+health.DefaultURL)
 	fs.StringVar(&f.token, "token", "", "bearer `TOKEN`; better in "+tokenVariable+", where other users do not see it")
 	fs.StringVar(&f.ca, "admin-ca", "", "CA certificate `PATH` (PEM) of the admin endpoint")
 }
@@ -39,7 +36,7 @@ func (f *endpointFlags) register(cmd *cobra.Command) {
 // client finds the endpoint: flags, then the environment, then the configuration
 // file.
 func (f *endpointFlags) client() (*console.Client, error) {
-	base, token, settings := defaultEndpoint, "", (*tls.Config)(nil)
+	base, token, settings := health.DefaultURL, "", (*tls.Config)(nil)
 	path := cmp.Or(f.config, defaultConfig)
 	_, missing := os.Stat(path)
 	if f.config != "" || f.admin == "" && missing == nil {
@@ -51,16 +48,17 @@ func (f *endpointFlags) client() (*console.Client, error) {
 			return nil, fmt.Errorf("%s has no block \"admin\": the server has no admin endpoint", path)
 		}
 		if cfg.Admin != nil {
-			base, token = endpointOf(cfg.Admin)
-			if server, err := tlsfiles.Server(cfg.Admin.TLS); err == nil && server != nil {
-				settings = tlsfiles.Pinned(server)
-				settings.Certificates = nil
+			token = bestToken(cfg.Admin)
+		}
+		if f.admin == "" {
+			endpoint, err := health.FromConfig(cfg.Admin)
+			if err != nil {
+				return nil, fmt.Errorf("%w (or give --admin, with --admin-ca)", err)
 			}
+			base, settings = endpoint.URL, endpoint.TLS
 		}
 	}
-	if f.admin != "" {
-		base, settings = f.admin, nil
-	}
+	base = cmp.Or(f.admin, base)
 	if f.ca != "" {
 		made, err := tlsfiles.Client(&config.TLS{CAFile: f.ca})
 		if err != nil {
@@ -73,20 +71,8 @@ func (f *endpointFlags) client() (*console.Client, error) {
 	return console.NewClient(base, cmp.Or(f.token, os.Getenv(tokenVariable), token), settings)
 }
 
-// endpointOf returns the URL of the configured endpoint and the token with the
-// highest role.
-func endpointOf(a *config.Admin) (base, token string) {
-	host, port, err := net.SplitHostPort(a.Listen)
-	if err != nil {
-		return defaultEndpoint, ""
-	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
-	}
-	scheme := "http"
-	if a.TLS != nil {
-		scheme = "https"
-	}
+// bestToken returns the configured token with the highest role.
+func bestToken(a *config.Admin) (token string) {
 	for _, role := range []config.Role{config.RoleRead, config.RoleOperate} {
 		for _, t := range a.Tokens {
 			if t.Role == role {
@@ -94,22 +80,23 @@ func endpointOf(a *config.Admin) (base, token string) {
 			}
 		}
 	}
-	return scheme + "://" + net.JoinHostPort(host, port), token
+	return token
 }
 
 // with runs a command that asks the endpoint.
-func (f *endpointFlags) with(do func(ctx context.Context, c *console.Client, out io.Writer) error) func(*cobra.Command, []string) error {
+func (f *endpointFlags) with(do func(ctx context.Context, c *console.Client, out, notes io.Writer) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) error {
 		c, err := f.client()
 		if err != nil {
 			return err
 		}
 		defer c.Close()
-		return do(cmd.Context(), c, cmd.OutOrStdout())
+		return do(cmd.Context(), c, cmd.OutOrStdout(), cmd.ErrOrStderr())
 	}
 }
 
-// watched repeats a printing until the context ends.
+// watched repeats a printing until the context ends. Once it has succeeded, a
+// server that goes away, perhaps to be started anew, is waited for.
 type watched struct {
 	on    bool
 	every time.Duration
@@ -120,7 +107,7 @@ func (w *watched) register(cmd *cobra.Command) {
 	cmd.Flags().DurationVar(&w.every, "interval", 2*time.Second, "pause of --watch")
 }
 
-func (w *watched) run(ctx context.Context, out io.Writer, print func(io.Writer) error) error {
+func (w *watched) run(ctx context.Context, out, notes io.Writer, print func(io.Writer) error) error {
 	if !w.on {
 		return print(out)
 	}
@@ -129,14 +116,19 @@ func (w *watched) run(ctx context.Context, out io.Writer, print func(io.Writer) 
 	}
 	tick := time.NewTicker(w.every)
 	defer tick.Stop()
-	for {
+	for lost, first := false, true; ; first = false {
 		err := repaint(out, print)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil {
+		away := console.Away(err)
+		switch {
+		case err != nil && (first || !away):
 			return err
+		case away && !lost:
+			fmt.Fprintf(notes, "%v; trying again\n", err)
 		}
+		lost = away
 		select {
 		case <-ctx.Done():
 			return nil

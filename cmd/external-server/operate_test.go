@@ -82,23 +82,30 @@ func serving(t *testing.T, cars ...string) (file, broker string) {
 	dir := t.TempDir()
 	file, broker = filepath.Join(dir, "config.json"), freeAddress(t)
 	writeConfig(t, file, broker, freeAddress(t), cars...)
-	ctx, stop := context.WithCancel(context.Background())
+	t.Cleanup(runServer(t, file))
+	return file, broker
+}
+
+// runServer runs the server until it is stopped.
+func runServer(t *testing.T, file string) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
 		_, err := command(ctx, "-c", file)
 		ended <- err
 	}()
-	t.Cleanup(func() {
-		stop()
+	stop = func() {
+		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-	})
+	}
 	wait(t, "the server", func() bool {
 		text, err := command(t.Context(), "cars", "-c", file, "--json")
 		return err == nil && !strings.Contains(text, "no connection to the broker")
 	})
-	return file, broker
+	return stop
 }
 
 func writeConfig(t *testing.T, file, broker, admin string, cars ...string) {
@@ -265,6 +272,46 @@ func detailAddress(t *testing.T, file string) string {
 		t.Fatal(err)
 	}
 	return "http://" + c.Admin.Listen
+}
+
+// What follows a server waits for it while it is started anew, and says so.
+func TestFollowersSurviveARestart(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.json")
+	writeConfig(t, file, freeAddress(t), freeAddress(t), "car1")
+	stop := runServer(t, file)
+	ctx, cancel := context.WithCancel(t.Context())
+	var following sync.WaitGroup
+	follow := func(args ...string) (out, notes *output) {
+		out, notes = &output{}, &output{}
+		root := newRootCommand()
+		root.SetOut(out)
+		root.SetErr(notes)
+		root.SetArgs(append(args, "-c", file))
+		following.Go(func() {
+			if err := root.ExecuteContext(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+		return out, notes
+	}
+	cars, carsNotes := follow("cars", "--watch", "--interval", "100ms")
+	events, eventsNotes := follow("events", "--all")
+	wait(t, "the first answers", func() bool { return cars.String() != "" && events.String() != "" })
+	stop()
+	wait(t, "the notes", func() bool {
+		return strings.Contains(carsNotes.String(), "cannot be asked") && strings.Contains(eventsNotes.String(), "trying again")
+	})
+	before := len(cars.String())
+	stop = runServer(t, file)
+	wait(t, "the new server", func() bool {
+		return len(cars.String()) > before && strings.Contains(eventsNotes.String(), "connected again")
+	})
+	cancel()
+	following.Wait()
+	stop()
+	if n := strings.Count(carsNotes.String(), "trying again"); n != 1 {
+		t.Errorf("%d notes for one loss:\n%s", n, carsNotes.String())
+	}
 }
 
 // Nobody there is said with what to do.

@@ -45,6 +45,19 @@ func NewClient(base, token string, settings *tls.Config) (*Client, error) {
 // Close releases idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
+// unreachable is an error without an answer of the endpoint.
+type unreachable struct{ error }
+
+func (e unreachable) Unwrap() error { return e.error }
+
+// Away tells whether the error means that the server is not there or not ready, so
+// that the same may succeed later.
+func Away(err error) bool {
+	var gone unreachable
+	var no *refused
+	return errors.As(err, &gone) || errors.As(err, &no) && no.Status == http.StatusServiceUnavailable
+}
+
 // refused is an error the endpoint answered with.
 type refused struct {
 	Status int    `json:"status"`
@@ -95,7 +108,7 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 		if errors.As(err, &wrapped) {
 			err = wrapped.Err
 		}
-		return nil, fmt.Errorf("admin endpoint %s cannot be asked: %w (is the server running, with a block \"admin\"? another address is given with --admin)", c.base, err)
+		return nil, unreachable{fmt.Errorf("admin endpoint %s cannot be asked: %w (is the server running, with a block \"admin\"? another address is given with --admin)", c.base, err)}
 	}
 	if resp.StatusCode >= 400 {
 		defer resp.Body.Close()
@@ -115,7 +128,7 @@ func (c *Client) Raw(ctx context.Context, path string, query url.Values) ([]byte
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return nil, fmt.Errorf("admin endpoint: %w", err)
+		return nil, unreachable{fmt.Errorf("admin endpoint: %w", err)}
 	}
 	return raw, nil
 }
@@ -165,15 +178,14 @@ func (c *Client) Stream(ctx context.Context, path string, query url.Values, note
 			header.Set("Last-Event-Id", last)
 		}
 		resp, err := c.do(ctx, http.MethodGet, path, query, nil, header)
-		var no *refused
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case err != nil && (first || errors.As(err, &no) && no.Status != http.StatusServiceUnavailable):
+		case err != nil && (first || !Away(err)):
 			return err
 		case err == nil:
 			if lost {
-				fmt.Fprintln(notes, "connected again, going on after the last event")
+				fmt.Fprintln(notes, "connected again")
 			}
 			first, lost, pause = false, false, 500*time.Millisecond
 			err = readEvents(resp.Body, func(ev Sent) error {
