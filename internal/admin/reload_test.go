@@ -64,7 +64,7 @@ func TestReload(t *testing.T) {
 		Ends []struct{ Reason string } `json:"session_ends"`
 	}
 	r.get("/api/v1/cars/changes", &changed)
-	if len(changed.Ends) != 1 {
+	if len(changed.Ends) != 1 || changed.Ends[0].Reason != "car changed or removed by a reload" {
 		t.Errorf("ends of the changed car %+v", changed.Ends)
 	}
 	lost := 0

@@ -51,7 +51,7 @@ type entry struct {
 	cfg    config.Car
 	found  bool // by "*"
 	car    *car.Car
-	cancel context.CancelFunc
+	cancel context.CancelCauseFunc
 	done   chan struct{}
 }
 
@@ -148,11 +148,11 @@ func (r *roster) launch(e *entry) error {
 	if err := e.car.Attach(r.link); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(r.ctx)
+	ctx, cancel := context.WithCancelCause(r.ctx)
 	e.cancel = cancel
 	r.running.Go(func() {
 		defer close(e.done)
-		defer cancel()
+		defer cancel(nil)
 		err, failed := runCar(ctx, e.car, r.log)
 		if err != nil {
 			r.mu.Lock()
@@ -237,7 +237,7 @@ func (r *roster) remove(names ...string) {
 	r.mu.Lock()
 	for _, name := range names {
 		if e := r.entries[name]; e != nil && e.cancel != nil {
-			e.cancel()
+			e.cancel(car.ErrReload)
 			ending = append(ending, e)
 		}
 		delete(r.entries, name)

@@ -198,6 +198,10 @@ func (c *Car) linkChanged(it item) {
 	}
 }
 
+// ErrReload is the cause of the end of Run's context when not the whole server stops
+// but this car is changed or removed.
+var ErrReload = errors.New("changed or removed by a reload")
+
 // Run serves the car until ctx ends, then ends its session (CLI-24), lets the
 // modules take what was accepted, closes their instances, all within
 // StopTimeout, and leaves the link. It returns what could not be delivered or
@@ -229,7 +233,11 @@ func (c *Car) Run(ctx context.Context) error {
 		c.timer.Stop()
 	}
 	c.stopping = true
-	c.step(time.Now(), session.Event{Kind: session.EventStop})
+	end := session.EventStop
+	if errors.Is(context.Cause(ctx), ErrReload) {
+		end = session.EventReload
+	}
+	c.step(time.Now(), session.Event{Kind: end})
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(c.stop.Load()))
 	defer cancel()
 	return c.release(bound)

@@ -118,7 +118,7 @@ func (c *Car) sessionChanged(e *session.Effect) {
 		// restart; the rest an operator should look at (SM-6).
 		level := slog.LevelWarn
 		switch e.Reason {
-		case session.ReasonStopped, session.ReasonReplaced, session.ReasonOperator:
+		case session.ReasonStopped, session.ReasonReloaded, session.ReasonReplaced, session.ReasonOperator:
 			level = slog.LevelInfo
 		case session.ReasonPublishFailed:
 			level = slog.LevelError

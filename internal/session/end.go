@@ -91,7 +91,7 @@ func (s *Session) end(reason Reason, notify bool) {
 		s.discardOutgoing()
 	}
 	s.stayQuiet(s.opts.QuietAfterEnd)
-	if notify && (established || reason == ReasonStopped || reason == ReasonOperator) {
+	if notify && (established || reason == ReasonStopped || reason == ReasonReloaded || reason == ReasonOperator) {
 		s.emit(Effect{Kind: EffectNotifyDisconnect})
 	}
 	for _, d := range s.devices {

@@ -18,7 +18,8 @@ const (
 	EventLinkUp                             // the car's topic is subscribed
 	EventLinkDown                           // the broker is gone, queued messages with it
 	EventPublishFailed                      // a message of the last effects could not be queued (CONN-29)
-	EventStop                               // the server stops or the car is removed
+	EventStop                               // the server stops
+	EventReload                             // the same for a car that a reload changes or removes
 	EventDisconnect                         // an operator ends the session; the gateway is told and connects anew
 	EventReannounce                         // an operator asks the gateway to connect anew and announce its devices
 )
@@ -116,6 +117,7 @@ type Reason string
 const (
 	ReasonNone                 Reason = ""
 	ReasonStopped              Reason = "server stopped"
+	ReasonReloaded             Reason = "car changed or removed by a reload"
 	ReasonLinkDown             Reason = "broker connection lost"
 	ReasonPublishFailed        Reason = "message could not be sent"
 	ReasonOperator             Reason = "disconnected by an operator"

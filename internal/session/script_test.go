@@ -165,6 +165,8 @@ func (st *stage) do(w []string) {
 		st.step(Event{Kind: EventReannounce})
 	case "stop":
 		st.step(Event{Kind: EventStop})
+	case "reload":
+		st.step(Event{Kind: EventReload})
 	case "publish-failed":
 		st.step(Event{Kind: EventPublishFailed})
 	default:

@@ -217,6 +217,8 @@ func (s *Session) Step(now time.Time, ev Event) []Effect {
 		s.end(ReasonPublishFailed, true)
 	case EventStop:
 		s.end(ReasonStopped, true) // CLI-24
+	case EventReload:
+		s.end(ReasonReloaded, true)
 	case EventDisconnect:
 		if s.phase == PhaseWaiting { // the gateway may believe in a session
 			s.notifyNow()

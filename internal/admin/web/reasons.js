@@ -12,6 +12,7 @@ const sessionEnds = {
   "no connected device left": ["All devices of the car have left.", "Look at the devices in the car: switched off, or cut off from the gateway."],
   "too many statuses ahead of a missing one": ["A status is missing and too many others wait behind it.", "Messages are lost on the way; look at the radio link."],
   "server stopped": ["The server was stopped.", ""],
+  "car changed or removed by a reload": ["The configuration of the car was changed.", "If it is still served, its gateway connects anew by itself within seconds."],
   "message missing": ["The gateway began to connect and did not go on.", "Look at the gateway's log: usually it does not hear our answers (rights on the broker, topic, second server)."],
   "connect lists no devices": ["The gateway knows no device.", "Look at the devices in the car and the gateway's configuration of modules."],
   "connect has no session id": ["The gateway sends a connect without session id.", "Its version does not fit the protocol."],
