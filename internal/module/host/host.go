@@ -34,6 +34,7 @@ type Module struct {
 
 	mu        sync.Mutex
 	supported map[uint32]bool
+	overdue   int // questions of Supports that wait for longer than askPatience
 	instances map[uint32]*instance
 	nextID    uint32
 	current   *child        // may be dead
@@ -109,35 +110,70 @@ func Open(ctx context.Context, opts Options) (*Module, error) {
 // Number returns what the module reported at the start.
 func (m *Module) Number() int32 { return m.number }
 
+// askPatience is how long Supports waits for an answer of the process.
+const askPatience = 20 * time.Millisecond
+
 // Supports answers from what is known. A type that was never asked for is asked
 // for in at most 20 ms; without an answer it counts as supported, and
 // DeviceConnected decides: the module's side asks is_device_type_supported
-// before it calls device_connected. While the module is out of service nothing
-// is supported (REC-6).
+// before it calls device_connected. Whoever calls serves many cars, so a process
+// that keeps one question waiting is not asked another one until it has answered.
+// While the module is out of service nothing is supported (REC-6).
 func (m *Module) Supports(deviceType uint32) bool {
 	m.mu.Lock()
 	answer, known := m.supported[deviceType]
 	known = known || len(m.supported) > 0 && deviceType < prefetched
-	c, out := m.current, m.status.OutOfService || m.closed
-	m.mu.Unlock()
+	c := m.current
 	switch {
-	case out:
+	case m.status.OutOfService || m.closed:
+		m.mu.Unlock()
 		return false
 	case known:
+		m.mu.Unlock()
 		return answer
-	case c.isDead():
+	case m.overdue > 0 || c.isDead():
+		m.mu.Unlock()
 		return true
 	}
-	ctx, cancel := context.WithTimeout(m.stopped, 20*time.Millisecond)
-	defer cancel()
-	result, err := c.request(ctx, &pb.ServerFrame{Kind: &pb.ServerFrame_Supports{Supports: &pb.Supports{Type: deviceType}}},
+	m.work.Add(1) // counted here, so that Close waits for it
+	m.mu.Unlock()
+	answered := make(chan bool, 1)
+	var finished, late bool // guarded by m.mu
+	go func() {             // sending may wait as well, when the process does not read
+		defer m.work.Done()
+		answered <- m.ask(c, deviceType)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if finished = true; late {
+			m.overdue--
+		}
+	}()
+	timer := time.NewTimer(askPatience)
+	defer timer.Stop()
+	select {
+	case answer := <-answered:
+		return answer
+	case <-timer.C:
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !finished {
+		late = true
+		m.overdue++
+	}
+	return true
+}
+
+// ask asks the process whether it supports the type, and remembers the answer.
+func (m *Module) ask(c *child, deviceType uint32) bool {
+	result, err := c.request(m.stopped, &pb.ServerFrame{Kind: &pb.ServerFrame_Supports{Supports: &pb.Supports{Type: deviceType}}},
 		&pending{op: "is_device_type_supported", limit: m.opts.CallTimeout})
 	if err != nil {
 		return true
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.supported) < maxCachedTypes {
+	if m.current == c && len(m.supported) < maxCachedTypes {
 		m.supported[deviceType] = result.GetCode() == module.CodeOK
 	}
 	return result.GetCode() == module.CodeOK
