@@ -29,9 +29,11 @@ type libraries struct {
 
 	instead func(config.Module) (module.Module, error) // see Options.Module
 
-	mu     sync.Mutex
+	making sync.Mutex       // before mu; held while a module is made or closed, which may take seconds
+	failed map[string]error // what could not be made, by moduleKey; nil: it is tried again
+
+	mu     sync.Mutex               // never held for long: the link waits for it when a car is found
 	made   map[string]module.Module // by moduleKey
-	failed map[string]error         // what could not be made, by moduleKey; nil: it is tried again
 	origin map[string]config.Module // what each was made from first
 }
 
@@ -72,14 +74,13 @@ func (l *libraries) module(m config.Module) (module.Module, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if made, ok := l.made[key]; ok {
-		if made.Number() != m.Number {
-			return nil, fmt.Errorf("%s: library %s is configured as module %d and reports number %d; correct the key or the lib_path",
-				m.KeyPath, m.LibPath, m.Number, made.Number())
-		}
-		return made, nil
+	if made := l.find(key); made != nil {
+		return made, checkNumber(made, m)
+	}
+	l.making.Lock()
+	defer l.making.Unlock()
+	if made := l.find(key); made != nil { // somebody else has made it meanwhile
+		return made, checkNumber(made, m)
 	}
 	err, failed := l.failed[key]
 	var made module.Module
@@ -92,8 +93,27 @@ func (l *libraries) module(m config.Module) (module.Module, error) {
 		}
 		return nil, fmt.Errorf("%s: %w", m.KeyPath, err)
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.made[key], l.origin[key] = made, m
 	return made, nil
+}
+
+// find returns a module that was made, or nil.
+func (l *libraries) find(key string) module.Module {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.made[key]
+}
+
+// checkNumber tells whether a module that was made for one key is what another
+// one asks for.
+func checkNumber(made module.Module, m config.Module) error {
+	if made.Number() == m.Number {
+		return nil
+	}
+	return fmt.Errorf("%s: library %s is configured as module %d and reports number %d; correct the key or the lib_path",
+		m.KeyPath, m.LibPath, m.Number, made.Number())
 }
 
 // open creates the context of one car. found says that the car was found by "*":
@@ -194,15 +214,20 @@ func (l *libraries) close() error {
 }
 
 func (l *libraries) closeWhere(which func(key string) bool) error {
+	l.making.Lock() // what is made again waits for the end of its predecessor
+	defer l.making.Unlock()
+	var closing []module.Module
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	var errs []error
 	for key, made := range l.made {
-		if !which(key) {
-			continue
+		if which(key) {
+			delete(l.made, key)
+			delete(l.origin, key)
+			closing = append(closing, made)
 		}
-		delete(l.made, key)
-		delete(l.origin, key)
+	}
+	l.mu.Unlock()
+	var errs []error
+	for _, made := range closing {
 		if err := made.Close(); err != nil {
 			errs = append(errs, err)
 		}

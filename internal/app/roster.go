@@ -155,15 +155,25 @@ func (r *roster) launch(e *entry) error {
 		defer cancel(nil)
 		err, failed := runCar(ctx, e.car, r.log)
 		if err != nil {
-			r.mu.Lock()
-			r.errs = append(r.errs, err)
-			r.mu.Unlock()
+			r.endedBadly(err)
 		}
 		if failed {
 			r.rebuild(e)
 		}
 	})
 	return nil
+}
+
+// endedBadly takes what a car could not end cleanly: part of the error of stop, or
+// said at once for a car that ends before.
+func (r *roster) endedBadly(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ctx.Err() != nil {
+		r.errs = append(r.errs, err)
+		return
+	}
+	r.log.Warn("a car did not end cleanly", "error", err)
 }
 
 // runCar runs a car and turns a panic into an error: a defect met by one car
@@ -205,21 +215,39 @@ func (r *roster) rebuild(e *entry) {
 	}
 	<-bound.Done()
 	cancel()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if ctx.Err() != nil || r.entries[e.id.Car] != e {
+	if ctx.Err() != nil || !r.serves(e) {
 		return // stopped or replaced meanwhile
 	}
-	delete(r.entries, e.id.Car)
-	fresh, err := r.build(ctx, r.cfg, e.cfg, e.found)
+	fresh, err := r.build(ctx, r.config(), e.cfg, e.found) // may take long, so mu is not held
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil && (ctx.Err() != nil || r.entries[e.id.Car] != e) {
+		stopped, cancel := context.WithCancel(ctx)
+		cancel()
+		if err := fresh.car.Close(stopped); err != nil {
+			r.log.Warn("a car did not end cleanly", "error", err)
+		}
+		return
+	}
 	if err == nil {
+		fresh.car.Configure(carLimits(r.cfg)) // of a reload meanwhile
 		err = r.launch(fresh)
 	}
 	if err != nil {
+		if r.entries[e.id.Car] == e {
+			delete(r.entries, e.id.Car)
+		}
 		r.log.Error("the failed car could not be started anew; reload the configuration to try again", "car", e.id.Car, "error", err)
 		return
 	}
 	r.entries[e.id.Car] = fresh
+}
+
+// serves tells whether the entry is still the one of its car.
+func (r *roster) serves(e *entry) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.entries[e.id.Car] == e
 }
 
 // stop waits for all cars after the context of start has ended.

@@ -36,7 +36,7 @@ const (
 // its modules (CFG-13).
 type Binding struct {
 	Module   module.Module
-	Instance module.Instance // owned by the Car from New on
+	Instance module.Instance // owned by the Car that New returns
 }
 
 // Options of New.
@@ -90,8 +90,8 @@ type Car struct {
 	view Snapshot
 }
 
-// New returns a car that does nothing until Attach and Run are called. It owns
-// the instances from now on, also when it fails.
+// New returns a car that does nothing until Attach and Run are called. The car
+// owns the instances; on error they stay the caller's.
 func New(opts Options) (*Car, error) {
 	if opts.MailboxSize <= 0 {
 		opts.MailboxSize = defaultMailbox
@@ -127,9 +127,6 @@ func New(opts Options) (*Car, error) {
 		}
 		m.worker = module.NewWorker(b.Instance, number, worker)
 		c.modules = append(c.modules, m)
-	}
-	if opts.Observer != nil {
-		c.event = new(Event)
 	}
 	c.session = session.New(opts.Limits.Session, moduleView{c})
 	c.setLimits(opts.Limits)
