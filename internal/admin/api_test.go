@@ -74,18 +74,23 @@ func TestOperatorsView(t *testing.T) {
 		t.Errorf("end %v", end.data)
 	}
 	// The gateway comes back with its next status; a resumed stream shows it.
-	g.Status(teleop, []byte(`{"speed":0}`), time.Time{})
+	r.wait("the session after the disconnect", func() bool {
+		g.Status(teleop, []byte(`{"speed":0}`), time.Time{}) // one may be on its way when the gateway is told
+		return r.state("car1") == "running"
+	})
 	again := r.stream("/api/v1/events", "Last-Event-ID", end.id)
 	again.next(kind("running", "car1"))
-	r.wait("the session after the disconnect", func() bool { return r.state("car1") == "running" })
 
+	before, _ := r.session("car1")
 	if a := r.operate("POST", "/api/v1/cars/car1/reannounce", ""); a.status != http.StatusAccepted {
 		t.Errorf("reannounce: %d %s", a.status, a.text())
 	}
-	replaced := again.next(func(ev sent) bool {
+	r.wait("the session after the reannouncement", func() bool {
 		g.Status(teleop, []byte(`{"speed":1}`), time.Time{})
-		return ev.kind == "disconnect"
+		id, _ := r.session("car1")
+		return id != before && r.state("car1") == "running"
 	})
+	replaced := again.next(kind("disconnect", "car1"))
 	if replaced.data["reason"] != "gateway started a new session" {
 		t.Errorf("end after the reannouncement %v", replaced.data)
 	}

@@ -6,7 +6,7 @@ import (
 	"log/slog"
 )
 
-var errUserGone = errors.New("the user is no longer configured, or for another car")
+var errUserGone = errors.New("the user is no longer configured, or for other topics")
 
 // byName checks the users.
 func byName(list []User) (map[string]User, error) {
@@ -28,8 +28,8 @@ func byName(list []User) (map[string]User, error) {
 // user returns the user of that name; without users, one without restrictions.
 func (b *Broker) user(name []byte) User { return (*b.users.Load())[string(name)] }
 
-// SetUsers puts other users in force. Clients whose user is gone or restricted to
-// another car are disconnected; a changed password counts from the next connection
+// SetUsers puts other users in force. Clients whose user is gone or restricted
+// in another way are disconnected; a changed password counts from the next connection
 // on. On error nothing has changed.
 func (b *Broker) SetUsers(list []User) error {
 	users, err := byName(list)
@@ -46,10 +46,10 @@ func (b *Broker) SetUsers(list []User) error {
 		}
 		name := string(cl.Properties.Username)
 		is, stays := users[name]
-		if len(users) == 0 || stays && (len(old) == 0 || is.Car == old[name].Car) {
+		if len(users) == 0 || stays && (len(old) == 0 || is.Car == old[name].Car && is.Prefix == old[name].Prefix) {
 			continue
 		}
-		b.log.Info("embedded broker disconnects a client: its user was removed or restricted to another car",
+		b.log.Info("embedded broker disconnects a client: its user was removed or restricted in another way",
 			slog.String("user", name), slog.String("remote", cl.Net.Remote))
 		cl.Stop(errUserGone)
 	}
