@@ -17,6 +17,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	for name, value := range map[string]string{"rapid.checks": "3", "rapid.steps": "15", "rapid.shrinktime": "1s", "rapid.nofailfile": "true"} {
+		if err := flag.Set(name, value); err != nil { // a default for make test; the command line comes after it
+			panic(err)
+		}
+	}
 	flag.Parse()
 	os.Exit(servertest.Main(m))
 }
