@@ -5,7 +5,7 @@ BIN := bin/external-server
 EXAMPLE := build/modules/libexample-module.so
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: help build server packages modules demo test lint generate cover bench fuzz clean deps sim bench-check bench-table bench-plot mutants evidence faults faults-table
+.PHONY: help build server packages modules demo test lint generate cover bench fuzz clean deps sim bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure
 .DEFAULT_GOAL := build
 
 help: ## list the targets
@@ -44,6 +44,18 @@ faults: deps ## break things around the real server: FAULTS=expression selects, 
 
 faults-table: deps ## the same, and write the table into docs/reliability.md
 	CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./internal/faults -faults . -update
+
+HOURS ?= 0.5
+soak: deps ## mixed load with faults for HOURS: nothing grows, nothing is lost
+	CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestSoak$$' ./internal/faults -soak $(HOURS)h
+
+vuln: ## look for known vulnerabilities in what is used; needs the vulnerability database
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
+
+# What is left out, and why: docs/security.md.
+secure: ## look for insecure code
+	$(GO) run github.com/securego/gosec/v2/cmd/gosec@v2.30.0 -quiet -exclude-generated -exclude-dir=internal/tools -exclude-dir=internal/sim \
+		-exclude=G104,G115,G125,G204,G301,G302,G304,G306,G404,G705 ./cmd/... ./internal/...
 
 evidence: ## write the table of rules and evidence into docs/reliability.md
 	$(GO) run ./internal/tools/evidence

@@ -35,11 +35,13 @@ type car struct {
 	sent     map[int]bool
 	answered map[int]bool
 	recent   time.Time // when the newest answered status was sent
-	running  bool      // between Connected and Disconnected
-	sessions int
-	commands int
-	ends     map[gateway.Reason]int // of sessions that ran
-	wrong    map[gateway.Reason]int // violations
+	// latencies of the answers since somebody took them, a hundred at most
+	latencies []time.Duration
+	running   bool // between Connected and Disconnected
+	sessions  int
+	commands  int
+	ends      map[gateway.Reason]int // of sessions that ran
+	wrong     map[gateway.Reason]int // violations
 }
 
 // crew is a set of cars and the goroutine that lets them report.
@@ -113,6 +115,9 @@ func (c *car) observe(e gateway.Effect) {
 		}
 		if e.Sent.After(c.recent) {
 			c.recent = e.Sent
+		}
+		if len(c.latencies) < 100 {
+			c.latencies = append(c.latencies, time.Since(e.Sent))
 		}
 	case gateway.EffectConnected:
 		c.running = true
