@@ -232,7 +232,7 @@ func TestReloadOfSettings(t *testing.T) {
 	id, _ := r.session("car1")
 
 	s := with(defaults(r.dir, "car1"), "new", user("stays", "2"), user("comes", "1"))
-	s["limits"] = settings{"payload_bytes": 2 << 20, "module_queue": 7, "stop_timeout_ms": 1000}
+	s["limits"] = settings{"payload_bytes": 2 << 20, "module_queue": 7, "stop_timeout_ms": 30000}
 	s["http_api"].(settings)["retention_s"] = 60
 	s["http_api"].(settings)["wait_timeout_ms"] = 1000
 	s["sleep_duration_after_connection_refused"] = 2
