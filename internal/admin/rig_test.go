@@ -2,7 +2,6 @@ package admin_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -24,6 +22,7 @@ import (
 	"external-server/internal/gateway"
 	"external-server/internal/logging"
 	"external-server/internal/module/host"
+	"external-server/internal/testlog"
 )
 
 func TestMain(m *testing.M) {
@@ -61,25 +60,8 @@ type rig struct {
 	app  *app.App
 	base string
 	http *http.Client
-	log  *logBuffer
+	log  *testlog.Buffer
 	logs *logging.Logs
-}
-
-type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }
 
 // defaults are the settings of a rig that serves the cars.
@@ -104,7 +86,7 @@ func defaults(dir string, cars ...string) settings {
 
 func newRig(t *testing.T, edit func(settings), cars ...string) *rig {
 	t.Helper()
-	r := &rig{t: t, dir: t.TempDir(), log: &logBuffer{}, http: &http.Client{Transport: &http.Transport{}}}
+	r := &rig{t: t, dir: t.TempDir(), log: &testlog.Buffer{}, http: &http.Client{Transport: &http.Transport{}}}
 	r.file = filepath.Join(r.dir, "config.json")
 	s := defaults(r.dir, cars...)
 	if edit != nil {

@@ -14,6 +14,7 @@ import (
 	"external-server/internal/config"
 	"external-server/internal/fleet"
 	"external-server/internal/observe"
+	"external-server/internal/testlog"
 )
 
 // bare is an endpoint with a hub and without a server behind it: streams need no
@@ -29,7 +30,7 @@ func bare(t *testing.T, o admin.Options) (*rig, *observe.Hub) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, base: "http://" + s.Addr().String(), http: &http.Client{Transport: &http.Transport{}}, log: &logBuffer{}}
+	r := &rig{t: t, base: "http://" + s.Addr().String(), http: &http.Client{Transport: &http.Transport{}}, log: &testlog.Buffer{}}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()

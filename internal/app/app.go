@@ -198,7 +198,10 @@ func (a *App) Run(ctx context.Context) error {
 	apiCtx, stopAPI := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopAPI()
 	if a.api != nil {
-		api.Go(func() { apiErr = a.api.Run(apiCtx) })
+		api.Go(func() {
+			apiErr = a.api.Run(apiCtx)
+			a.endedEarly(apiCtx, "the HTTP API", apiErr)
+		})
 	}
 	observeCtx, stopObserving := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopObserving()
@@ -206,7 +209,10 @@ func (a *App) Run(ctx context.Context) error {
 		observing.Go(func() { a.hub.Watch(observeCtx) })
 	}
 	if a.admin != nil {
-		observing.Go(func() { adminErr = a.admin.Run(observeCtx) })
+		observing.Go(func() {
+			adminErr = a.admin.Run(observeCtx)
+			a.endedEarly(observeCtx, "the admin endpoint", adminErr)
+		})
 	}
 	cfg := a.Config()
 	a.log.Info("serving", "company", cfg.Company, "cars", len(cfg.Cars), "any_car", cfg.AnyCar != nil)
@@ -224,6 +230,14 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	a.log.Info("stopped")
 	return nil
+}
+
+// endedEarly says that a part of the server is gone; the cars are served all the
+// same.
+func (a *App) endedEarly(ctx context.Context, part string, err error) {
+	if ctx.Err() == nil {
+		a.log.Error(part+" has failed and is not served any more; restart the server to have it back", "error", err)
+	}
 }
 
 // Close releases an App whose Run was never called.

@@ -5,7 +5,6 @@
 package brokertest
 
 import (
-	"bytes"
 	"fmt"
 	"net"
 	"os"
@@ -14,10 +13,11 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"external-server/internal/testlog"
 )
 
 // Options of Start. The zero value is an open broker without TLS.
@@ -43,7 +43,7 @@ type Mosquitto struct {
 	path string
 	conf string
 	port int
-	log  logBuffer
+	log  testlog.Buffer
 	cmd  *exec.Cmd
 	done chan struct{} // closed when cmd has ended
 }
@@ -213,22 +213,4 @@ func (m *Mosquitto) stop() {
 func tail(s string, lines int) string {
 	all := strings.Split(s, "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
-}
-
-// logBuffer may be written and read at the same time.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

@@ -1,7 +1,6 @@
 package car
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -19,6 +18,7 @@ import (
 	"external-server/internal/module"
 	"external-server/internal/protocol"
 	"external-server/internal/session"
+	"external-server/internal/testlog"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -174,31 +174,13 @@ func (l *fakeLink) NotifyDisconnect() bool { l.record("disconnect"); return true
 func (l *fakeLink) DiscardPending()        {}
 func (l *fakeLink) Close()                 { l.set(func() { l.closed = true }) }
 
-// logBuffer collects log lines of several goroutines.
-type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
-}
-
 // rig is a car between a fake link and fake modules, inside a synctest bubble.
 type rig struct {
 	t       *testing.T
 	car     *Car
 	link    *fakeLink
 	modules []*fakeModule
-	log     logBuffer
+	log     testlog.Buffer
 	stop    context.CancelFunc
 	ended   chan error
 }

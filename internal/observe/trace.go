@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -79,8 +80,12 @@ func (e *quietExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOn
 }
 
 // keptTraces bounds the sampled ways that are under way per car; beyond it
-// nothing is sampled.
-const keptTraces = 64
+// nothing is sampled. A status whose end is never told, because its module was
+// closed with it, is given up when it is older than traceLimit.
+const (
+	keptTraces = 64
+	traceLimit = 10 * time.Minute
+)
 
 // carTraces are the sampled ways under way of one car.
 type carTraces struct {
@@ -115,6 +120,9 @@ func (c *Car) trace(ev *car.Event) {
 		}
 		t.mu.Lock()
 		defer t.mu.Unlock()
+		if len(t.statuses) >= keptTraces {
+			t.statuses = slices.DeleteFunc(t.statuses, func(s statusTrace) bool { return ev.At.Sub(s.received) > traceLimit })
+		}
 		if len(t.statuses) < keptTraces {
 			t.statuses = append(t.statuses, statusTrace{device: ev.Device, counter: ev.Counter, sequence: ev.Sequence, received: ev.Since, forwarded: ev.At})
 		}

@@ -100,6 +100,28 @@ func called(c *Car, sequence uint64, from, to float64, err error) {
 	c.Observe(&car.Event{Kind: car.Called, At: at(to), Took: at(to).Sub(at(from)), Module: 2, Device: lamp, Call: module.CallStatus, Sequence: sequence, Err: err})
 }
 
+// TestTracesAfterLostStatuses: statuses that were lost with their module are not
+// waited for until nothing is traced any more.
+func TestTracesAfterLostStatuses(t *testing.T) {
+	r := newReceiver(t)
+	h := newHub(t, Options{Tracing: &Tracing{Endpoint: r.URL, SampleRatio: 1}})
+	c := h.Car(carID)
+	for n := range uint64(keptTraces) {
+		forward(c, uint32(n), n, 1, 2)
+		answered(c, uint32(n), 3)
+	}
+	late := 2 * traceLimit.Seconds()
+	forward(c, 100, 100, late, late+1)
+	answered(c, 100, late+2)
+	called(c, 100, late+3, late+4, nil)
+	if err := h.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.described(); !slices.Contains(got, fmt.Sprintf("/status %g-%g", late, late+4)) {
+		t.Errorf("the status after the lost ones is not traced: %q", got)
+	}
+}
+
 func TestTraces(t *testing.T) {
 	r := newReceiver(t)
 	h := newHub(t, Options{Tracing: &Tracing{Endpoint: r.URL, SampleRatio: 1}})

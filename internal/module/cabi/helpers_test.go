@@ -3,14 +3,12 @@
 package cabi
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,6 +16,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/module"
+	"external-server/internal/testlog"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -47,30 +46,12 @@ func build(t testing.TB, source string, flags ...string) string {
 	return out
 }
 
-// logBuffer collects log lines of several goroutines.
-type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
-}
-
 // probe is an open library with one context and its record.
 type probe struct {
 	t       *testing.T
 	lib     *Library
 	inst    module.Instance
-	log     *logBuffer
+	log     *testlog.Buffer
 	record  string
 	release string
 }
@@ -89,7 +70,7 @@ func openProbe(t *testing.T, settings ...string) *probe {
 
 func newProbe(t *testing.T) *probe {
 	t.Helper()
-	p := &probe{t: t, log: &logBuffer{}}
+	p := &probe{t: t, log: &testlog.Buffer{}}
 	p.record = filepath.Join(t.TempDir(), "record")
 	p.release = filepath.Join(t.TempDir(), "release")
 	logger := slog.New(slog.NewTextHandler(p.log, &slog.HandlerOptions{Level: slog.LevelDebug}))

@@ -14,6 +14,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/httpapi"
 	"external-server/internal/module"
+	"external-server/internal/testlog"
 )
 
 // patience is how long a test waits for what must come on a busy machine.
@@ -192,8 +193,8 @@ func TestAPIGoesAwayAndReturns(t *testing.T) {
 // around it arrive.
 func TestRefusedByTheAPI(t *testing.T) {
 	server, _ := embed(t, filepath.Join(t.TempDir(), "api.db"), "127.0.0.1:0", time.Second)
-	var log logBuffer
-	i := open(t, Options{Builtin: Transparent, API: server.API(), Logger: log.logger()})
+	var log testlog.Buffer
+	i := open(t, Options{Builtin: Transparent, API: server.API(), Logger: log.Logger()})
 	for _, data := range []string{`[1]`, `7`, `null`, `"x"`} {
 		if err := i.ForwardStatus(t.Context(), device(3, "r"), []byte(data)); err != nil {
 			t.Fatal(err)

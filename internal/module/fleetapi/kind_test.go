@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"external-server/internal/module"
+	"external-server/internal/testlog"
 )
 
 const (
@@ -48,8 +49,8 @@ func TestChecks(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.builtin+" "+tt.name, func(t *testing.T) {
-			var posted logBuffer
-			i := open(t, Options{Builtin: tt.builtin, API: &faultyAPI{}, Logger: posted.logger()})
+			var posted testlog.Buffer
+			i := open(t, Options{Builtin: tt.builtin, API: &faultyAPI{}, Logger: posted.Logger()})
 			call := i.ForwardStatus
 			if tt.isError {
 				call = i.ForwardError

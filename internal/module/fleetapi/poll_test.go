@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"external-server/internal/httpapi"
+	"external-server/internal/testlog"
 )
 
 // TestFlush is REC-20: short polls, at most 250 ms apart, until one succeeds;
 // what it brings is discarded, also after an outage (DEF-37).
 func TestFlush(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log logBuffer
+		var log testlog.Buffer
 		up := time.Now().Add(2 * time.Second)
 		var queries []httpapi.Query
 		last := time.Now()
@@ -33,7 +34,7 @@ func TestFlush(t *testing.T) {
 			}
 			return []httpapi.Message{command(3, 900, `"old"`), command(1, 1000, `{}`)}, nil
 		}}
-		i := open(t, Options{Builtin: Transparent, API: a, Logger: log.logger()})
+		i := open(t, Options{Builtin: Transparent, API: a, Logger: log.Logger()})
 		var got string
 		for got == "" {
 			commands, err := i.WaitCommands(t.Context())
@@ -177,7 +178,7 @@ func TestPollOutage(t *testing.T) {
 // with a warning that says what was expected, the others are delivered in order.
 func TestInvalidCommands(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log logBuffer
+		var log testlog.Buffer
 		a := &faultyAPI{poll: func(_ context.Context, q httpapi.Query) ([]httpapi.Message, error) {
 			if !q.Wait {
 				return nil, nil
@@ -188,7 +189,7 @@ func TestInvalidCommands(t *testing.T) {
 				command(2, 6, `[{"outNum":2,"actType":0}]`),
 			}, nil
 		}}
-		i := open(t, Options{Builtin: IO, API: a, Logger: log.logger()})
+		i := open(t, Options{Builtin: IO, API: a, Logger: log.Logger()})
 		if _, err := i.WaitCommands(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -13,6 +13,7 @@ import (
 
 	"external-server/internal/httpapi"
 	"external-server/internal/module"
+	"external-server/internal/testlog"
 )
 
 // recorder keeps what was posted; answer decides about each request.
@@ -88,7 +89,7 @@ func TestOutage(t *testing.T) {
 	for _, fault := range []error{errors.New("connection refused"), status(500), status(503)} {
 		t.Run(fault.Error(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var log logBuffer
+				var log testlog.Buffer
 				up := time.Now().Add(time.Minute)
 				r := &recorder{answer: func(int, []httpapi.Message) error {
 					if time.Now().Before(up) {
@@ -96,11 +97,11 @@ func TestOutage(t *testing.T) {
 					}
 					return nil
 				}}
-				pool := NewPool(log.logger())
+				pool := NewPool(log.Logger())
 				a := &faultyAPI{post: r.post}
 				var all []*Instance
 				for range 20 {
-					all = append(all, open(t, Options{Builtin: IO, API: a, Pool: pool, Logger: log.logger()}))
+					all = append(all, open(t, Options{Builtin: IO, API: a, Pool: pool, Logger: log.Logger()}))
 				}
 				for n := range 30 {
 					for _, i := range all {
@@ -163,7 +164,7 @@ func TestOrderAfterOutage(t *testing.T) {
 // touched by it.
 func TestRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log logBuffer
+		var log testlog.Buffer
 		gate := make(chan struct{})
 		r := &recorder{answer: func(n int, messages []httpapi.Message) error {
 			if n == 0 {
@@ -174,7 +175,7 @@ func TestRefused(t *testing.T) {
 			}
 			return nil
 		}}
-		i := open(t, Options{Builtin: IO, API: &faultyAPI{post: r.post}, Logger: log.logger()})
+		i := open(t, Options{Builtin: IO, API: &faultyAPI{post: r.post}, Logger: log.Logger()})
 		forward(t, i, "a", 0, 0)
 		synctest.Wait()
 		forward(t, i, "a", 1, 3)
@@ -226,7 +227,7 @@ func TestCollision(t *testing.T) {
 // TestUnauthorized: a wrong key is a warning now and then, and statuses wait.
 func TestUnauthorized(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log logBuffer
+		var log testlog.Buffer
 		right := time.Now().Add(25 * time.Second)
 		r := &recorder{answer: func(int, []httpapi.Message) error {
 			if time.Now().Before(right) {
@@ -234,7 +235,7 @@ func TestUnauthorized(t *testing.T) {
 			}
 			return nil
 		}}
-		i := open(t, Options{Builtin: IO, API: &faultyAPI{post: r.post}, Logger: log.logger()})
+		i := open(t, Options{Builtin: IO, API: &faultyAPI{post: r.post}, Logger: log.Logger()})
 		forward(t, i, "a", 1, 5)
 		time.Sleep(time.Until(right))
 		posts, _ := r.all()
@@ -296,7 +297,7 @@ func TestFullQueueHoldsBack(t *testing.T) {
 // TestClose: what can be posted in time is, the rest is counted.
 func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log logBuffer
+		var log testlog.Buffer
 		r := &recorder{answer: func(n int, _ []httpapi.Message) error {
 			time.Sleep(time.Second)
 			return nil
@@ -311,7 +312,7 @@ func TestClose(t *testing.T) {
 				return ctx.Err()
 			}
 		}}
-		i := open(t, Options{Builtin: IO, API: a, Logger: log.logger()})
+		i := open(t, Options{Builtin: IO, API: a, Logger: log.Logger()})
 		for n := range 10 { // ten devices, ten requests
 			forward(t, i, fmt.Sprintf("r%d", n), n, n)
 		}

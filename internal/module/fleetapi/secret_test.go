@@ -8,14 +8,16 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"external-server/internal/testlog"
 )
 
-func slogToLog(l *logBuffer) *stdlog.Logger { return stdlog.New(l, "", 0) }
+func slogToLog(l *testlog.Buffer) *stdlog.Logger { return stdlog.New(l, "", 0) }
 
 // TestKeyStaysSecret: whatever goes wrong, neither log nor errors show the key.
 func TestKeyStaysSecret(t *testing.T) {
 	const key, escaped = "SE CRET&1", "SE+CRET%261"
-	var log logBuffer
+	var log testlog.Buffer
 	check := func(t *testing.T, err error) {
 		t.Helper()
 		text := log.String()
@@ -58,7 +60,7 @@ func TestKeyStaysSecret(t *testing.T) {
 	}
 	for name, url := range urls {
 		t.Run(name, func(t *testing.T) {
-			i := open(t, Options{Builtin: IO, Logger: log.logger()}, "api_url", url, "api_key", key)
+			i := open(t, Options{Builtin: IO, Logger: log.Logger()}, "api_url", url, "api_key", key)
 			for range 4 {
 				_, err := i.WaitCommands(t.Context())
 				check(t, err)

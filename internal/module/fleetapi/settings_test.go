@@ -9,6 +9,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/module"
+	"external-server/internal/testlog"
 )
 
 // TestSettings is MM-9. An empty want means that the module opens.
@@ -53,8 +54,8 @@ func TestSettings(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var log logBuffer
-			m, err := New(Options{Builtin: tt.builtin, Logger: log.logger()})
+			var log testlog.Buffer
+			m, err := New(Options{Builtin: tt.builtin, Logger: log.Logger()})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -103,8 +104,8 @@ func TestDefaults(t *testing.T) {
 
 // TestUnknownKeysOnce: ten thousand cars with one misspelt key are one line.
 func TestUnknownKeysOnce(t *testing.T) {
-	var log logBuffer
-	m, err := New(Options{Builtin: IO, Logger: log.logger()})
+	var log testlog.Buffer
+	m, err := New(Options{Builtin: IO, Logger: log.Logger()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"external-server/internal/httpapi"
 	"external-server/internal/module/spool"
+	"external-server/internal/testlog"
 )
 
 // down is an API that never answers.
@@ -36,8 +37,8 @@ func stop(t *testing.T, i *Instance) {
 // order and before anything newer; nothing of it counts as lost.
 func TestSpool(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log logBuffer
-		opts := Options{Builtin: IO, API: &faultyAPI{post: down}, SpoolDirectory: t.TempDir(), Logger: log.logger()}
+		var log testlog.Buffer
+		opts := Options{Builtin: IO, API: &faultyAPI{post: down}, SpoolDirectory: t.TempDir(), Logger: log.Logger()}
 		var want []string
 		for round := range 3 {
 			i := open(t, opts)
@@ -151,10 +152,10 @@ func TestSpoolIsBounded(t *testing.T) {
 // counted, and posted in order; then the spool is used again.
 func TestFullDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log logBuffer
+		var log testlog.Buffer
 		gate := make(chan struct{})
 		r := &recorder{answer: func(int, []httpapi.Message) error { <-gate; return nil }}
-		i := open(t, Options{Builtin: IO, API: &faultyAPI{post: r.post}, SpoolDirectory: t.TempDir(), Logger: log.logger()})
+		i := open(t, Options{Builtin: IO, API: &faultyAPI{post: r.post}, SpoolDirectory: t.TempDir(), Logger: log.Logger()})
 		forward(t, i, "a", 1, 2)
 		working := i.queue.spool
 		if err := working.Close(); err != nil { // from now on every call fails
@@ -219,9 +220,9 @@ func TestSpoolCannotBeMade(t *testing.T) {
 // and costs nothing else.
 func TestForeignRecords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log logBuffer
+		var log testlog.Buffer
 		dir := t.TempDir()
-		opts := Options{Builtin: IO, API: &faultyAPI{post: down}, SpoolDirectory: dir, Logger: log.logger()}
+		opts := Options{Builtin: IO, API: &faultyAPI{post: down}, SpoolDirectory: dir, Logger: log.Logger()}
 		i := open(t, opts)
 		forward(t, i, "a", 1, 1)
 		stop(t, i)

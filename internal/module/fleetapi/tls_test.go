@@ -19,6 +19,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"external-server/internal/testlog"
 )
 
 // authority signs certificates for 127.0.0.1 and clients.
@@ -97,7 +99,7 @@ func TestTLS(t *testing.T) {
 	}))
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients, MinVersion: tls.VersionTLS12}
 	s.EnableHTTP2 = true
-	var serverLog logBuffer
+	var serverLog testlog.Buffer
 	s.Config.ErrorLog = slogToLog(&serverLog)
 	s.StartTLS()
 	defer s.Close()
@@ -114,8 +116,8 @@ func TestTLS(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var log logBuffer
-			opts := Options{Builtin: IO, Logger: log.logger()}
+			var log testlog.Buffer
+			opts := Options{Builtin: IO, Logger: log.Logger()}
 			i := open(t, opts, append([]string{"api_url", s.URL + "/v2", "api_key", "SECRET"}, tt.pairs...)...)
 			for range breakerThreshold {
 				if _, err := i.WaitCommands(t.Context()); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/module"
+	"external-server/internal/testlog"
 )
 
 // bystander is a car whose statuses must all arrive, in order, whatever happens
@@ -24,10 +25,10 @@ type bystander struct {
 	sent   int
 }
 
-func startBystander(t *testing.T, m *Module, car string, log *logBuffer) *bystander {
+func startBystander(t *testing.T, m *Module, car string, log *testlog.Buffer) *bystander {
 	t.Helper()
 	b := &bystander{t: t, record: filepath.Join(t.TempDir(), "record"), done: make(chan struct{})}
-	b.worker = module.NewWorker(openCar(t, m, spec(car, b.record)), 66, module.WorkerOptions{Logger: log.logger()})
+	b.worker = module.NewWorker(openCar(t, m, spec(car, b.record)), 66, module.WorkerOptions{Logger: log.Logger()})
 	ctx, cancel := context.WithCancel(context.Background())
 	b.stop = cancel
 	go func() { defer close(b.done); b.worker.Run(ctx) }()
@@ -122,7 +123,7 @@ func TestAttacks(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.function+" "+test.what, func(t *testing.T) {
 			t.Parallel()
-			var log, otherLog logBuffer
+			var log, otherLog testlog.Buffer
 			m := openModule(t, &log, func(o *Options) {
 				o.MemoryLimit = test.memory
 				if test.timeout > 0 {
@@ -172,10 +173,10 @@ func TestAttacks(t *testing.T) {
 			if !strings.Contains(state.LastExit, test.reason) {
 				t.Errorf("last exit is %q, expected %q", state.LastExit, test.reason)
 			}
-			if !log.has("level=ERROR", "module process ended", "module=66", test.output) {
+			if !log.Has("level=ERROR", "module process ended", "module=66", test.output) {
 				t.Errorf("the log does not quote %q", test.output)
 			}
-			eventually(t, "recovery time reported", func() bool { return log.has("all contexts are back", "recovery=") })
+			eventually(t, "recovery time reported", func() bool { return log.Has("all contexts are back", "recovery=") })
 			lines := strings.Join(record(t, attacked), "\n")
 			if !strings.Contains(lines, "forward_status attacker role status") ||
 				!strings.Contains(lines, "device_disconnected attacker role 1") {
@@ -199,7 +200,7 @@ func poll(ctx context.Context, car module.Instance) {
 func TestHarmlessAttacks(t *testing.T) {
 	for _, attack := range []string{"forward_status:handlers", "pop_command:absurd"} {
 		t.Run(attack, func(t *testing.T) {
-			var log logBuffer
+			var log testlog.Buffer
 			m := openModule(t, &log, nil)
 			car := openCar(t, m, spec("attacker", "", "attack="+attack, "once="+filepath.Join(t.TempDir(), "once")))
 			d := device("role")
@@ -230,7 +231,7 @@ func TestAttackInDestroy(t *testing.T) {
 	for _, what := range []string{"block", "segv"} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			var log logBuffer
+			var log testlog.Buffer
 			m := openModule(t, &log, func(o *Options) { o.CallTimeout = 1500 * time.Millisecond })
 			neighbour := startBystander(t, m, "neighbour", &log)
 			neighbour.send(10)
@@ -254,7 +255,7 @@ func TestAttackInDestroy(t *testing.T) {
 // TestAttackInDeallocate: the command was copied before, and reaches the server or
 // is counted.
 func TestAttackInDeallocate(t *testing.T) {
-	var log logBuffer
+	var log testlog.Buffer
 	m := openModule(t, &log, func(o *Options) {
 		o.Env = []string{"ATTACK=deallocate:segv", "ATTACK_ONCE=" + filepath.Join(t.TempDir(), "once")}
 	})
@@ -274,7 +275,7 @@ func TestAttackInDeallocate(t *testing.T) {
 	if err != nil || len(commands) != 1 || string(commands[0].Data) != "two" {
 		t.Errorf("got %v, %v", commands, err)
 	}
-	if s := m.State(); s.CommandsLost != 1 || !log.has("SIGSEGV in deallocate") {
+	if s := m.State(); s.CommandsLost != 1 || !log.Has("SIGSEGV in deallocate") {
 		t.Errorf("state %+v\n%s", s, &log)
 	}
 }
@@ -310,7 +311,7 @@ func TestAttackAtStart(t *testing.T) {
 
 // TestAttackInInit: the context is refused with the reason, other cars go on.
 func TestAttackInInit(t *testing.T) {
-	var log logBuffer
+	var log testlog.Buffer
 	m := openModule(t, &log, nil)
 	neighbour := startBystander(t, m, "neighbour", &log)
 	neighbour.send(10)
@@ -326,7 +327,7 @@ func TestAttackInInit(t *testing.T) {
 		strings.Count(err.Error(), "module 66") != 1 || strings.Count(err.Error(), "refused") != 1 {
 		t.Errorf("Open: %v", err)
 	}
-	if !log.has("car=neighbour") || log.has("car=company/") {
+	if !log.Has("car=neighbour") || log.Has("car=company/") {
 		t.Error("the log names cars as nothing else does")
 	}
 }

@@ -1,9 +1,7 @@
 package host
 
 import (
-	"bytes"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +14,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/module"
+	"external-server/internal/testlog"
 )
 
 // TestMain is also the host of a library: ForLibrary starts this very program.
@@ -59,42 +58,7 @@ func library(t testing.TB) string {
 	return path
 }
 
-// logBuffer collects log lines of several goroutines.
-type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
-}
-
-func (b *logBuffer) logger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug}))
-}
-
 // has tells whether one line contains all the words.
-func (b *logBuffer) has(words ...string) bool {
-lines:
-	for line := range strings.Lines(b.String()) {
-		for _, word := range words {
-			if !strings.Contains(line, word) {
-				continue lines
-			}
-		}
-		return true
-	}
-	return false
-}
-
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !holds(); {
@@ -106,9 +70,9 @@ func eventually(t testing.TB, what string, holds func() bool) {
 }
 
 // openModule opens the attack library in a process of its own.
-func openModule(t testing.TB, log *logBuffer, change func(*Options)) *Module {
+func openModule(t testing.TB, log *testlog.Buffer, change func(*Options)) *Module {
 	t.Helper()
-	opts := ForLibrary(library(t), Options{Expect: 66, Logger: log.logger(), BackoffMin: time.Millisecond,
+	opts := ForLibrary(library(t), Options{Expect: 66, Logger: log.Logger(), BackoffMin: time.Millisecond,
 		BackoffMax: 20 * time.Millisecond, CallTimeout: 30 * time.Second})
 	if change != nil {
 		change(&opts)

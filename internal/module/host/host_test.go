@@ -14,6 +14,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/module"
+	"external-server/internal/testlog"
 )
 
 // filter returns the lines that start with one of the prefixes.
@@ -41,7 +42,7 @@ func replace(t *testing.T, m *Module) {
 // TestDevicesAreAnnouncedAgain in the order in which they came, and only those
 // that are still connected.
 func TestDevicesAreAnnouncedAgain(t *testing.T) {
-	var log logBuffer
+	var log testlog.Buffer
 	m := openModule(t, &log, nil)
 	path := filepath.Join(t.TempDir(), "record")
 	car := openCar(t, m, spec("car", path))
@@ -70,7 +71,7 @@ func TestDevicesAreAnnouncedAgain(t *testing.T) {
 // What ends the process again and again costs itself, not the calls of other cars
 // that are under way each time.
 func TestPoisonCostsNobodyElse(t *testing.T) {
-	var log logBuffer
+	var log testlog.Buffer
 	m := openModule(t, &log, func(o *Options) { o.MaxRestarts = 10 })
 	ctx, cancel := context.WithCancel(t.Context())
 	var others sync.WaitGroup
@@ -94,7 +95,7 @@ func TestPoisonCostsNobodyElse(t *testing.T) {
 }
 
 func TestPoisonIsGivenUp(t *testing.T) {
-	var log logBuffer
+	var log testlog.Buffer
 	m := openModule(t, &log, func(o *Options) { o.MaxRestarts = 10 })
 	car := openCar(t, m, spec("car", "", "attack=forward_status:abort"))
 	err := car.ForwardStatus(t.Context(), device("r"), []byte("poison"))
@@ -104,7 +105,7 @@ func TestPoisonIsGivenUp(t *testing.T) {
 	if n := m.State().Redelivered; n != maxDeliveries-1 {
 		t.Errorf("%d redeliveries", n)
 	}
-	if !log.has("level=WARN", "redelivered=true", "function=forward_status", "delivery=2") {
+	if !log.Has("level=WARN", "redelivered=true", "function=forward_status", "delivery=2") {
 		t.Errorf("the log does not mark the repetition\n%s", &log)
 	}
 	must(t, car.ForwardError(t.Context(), device("r"), []byte("other")))
@@ -113,7 +114,7 @@ func TestPoisonIsGivenUp(t *testing.T) {
 // TestOutOfService: after too many restarts nothing is supported, nothing waits,
 // and a restart by the operator brings the module back.
 func TestOutOfService(t *testing.T) {
-	var log logBuffer
+	var log testlog.Buffer
 	m := openModule(t, &log, func(o *Options) { o.MaxRestarts = 2 })
 	car := openCar(t, m, spec("car", "", "attack=forward_status:abort"))
 	ctx := t.Context()
@@ -148,7 +149,7 @@ func TestOutOfService(t *testing.T) {
 	if s.Ready || s.PID != 0 || s.Restarts != 2 || !strings.Contains(s.LastExit, "SIGABRT") {
 		t.Errorf("state: %+v", s)
 	}
-	if !log.has("level=ERROR", "out of service", "restarts=2") {
+	if !log.Has("level=ERROR", "out of service", "restarts=2") {
 		t.Errorf("not logged:\n%s", &log)
 	}
 	m.Restart()
@@ -171,7 +172,7 @@ func TestOutOfService(t *testing.T) {
 // TestCommands come in order, and those that reached the server survive the end
 // of the process that had them.
 func TestCommands(t *testing.T) {
-	var log logBuffer
+	var log testlog.Buffer
 	m := openModule(t, &log, nil)
 	once := filepath.Join(t.TempDir(), "once")
 	car := openCar(t, m, spec("car", "", "attack=pop_command:segv", "once="+once))
@@ -183,7 +184,7 @@ func TestCommands(t *testing.T) {
 	if s := m.State(); s.CommandsLost != 1 {
 		t.Errorf("%d commands lost, expected 1", s.CommandsLost)
 	}
-	if !log.has("level=WARN", "commands were lost") {
+	if !log.Has("level=WARN", "commands were lost") {
 		t.Errorf("not logged:\n%s", &log)
 	}
 	for n := range 3 {
@@ -207,13 +208,13 @@ func TestCommands(t *testing.T) {
 
 // TestBlockedPollDelaysNobody: neither another car nor the car's own calls.
 func TestBlockedPollDelaysNobody(t *testing.T) {
-	var log logBuffer
+	var log testlog.Buffer
 	m := openModule(t, &log, func(o *Options) { o.CallTimeout = 2 * time.Second })
 	blocked := openCar(t, m, spec("blocked", "", "attack=wait_for_command:block"))
 	ctx, cancel := context.WithCancel(t.Context())
 	polled := make(chan struct{})
 	go func() { defer close(polled); poll(ctx, blocked) }()
-	eventually(t, "the poll is inside the library", func() bool { return log.has("about to block") })
+	eventually(t, "the poll is inside the library", func() bool { return log.Has("about to block") })
 	other := openCar(t, m, spec("other", ""))
 	for range 100 {
 		must(t, blocked.ForwardStatus(ctx, device("r"), nil))
@@ -233,7 +234,7 @@ func TestBlockedPollDelaysNobody(t *testing.T) {
 }
 
 func TestSupports(t *testing.T) {
-	var log logBuffer
+	var log testlog.Buffer
 	m := openModule(t, &log, nil)
 	for deviceType, want := range map[uint32]bool{0: true, 255: true, 256: true, 299: true, 300: false, 4000000000: false} {
 		eventually(t, fmt.Sprintf("Supports(%d) is %v", deviceType, want), func() bool { return m.Supports(deviceType) == want })
@@ -252,7 +253,7 @@ func TestSupports(t *testing.T) {
 
 // TestSecretsStayOffTheCommandLine: configuration values are for the module only.
 func TestSecretsStayOffTheCommandLine(t *testing.T) {
-	var log logBuffer
+	var log testlog.Buffer
 	m := openModule(t, &log, nil)
 	const secret = "s3cr3t-value"
 	openCar(t, m, spec("car", "", "api_key="+secret))
@@ -315,14 +316,14 @@ func TestStartErrors(t *testing.T) {
 
 // TestContextThatCannotBeMadeAgain is tried again until it can; its calls wait.
 func TestContextThatCannotBeMadeAgain(t *testing.T) {
-	var log logBuffer
+	var log testlog.Buffer
 	m := openModule(t, &log, nil)
 	dir := t.TempDir()
 	path := filepath.Join(dir, "record")
 	car := openCar(t, m, spec("car", path, "null_if="+filepath.Join(dir, "null")))
 	must(t, os.WriteFile(filepath.Join(dir, "null"), nil, 0o600))
 	m.Restart()
-	eventually(t, "the failure is logged", func() bool { return log.has("context cannot be made in the new module process") })
+	eventually(t, "the failure is logged", func() bool { return log.Has("context cannot be made in the new module process") })
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
 	if err := car.ForwardStatus(ctx, device("r"), nil); !errors.Is(err, context.DeadlineExceeded) {
@@ -340,12 +341,12 @@ func TestContextThatCannotBeMadeAgain(t *testing.T) {
 
 // TestCloseWithStuckCall: the module can be closed whatever happens inside.
 func TestCloseWithStuckCall(t *testing.T) {
-	var log logBuffer
+	var log testlog.Buffer
 	m := openModule(t, &log, nil)
 	car := openCar(t, m, spec("car", "", "attack=forward_status:block"))
 	result := make(chan error)
 	go func() { result <- car.ForwardStatus(context.Background(), device("r"), nil) }()
-	eventually(t, "the call is inside the library", func() bool { return log.has("about to block") })
+	eventually(t, "the call is inside the library", func() bool { return log.Has("about to block") })
 	must(t, m.Close())
 	if err := <-result; !errors.Is(err, ErrClosed) {
 		t.Errorf("error is %v", err)

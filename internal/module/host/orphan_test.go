@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"external-server/internal/testlog"
 )
 
 // group returns the processes of a process group.
@@ -74,11 +76,11 @@ func TestNoOrphans(t *testing.T) {
 // TestThreadOfTheStarterEnds: the parent-death signal must not come when the
 // thread that called Open ends.
 func TestThreadOfTheStarterEnds(t *testing.T) {
-	var log logBuffer
+	var log testlog.Buffer
 	opened := make(chan *Module)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		opts := ForLibrary(library(t), Options{Expect: 66, Logger: log.logger()})
+		opts := ForLibrary(library(t), Options{Expect: 66, Logger: log.Logger()})
 		m, err := Open(context.Background(), opts)
 		if err != nil {
 			t.Error(err)

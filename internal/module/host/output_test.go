@@ -5,14 +5,16 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"external-server/internal/testlog"
 )
 
 func TestOutputIsBounded(t *testing.T) {
-	var log logBuffer
-	o := &output{log: log.logger()}
+	var log testlog.Buffer
+	o := &output{log: log.Logger()}
 	o.read("stdout", strings.NewReader("first\r\n\nsecond \x1b[31m\xff\ttab\n"+strings.Repeat("z", 100000)+"\nlast without newline"))
 	for _, want := range []string{`module output: first"`, "second", "tab", "... (cut)", "last without newline", "stream=stdout"} {
-		if !log.has(want) {
+		if !log.Has(want) {
 			t.Errorf("the log lacks %q", want)
 		}
 	}
@@ -26,8 +28,8 @@ func TestOutputIsBounded(t *testing.T) {
 }
 
 func TestOutputIsRateLimited(t *testing.T) {
-	var log logBuffer
-	o := &output{log: log.logger()}
+	var log testlog.Buffer
+	o := &output{log: log.Logger()}
 	now := time.Now()
 	for range linesPerSec + 50 {
 		o.line("stderr", "line", now)
@@ -36,7 +38,7 @@ func TestOutputIsRateLimited(t *testing.T) {
 		t.Errorf("%d lines logged, expected %d", n, linesPerSec)
 	}
 	o.line("stderr", "later", now.Add(time.Second))
-	if !log.has("level=WARN", "lines_dropped=50") || !log.has("module output: later") {
+	if !log.Has("level=WARN", "lines_dropped=50") || !log.Has("module output: later") {
 		t.Errorf("the loss is not reported:\n%s", log.String()[len(log.String())-500:])
 	}
 }
@@ -47,7 +49,7 @@ func FuzzOutput(f *testing.F) {
 	f.Add("\xff\x00\x1b]0;title\a\r\n\n")
 	f.Add(strings.Repeat("long", 2000))
 	f.Fuzz(func(t *testing.T, text string) {
-		o := &output{log: (&logBuffer{}).logger()}
+		o := &output{log: (&testlog.Buffer{}).Logger()}
 		o.read("stdout", strings.NewReader(text))
 		if len(o.tail) > tailLines {
 			t.Errorf("%d lines kept", len(o.tail))

@@ -3,12 +3,14 @@ package host
 import (
 	"syscall"
 	"testing"
+
+	"external-server/internal/testlog"
 )
 
 // TestSupportsAsksAStoppedProcessOnce: whoever asks serves many cars, and a gateway
 // may name thousands of device types.
 func TestSupportsAsksAStoppedProcessOnce(t *testing.T) {
-	m := openModule(t, &logBuffer{}, nil)
+	m := openModule(t, &testlog.Buffer{}, nil)
 	pid := m.State().PID
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)

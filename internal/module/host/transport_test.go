@@ -22,6 +22,7 @@ import (
 	"external-server/internal/module/cabi"
 	"external-server/internal/module/guest"
 	"external-server/internal/module/wire"
+	"external-server/internal/testlog"
 	pb "external-server/sdk/module/moduleproto"
 )
 
@@ -90,7 +91,7 @@ func BenchmarkBoundaryInProcess(b *testing.B) {
 }
 
 func BenchmarkBoundaryIsolated(b *testing.B) {
-	benchmarkBoundary(b, contexts(b, openModule(b, &logBuffer{}, nil)))
+	benchmarkBoundary(b, contexts(b, openModule(b, &testlog.Buffer{}, nil)))
 }
 
 // BenchmarkBoundaryFraming is the framing alone, with a module in Go that does
