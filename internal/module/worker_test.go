@@ -7,108 +7,12 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"external-server/internal/fleet"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// scripted is an Instance whose answers a test decides. Fields are set before
-// the worker runs.
-type scripted struct {
-	onCall func(ctx context.Context, call string) error // may block
-	onWait func(ctx context.Context) ([]fleet.Command, error)
-
-	mu    sync.Mutex
-	calls []string
-	inUse int
-}
-
-func (s *scripted) call(ctx context.Context, format string, args ...any) error {
-	text := fmt.Sprintf(format, args...)
-	s.mu.Lock()
-	s.calls = append(s.calls, text)
-	s.inUse++
-	if s.inUse > 1 {
-		s.calls = append(s.calls, "CONCURRENT")
-	}
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		s.inUse--
-		s.mu.Unlock()
-	}()
-	if s.onCall != nil {
-		return s.onCall(ctx, text)
-	}
-	return nil
-}
-
-func (s *scripted) made() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.calls)
-}
-
-func (s *scripted) DeviceConnected(ctx context.Context, d fleet.Device) error {
-	return s.call(ctx, "connected %s", d.Role)
-}
-
-func (s *scripted) ForwardStatus(ctx context.Context, d fleet.Device, status []byte) error {
-	return s.call(ctx, "status %s %s", d.Role, status)
-}
-
-func (s *scripted) ForwardError(ctx context.Context, d fleet.Device, message []byte) error {
-	return s.call(ctx, "error %s %s", d.Role, message)
-}
-
-func (s *scripted) DeviceDisconnected(ctx context.Context, kind fleet.DisconnectType, d fleet.Device) error {
-	return s.call(ctx, "disconnected %s %v", d.Role, kind)
-}
-
-func (s *scripted) CommandAck(ctx context.Context, c fleet.Command) error {
-	return s.call(ctx, "ack %s %s", c.Device.Role, c.Data)
-}
-
-func (s *scripted) WaitCommands(ctx context.Context) ([]fleet.Command, error) {
-	if s.onWait != nil {
-		return s.onWait(ctx)
-	}
-	<-ctx.Done()
-	return nil, nil
-}
-
-func (s *scripted) Close(context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.calls = append(s.calls, "close")
-	return nil
-}
-
-// start runs a worker in the bubble of the test, which must close it.
-func start(s *scripted, opts WorkerOptions) *Worker {
-	w := NewWorker(s, 7, opts)
-	go w.Run(context.Background())
-	synctest.Wait()
-	return w
-}
-
-// closeWithin closes the worker with a deadline.
-func closeWithin(w *Worker, d time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	defer cancel()
-	return w.Close(ctx)
-}
-
-func status(n int) []byte { return []byte(fmt.Sprint(n)) }
-
-var button = fleet.Device{Module: 7, Type: 1, Role: "button", Name: "b"}
 
 // REC-8, STAT-30: the order of the calls is the order in which they were queued,
 // and they are made one at a time.
