@@ -3,7 +3,6 @@ package e2e
 import (
 	"crypto/tls"
 	"fmt"
-	"net"
 	"testing"
 
 	"external-server/internal/brokertest"
@@ -20,14 +19,14 @@ type place struct {
 func places() []place {
 	return []place{
 		{"embedded broker", func(t *testing.T, config obj) gateway.Broker {
-			address := freeAddress(t)
+			address := brokertest.FreeAddress(t)
 			delete(config, "external_communication")
 			config["embedded_broker"] = obj{"listen": address}
 			return gateway.Broker{Address: address}
 		}},
 		{"embedded broker with TLS and users", func(t *testing.T, config obj) gateway.Broker {
 			certs := brokertest.NewCerts(t)
-			address := freeAddress(t)
+			address := brokertest.FreeAddress(t)
 			delete(config, "external_communication")
 			config["embedded_broker"] = obj{
 				"listen": address,
@@ -61,16 +60,6 @@ func setBroker(config obj, m *brokertest.Mosquitto, more obj) {
 		c[k] = v
 	}
 	config["external_communication"] = c
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // Every configured car is served at once: connect sequence, statuses, commands,

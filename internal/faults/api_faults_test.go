@@ -32,7 +32,7 @@ func (r *rig) startAPI(kilobytes int) *api {
 		a.disk = r.smallDisk(kilobytes)
 		a.prefix, r.opts.Prefix = r.opts.Prefix, nil
 	}
-	listen := freeAddress(r)
+	listen := brokertest.FreeAddress(r)
 	a.url = "http://" + listen + "/v2/protocol"
 	a.config = obj{
 		"company_name":    company,
@@ -106,6 +106,7 @@ func (r *rig) finishOnAPI(a *api) {
 
 func apiFaults() []scenario {
 	return []scenario{
+		// DEF-22, MM-60, HTTP-16: the protocol does not wait for the API.
 		{"api-down", "HTTP API killed (SIGKILL), back after 60 s", true, func(r *rig) {
 			a := r.startAPI(0)
 			r.fleetOnAPI(a)

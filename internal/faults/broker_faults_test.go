@@ -24,6 +24,7 @@ func (r *rig) period() time.Duration { return r.during(5*time.Second, 200*time.M
 
 func brokerFaults() []scenario {
 	return []scenario{
+		// CONN-23, CONN-25, CONN-26, SM-4: sessions end, topics are subscribed again.
 		{"broker-kill", "mosquitto killed, back after 3 s", true, func(r *rig) {
 			r.manyCars(1000, 20, false)
 			r.broker.Kill()
@@ -42,6 +43,7 @@ func brokerFaults() []scenario {
 			r.recovered(time.Now())
 			r.finish("")
 		}},
+		// CONN-6: the silence is noticed by the keepalive.
 		{"broker-halt", "mosquitto halted (SIGSTOP) for 40 s", false, func(r *rig) {
 			r.manyCars(1000, 20, false)
 			r.broker.Stop()
@@ -50,6 +52,7 @@ func brokerFaults() []scenario {
 			r.recovered(time.Now())
 			r.finish("")
 		}},
+		// CONN-24, REC-5: tried for ever.
 		{"broker-down-at-start", "no broker at the start, then one", false, func(r *rig) {
 			r.startBroker(false, brokertest.Options{})
 			r.broker.Kill()
@@ -64,6 +67,7 @@ func brokerFaults() []scenario {
 			r.recovered(at)
 			r.finish("")
 		}},
+		// CONN-31: what cannot be verified is not used.
 		{"certificate-expired", "certificate of the broker expires, renewed after 10 s", true, func(r *rig) {
 			certs := brokertest.NewCerts(r)
 			r.startBroker(false, brokertest.Options{Certs: certs})

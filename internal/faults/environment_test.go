@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"flag"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -151,7 +150,7 @@ func (r *rig) configure(cars map[string]int32) {
 // embedBroker replaces the broker of the configuration by the embedded one.
 func (r *rig) embedBroker() {
 	r.Helper()
-	r.embedded = freeAddress(r)
+	r.embedded = brokertest.FreeAddress(r)
 	delete(r.config, "external_communication")
 	r.config["embedded_broker"] = obj{"listen": r.embedded}
 }
@@ -161,16 +160,6 @@ func (r *rig) brokerAddress() string {
 		return r.embedded
 	}
 	return r.broker.Address()
-}
-
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func (r *rig) startServer() {

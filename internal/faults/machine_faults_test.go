@@ -66,6 +66,7 @@ func (r *rig) logTo(dir string) {
 
 func machineFaults() []scenario {
 	return []scenario{
+		// LOG-7: the log does not stop the service.
 		{"disk-full", "disk of the log full for 15 s", false, func(r *rig) {
 			r.startBroker(false, brokertest.Options{})
 			disk := r.smallDisk(400)
@@ -109,6 +110,7 @@ func machineFaults() []scenario {
 			r.unaffected(r.crew.cars)
 			r.finishOnAPI(api)
 		}},
+		// REC-14.
 		{"descriptors", "all descriptors used up by strangers for 15 s, module crashes meanwhile", true, func(r *rig) {
 			cars := fleetOf("other", r.size(20, 5), spare, fleetOf("car", r.size(20, 5), recorder, nil))
 			r.configure(cars)
@@ -135,6 +137,7 @@ func machineFaults() []scenario {
 			r.row.Note = fmt.Sprintf("limit %d, %d strangers", limit, len(strangers))
 			r.finish("")
 		}},
+		// REC-22.
 		{"memory", "module hangs for 25 s under 5 MB/s, GOMEMLIMIT 150 MiB", false, func(r *rig) {
 			r.opts.Env = []string{"GOMEMLIMIT=150MiB"}
 			r.startBroker(false, brokertest.Options{})

@@ -80,7 +80,7 @@ func TestModelOfTheProcess(t *testing.T) {
 
 func startProcess(t *testing.T) *process {
 	t.Helper()
-	p := &process{rig: newRig(t), cars: make(map[string]*car), excused: make(map[string]bool), admin: freeAddress(t)}
+	p := &process{rig: newRig(t), cars: make(map[string]*car), excused: make(map[string]bool), admin: brokertest.FreeAddress(t)}
 	p.model = model{configured: make(map[string]bool), on: make(map[string]bool)}
 	p.startBroker(true, brokertest.Options{})
 	named := make(map[string]int32)

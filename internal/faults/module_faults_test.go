@@ -50,6 +50,7 @@ func (r *rig) host(module int32) int {
 
 func moduleFaults() []scenario {
 	return []scenario{
+		// DEF-23, MOD-4, REC-8: order and announcements survive the process.
 		{"module-kill", "process of a module killed every second for a minute", true, func(r *rig) {
 			r.twoModules(50, 5, r.during(500*time.Millisecond, 100*time.Millisecond))
 			killed := 0
@@ -65,6 +66,7 @@ func moduleFaults() []scenario {
 			r.unaffected(r.group("other"))
 			r.finish("")
 		}},
+		// DEF-23, STAT-30: answered is delivered.
 		{"module-crash", "library aborts in forward_status, ten times", true, func(r *rig) {
 			r.twoModules(50, 5, r.during(500*time.Millisecond, 100*time.Millisecond))
 			for range r.size(10, 2) {
@@ -78,6 +80,7 @@ func moduleFaults() []scenario {
 			r.unaffected(r.crew.cars) // not even those of the module
 			r.finish("")
 		}},
+		// REC-8, REC-22, DEF-22: answers go on until the queue is full.
 		{"module-hang", "library hangs for 25 s, queue of 20 statuses full", true, func(r *rig) {
 			r.twoModules(20, 5, 100*time.Millisecond)
 			r.touch(r.trigger(recorder, "hang"))

@@ -11,6 +11,7 @@ import (
 
 func networkFaults() []scenario {
 	return []scenario{
+		// CONN-7, CONN-25, DEF-20: a clean session each time, nothing of the old one is sent.
 		{"tcp-cut", "connection to the broker cut every 2 s for 20 s", true, func(r *rig) {
 			r.manyCars(300, 20, true)
 			for range r.size(10, 2) {
@@ -20,6 +21,7 @@ func networkFaults() []scenario {
 			r.recovered(time.Now())
 			r.finish("")
 		}},
+		// SESS-7, GW-42: slow is not lost.
 		{"tcp-slow", "connection to the broker at 20 kB/s and 100 ms for 30 s", false, func(r *rig) {
 			r.manyCars(100, 10, true)
 			r.way.set(network{rate: 20_000, latency: 100 * time.Millisecond})
@@ -28,6 +30,7 @@ func networkFaults() []scenario {
 			r.recovered(time.Now())
 			r.finish("")
 		}},
+		// CONN-6, DEF-20.
 		{"tcp-half-open", "connection to the broker silent for 60 s without being closed", false, func(r *rig) {
 			r.manyCars(300, 10, true)
 			r.way.set(network{silent: true})
@@ -44,6 +47,7 @@ func networkFaults() []scenario {
 			r.recovered(time.Now())
 			r.finish("")
 		}},
+		// REC-14, DEF-21: on a shared connection no car waits for another one.
 		{"car-trickle", "one car at 1 byte/s, half-open and cut", true, func(r *rig) {
 			r.startBroker(false, brokertest.Options{})
 			cars := fleetOf("other", r.size(300, 10), recorder, nil)

@@ -54,7 +54,7 @@ func TestSecretsStayInside(t *testing.T) {
 			secrets = append(secrets, secret{"private key", line})
 		}
 	}
-	admin := freeAddress(t)
+	admin := brokertest.FreeAddress(t)
 	r.configure(map[string]int32{"car_0000": recorder})
 	r.embedBroker()
 	r.config["embedded_broker"].(obj)["users"] = []obj{
@@ -66,8 +66,8 @@ func TestSecretsStayInside(t *testing.T) {
 	modules["78"].(obj)["config"].(obj)["password"] = "plantedmodulevalue"
 	modules["78"].(obj)["config"].(obj)["environment"] = environment
 	// Nobody listens there, so that every request is an error that could quote it.
-	modules["3"] = obj{"builtin": "transparent", "config": obj{"api_url": "http://" + freeAddress(t) + "/v2/protocol", "api_key": "plantedapikey"}}
-	r.config["http_api"] = obj{"listen": freeAddress(t), "store": "sqlite:" + r.dir + "/api.db"}
+	modules["3"] = obj{"builtin": "transparent", "config": obj{"api_url": "http://" + brokertest.FreeAddress(t) + "/v2/protocol", "api_key": "plantedapikey"}}
+	r.config["http_api"] = obj{"listen": brokertest.FreeAddress(t), "store": "sqlite:" + r.dir + "/api.db"}
 	r.config["admin"] = obj{"listen": admin, "per_car_metrics": true, "tokens": []obj{{"name": "ops", "role": "operate", "token": "plantedadmintoken"}}}
 	r.config["logging"] = obj{
 		"console": obj{"level": "DEBUG", "use": true},
@@ -146,7 +146,7 @@ func TestSecretsStayInside(t *testing.T) {
 		t.Fatal(err)
 	}
 	c2["http_api"].(obj)["store"] = "postgres://u:plantedstorepassword@127.0.0.1:1/d"
-	c2["embedded_broker"].(obj)["listen"], c2["admin"].(obj)["listen"] = freeAddress(t), freeAddress(t)
+	c2["embedded_broker"].(obj)["listen"], c2["admin"].(obj)["listen"] = brokertest.FreeAddress(t), brokertest.FreeAddress(t)
 	c2["logging"].(obj)["file"].(obj)["use"] = false
 	second := filepath.Join(r.dir, "second.json")
 	servertest.WriteConfig(t, second, c2)
@@ -215,7 +215,7 @@ func TestMemoryIsGuarded(t *testing.T) {
 	}
 	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(dir+"/external-server", binary, 0o755), //nolint:gosec // another user runs it
 		os.WriteFile(dir+"/config.json", fmt.Appendf(nil, `{"company_name": "acme", "embedded_broker": {"listen": %q},
-			"cars": {"car": {"specific_modules": {"3": {"builtin": "transparent", "config": {"api_url": "http://127.0.0.1:1/x"}}}}}}`, freeAddress(t)), 0o644)); err != nil { //nolint:gosec // the same
+			"cars": {"car": {"specific_modules": {"3": {"builtin": "transparent", "config": {"api_url": "http://127.0.0.1:1/x"}}}}}}`, brokertest.FreeAddress(t)), 0o644)); err != nil { //nolint:gosec // the same
 		t.Fatal(err)
 	}
 	cmd := exec.Command(dir+"/external-server", "-c", dir+"/config.json")
@@ -324,7 +324,7 @@ func TestOldTLSIsRefused(t *testing.T) {
 	r := newRig(t)
 	certs := brokertest.NewCerts(t)
 	files := obj{"cert_file": certs.Server.CertFile, "key_file": certs.Server.KeyFile}
-	listeners := map[string]string{"embedded_broker": freeAddress(t), "admin": freeAddress(t), "http_api": freeAddress(t)}
+	listeners := map[string]string{"embedded_broker": brokertest.FreeAddress(t), "admin": brokertest.FreeAddress(t), "http_api": brokertest.FreeAddress(t)}
 	r.configure(map[string]int32{"car_0000": recorder})
 	r.embedBroker()
 	for key, address := range listeners {

@@ -14,6 +14,7 @@ const inMemory = "the queue of a library is in memory"
 
 func serverFaults() []scenario {
 	return []scenario{
+		// GW-42, SESS-5: the gateways still believe in the old session.
 		{"server-kill", "server killed (SIGKILL) under load and started again", true, func(r *rig) {
 			r.manyCars(300, 20, false)
 			r.server.Kill()
@@ -22,6 +23,7 @@ func serverFaults() []scenario {
 			r.recovered(at)
 			r.finish(inMemory)
 		}},
+		// DEF-27, SESS-7: messages that waited are handled before the timers.
 		{"server-halt", "server halted (SIGSTOP) for 40 s", false, func(r *rig) {
 			r.manyCars(300, 20, false)
 			r.server.Signal(syscall.SIGSTOP)
@@ -30,6 +32,7 @@ func serverFaults() []scenario {
 			r.recovered(time.Now())
 			r.finish("")
 		}},
+		// CLI-24, CONN-30, GW-40.
 		{"server-stop", "server stopped (SIGTERM) under load and started again", true, func(r *rig) {
 			r.manyCars(300, 20, false)
 			begin := time.Now()
@@ -42,6 +45,7 @@ func serverFaults() []scenario {
 			r.recovered(at)
 			r.finish("")
 		}},
+		// CLI-24, CONN-3, CONN-30, GW-40.
 		{"upgrade", "server replaced by another version under load, then rolled back", true, func(r *rig) {
 			old, fresh := servertest.Build(r, "old"), servertest.Build(r, "new")
 			r.opts.Binary = old

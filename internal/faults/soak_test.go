@@ -40,7 +40,7 @@ func TestSoak(t *testing.T) {
 	r.row.Fault = "soak of " + length.String()
 	cars := fleetOf("other", r.size(100, 5), spare, fleetOf("car", r.size(100, 5), recorder, nil))
 	r.configure(cars)
-	admin := freeAddress(t)
+	admin := brokertest.FreeAddress(t)
 	r.config["admin"] = obj{"listen": admin}
 	r.config["logging"].(obj)["console"] = obj{"level": "WARNING", "use": true}
 	r.startServer()

@@ -14,6 +14,7 @@ import (
 
 func strangerFaults() []scenario {
 	return []scenario{
+		// CONN-2, CONN-32, CONN-33, REC-14, REC-25, SESS-5, STAT-3.
 		{"flood", "a stranger floods the topics of one car for 20 s: malformed, oversized, foreign, replayed", true, func(r *rig) {
 			r.startBroker(false, brokertest.Options{})
 			cars := fleetOf("other", r.size(100, 10), recorder, nil)
@@ -50,6 +51,7 @@ func strangerFaults() []scenario {
 			}
 			r.finish("")
 		}},
+		// CLI-25, REC-14.
 		{"bad-reload", "reload of a broken configuration, then of a good one with another car", true, func(r *rig) {
 			r.manyCars(50, 5, false)
 			good := r.config

@@ -20,11 +20,12 @@ const (
 	simulation             // the auditor or the modelled gateway checks it in every history
 	bug                    // a deliberate bug against it is caught by the simulation
 	test                   // a test of one package
+	fault                  // something breaks around the real server (internal/faults)
 	realPeer               // a test with a real broker, library, process or recording
 	kinds
 )
 
-var kindNames = [kinds]string{"script", "simulation", "deliberate bug", "test", "real peer"}
+var kindNames = [kinds]string{"script", "simulation", "deliberate bug", "test", "fault", "real peer"}
 
 // realPeers are tests with the real thing on the other side.
 var realPeers = []string{
@@ -75,6 +76,8 @@ func kindOf(name string) (kind, bool) {
 		return bug, true
 	case dir == "internal/sim" && strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go"):
 		return simulation, true
+	case strings.HasPrefix(name, "internal/faults/") && strings.HasSuffix(name, "_test.go"):
+		return fault, true
 	case strings.HasSuffix(name, "_test.go") && dir != "internal/tools/evidence":
 		for _, p := range realPeers {
 			if strings.HasPrefix(name, p) {
@@ -107,7 +110,7 @@ func (e evidence) read(tree fs.FS, name string, k kind) error {
 			if n > 1 {
 				continue
 			}
-		case test, realPeer:
+		case test, fault, realPeer:
 			if !strings.Contains(line, "//") && !strings.Contains(line, `"`) {
 				continue
 			}
@@ -126,6 +129,9 @@ func (e evidence) read(tree fs.FS, name string, k kind) error {
 
 func label(name string, k kind) string {
 	base := strings.TrimSuffix(strings.TrimSuffix(path.Base(name), ".txt"), ".go")
+	if k == fault {
+		return strings.TrimSuffix(strings.TrimSuffix(base, "_test"), "_faults")
+	}
 	if k == test || k == realPeer {
 		return strings.TrimPrefix(path.Dir(name), "internal/")
 	}

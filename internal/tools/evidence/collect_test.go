@@ -73,6 +73,7 @@ func TestCollectKnowsTheKinds(t *testing.T) {
 		"internal/sim/audit.go":                     {Data: []byte("a.fail(\"REC-2: no\")\n")},
 		"internal/car/car_test.go":                  {Data: []byte("// STAT-3\nfoo(STAT-4)\n")},
 		"internal/link/mqtt/a_test.go":              {Data: []byte("// STAT-3\n")},
+		"internal/faults/broker_faults_test.go":     {Data: []byte("// STAT-3\n")},
 		"internal/session/session.go":               {Data: []byte("// STAT-9\n")},
 		"internal/tools/evidence/collect_test.go":   {Data: []byte("// STAT-9\n")},
 		"internal/link/mqtt/testdata/something.txt": {Data: []byte("# covers: STAT-9\n")},
@@ -82,8 +83,8 @@ func TestCollectKnowsTheKinds(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := found.table()
-	want := "| Rule | script | simulation | deliberate bug | test | real peer |\n|---|---|---|---|---|---|\n" +
-		"| SEQ-1 | a |  | b |  |  |\n| SEQ-2 |  |  |  |  |  |\n| STAT-3 |  |  |  | car | link/mqtt |\n| REC-2 |  | audit |  |  |  |\n"
+	want := "| Rule | script | simulation | deliberate bug | test | fault | real peer |\n|---|---|---|---|---|---|---|\n" +
+		"| SEQ-1 | a |  | b |  |  |  |\n| SEQ-2 |  |  |  |  |  |  |\n| STAT-3 |  |  |  | car | broker | link/mqtt |\n| REC-2 |  | audit |  |  |  |  |\n"
 	if got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
