@@ -16,8 +16,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	for name, value := range map[string]string{"rapid.checks": "3", "rapid.steps": "15", "rapid.shrinktime": "1s", "rapid.nofailfile": "true"} {
-		if err := flag.Set(name, value); err != nil { // a default for make test; the command line comes after it
+	// Defaults of make test; the command line comes after them. These tests mostly wait.
+	for name, value := range map[string]string{"test.parallel": "5", "rapid.checks": "3", "rapid.steps": "15", "rapid.shrinktime": "1s", "rapid.nofailfile": "true"} {
+		if err := flag.Set(name, value); err != nil {
 			panic(err)
 		}
 	}
