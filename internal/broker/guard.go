@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"net"
@@ -60,17 +61,16 @@ func (g *guard) inItsRoom(cl *mqtt.Client, pk *packets.Packet) bool {
 	c, user := &pk.Connect, g.broker.user(pk.Connect.Username)
 	what := ""
 	switch {
-	case user.Car == "":
-	case c.ClientIdentifier != user.Car: // CONN-9
-		what = "client identifier " + strconv.Quote(c.ClientIdentifier)
 	case c.WillFlag && !g.broker.mayUse(c.Username, c.WillTopic):
 		what = "will for " + strconv.Quote(c.WillTopic)
+	case user.Car != "" && c.ClientIdentifier != user.Car: // CONN-9
+		what = "client identifier " + strconv.Quote(c.ClientIdentifier)
 	}
 	if what == "" {
 		return true
 	}
-	g.broker.limit.Log(g.broker.log, slog.LevelInfo, "embedded broker refuses a client: its user is restricted to one car",
-		slog.String("user", user.Name), slog.String("car", user.Car), slog.String("because", what), slog.String("remote", cl.Net.Remote))
+	g.broker.limit.Log(g.broker.log, slog.LevelInfo, "embedded broker refuses a client: its user is restricted to a car or to topics",
+		slog.String("user", user.Name), slog.String("restricted_to", cmp.Or(user.Car, user.Prefix)), slog.String("because", what), slog.String("remote", cl.Net.Remote))
 	return false
 }
 

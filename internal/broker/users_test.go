@@ -8,12 +8,14 @@ import (
 	"external-server/internal/link/mqtt/wire"
 )
 
-// carUsers are two cars, each restricted to its topics, and a user without limits.
+// carUsers are two cars, each restricted to its room, a user without limits and one
+// of some topics.
 func carUsers() []broker.User {
 	return []broker.User{
 		{Name: "server", Password: "secret-1"},
 		{Name: "one", Password: "secret-2", Car: "company/car_1"},
 		{Name: "two", Password: "secret-3", Car: "company/car_2"},
+		{Name: "topics", Password: "secret-4", Prefix: "company/car_1"},
 	}
 }
 
@@ -30,6 +32,12 @@ func TestWillOfACarStaysInItsRoom(t *testing.T) {
 	if p, err := brokertest.Dial(will("company/car_2/module_gateway")); err == nil {
 		p.Conn.Close() // without a word: the will is published
 		t.Error("a car may leave a will to another one's topic")
+	}
+	topics := will("company/car_2/module_gateway")
+	topics.Username, topics.Password, topics.ClientID = "topics", "secret-4", "some"
+	if p, err := brokertest.Dial(topics); err == nil {
+		p.Conn.Close()
+		t.Error("a user of some topics may leave a will to another one")
 	}
 	own, err := brokertest.Dial(will("company/car_1/module_gateway"))
 	if err != nil {
