@@ -32,7 +32,7 @@ func (a *App) Reload(ctx context.Context, cfg *config.Config) (Changes, error) {
 		return Changes{}, fmt.Errorf("%s: %w; the configuration in force stays unchanged", cfg.Source, err)
 	}
 	changes, err := a.roster.reload(ctx, cfg)
-	if err != nil {
+	if err != nil && !errors.Is(err, errInForce) {
 		return Changes{}, errors.Join(fmt.Errorf("%s: %w; the configuration in force stays unchanged", cfg.Source, err),
 			a.libraries.closeUnused(old))
 	}
@@ -46,9 +46,15 @@ func (a *App) Reload(ctx context.Context, cfg *config.Config) (Changes, error) {
 	if err := a.libraries.closeUnused(cfg); err != nil {
 		a.log.Warn("modules that are no longer used did not end cleanly", "error", err)
 	}
+	if err != nil {
+		return changes, fmt.Errorf("%s: %w", cfg.Source, err)
+	}
 	a.log.Info("configuration reloaded", "file", cfg.Source, "changes", changes.String())
 	return changes, nil
 }
+
+// errInForce marks what went wrong after the point of no return.
+var errInForce = errors.New("the new configuration is in force, but not all of it works")
 
 // reload builds what is new, then removes, replaces and starts cars.
 func (r *roster) reload(ctx context.Context, cfg *config.Config) (Changes, error) {
@@ -106,6 +112,9 @@ func (r *roster) reload(ctx context.Context, cfg *config.Config) (Changes, error
 	// Nothing below fails for a reason that lies in the configuration.
 	err := r.apply(cfg, fresh, changes)
 	r.forget(changes.Removed...)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", errInForce, err)
+	}
 	return changes, err
 }
 
