@@ -83,10 +83,7 @@ bench: ## run the Go benchmarks
 FUZZTIME ?= 10s
 FUZZ ?= .
 fuzz: ## fuzz every parser and entry point for FUZZTIME each: FUZZ=expression selects
-	@grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n 1 dirname | sort -u | while read -r dir; do \
-		for name in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$dir/*_test.go | sed 's/^func //' | grep -E '$(FUZZ)'); do \
-			echo "== $$dir $$name"; $(GO) test -timeout 0 -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) $$dir </dev/null || exit 1; \
-		done; done
+	@scripts/fuzz '$(FUZZTIME)' '$(FUZZ)'
 
 # nfpm wants numbers; a build between two releases sorts before the next one.
 PACKAGE_VERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//; s/-[0-9]*-g/~/' | grep . || echo 0.0.0)

@@ -50,7 +50,7 @@ func Binary(t testing.TB) string {
 			return
 		}
 		shared.binary = filepath.Join(shared.dir, "external-server")
-		shared.err = build(shared.binary, "test")
+		shared.err = build(shared.binary, "test", "-race")
 	})
 	if shared.err != nil {
 		t.Fatal(shared.err)
@@ -62,14 +62,26 @@ func Binary(t testing.TB) string {
 func Build(t testing.TB, version string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "external-server")
-	if err := build(path, version); err != nil {
+	if err := build(path, version, "-race"); err != nil {
 		t.Fatal(err)
 	}
 	return path
 }
 
-func build(path, version string) error {
-	cmd := exec.Command("go", "build", "-race", "-ldflags", "-X main.version="+version, "-o", path, "./cmd/external-server")
+// Plain returns a build without the race detector, whose bookkeeping grows with
+// time: for tests that look at the memory of the server.
+func Plain(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "external-server")
+	if err := build(path, "plain"); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func build(path, version string, flags ...string) error {
+	args := append([]string{"build", "-ldflags", "-X main.version=" + version, "-o", path}, flags...)
+	cmd := exec.Command("go", append(args, "./cmd/external-server")...)
 	cmd.Dir = Root()
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
 	if out, err := cmd.CombinedOutput(); err != nil {
