@@ -2,11 +2,14 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"external-server/internal/car"
 	"external-server/internal/config"
 	"external-server/internal/fleet"
+	"external-server/internal/protocol"
 	"external-server/internal/session"
 )
 
@@ -56,10 +59,15 @@ func (r *roster) stopAny() {
 	}
 }
 
-// foundCar is called by the link with the first message of an unknown car. The
-// car is attached before it returns, so that this very message, normally a
-// Connect, is served; its modules open with their first call.
-func (r *roster) foundCar(id fleet.CarID) {
+// foundCar is called by the link with the messages of unknown cars. A Connect makes
+// one known: it is attached before foundCar returns, so that this very message is
+// served; its modules open with their first call. Nothing else does, because only
+// a Connect begins a session (SEQ-1), and noise must not use up limits.any_cars.
+func (r *roster) foundCar(id fleet.CarID, message []byte) {
+	var decoder protocol.Decoder
+	if m, err := decoder.Client(message); err != nil || m.Kind != fleet.ClientConnect {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.ctx.Err() != nil || r.any.stop == nil || r.entries[id.Car] != nil || r.replacing[id.Car] {
@@ -91,6 +99,19 @@ func (r *roster) foundCar(id fleet.CarID) {
 	r.log.Info("car found, serving it with the modules of \"*\"", "car", id.Car)
 }
 
+// foundCars names the cars that are served by "*".
+func (r *roster) foundCars() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var names []string
+	for name, e := range r.entries {
+		if e.found {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 func (r *roster) foundCount() int {
 	n := 0
 	for _, e := range r.entries {
@@ -115,27 +136,66 @@ func (r *roster) releaseIdle(ctx context.Context) {
 			if idle <= 0 {
 				continue
 			}
-			names := r.idleCars(now.Add(-idle))
-			r.remove(names...)
-			for _, name := range names {
-				r.log.Info("released a car that had been silent", "car", name, "idle", idle.String())
+			for _, e := range r.idleCars(now.Add(-idle)) {
+				r.retire(e)
+				r.log.Info("released a car that had been silent", "car", e.id.Car, "idle", idle.String())
 			}
-			r.forget(names...)
 		}
 	}
 }
 
-func (r *roster) idleCars(before time.Time) []string {
+// retire ends a found car. Its gateway may come back at this very moment: then the
+// car that takes its place serves it.
+func (r *roster) retire(e *entry) {
+	r.turnover.Lock()
+	defer r.turnover.Unlock()
+	name := e.id.Car
+	r.mu.Lock()
+	if r.entries[name] != e || e.cancel == nil {
+		r.mu.Unlock()
+		return // replaced meanwhile
+	}
+	heir, err := r.build(r.ctx, r.cfg, e.cfg, true) // opens nothing yet
+	if err == nil {
+		e.car.HandOver(heir.car)
+	}
+	delete(r.entries, name)
+	e.cancel(car.ErrReload)
+	r.mu.Unlock()
+	<-e.done
+	if err != nil {
+		r.log.Error("a car was released and cannot be served at once if it comes back", "car", name, "error", err)
+		r.forget(name)
+		return
+	}
+	r.mu.Lock()
+	back := heir.car.Heard() && r.ctx.Err() == nil
+	if back {
+		if err = r.launch(heir); err == nil {
+			r.entries[name] = heir
+		}
+	}
+	r.mu.Unlock()
+	if !back || err != nil {
+		err = errors.Join(err, heir.car.Close(r.ctx))
+		r.forget(name)
+	}
+	if err != nil {
+		r.log.Warn("a car did not end cleanly", "car", name, "error", err)
+	}
+}
+
+func (r *roster) idleCars(before time.Time) []*entry {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var out []string
-	for name, e := range r.entries {
+	var out []*entry
+	for _, e := range r.entries {
 		if !e.found {
 			continue
 		}
 		s := e.car.Snapshot()
 		if s.Phase == session.PhaseWaiting && !s.LastSeen.IsZero() && s.LastSeen.Before(before) {
-			out = append(out, name)
+			out = append(out, e)
 		}
 	}
 	if len(out) > 0 {

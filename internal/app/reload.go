@@ -119,10 +119,15 @@ func (r *roster) reload(ctx context.Context, cfg *config.Config) (Changes, error
 }
 
 func (r *roster) apply(cfg *config.Config, fresh []*entry, changes Changes) error {
+	r.turnover.Lock()
+	defer r.turnover.Unlock()
 	r.mu.Lock()
 	r.replacing = make(map[string]bool, len(fresh))
 	for _, e := range fresh {
 		r.replacing[e.id.Car] = true
+		if old := r.entries[e.id.Car]; old != nil {
+			old.car.HandOver(e.car)
+		}
 	}
 	r.mu.Unlock()
 	ending := append([]string(nil), changes.Removed...)
@@ -133,6 +138,9 @@ func (r *roster) apply(cfg *config.Config, fresh []*entry, changes Changes) erro
 	sameWatch := sameAny(r.config(), cfg)
 	if !sameWatch {
 		r.stopAny()
+		late := r.foundCars() // since the changes were made out
+		r.remove(late...)
+		r.forget(late...)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

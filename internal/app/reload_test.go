@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"external-server/internal/config"
 	"external-server/internal/fleet"
 	"external-server/internal/module"
+	"external-server/internal/protocol"
 )
 
 // idleModule does nothing; contexts of the car held end when release is closed.
@@ -58,25 +60,34 @@ func (i idleInstance) Close(context.Context) error {
 	return nil
 }
 
-// TestGatewayHeardDuringReload: while a reload replaces cars, those that have ended
-// already are not taken for unknown ones and served by "*" instead.
-func TestGatewayHeardDuringReload(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "config.json")
-	load := func(value int) *config.Config {
-		text := fmt.Sprintf(`{"company_name": "company", "embedded_broker": {"listen": "127.0.0.1:0"},
-			"common_modules": {"5": {"command": ["true"], "config": {"value": %d}}}, "cars": {"a": {}, "b": {}, "*": {}}}`, value)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		cfg, _, err := config.Load(path, func(string) (string, bool) { return "", false })
-		if err != nil {
-			t.Fatal(err)
-		}
-		return cfg
+// server is an App with an embedded broker, two named cars and "*", and a gateway's
+// connection to it.
+type server struct {
+	*App
+	peer *brokertest.Peer
+	path string
+	t    *testing.T
+}
+
+// load returns a configuration whose modules differ by value.
+func (s *server) load(value int) *config.Config {
+	text := fmt.Sprintf(`{"company_name": "company", "embedded_broker": {"listen": "127.0.0.1:0"}, "limits": {"idle_car_s": 1},
+		"common_modules": {"5": {"command": ["true"], "config": {"value": %d}}}, "cars": {"a": {}, "b": {}, "*": {}}}`, value)
+	if err := os.WriteFile(s.path, []byte(text), 0o600); err != nil {
+		s.t.Fatal(err)
 	}
-	m := idleModule{held: "b", closing: make(chan struct{}), release: make(chan struct{}), once: new(sync.Once)}
-	a, err := New(t.Context(), Options{
-		Config: load(1), Logger: slog.New(slog.DiscardHandler),
+	cfg, _, err := config.Load(s.path, func(string) (string, bool) { return "", false })
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return cfg
+}
+
+func startServer(t *testing.T, m idleModule) *server {
+	s := &server{path: filepath.Join(t.TempDir(), "config.json"), t: t}
+	var err error
+	s.App, err = New(t.Context(), Options{
+		Config: s.load(1), Logger: slog.New(slog.DiscardHandler),
 		Module: func(config.Module) (module.Module, error) { return m, nil },
 	})
 	if err != nil {
@@ -85,42 +96,111 @@ func TestGatewayHeardDuringReload(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
-		if err := a.Run(ctx); err != nil {
+		if err := s.Run(ctx); err != nil {
 			t.Error(err)
 		}
 	})
-	defer running.Wait()
-	defer stop()
-	let := sync.OnceFunc(func() { close(m.release) })
-	defer let()
-	until(t, a.LinkUp)
-	peer, err := brokertest.Dial(brokertest.PeerOptions{Address: a.BrokerAddr().String()})
-	if err != nil {
+	t.Cleanup(func() { stop(); running.Wait() })
+	until(t, s.LinkUp)
+	if s.peer, err = brokertest.Dial(brokertest.PeerOptions{Address: s.BrokerAddr().String()}); err != nil {
 		t.Fatal(err)
 	}
-	defer peer.Close()
+	t.Cleanup(func() { s.peer.Close() })
+	return s
+}
 
+// connect sends the Connect of a car with one device.
+func (s *server) connect(car, session string) {
+	s.t.Helper()
+	raw, err := protocol.EncodeClient(fleet.ClientMessage{Kind: fleet.ClientConnect, SessionID: session,
+		Devices: []fleet.Device{{Module: 5, Type: 1, Role: "r", Name: "n"}}}, fleet.CarID{Company: "company", Car: car})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.peer.Publish("company/"+car+"/module_gateway", raw, false); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// answered waits for the ConnectResponse of the session.
+func (s *server) answered(session string) {
+	s.t.Helper()
+	for {
+		m, err := s.peer.Receive(time.Minute)
+		if err != nil {
+			s.t.Fatalf("no answer to the Connect of %s: %v", session, err)
+		}
+		if strings.Contains(string(m.Payload), session) {
+			return
+		}
+	}
+}
+
+// TestGatewayHeardDuringReload: a gateway whose car has ended and whose new one does
+// not run yet is heard all the same, by the named car and not by "*".
+func TestGatewayHeardDuringReload(t *testing.T) {
+	m := idleModule{held: "b", closing: make(chan struct{}), release: make(chan struct{}), once: new(sync.Once)}
+	s := startServer(t, m)
+	let := sync.OnceFunc(func() { close(m.release) })
+	defer let()
+	if err := s.peer.Subscribe(1, "company/a/external_server"); err != nil {
+		t.Fatal(err)
+	}
 	reloaded := make(chan error, 1)
 	go func() {
-		_, err := a.Reload(ctx, load(2))
+		_, err := s.Reload(t.Context(), s.load(2))
 		reloaded <- err
 	}()
-	<-m.closing
-	until(t, func() bool { // car a has ended, its gateway is heard
-		if err := peer.Publish("company/a/module_gateway", []byte{1}, false); err != nil {
-			t.Fatal(err)
-		}
-		if _, served := a.roster.find("a"); served {
-			t.Fatal("car a is served before the reload is over")
-		}
-		return a.link.State().Connections[0].IgnoredForeign > 0
-	})
+	<-m.closing // car a ends or has ended, b keeps the reload from going on
+	until(t, func() bool { _, served := s.roster.find("a"); return !served })
+	s.connect("a", "session1")
 	let()
 	if err := <-reloaded; err != nil {
 		t.Error(err)
 	}
-	if n := len(a.Cars()); n != 2 {
-		t.Errorf("%d cars are served, expected 2", n)
+	s.answered("session1")
+	if cars := s.Cars(); len(cars) != 2 {
+		t.Errorf("%d cars are served, expected 2", len(cars))
+	}
+}
+
+// TestGatewayHeardDuringRelease: a car of "*" that comes back in the moment in which
+// it is released for its silence is served.
+func TestGatewayHeardDuringRelease(t *testing.T) {
+	m := idleModule{held: "found", closing: make(chan struct{}), release: make(chan struct{}), once: new(sync.Once)}
+	s := startServer(t, m)
+	let := sync.OnceFunc(func() { close(m.release) })
+	defer let()
+	if err := s.peer.Subscribe(1, "company/found/external_server"); err != nil {
+		t.Fatal(err)
+	}
+	s.connect("found", "session1")
+	s.answered("session1")
+	s.connect("found", "") // a Connect without id ends the session
+	<-m.closing
+	s.connect("found", "session2")
+	let()
+	s.answered("session2")
+}
+
+// TestOnlyAConnectFindsACar: other messages do not use up limits.any_cars.
+func TestOnlyAConnectFindsACar(t *testing.T) {
+	s := startServer(t, idleModule{})
+	status, err := protocol.EncodeClient(fleet.ClientMessage{Kind: fleet.ClientStatus, SessionID: "x", Counter: 1}, fleet.CarID{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, payload := range [][]byte{nil, {1}, []byte("garbage"), status} {
+		if err := s.peer.Publish(fmt.Sprintf("company/noise_%d/module_gateway", i), payload, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.connect("real", "session1") // handled after the others
+	until(t, func() bool { return len(s.Cars()) >= 3 })
+	for _, c := range s.Cars() {
+		if strings.HasPrefix(c.ID.Car, "noise") {
+			t.Errorf("%s is served", c.ID.Car)
+		}
 	}
 }
 

@@ -32,6 +32,8 @@ type roster struct {
 	link      link.Link    // set before start
 	hub       *observe.Hub // sees what happens to the cars; nil: nobody does
 
+	turnover sync.Mutex // one replaces cars at a time; taken before mu
+
 	mu      sync.Mutex
 	cfg     *config.Config  // in force
 	ctx     context.Context // of start; nil: not running

@@ -182,8 +182,8 @@ func (b *Broker) Addr() net.Addr {
 	return b.listener.Addr()
 }
 
-// Close ends all connections and returns when nothing of the broker runs any
-// more.
+// Close lets clients take what was published for them, within a bound, ends all
+// connections and returns when nothing of the broker runs any more.
 func (b *Broker) Close() error {
 	b.mu.Lock()
 	closed := b.closed
@@ -193,6 +193,7 @@ func (b *Broker) Close() error {
 		return nil
 	}
 	b.listener.shut() // no new clients while the library ends the others
+	b.drain()
 	err := b.server.Close()
 	b.listener.wait()
 	b.log.Info("embedded broker stopped")

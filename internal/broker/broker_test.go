@@ -306,36 +306,6 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// Close ends clients in all states; goleak finds what stays behind.
-func TestClose(t *testing.T) {
-	b, _ := start(t, broker.Options{})
-	p := dial(t, b, brokertest.PeerOptions{})
-	subscribe(t, p, "a")
-	silent, err := net.Dial("tcp", b.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer silent.Close()
-	address := b.Addr().String()
-	if err := b.Close(); err != nil {
-		t.Error(err)
-	}
-	if err := b.Close(); err != nil {
-		t.Error(err)
-	}
-	ended(t, p.Conn)
-	ended(t, silent)
-	again, _ := start(t, broker.Options{Listen: address}) // the port is free
-	dial(t, again, brokertest.PeerOptions{})
-	unused, err := broker.New(broker.Options{Listen: ":0", Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if unused.Addr() != nil || unused.Close() != nil {
-		t.Error("a broker that was not started has an address or an end")
-	}
-}
-
 // A packet on which the library panics ends its sender and nobody else, and the
 // log says so.
 func TestPanicOfTheLibrary(t *testing.T) {

@@ -23,13 +23,14 @@ type listener struct {
 	mu      sync.Mutex
 	conns   map[*conn]struct{}
 	ended   bool
+	closed  chan struct{}  // when ended
 	running sync.WaitGroup // accepted clients
 }
 
 var _ listeners.Listener = (*listener)(nil)
 
 func newListener(b *Broker, l net.Listener) *listener {
-	return &listener{Listener: l, broker: b, conns: make(map[*conn]struct{})}
+	return &listener{Listener: l, broker: b, conns: make(map[*conn]struct{}), closed: make(chan struct{})}
 }
 
 // Init, ID, Address and Protocol are called by the library.
@@ -54,8 +55,12 @@ func (l *listener) Serve(establish listeners.EstablishFn) {
 		case err != nil: // out of file descriptors, for example
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			l.broker.limit.Log(l.broker.log, slog.LevelWarn, "embedded broker cannot accept a connection", slog.Any("error", err))
-			time.Sleep(pause)
-			continue
+			select {
+			case <-time.After(pause):
+				continue
+			case <-l.closed:
+				return
+			}
 		}
 		pause = 0
 		l.admit(nc, establish)
@@ -126,7 +131,10 @@ func (c *conn) secure(cfg *tls.Config) error {
 // shut refuses new clients and frees the port.
 func (l *listener) shut() {
 	l.mu.Lock()
-	l.ended = true
+	if !l.ended {
+		l.ended = true
+		close(l.closed)
+	}
 	l.mu.Unlock()
 	l.Listener.Close()
 }

@@ -25,6 +25,8 @@ import (
 type Options struct {
 	// Username and Password that the broker demands; "" means anybody.
 	Username, Password string
+	// Others are passwords of further users, by name.
+	Others map[string]string
 	// Certs makes the broker speak TLS with Certs.Server and demand client
 	// certificates of Certs.CA. Certs.ServerExpired is used when Expired is set.
 	Certs   *Certs
@@ -99,7 +101,11 @@ func (m *Mosquitto) configuration(dir string, o Options) string {
 		fmt.Fprintln(&b, "allow_anonymous true")
 	} else {
 		file := filepath.Join(dir, "passwd")
-		m.write(file, o.Username+":"+o.Password+"\n")
+		users := o.Username + ":" + o.Password + "\n"
+		for name, password := range o.Others {
+			users += name + ":" + password + "\n"
+		}
+		m.write(file, users)
 		if out, err := exec.Command("mosquitto_passwd", "-U", file).CombinedOutput(); err != nil {
 			m.t.Fatalf("mosquitto_passwd: %v: %s", err, out)
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/link"
 	"external-server/internal/module"
 	"external-server/internal/protocol"
 	"external-server/internal/session"
@@ -43,6 +44,7 @@ type blackHole struct{}
 func (blackHole) Publish([]byte) bool    { return true }
 func (blackHole) NotifyDisconnect() bool { return true }
 func (blackHole) DiscardPending()        {}
+func (blackHole) HandOver(link.Receiver) {}
 func (blackHole) Close()                 {}
 
 // runningCar is a car in normal communication; next makes the payload of the next

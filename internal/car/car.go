@@ -67,7 +67,8 @@ type Car struct {
 	stop     atomic.Int64                    // time.Duration, see Limits.Stop
 	options  atomic.Pointer[session.Options] // of Configure, to be applied by the actor
 	released atomic.Bool
-	defect   chan *Defect // capacity 1
+	heir     atomic.Pointer[Car] // see HandOver
+	defect   chan *Defect        // capacity 1
 
 	counters counters
 
@@ -139,6 +140,9 @@ func (c *Car) ID() fleet.CarID { return c.opts.ID }
 
 // Attach connects the car to the link; call it once, before Run.
 func (c *Car) Attach(l link.Link) error {
+	if c.port != nil { // from HandOver
+		return nil
+	}
 	port, err := l.Attach(c.opts.ID, c)
 	if err != nil {
 		return fmt.Errorf("car %v: %w", c.opts.ID, err)
@@ -161,6 +165,10 @@ func (c *Car) Message(payload []byte, duplicate bool) {
 	it := item{kind: session.EventMessage, payload: payload, dup: duplicate, at: now}
 	v, work := c.mail.put(it)
 	switch {
+	case v == gone:
+		if heir := c.heir.Load(); heir != nil {
+			heir.Message(payload, duplicate)
+		}
 	case work && len(payload) <= quickPayload:
 		c.work(&it)
 	case work:
@@ -190,8 +198,12 @@ func (c *Car) LinkDown(reason error) {
 // linkChanged is handled on the link's goroutine: ten thousand cars would otherwise
 // begin as many at once.
 func (c *Car) linkChanged(it item) {
-	if _, work := c.mail.put(it); work {
+	v, work := c.mail.put(it)
+	if work {
 		c.work(nil)
+	}
+	if heir := c.heir.Load(); v == gone && heir != nil {
+		heir.linkChanged(it)
 	}
 }
 
@@ -240,6 +252,44 @@ func (c *Car) Run(ctx context.Context) error {
 	return c.release(bound)
 }
 
+// HandOver makes heir take this car's place on the link when Run ends: what the
+// gateway sends meanwhile waits for the heir's Run, and nothing is lost between
+// them (a Connect that nobody hears costs the gateway 15 s). Call it while Run runs; the
+// heir is new, and Attach does nothing for it if it has the place.
+func (c *Car) HandOver(heir *Car) { c.heir.Store(heir) }
+
+// Heard tells whether a message of the gateway waits for Run.
+func (c *Car) Heard() bool {
+	c.mail.mu.Lock()
+	defer c.mail.mu.Unlock()
+	return c.mail.messages > 0
+}
+
+// bequeath gives the heir, if there is one, the port and what was not handled.
+func (c *Car) bequeath() (done bool) {
+	heir := c.heir.Load()
+	if heir == nil || c.port == nil {
+		return false
+	}
+	heir.port = c.port
+	c.mu.Lock()
+	up := c.view.LinkUp
+	c.mu.Unlock()
+	if up {
+		heir.linkChanged(item{kind: session.EventLinkUp})
+	}
+	c.port.HandOver(heir)
+	for _, it := range c.mail.close() {
+		switch it.kind {
+		case session.EventMessage:
+			heir.Message(it.payload, it.dup)
+		case session.EventLinkUp, session.EventLinkDown:
+			heir.linkChanged(it)
+		}
+	}
+	return true
+}
+
 // Close releases the modules of a car whose Run was never called.
 func (c *Car) Close(ctx context.Context) error { return c.release(ctx) }
 
@@ -262,6 +312,7 @@ func (c *Car) release(ctx context.Context) error {
 	if !c.released.CompareAndSwap(false, true) {
 		return nil
 	}
+	bequeathed := c.bequeath()
 	c.mail.close()
 	errs := make([]error, len(c.modules))
 	var closing sync.WaitGroup
@@ -277,7 +328,9 @@ func (c *Car) release(ctx context.Context) error {
 		if c.notifyLast {
 			c.port.NotifyDisconnect()
 		}
-		c.port.Close() // a disconnect notification that is queued still goes out
+		if !bequeathed {
+			c.port.Close() // a disconnect notification that is queued still goes out
+		}
 	}
 	return errors.Join(errs...)
 }

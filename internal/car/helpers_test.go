@@ -117,8 +117,8 @@ func (l *fakeLink) Attach(_ fleet.CarID, r link.Receiver) (link.Port, error) {
 	return l, nil
 }
 
-func (l *fakeLink) Watch(string, func(fleet.CarID)) (func(), error) { return func() {}, nil }
-func (l *fakeLink) Run(ctx context.Context) error                   { <-ctx.Done(); return nil }
+func (l *fakeLink) Watch(string, func(fleet.CarID, []byte)) (func(), error) { return func() {}, nil }
+func (l *fakeLink) Run(ctx context.Context) error                           { <-ctx.Done(); return nil }
 
 func (l *fakeLink) record(text string) {
 	l.mu.Lock()
@@ -170,9 +170,10 @@ func (l *fakeLink) Publish(payload []byte) bool {
 	return true
 }
 
-func (l *fakeLink) NotifyDisconnect() bool { l.record("disconnect"); return true }
-func (l *fakeLink) DiscardPending()        {}
-func (l *fakeLink) Close()                 { l.set(func() { l.closed = true }) }
+func (l *fakeLink) NotifyDisconnect() bool   { l.record("disconnect"); return true }
+func (l *fakeLink) DiscardPending()          {}
+func (l *fakeLink) HandOver(r link.Receiver) { l.set(func() { l.receiver = r }) }
+func (l *fakeLink) Close()                   { l.set(func() { l.closed = true }) }
 
 // rig is a car between a fake link and fake modules, inside a synctest bubble.
 type rig struct {

@@ -182,9 +182,12 @@ func (m *mailbox) take(empty mail) (mail, bool) {
 	return out, true
 }
 
-// close refuses everything from now on and forgets what is queued.
-func (m *mailbox) close() {
+// close refuses everything from now on and returns what is queued.
+func (m *mailbox) close() (left []item) {
 	m.mu.Lock()
+	defer m.mu.Unlock()
+	left = m.items
 	m.closed, m.items = true, nil
-	m.mu.Unlock()
+	m.messages, m.bytes = 0, 0
+	return left
 }

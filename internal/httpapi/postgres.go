@@ -105,7 +105,9 @@ func connectPostgres(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
 		return nil, err
 	}
 	// The connection of a server that has just ended may live a moment longer.
-	for deadline := time.Now().Add(postgresLockWait); ; time.Sleep(postgresLockWait / 20) {
+	again := time.NewTicker(postgresLockWait / 20)
+	defer again.Stop()
+	for deadline := time.Now().Add(postgresLockWait); ; {
 		var owner bool
 		if err := conn.QueryRowContext(ctx, `SELECT pg_try_advisory_lock($1)`, int64(postgresLock)).Scan(&owner); err != nil {
 			_ = conn.Close()
@@ -117,6 +119,12 @@ func connectPostgres(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
 		if time.Now().After(deadline) {
 			_ = conn.Close()
 			return nil, &StoreError{Fault: FaultBusy, Reload: true, Err: errors.New("another server uses this database; each needs its own")}
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			_ = conn.Close()
+			return nil, ctx.Err()
 		}
 	}
 }

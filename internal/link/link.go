@@ -36,6 +36,10 @@ type Port interface {
 	// DiscardPending forgets queued messages that were not handed to the broker
 	// yet, except disconnect notifications (DEF-20).
 	DiscardPending()
+	// HandOver makes next the receiver of what comes from now on; the port stays as
+	// it is. A delivery that is under way may still go to the receiver before it. next
+	// hears of later changes of the link only.
+	HandOver(next Receiver)
 	// Close unsubscribes the car and forgets what is queued, except disconnect
 	// notifications.
 	Close()
@@ -48,11 +52,11 @@ type Link interface {
 	// while Run runs.
 	Attach(car fleet.CarID, receiver Receiver) (Port, error)
 	// Watch subscribes to the gateways of all cars of the company. A message of
-	// a car that is not attached goes to unknown, on the link's goroutine, which
+	// a car that is not attached is shown to unknown, on the link's goroutine, which
 	// may call Attach for that car before it returns: the message and what
-	// follows then go to that receiver. Cars of the company attached meanwhile
+	// follows then go to that receiver. unknown must not keep the message. Cars of the company attached meanwhile
 	// get each message once. It may be called at any time; stop ends the watch.
-	Watch(company string, unknown func(car fleet.CarID)) (stop func(), err error)
+	Watch(company string, unknown func(car fleet.CarID, message []byte)) (stop func(), err error)
 	// Run keeps the connection until ctx ends, then flushes what is queued within
 	// a bound, disconnects and returns. It returns an error only for settings
 	// that can never work.

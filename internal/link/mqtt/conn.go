@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"external-server/internal/link"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -257,10 +258,10 @@ func (c *conn) unlockAndNote() {
 func (c *conn) end(reason error) {
 	c.mu.Lock()
 	c.alive, c.batch = false, false
-	var lost []*port
+	var lost []link.Receiver
 	for _, p := range c.ports {
 		if p.up {
-			lost = append(lost, p)
+			lost = append(lost, p.receiver)
 		}
 		p.up, p.subscribed, p.refused, p.waiting, p.next = false, false, false, false, nil
 		p.queue, p.bytes = fifo{}, 0
@@ -274,8 +275,8 @@ func (c *conn) end(reason error) {
 	clear(c.overlaps)
 	c.stats.disconnected()
 	c.mu.Unlock()
-	for _, p := range lost {
-		p.receiver.LinkDown(reason)
+	for _, r := range lost {
+		r.LinkDown(reason)
 	}
 }
 

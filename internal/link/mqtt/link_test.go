@@ -136,7 +136,7 @@ func TestRetainedMessagesAreIgnored(t *testing.T) {
 		}
 		l := newLink(t, mqtt.Options{Address: address})
 		r, _ := attach(t, l, car)
-		if _, err := l.Watch("company", func(c fleet.CarID) { t.Errorf("a retained message found car %s", c) }); err != nil {
+		if _, err := l.Watch("company", func(c fleet.CarID, _ []byte) { t.Errorf("a retained message found car %s", c) }); err != nil {
 			t.Fatal(err)
 		}
 		runLink(t, l)

@@ -7,14 +7,14 @@ import (
 
 // port is one car on its connection. It implements link.Port.
 type port struct {
-	conn     *conn
-	id       fleet.CarID
-	receiver link.Receiver
-	in       string // CONN-2
-	out      string // CONN-1
-	bye      string // CONN-3
+	conn *conn
+	id   fleet.CarID
+	in   string // CONN-2
+	out  string // CONN-1
+	bye  string // CONN-3
 
 	// Guarded by conn.mu.
+	receiver   link.Receiver
 	queue      fifo
 	bytes      int   // of the queued payloads
 	next       *port // in the ring of ports that have something to send
@@ -109,6 +109,13 @@ func (p *port) discard() {
 		}
 	}
 	p.bytes = 0
+}
+
+// HandOver implements link.Port.
+func (p *port) HandOver(next link.Receiver) {
+	p.conn.mu.Lock()
+	p.receiver = next
+	p.conn.mu.Unlock()
 }
 
 // Close implements link.Port. A delivery that is under way may still finish; a

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 
 	"external-server/internal/fleet"
+	"external-server/internal/link"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -121,7 +122,9 @@ func (c *conn) deliver(m *wire.Packet) error {
 	full := len(c.control) > maxControl
 	p := c.ports[string(m.Topic)]
 	first, repeated := false, false
+	var receiver link.Receiver
 	if p != nil && !m.Oversized && !m.Retain {
+		receiver = p.receiver
 		first = !p.up
 		p.up = true
 		if o := c.overlaps[p.id.Company]; o != nil {
@@ -150,9 +153,9 @@ func (c *conn) deliver(m *wire.Packet) error {
 		return nil
 	}
 	if first { // the subscription works although its answer is still on the way
-		p.receiver.LinkUp()
+		receiver.LinkUp()
 	}
-	p.receiver.Message(m.Payload, m.Duplicate)
+	receiver.Message(m.Payload, m.Duplicate)
 	return nil
 }
 
@@ -190,12 +193,14 @@ func (c *conn) deliverUnknown(m *wire.Packet) error {
 	if c.link.attachedElsewhere(id, c) {
 		return nil // that connection delivers it
 	}
-	w.unknown(id)
+	w.unknown(id, m.Payload)
 	c.mu.Lock()
 	p := c.ports[string(m.Topic)]
+	var receiver link.Receiver
 	first := p != nil && !p.up
 	if p != nil {
 		p.up = true
+		receiver = p.receiver
 	}
 	c.mu.Unlock()
 	if p == nil {
@@ -203,9 +208,9 @@ func (c *conn) deliverUnknown(m *wire.Packet) error {
 		return nil
 	}
 	if first {
-		p.receiver.LinkUp()
+		receiver.LinkUp()
 	}
-	p.receiver.Message(m.Payload, m.Duplicate)
+	receiver.Message(m.Payload, m.Duplicate)
 	return nil
 }
 
@@ -227,16 +232,20 @@ func (c *conn) announce() {
 			n++
 		}
 	}
-	ups := make([]bool, n)
+	type change struct {
+		receiver link.Receiver
+		up       bool
+	}
+	changes := make([]change, n)
 	for i, p := range ports[:n] {
-		ups[i] = p.up
+		changes[i] = change{p.receiver, p.up}
 	}
 	c.mu.Unlock()
-	for i, p := range ports[:n] {
-		if ups[i] {
-			p.receiver.LinkUp()
+	for _, ch := range changes {
+		if ch.up {
+			ch.receiver.LinkUp()
 		} else {
-			p.receiver.LinkDown(errRefused)
+			ch.receiver.LinkDown(errRefused)
 		}
 	}
 }

@@ -14,7 +14,7 @@ type watch struct {
 	conn    *conn
 	company string
 	filter  string
-	unknown func(fleet.CarID)
+	unknown func(fleet.CarID, []byte)
 
 	// Guarded by conn.mu.
 	granted, refused bool
@@ -23,7 +23,7 @@ type watch struct {
 // Watch implements link.Link. A company can be watched once at a time. Cars that
 // are attached over another connection keep their own subscription; all others
 // are served by the watch alone.
-func (l *Link) Watch(company string, unknown func(fleet.CarID)) (func(), error) {
+func (l *Link) Watch(company string, unknown func(fleet.CarID, []byte)) (func(), error) {
 	if !validName(company) {
 		return nil, fmt.Errorf("company %q: expected a-z, 0-9 and _", company)
 	}

@@ -21,7 +21,7 @@ func TestWatchFindsCars(t *testing.T) {
 		named, _ := attach(t, l, id("company", "named")) // before the watch
 		var mu sync.Mutex
 		found := make(map[fleet.CarID]*recorder)
-		_, err := l.Watch("company", func(car fleet.CarID) {
+		_, err := l.Watch("company", func(car fleet.CarID, _ []byte) {
 			if car.Car == "unwanted" {
 				return
 			}
@@ -33,7 +33,7 @@ func TestWatchFindsCars(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := l.Watch("company", func(fleet.CarID) {}); err == nil {
+		if _, err := l.Watch("company", func(fleet.CarID, []byte) {}); err == nil {
 			t.Error("a second watch of the company was accepted")
 		}
 		runLink(t, l)
@@ -110,7 +110,7 @@ func TestWatchComesAndGoes(t *testing.T) {
 				var stop func()
 				if watching {
 					var err error
-					if stop, err = l.Watch("company", func(fleet.CarID) {}); err != nil {
+					if stop, err = l.Watch("company", func(fleet.CarID, []byte) {}); err != nil {
 						t.Fatal(err)
 					}
 					defer stop()
@@ -158,7 +158,7 @@ func TestWatchWithSeveralConnections(t *testing.T) {
 		waitUp(t, recorders...)
 		var mu sync.Mutex
 		var unknown []fleet.CarID
-		if _, err := l.Watch("company", func(car fleet.CarID) {
+		if _, err := l.Watch("company", func(car fleet.CarID, _ []byte) {
 			mu.Lock()
 			defer mu.Unlock()
 			unknown = append(unknown, car)
@@ -198,7 +198,7 @@ func TestWatchRefused(t *testing.T) {
 	b := startEmbedded(t, broker.Options{Users: []broker.User{{Name: "server", Password: "x", Prefix: "company/car"}}})
 	log, logger := newTestLog(t)
 	l := newLink(t, mqtt.Options{Address: b.Addr().String(), Username: "server", Password: "x", Logger: logger})
-	if _, err := l.Watch("company", func(fleet.CarID) {}); err != nil {
+	if _, err := l.Watch("company", func(fleet.CarID, []byte) {}); err != nil {
 		t.Fatal(err)
 	}
 	r, _ := attach(t, l, id("company", "car"))

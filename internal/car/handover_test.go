@@ -1,0 +1,88 @@
+package car
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"testing/synctest"
+
+	"external-server/internal/fleet"
+	"external-server/internal/session"
+)
+
+// A car that is replaced leaves its heir everything it does not handle itself: the
+// gateway, told to connect anew, is heard whatever the modules of the old car take
+// their time for.
+func TestHandOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hold := make(chan struct{})
+		old := newRig(t, Options{}, &fakeModule{number: 2, onCall: func(_ context.Context, call string) error {
+			if call == "close" {
+				<-hold
+			}
+			return nil
+		}})
+		ctx, stop := context.WithCancelCause(context.Background())
+		go func() { old.ended <- old.car.Run(ctx) }()
+		old.link.receiver.LinkUp()
+		synctest.Wait()
+		old.connect(button)
+		old.link.take()
+
+		fresh := newRig(t, Options{}, &fakeModule{number: 2})
+		heir := fresh.car
+		heir.port, fresh.link = nil, old.link
+		old.car.HandOver(heir)
+		before := old.link.receiver
+		stop(ErrReload)
+		synctest.Wait()
+		if old.link.receiver != heir {
+			t.Fatal("the link does not deliver to the heir")
+		}
+		if heir.Heard() {
+			t.Error("the heir has heard something before anything was sent")
+		}
+		// One message still goes to the old car, as if it was under way.
+		connect := fleet.ClientMessage{Kind: fleet.ClientConnect, SessionID: "session1", Devices: []fleet.Device{button}}
+		old.link.receiver = before
+		old.send(connect)
+		old.link.receiver = heir
+		if !heir.Heard() {
+			t.Fatal("what was still delivered to the old car is lost")
+		}
+		old.wantSent()
+		close(hold)
+		if err := <-old.ended; err != nil {
+			t.Error(err)
+		}
+		old.wantSent("disconnect")
+		old.link.set(func() {
+			if old.link.closed {
+				t.Error("the port is closed although the heir has it")
+			}
+		})
+
+		if err := heir.Attach(nil); err != nil { // it has its place
+			t.Error(err)
+		}
+		running, end := context.WithCancel(context.Background())
+		go func() { fresh.ended <- heir.Run(running) }()
+		synctest.Wait()
+		fresh.wantSent("connectResponse session1")
+		if s := heir.Snapshot(); !s.LinkUp || s.Phase == session.PhaseWaiting {
+			t.Errorf("snapshot %+v", s)
+		}
+		end()
+		if err := <-fresh.ended; err != nil {
+			t.Error(err)
+		}
+		if calls := fresh.modules[0].made(); !slices.Contains(calls, "close") {
+			t.Errorf("calls %q", calls)
+		}
+		old.link.set(func() {
+			if !old.link.closed {
+				t.Error("the port is still open")
+			}
+		})
+	})
+}
