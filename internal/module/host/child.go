@@ -75,8 +75,8 @@ func newChild(p *process, opts *Options, log *slog.Logger) *child {
 // closed. greeted (capacity 1) gets the verdict on the first frame.
 func (c *child) run(greeted chan<- error) {
 	var reader, outputs sync.WaitGroup
-	outputs.Go(func() { c.output.read("stdout", c.stdout) })
-	outputs.Go(func() { c.output.read("stderr", c.stderr) })
+	outputs.Go(func() { c.output.read("stdout", &lastWords{c.stdout, c.gone}) })
+	outputs.Go(func() { c.output.read("stderr", &lastWords{c.stderr, c.gone}) })
 	reader.Go(func() { c.receive(greeted) })
 	stop := make(chan struct{})
 	c.work.Go(func() { c.watch(stop) })
@@ -90,13 +90,19 @@ func (c *child) run(greeted chan<- error) {
 		state := c.reap()
 		// What the process managed to say still counts; what a descendant that
 		// escaped its group holds open does not.
-		const rest = 500 * time.Millisecond
-		_ = c.conn.ExpireReads(rest)
+		_ = c.conn.ExpireReads(lastWordsPause)
 		reader.Wait()
 		for _, f := range []*os.File{c.stdout, c.stderr} {
-			_ = f.SetReadDeadline(time.Now().Add(rest))
+			_ = f.SetReadDeadline(time.Now().Add(lastWordsPause)) // wakes who reads already
 		}
-		outputs.Wait()
+		done := make(chan struct{})
+		go func() { defer close(done); outputs.Wait() }()
+		select {
+		case <-done:
+		case <-time.After(lastWordsLimit): // a descendant goes on writing
+			closeAll([]*os.File{c.stdout, c.stderr})
+			<-done
+		}
 		close(stop)
 		_ = c.conn.Close()
 		closeAll([]*os.File{c.stdout, c.stderr})

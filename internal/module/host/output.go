@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -32,6 +33,32 @@ type output struct {
 	second     time.Time
 	logged     int
 	suppressed int
+}
+
+const (
+	// lastWordsPause is the silence after which nothing more is expected of a process
+	// that has ended, and lastWordsLimit bounds it all.
+	lastWordsPause = 500 * time.Millisecond
+	lastWordsLimit = 5 * time.Second
+)
+
+// lastWords reads a stream of a process. When the process has ended, the silence
+// between two reads counts, not the time it all takes on a busy machine.
+type lastWords struct {
+	f    *os.File
+	gone <-chan struct{} // closed when the process has ended
+}
+
+// Read implements io.Reader.
+func (l *lastWords) Read(p []byte) (int, error) {
+	select {
+	case <-l.gone:
+		if err := l.f.SetReadDeadline(time.Now().Add(lastWordsPause)); err != nil {
+			return 0, err
+		}
+	default:
+	}
+	return l.f.Read(p)
 }
 
 // read logs the lines of one stream until it ends.

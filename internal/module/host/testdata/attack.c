@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -128,9 +129,11 @@ static void attack(const char *what)
 			close(i);
 	}
 	if (strcmp(what, "garbage") == 0)
-		for (int i = 3; i < 64; i++) // the server listens on one of them
-			if (write(i, "\xff\xff\xff\xff garbage", 12) < 0)
+		for (int i = 3; i < 64; i++) { // the server listens on one of them; files are records of cars
+			struct stat status;
+			if (fstat(i, &status) != 0 || !S_ISSOCK(status.st_mode) || write(i, "\xff\xff\xff\xff garbage", 12) < 0)
 				continue;
+		}
 	if (strcmp(what, "heap") == 0) {
 		char *p = malloc(24), *q = malloc(24);
 		memset(p - 16, 0x41, 64);
