@@ -28,9 +28,15 @@ func (i *instance) attach(ctx context.Context, c *child, first bool) error {
 	opened := i.opened == c
 	i.mu.Unlock()
 	if !opened {
-		result, err := c.request(ctx, &pb.ServerFrame{Kind: &pb.ServerFrame_Open{Open: i.openFrame()}},
-			&pending{op: "init", car: i.spec.Car.Car, limit: i.m.opts.CallTimeout})
+		p := &pending{op: "init", car: i.spec.Car.Car, limit: i.m.opts.CallTimeout}
+		if err := c.post(&pb.ServerFrame{Kind: &pb.ServerFrame_Open{Open: i.openFrame()}}, p); err != nil {
+			return err
+		}
+		result, err := c.await(ctx, p)
 		if err != nil {
+			if first && !errors.Is(err, errDied) {
+				i.abandon(c, p)
+			}
 			return err
 		}
 		if result.GetCode() != module.CodeOK {
@@ -51,6 +57,29 @@ func (i *instance) attach(ctx context.Context, c *child, first bool) error {
 	close(i.changed)
 	i.changed = make(chan struct{})
 	return nil
+}
+
+// abandon ends the context that an init brings for which nobody waits any more.
+func (i *instance) abandon(c *child, open *pending) {
+	i.m.mu.Lock()
+	defer i.m.mu.Unlock()
+	if i.m.closed {
+		return
+	}
+	i.m.work.Go(func() {
+		if result, err := c.await(i.m.stopped, open); err != nil || result.GetCode() != module.CodeOK {
+			return
+		}
+		if _, err := i.close(c); err == nil {
+			i.log.Info("context was made after nobody waited for it any more, and is destroyed again")
+		}
+	})
+}
+
+// close asks the process to destroy the context.
+func (i *instance) close(c *child) (*pb.Result, error) {
+	return c.request(i.m.stopped, &pb.ServerFrame{Kind: &pb.ServerFrame_Close{Close: &pb.Close{Context: i.id}}},
+		&pending{op: "destroy", car: i.spec.Car.Car, limit: i.m.opts.CallTimeout})
 }
 
 func (i *instance) openFrame() *pb.Open {
@@ -209,8 +238,7 @@ func (i *instance) destroy() error {
 		i.log.Warn("commands came after the last request for them and are lost", "commands", len(left))
 	}
 	i.callOp.Store("destroy")
-	result, err := c.request(i.m.stopped, &pb.ServerFrame{Kind: &pb.ServerFrame_Close{Close: &pb.Close{Context: i.id}}},
-		&pending{op: "destroy", car: i.spec.Car.Car, limit: i.m.opts.CallTimeout})
+	result, err := i.close(c)
 	switch {
 	case err != nil:
 		return nil // the process ended, and the context with it

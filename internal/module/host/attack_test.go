@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -307,6 +309,31 @@ func TestAttackAtStart(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAbandonedInit: a context that is made when nobody waits for it any more is
+// destroyed again.
+func TestAbandonedInit(t *testing.T) {
+	var log testlog.Buffer
+	m := openModule(t, &log, nil)
+	gate, attacked := filepath.Join(t.TempDir(), "gate"), filepath.Join(t.TempDir(), "record")
+	ctx, cancel := context.WithCancel(t.Context())
+	opened := make(chan error, 1)
+	go func() {
+		_, err := m.Open(ctx, spec("late", attacked, "attack=init:gate", "gate="+gate))
+		opened <- err
+	}()
+	eventually(t, "init is under way", func() bool { return log.Has("about to gate") })
+	cancel()
+	if err := <-opened; !errors.Is(err, module.ErrStuck) {
+		t.Errorf("Open: %v, expected ErrStuck", err)
+	}
+	if err := os.WriteFile(gate, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the context is destroyed", func() bool {
+		return slices.Equal(record(t, attacked), []string{"init late", "destroy late"})
+	})
 }
 
 // TestAttackInInit: the context is refused with the reason, other cars go on.

@@ -107,8 +107,21 @@ func (o *output) line(stream, text string, now time.Time) {
 	o.mu.Unlock()
 	o.reportSuppressed(suppressed)
 	if !over {
-		o.log.Log(context.Background(), slog.LevelInfo, "module output: "+text, "stream", stream)
+		o.log.Log(context.Background(), levelOf(text), "module output: "+text, "stream", stream)
 	}
+}
+
+// levelOf returns the level of a line in the form in which module-host and modules in
+// Go log, so that a warning of theirs is one here; other lines are information.
+func levelOf(text string) slog.Level {
+	switch head, _, _ := strings.Cut(text, " msg="); {
+	case head == text:
+	case strings.HasSuffix(head, "level=ERROR"):
+		return slog.LevelError
+	case strings.HasSuffix(head, "level=WARN"):
+		return slog.LevelWarn
+	}
+	return slog.LevelInfo
 }
 
 func (o *output) flush() {

@@ -43,6 +43,24 @@ func TestOutputIsRateLimited(t *testing.T) {
 	}
 }
 
+// A warning that module-host or a module in Go writes is a warning here.
+func TestOutputKeepsItsLevel(t *testing.T) {
+	for line, level := range map[string]string{
+		`level=WARN msg="init is slow" car=a`:                     "level=WARN",
+		`time=2026-01-02T03:04:05Z level=ERROR msg="no database"`: "level=ERROR",
+		`level=INFO msg="level=ERROR is what a status said"`:      "level=INFO",
+		`a line of a library, level=ERROR`:                        "level=INFO",
+		`level=WARN`:                                              "level=INFO",
+	} {
+		var log testlog.Buffer
+		o := &output{log: log.Logger()}
+		o.line("stderr", line, time.Now())
+		if !log.Has(level + ` msg="module output: `) {
+			t.Errorf("%q is logged as\n%s", line, log.String())
+		}
+	}
+}
+
 // FuzzOutput: whatever a module writes, lines are short, printable text.
 func FuzzOutput(f *testing.F) {
 	f.Add("plain\nlines\n")

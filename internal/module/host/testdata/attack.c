@@ -5,6 +5,7 @@
 // Configuration of a context:
 //   record=PATH            file to append the record to
 //   attack=FUNCTION:WHAT   what to do in which function, see attack()
+//   gate=PATH              what the attack "gate" waits for
 //   once=PATH              only if this file does not exist; it is created
 // In the environment, for functions without a context: ATTACK and ATTACK_ONCE.
 #define _GNU_SOURCE
@@ -47,6 +48,8 @@ static void say(const char *path, const char *format, ...)
 		abort();
 	close(fd);
 }
+
+static char gate[512];
 
 static void on_signal(int number) { (void)number; }
 
@@ -107,6 +110,9 @@ static void attack(const char *what)
 			;
 	if (strcmp(what, "slow") == 0) // well behaved otherwise
 		usleep(50000);
+	if (strcmp(what, "gate") == 0)
+		while (access(gate, F_OK) != 0)
+			usleep(1000);
 	if (strcmp(what, "block") == 0)
 		for (;;)
 			pause();
@@ -248,6 +254,7 @@ void *init(const struct config config)
 		text_of(&config.parameters[i].value, value, sizeof value);
 		if (strcmp(key, "record") == 0) strcpy(con->record, value);
 		if (strcmp(key, "attack") == 0) snprintf(con->attack, sizeof con->attack, "%s", value);
+		if (strcmp(key, "gate") == 0) strcpy(gate, value);
 		if (strcmp(key, "once") == 0) strcpy(con->once, value);
 		if (strcmp(key, "car_name") == 0) snprintf(con->car, sizeof con->car, "%s", value);
 		if (strcmp(key, "null") == 0) null = 1;
