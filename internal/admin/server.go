@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"golang.org/x/net/netutil"
 
 	"external-server/internal/config"
 	"external-server/internal/observe"
@@ -86,7 +85,6 @@ func New(opts Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("admin.listen: %w; choose another address or end the program that uses it", err)
 	}
-	listener = netutil.LimitListener(listener, maxConnections)
 	if s.files != nil {
 		listener = tls.NewListener(listener, s.files.Config())
 	}
@@ -115,13 +113,13 @@ func (s *Server) Close() error { return s.listener.Close() }
 // called once.
 func (s *Server) Run(ctx context.Context) error {
 	server := &http.Server{
-		Handler:           s.handler,
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       requestTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // a peer's faults
 	}
+	newCrowd(maxConnections).attend(server, s.handler)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
