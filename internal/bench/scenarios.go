@@ -106,7 +106,7 @@ func idle(cars int) scenario {
 			if err != nil {
 				return nil, err
 			}
-			d := max(2*time.Second, b.opts.seconds())
+			d := max(10*time.Second, b.opts.seconds()) // two long polls of the modules
 			if err := wait(ctx, d); err != nil {
 				return nil, err
 			}

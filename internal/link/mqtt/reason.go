@@ -49,6 +49,16 @@ type tlsError struct{ err error }
 func (e tlsError) Error() string { return e.err.Error() }
 func (e tlsError) Unwrap() error { return e.err }
 
+// timeError is an error about a certificate's time without the time at which it was
+// met: the same reason shall have the same text.
+type timeError struct {
+	text string
+	err  error
+}
+
+func (e timeError) Error() string { return e.text }
+func (e timeError) Unwrap() error { return e.err }
+
 // withoutAddresses takes the addresses out of an error of a connection. Our port
 // is another one each time, and the same reason shall have the same text.
 func withoutAddresses(err error) error {
@@ -75,9 +85,9 @@ func (c *conn) explain(err error) error {
 		return fmt.Errorf("the broker's certificate is not signed by the configured CA: check the CA file: %w", err)
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		if time.Now().Before(invalid.Cert.NotBefore) {
-			return fmt.Errorf("the broker's certificate is not valid before %s: check the clock: %w", invalid.Cert.NotBefore.Format(time.RFC3339), err)
+			return timeError{"the broker's certificate is not valid before " + invalid.Cert.NotBefore.Format(time.RFC3339) + ": check the clock", err}
 		}
-		return fmt.Errorf("the broker's certificate has expired on %s: renew it: %w", invalid.Cert.NotAfter.Format(time.RFC3339), err)
+		return timeError{"the broker's certificate has expired on " + invalid.Cert.NotAfter.Format(time.RFC3339) + ": renew it", err}
 	case errors.As(err, &invalid):
 		return fmt.Errorf("the broker's certificate is not valid: %w", err)
 	case errors.As(err, &host):
