@@ -1,25 +1,18 @@
 package gateway
 
 import (
-	"bufio"
-	"flag"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/scripttest"
 )
 
-var update = flag.Bool("update", false, "rewrite the expectations of the conversation scripts")
-
-// TestScripts plays every conversation in testdata against a Core. A line is one
-// input; the "->" lines below it are the effects it must have, all of them, in
-// order. Effects of timers carry the time since the start of the script.
+// TestScripts plays every conversation in testdata against a Core (package
+// scripttest). Effects of timers carry the time since the start of the script.
 //
 //	modules 1:1,2 2!                        (module 1 with types 1 and 2; "!" is immediate)
 //	option steady | queuepoll=3s            (reactions are immediate unless given)
@@ -34,63 +27,21 @@ var update = flag.Bool("update", false, "rewrite the expectations of the convers
 //	sequence 1/1/r1/N1 2/1/r2/N2            (statuses x of these devices and a whole connect
 //	                                         sequence without commands; effects are not listed)
 func TestScripts(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) < 10 {
-		t.Fatalf("found %d scripts: %v", len(files), err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			raw, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := play(t, file, string(raw))
-			if *update {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if want := string(raw); got != want {
-				t.Errorf("%s: the conversation differs; got\n%s", file, got)
-			}
-		})
-	}
+	scripttest.Run(t, func(script *scripttest.Script) func([]string) {
+		st := &stage{Script: script, start: time.Unix(1000, 0), now: time.Unix(1000, 0)}
+		st.opts.Timing.QueuePoll = -1
+		st.opts.Rand = rand.New(rand.NewPCG(1, 2))
+		return st.do
+	})
 }
 
 type stage struct {
-	t     *testing.T
-	where string
+	*scripttest.Script
 	opts  Options
 	c     *Core
 	start time.Time
 	now   time.Time
 	mute  bool
-	out   strings.Builder
-}
-
-func play(t *testing.T, file, script string) string {
-	st := &stage{t: t, start: time.Unix(1000, 0), now: time.Unix(1000, 0)}
-	st.opts.Timing.QueuePoll = -1
-	st.opts.Rand = rand.New(rand.NewPCG(1, 2))
-	scan := bufio.NewScanner(strings.NewReader(script))
-	for n := 1; scan.Scan(); n++ {
-		line := scan.Text()
-		if strings.HasPrefix(line, "->") {
-			continue
-		}
-		st.out.WriteString(line + "\n")
-		st.where = fmt.Sprintf("%s:%d", file, n)
-		if trimmed := strings.TrimSpace(line); trimmed != "" && !strings.HasPrefix(trimmed, "#") {
-			st.do(strings.Fields(trimmed))
-		}
-	}
-	return st.out.String()
-}
-
-func (st *stage) fatal(format string, args ...any) {
-	st.t.Helper()
-	st.t.Fatalf("%s: %s", st.where, fmt.Sprintf(format, args...))
 }
 
 func (st *stage) do(words []string) {
@@ -122,16 +73,16 @@ func (st *stage) do(words []string) {
 		already := len(args) > 0 && args[0] == "already"
 		st.recv(fleet.ServerMessage{Kind: fleet.ServerConnectResponse, SessionID: id, AlreadyLogged: already})
 	case "answer":
-		st.recv(fleet.ServerMessage{Kind: fleet.ServerStatusResponse, SessionID: id, Counter: st.number(args[0])})
+		st.recv(fleet.ServerMessage{Kind: fleet.ServerStatusResponse, SessionID: id, Counter: st.Number(args[0])})
 	case "command":
 		dev, data := st.device(args[1])
-		st.recv(fleet.ServerMessage{Kind: fleet.ServerCommand, SessionID: id, Counter: st.number(args[0]), Device: dev, Data: data})
+		st.recv(fleet.ServerMessage{Kind: fleet.ServerCommand, SessionID: id, Counter: st.Number(args[0]), Device: dev, Data: data})
 	case "empty":
 		st.recv(fleet.ServerMessage{SessionID: id})
 	case "advance":
 		d, err := time.ParseDuration(args[0])
 		if err != nil {
-			st.fatal("%v", err)
+			st.Fatal("%v", err)
 		}
 		st.advance(d)
 	case "sequence":
@@ -139,7 +90,7 @@ func (st *stage) do(words []string) {
 	default:
 		kind, ok := simple[verb]
 		if !ok {
-			st.fatal("unknown verb %q", verb)
+			st.Fatal("unknown verb %q", verb)
 		}
 		st.step(Event{Kind: kind})
 	}
@@ -149,9 +100,9 @@ func (st *stage) modules(args []string) {
 	for _, a := range args {
 		a, immediate := strings.CutSuffix(a, "!")
 		number, types, _ := strings.Cut(a, ":")
-		m := Module{Number: int32(st.number(number)), Immediate: immediate}
+		m := Module{Number: int32(st.Number(number)), Immediate: immediate}
 		for _, typ := range strings.FieldsFunc(types, func(r rune) bool { return r == ',' }) {
-			m.Types = append(m.Types, st.number(typ))
+			m.Types = append(m.Types, st.Number(typ))
 		}
 		st.opts.Modules = append(st.opts.Modules, m)
 	}
@@ -167,7 +118,7 @@ func (st *stage) option(args []string) {
 		case name == "queuepoll" && err == nil:
 			st.opts.Timing.QueuePoll = d
 		default:
-			st.fatal("unknown option %q", a)
+			st.Fatal("unknown option %q", a)
 		}
 	}
 }
@@ -190,30 +141,14 @@ func (st *stage) sequence(args []string) {
 		st.recv(fleet.ServerMessage{Kind: fleet.ServerCommand, SessionID: id, Counter: uint32(n + 1), Device: dev})
 	}
 	if st.c.Phase() != PhaseRunning {
-		st.fatal("sequence ended in phase %v", st.c.Phase())
+		st.Fatal("sequence ended in phase %v", st.c.Phase())
 	}
 }
 
-func (st *stage) number(s string) uint32 {
-	n, err := strconv.ParseUint(s, 10, 32)
-	if err != nil {
-		st.fatal("%v", err)
-	}
-	return uint32(n)
-}
-
-func (st *stage) device(s string) (fleet.Device, []byte) {
-	s, data, _ := strings.Cut(s, "=")
-	s, priority, found := strings.Cut(s, ":")
-	parts := strings.Split(s, "/")
-	if len(parts) != 4 {
-		st.fatal("device %q: expected module/type/role/name", s)
-	}
-	d := fleet.Device{Module: int32(st.number(parts[0])), Type: st.number(parts[1]), Role: parts[2], Name: parts[3]}
-	if found {
-		d.Priority = st.number(priority)
-	}
-	return d, []byte(data)
+// device reads a device and, behind "=", what belongs to it.
+func (st *stage) device(text string) (fleet.Device, []byte) {
+	text, data, _ := strings.Cut(text, "=")
+	return st.Device(text), []byte(data)
 }
 
 func (st *stage) recv(m fleet.ServerMessage) { st.step(Event{Kind: EventMessage, Message: m}) }
@@ -223,11 +158,11 @@ func (st *stage) step(ev Event) {
 		if st.mute {
 			continue
 		}
-		st.out.WriteString("->")
+		text := describe(e)
 		if ev.Kind == EventDeadline {
-			fmt.Fprintf(&st.out, " [%v]", st.now.Sub(st.start).Round(time.Millisecond))
+			text = fmt.Sprintf("[%v] %s", st.now.Sub(st.start).Round(time.Millisecond), text)
 		}
-		st.out.WriteString(" " + describe(e) + "\n")
+		st.Effect(text)
 	}
 }
 
@@ -241,12 +176,12 @@ func (st *stage) advance(d time.Duration) {
 			return
 		}
 		if at.Before(st.now) {
-			st.fatal("deadline %v lies before now", at.Sub(st.start))
+			st.Fatal("deadline %v lies before now", at.Sub(st.start))
 		}
 		st.now = at
 		st.step(Event{Kind: EventDeadline})
 	}
-	st.fatal("deadlines do not end")
+	st.Fatal("deadlines do not end")
 }
 
 func describe(e Effect) string {

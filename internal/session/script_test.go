@@ -1,23 +1,17 @@
 package session
 
 import (
-	"bufio"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/scripttest"
 )
 
-var update = flag.Bool("update", false, "rewrite the expectations of the conversation scripts")
-
-// TestScripts plays every conversation in testdata. A line is one input; the
-// "->" lines below it are the effects it must have, all of them, in order.
+// TestScripts plays every conversation in testdata (package scripttest).
 //
 //	recv connect id=a devices=1/1/r1/N1,2/4/r2/N2:5   (":5" is the priority)
 //	recv status id=a n=1 state=CONNECTING dev=1/1/r1/N1 data=x error=y
@@ -32,52 +26,20 @@ var update = flag.Bool("update", false, "rewrite the expectations of the convers
 //	option NAME=VALUE  (before the first event)
 //	link up|down, stop, publish-failed
 func TestScripts(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) < 10 {
-		t.Fatalf("found %d scripts: %v", len(files), err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			raw, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := play(t, file, string(raw))
-			if *update {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if want := string(raw); got != want {
-				t.Errorf("%s: the conversation differs; got\n%s", file, diff(want, got))
-			}
-		})
-	}
-}
-
-func diff(want, got string) string {
-	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
-	for i := 0; i < len(w) || i < len(g); i++ {
-		if i >= len(w) || i >= len(g) || w[i] != g[i] {
-			from := max(0, i-3)
-			return fmt.Sprintf("line %d\nwant:\n%s\ngot:\n%s", i+1,
-				strings.Join(w[min(from, len(w)):min(i+6, len(w))], "\n"), strings.Join(g[min(from, len(g)):min(i+6, len(g))], "\n"))
-		}
-	}
-	return ""
+	scripttest.Run(t, func(script *scripttest.Script) func([]string) {
+		st := &stage{Script: script, now: time.Unix(1000, 0), refused: map[string]bool{}, modules: scriptModules{full: map[int32]bool{}}}
+		return st.do
+	})
 }
 
 type stage struct {
-	t       *testing.T
-	where   string
+	*scripttest.Script
 	opts    Options
 	s       *Session
 	now     time.Time
 	modules scriptModules
 	refused map[string]bool
 	manual  bool
-	out     strings.Builder
 }
 
 // scriptModules: modules 1 (type 1), 2 (types 1-4), 3 (every type), 1000 (type 0).
@@ -103,28 +65,6 @@ func (m scriptModules) Room(n int32) int {
 	return 1000
 }
 
-func play(t *testing.T, file, script string) string {
-	st := &stage{t: t, now: time.Unix(1000, 0), refused: map[string]bool{}, modules: scriptModules{full: map[int32]bool{}}}
-	scan := bufio.NewScanner(strings.NewReader(script))
-	for n := 1; scan.Scan(); n++ {
-		line := scan.Text()
-		if strings.HasPrefix(line, "->") {
-			continue
-		}
-		st.out.WriteString(line + "\n")
-		st.where = fmt.Sprintf("%s:%d", file, n)
-		if trimmed := strings.TrimSpace(line); trimmed != "" && !strings.HasPrefix(trimmed, "#") {
-			st.do(strings.Fields(trimmed))
-		}
-	}
-	return st.out.String()
-}
-
-func (st *stage) fail(format string, args ...any) {
-	st.t.Helper()
-	st.t.Fatalf("%s: %s", st.where, fmt.Sprintf(format, args...))
-}
-
 func (st *stage) do(w []string) {
 	if w[0] == "option" {
 		st.option(w[1])
@@ -137,16 +77,16 @@ func (st *stage) do(w []string) {
 	case "recv":
 		st.step(Event{Kind: EventMessage, Message: st.parseMessage(w[1:])})
 	case "commands":
-		ev := Event{Kind: EventCommands, Module: int32(st.number(w[1]))}
+		ev := Event{Kind: EventCommands, Module: int32(st.Number(w[1]))}
 		for _, c := range w[2:] {
 			dev, data, _ := strings.Cut(c, "=")
-			ev.Commands = append(ev.Commands, fleet.Command{Device: st.device(dev), Data: []byte(data)})
+			ev.Commands = append(ev.Commands, fleet.Command{Device: st.Device(dev), Data: []byte(data)})
 		}
 		st.step(ev)
 	case "advance":
 		d, err := time.ParseDuration(w[1])
 		if err != nil {
-			st.fail("%v", err)
+			st.Fatal("%v", err)
 		}
 		st.advance(st.now.Add(d))
 	case "refuse":
@@ -154,9 +94,9 @@ func (st *stage) do(w []string) {
 	case "manual":
 		st.manual = true
 	case "admit":
-		st.step(Event{Kind: EventAdmission, Ticket: uint64(st.number(w[1])), Admitted: w[2] == "ok"})
+		st.step(Event{Kind: EventAdmission, Ticket: uint64(st.Number(w[1])), Admitted: w[2] == "ok"})
 	case "room":
-		st.modules.full[int32(st.number(w[1]))] = w[2] == "no"
+		st.modules.full[int32(st.Number(w[1]))] = w[2] == "no"
 	case "link":
 		st.step(Event{Kind: map[string]EventKind{"up": EventLinkUp, "down": EventLinkDown}[w[1]]})
 	case "disconnect":
@@ -170,7 +110,7 @@ func (st *stage) do(w []string) {
 	case "publish-failed":
 		st.step(Event{Kind: EventPublishFailed})
 	default:
-		st.fail("unknown input %q", w[0])
+		st.Fatal("unknown input %q", w[0])
 	}
 }
 
@@ -178,15 +118,15 @@ func (st *stage) option(kv string) {
 	k, v, _ := strings.Cut(kv, "=")
 	switch k {
 	case "ahead":
-		st.opts.MaxAhead = st.number(v)
+		st.opts.MaxAhead = int(st.Number(v))
 	case "pending":
-		st.opts.MaxPending = st.number(v)
+		st.opts.MaxPending = int(st.Number(v))
 	case "devices":
-		st.opts.MaxDevices = st.number(v)
+		st.opts.MaxDevices = int(st.Number(v))
 	case "send_invalid_command":
 		st.opts.SendInvalidCommand = v == "true"
 	default:
-		st.fail("unknown option %q", k)
+		st.Fatal("unknown option %q", k)
 	}
 }
 
@@ -201,7 +141,7 @@ func (st *stage) advance(to time.Time) {
 		}
 		st.step(Event{Kind: EventDeadline})
 		if next := st.s.Deadline(); next.Equal(at) {
-			st.fail("deadline %v was played and is still due", at)
+			st.Fatal("deadline %v was played and is still due", at)
 		}
 	}
 	st.now = to
@@ -211,7 +151,7 @@ func (st *stage) step(ev Event) {
 	var tickets []uint64
 	var verdicts []bool
 	for _, e := range st.s.Step(st.now, ev) {
-		st.out.WriteString("-> " + describe(e) + "\n")
+		st.Effect(describe(e))
 		if e.Kind == EffectDeviceConnected {
 			tickets = append(tickets, e.Ticket)
 			verdicts = append(verdicts, !st.refused[e.Device.ID().String()])
@@ -281,33 +221,12 @@ func describe(e Effect) string {
 	return fmt.Sprintf("unknown effect %d", e.Kind)
 }
 
-func (st *stage) number(s string) int {
-	n, err := strconv.Atoi(s)
-	if err != nil {
-		st.fail("%v", err)
-	}
-	return n
-}
-
-func (st *stage) device(s string) fleet.Device {
-	p := strings.Split(s, "/")
-	if len(p) != 4 {
-		st.fail("device %q is not module/type/role/name", s)
-	}
-	name, prio, hasPrio := strings.Cut(p[3], ":")
-	d := fleet.Device{Module: int32(st.number(p[0])), Type: uint32(st.number(p[1])), Role: p[2], Name: name}
-	if hasPrio {
-		d.Priority = uint32(st.number(prio))
-	}
-	return d
-}
-
 func (st *stage) parseMessage(w []string) fleet.ClientMessage {
 	kinds := map[string]fleet.ClientKind{"connect": fleet.ClientConnect, "status": fleet.ClientStatus,
 		"response": fleet.ClientCommandResponse, "empty": fleet.ClientEmpty}
 	kind, ok := kinds[w[0]]
 	if !ok {
-		st.fail("unknown message %q", w[0])
+		st.Fatal("unknown message %q", w[0])
 	}
 	m := fleet.ClientMessage{Kind: kind}
 	for _, kv := range w[1:] {
@@ -318,24 +237,20 @@ func (st *stage) parseMessage(w []string) fleet.ClientMessage {
 		case "devices":
 			for _, d := range strings.Split(v, ",") {
 				if d != "" {
-					m.Devices = append(m.Devices, st.device(d))
+					m.Devices = append(m.Devices, st.Device(d))
 				}
 			}
 		case "n":
-			n, err := strconv.ParseUint(v, 10, 32)
-			if err != nil {
-				st.fail("%v", err)
-			}
-			m.Counter = uint32(n)
+			m.Counter = st.Number(v)
 		case "state":
 			states := map[string]fleet.DeviceState{"CONNECTING": 0, "RUNNING": 1, "ERROR": 2, "DISCONNECT": 3, "9": 9}
 			s, ok := states[v]
 			if !ok {
-				st.fail("unknown state %q", v)
+				st.Fatal("unknown state %q", v)
 			}
 			m.State = s
 		case "dev":
-			m.Device = st.device(v)
+			m.Device = st.Device(v)
 		case "data":
 			m.Data = []byte(v)
 		case "error":
@@ -344,13 +259,13 @@ func (st *stage) parseMessage(w []string) fleet.ClientMessage {
 			types := map[string]fleet.ResponseType{"OK": 0, "DEVICE_NOT_CONNECTED": 1, "DEVICE_NOT_SUPPORTED": 2, "INVALID_COMMAND": 3}
 			r, ok := types[v]
 			if !ok {
-				st.fail("unknown response type %q", v)
+				st.Fatal("unknown response type %q", v)
 			}
 			m.Response = r
 		case "dup":
 			m.Redelivered = true
 		default:
-			st.fail("unknown field %q", k)
+			st.Fatal("unknown field %q", k)
 		}
 	}
 	return m

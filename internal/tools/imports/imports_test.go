@@ -56,6 +56,7 @@ func may() map[string][]string {
 		"internal/session":                {"internal/fleet"},
 		"internal/sim":                    {"internal/fleet", "internal/session"},
 		"internal/simulate":               {"internal/fleet", "internal/gateway"},
+		"internal/scripttest":             {"internal/fleet"},
 		"internal/testlog":                {},
 		"internal/tlsfiles":               {"internal/config"},
 		"modules/example-go":              {"sdk/module"},
