@@ -18,8 +18,11 @@ import (
 // is handled on the goroutine of the link, if no other one is at it, because
 // nothing on the way to its answer waits, and handing it over would cost more than
 // handling it.
-func (c *Car) work(first *item) {
+//
+// onLink says that it is the link's goroutine, which calls Sent afterwards.
+func (c *Car) work(first *item, onLink bool) {
 	defer c.caught()
+	c.onLink = onLink
 	if first != nil {
 		c.configure()
 		c.handle(first)
@@ -37,7 +40,7 @@ func (c *Car) work(first *item) {
 // put queues something that is not a message.
 func (c *Car) put(it item) {
 	if _, work := c.mail.put(it); work {
-		go c.work(nil)
+		go c.work(nil, false)
 	}
 }
 
@@ -76,7 +79,7 @@ func (c *Car) arm() {
 
 func (c *Car) fire() {
 	if c.mail.putDue() {
-		c.work(nil)
+		c.work(nil, false)
 	}
 }
 

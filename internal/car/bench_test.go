@@ -70,6 +70,7 @@ func runningCar(tb testing.TB, observer Observer) (c *Car, next func() []byte) {
 			tb.Fatal(err)
 		}
 		c.Message(raw, false)
+		c.Sent()
 	}
 	say(fleet.ClientMessage{Kind: fleet.ClientConnect, Devices: []fleet.Device{button}})
 	for limit := time.Now().Add(20 * time.Second); c.Snapshot().Phase != session.PhaseStatuses; runtime.Gosched() {
@@ -126,6 +127,7 @@ func benchmarkStatus(b *testing.B, observer Observer) {
 			b.StartTimer()
 		}
 		c.Message(items[i%len(items)], false)
+		c.Sent()
 		expected++
 	}
 	b.StopTimer()
@@ -152,6 +154,7 @@ func statusAllocatesItsAnswer(t *testing.T, observer Observer) {
 	i := 0
 	allocs := testing.AllocsPerRun(runs, func() {
 		c.Message(items[i], false)
+		c.Sent()
 		i++
 	})
 	if allocs > 1 {

@@ -75,6 +75,7 @@ type Car struct {
 	// Of whoever works only, see mailbox.
 	now        time.Time // of the current step
 	event      *Event    // see tell; nil without observer
+	onLink     bool      // see work
 	timer      *time.Timer
 	armed      time.Time
 	spare      mail
@@ -118,7 +119,7 @@ func New(opts Options) (*Car, error) {
 			QueueSize: opts.Limits.Queue,
 			Notify: func() {
 				if c.mail.putCommands(number) {
-					go c.work(nil)
+					go c.work(nil, false)
 				}
 			},
 		}
@@ -170,10 +171,10 @@ func (c *Car) Message(payload []byte, duplicate bool) {
 			heir.Message(payload, duplicate)
 		}
 	case work && len(payload) <= quickPayload:
-		c.work(&it)
+		c.work(&it, true)
 	case work:
 		first := it
-		go c.work(&first) // what takes long must not hold up the other cars
+		go c.work(&first, false) // what takes long must not hold up the other cars
 	}
 	switch v {
 	case full:
@@ -184,6 +185,16 @@ func (c *Car) Message(payload []byte, duplicate bool) {
 		c.counters.limited.Add(1)
 		c.limit.Log(c.log, slog.LevelWarn, "the gateway sends more messages than limits.messages_per_second allows, dropped")
 		c.tellDropped(DropLimited)
+	}
+}
+
+// Sent implements link.Receiver: the calls of the modules begin.
+func (c *Car) Sent() {
+	for _, m := range c.modules {
+		m.begin()
+	}
+	if heir := c.heir.Load(); heir != nil { // who has heard it
+		heir.Sent()
 	}
 }
 
@@ -200,7 +211,7 @@ func (c *Car) LinkDown(reason error) {
 func (c *Car) linkChanged(it item) {
 	v, work := c.mail.put(it)
 	if work {
-		c.work(nil)
+		c.work(nil, false)
 	}
 	if heir := c.heir.Load(); v == gone && heir != nil {
 		heir.linkChanged(it)
@@ -224,7 +235,7 @@ func (c *Car) Run(ctx context.Context) error {
 		m.worker.Start()
 	}
 	if c.mail.open() {
-		go c.work(nil)
+		go c.work(nil, false)
 	}
 	// This goroutine only waits, so that a car without traffic costs a small stack.
 	select {
@@ -317,6 +328,7 @@ func (c *Car) release(ctx context.Context) error {
 	errs := make([]error, len(c.modules))
 	var closing sync.WaitGroup
 	for i, m := range c.modules {
+		m.begin()
 		closing.Go(func() {
 			if err := m.worker.Close(ctx); err != nil {
 				errs[i] = fmt.Errorf("car %s: module %d: %w", c.opts.ID.Car, m.number, err)

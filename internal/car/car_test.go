@@ -12,6 +12,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/module"
+	"external-server/internal/protocol"
 	"external-server/internal/session"
 )
 
@@ -60,6 +61,37 @@ func TestStatusAndCommand(t *testing.T) {
 		r.wantLogged("level=ERROR", 0)
 		r.wantLogged("level=WARN", 0)
 		r.wantLogged("session ended", 1)
+	})
+}
+
+// A status is answered first; its module is called when the link has sent the answer,
+// or at once when somebody else handles the status.
+func TestModuleIsCalledAfterTheAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		io := &fakeModule{number: 2}
+		r := newRig(t, Options{}, io).run()
+		r.connect(button)
+		r.link.take()
+		before := len(io.made())
+		raw, err := protocol.EncodeClient(fleet.ClientMessage{Kind: fleet.ClientStatus, SessionID: "session1", State: fleet.StateRunning,
+			Counter: 2, Device: button, Data: []byte("s2")}, carID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.link.receiver.Message(raw, false)
+		synctest.Wait()
+		r.wantSent("statusResponse 2")
+		if n := len(io.made()); n != before {
+			t.Errorf("%d calls before the answer has left", n-before)
+		}
+		r.link.receiver.Sent()
+		synctest.Wait()
+		if calls := io.made(); len(calls) != before+1 {
+			t.Errorf("calls after the answer: %q", calls[before:])
+		}
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
 	})
 }
 

@@ -62,6 +62,7 @@ func TestExampleLibrary(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.Message(raw, false)
+		c.Sent()
 	}
 	var sent []string
 	wait := func(text string) {

@@ -11,6 +11,7 @@ func FuzzMessage(f *testing.F) {
 	f.Add([]byte("\x1a\x0c\x0a\x08abcdefgh\x18\x01"), true)
 	f.Fuzz(func(t *testing.T, payload []byte, duplicate bool) {
 		c.Message(payload, duplicate)
+		c.Sent()
 		select {
 		case d := <-c.defect:
 			t.Fatalf("%v\n%s", d, d.Stack)

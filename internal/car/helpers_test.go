@@ -241,7 +241,8 @@ func (r *rig) send(m fleet.ClientMessage) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	go r.link.receiver.Message(raw, false) // busy may hold the link's goroutine up
+	to := r.link.receiver
+	go func() { to.Message(raw, false); to.Sent() }() // busy may hold the link's goroutine up
 	synctest.Wait()
 }
 

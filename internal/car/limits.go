@@ -35,7 +35,7 @@ func (c *Car) Configure(limits Limits) {
 	c.setLimits(limits)
 	c.options.Store(&limits.Session)
 	if c.mail.poke() { // the session belongs to whoever works
-		go c.work(nil)
+		go c.work(nil, false)
 	}
 }
 

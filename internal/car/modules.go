@@ -3,6 +3,7 @@ package car
 import (
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"external-server/internal/module"
@@ -17,9 +18,17 @@ type boundModule struct {
 	// instance belongs to the worker; it is only asked about its state.
 	instance module.Instance
 
-	forwarded uint64 // of the actor: statuses the worker took
-	delivered uint64 // of the worker: statuses it was done with
-	event     *Event // of the worker, see called; nil without observer
+	due       atomic.Bool // the calls are to begin
+	forwarded uint64      // of the actor: statuses the worker took
+	delivered uint64      // of the worker: statuses it was done with
+	event     *Event      // of the worker, see called; nil without observer
+}
+
+// begin starts the calls that wait for it.
+func (m *boundModule) begin() {
+	if m.due.Load() && m.due.CompareAndSwap(true, false) {
+		m.worker.Begin()
+	}
 }
 
 // find returns the module with the number, or nil. A car has few.
@@ -43,7 +52,14 @@ func (c *Car) forward(e *session.Effect) {
 	if m != nil {
 		// Told before it is queued: the worker may be done with it at once.
 		c.tellForwarded(e, m, true)
-		if m.worker.ForwardStatus(e.Device.ForModule(), e.Data, e.Error) {
+		ok, begin := m.worker.QueueStatus(e.Device.ForModule(), e.Data, e.Error)
+		switch {
+		case begin && c.onLink: // after the answer, which it would slow down
+			m.due.Store(true)
+		case begin:
+			m.worker.Begin()
+		}
+		if ok {
 			c.counters.statuses.Add(1)
 			return
 		}

@@ -18,6 +18,9 @@ type Receiver interface {
 	// Message delivers one payload; the receiver owns it. duplicate is the
 	// transport's own mark of a redelivery (the DUP flag of MQTT).
 	Message(payload []byte, duplicate bool)
+	// Sent follows one or several Messages, when what they caused was written, or
+	// left to the link's writer, and whatever else they cause is in nobody's way.
+	Sent()
 	// LinkUp says that the car's topic is subscribed and messages can flow.
 	LinkUp()
 	// LinkDown says that the broker is gone; nothing queued before will be sent.

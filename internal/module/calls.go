@@ -24,11 +24,14 @@ func (w *Worker) makeCalls() {
 	}
 }
 
+// Begin starts the calls that QueueStatus has left to its caller.
+func (w *Worker) Begin() { go w.makeCalls() }
+
 // put queues a job and begins the calls if need be.
 func (w *Worker) put(j job) bool {
 	ok, begin := w.jobs.put(j)
 	if begin {
-		go w.makeCalls()
+		w.Begin()
 	}
 	return ok
 }

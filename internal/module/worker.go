@@ -183,6 +183,12 @@ func (w *Worker) ForwardStatus(device fleet.Device, data, message []byte) bool {
 	return w.put(job{kind: jobStatus, device: device, data: data, message: message, at: time.Now()})
 }
 
+// QueueStatus is ForwardStatus, but if the calls have to begin, that is left to the
+// caller: he must call Begin, once and soon.
+func (w *Worker) QueueStatus(device fleet.Device, data, message []byte) (ok, begin bool) {
+	return w.jobs.put(job{kind: jobStatus, device: device, data: data, message: message, at: time.Now()})
+}
+
 // DeviceDisconnected queues device_disconnected; it reports false when the
 // worker is closed.
 func (w *Worker) DeviceDisconnected(kind fleet.DisconnectType, device fleet.Device) bool {

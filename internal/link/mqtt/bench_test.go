@@ -130,6 +130,7 @@ type echoReceiver struct {
 
 func (e *echoReceiver) Message(payload []byte, _ bool) { e.message(e, payload) }
 func (e *echoReceiver) LinkUp()                        { e.up() }
+func (e *echoReceiver) Sent()                          {}
 func (e *echoReceiver) LinkDown(error)                 {}
 
 func serveLink(b *testing.B, address string, cars int) func() {

@@ -41,10 +41,11 @@ type conn struct {
 	ports    map[string]*port  // by incoming topic
 	watches  map[string]*watch // by company
 	overlaps map[string]*overlap
-	alive    bool // CONNACK was received; packets may be queued
-	woken    bool // a token is in wake or the writer is about to look
-	batch    bool // the reader is in the middle of received packets and will wake the writer at their end
-	stopping bool // the writer waits until everything is sent and acknowledged
+	alive    bool            // CONNACK was received; packets may be queued
+	woken    bool            // a token is in wake or the writer is about to look
+	heard    []link.Receiver // of the reader: who got messages since the last write
+	batch    bool            // the reader is in the middle of received packets and will wake the writer at their end
+	stopping bool            // the writer waits until everything is sent and acknowledged
 
 	control []byte   // encoded packets other than messages, to be written first
 	acks    int      // PUBACKs in control

@@ -157,6 +157,7 @@ func runLink(t testing.TB, l *mqtt.Link) (stop func()) {
 type recorder struct {
 	mu       sync.Mutex
 	messages []string
+	waiting  int // messages since Sent
 	dups     int
 	ups      int
 	downs    []error
@@ -167,9 +168,16 @@ func (r *recorder) Message(payload []byte, duplicate bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.messages = append(r.messages, string(payload))
+	r.waiting++
 	if duplicate {
 		r.dups++
 	}
+}
+
+func (r *recorder) Sent() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting = 0
 }
 
 func (r *recorder) LinkUp() {

@@ -23,9 +23,11 @@ const maxControl = 8 << 20
 // read delivers what the broker sends until the connection fails.
 func (c *conn) read(reader *wire.Reader) error {
 	var p wire.Packet
+	defer c.sent()
 	for {
 		if !reader.Ready() {
 			c.endBatch()
+			c.sent()
 		}
 		if err := reader.Next(&p); err != nil {
 			return err
@@ -57,6 +59,29 @@ func (c *conn) endBatch() {
 		}
 	}
 	c.unlockAndWake()
+}
+
+// maxHeard bounds the receivers that wait for the end of a batch.
+const maxHeard = 256
+
+// hear gives a receiver its message.
+func (c *conn) hear(r link.Receiver, m *wire.Packet) {
+	r.Message(m.Payload, m.Duplicate)
+	if n := len(c.heard); n > 0 && c.heard[n-1] == r {
+		return
+	}
+	if c.heard = append(c.heard, r); len(c.heard) >= maxHeard {
+		c.sent()
+	}
+}
+
+// sent tells those who heard something that the batch is over.
+func (c *conn) sent() {
+	for i, r := range c.heard {
+		c.heard[i] = nil
+		r.Sent()
+	}
+	c.heard = c.heard[:0]
 }
 
 // sendable tells whether the writer has something to do; c.mu is held.
@@ -155,7 +180,7 @@ func (c *conn) deliver(m *wire.Packet) error {
 	if first { // the subscription works although its answer is still on the way
 		receiver.LinkUp()
 	}
-	receiver.Message(m.Payload, m.Duplicate)
+	c.hear(receiver, m)
 	return nil
 }
 
@@ -210,7 +235,7 @@ func (c *conn) deliverUnknown(m *wire.Packet) error {
 	if first {
 		receiver.LinkUp()
 	}
-	receiver.Message(m.Payload, m.Duplicate)
+	c.hear(receiver, m)
 	return nil
 }
 

@@ -60,6 +60,13 @@ func TestWatchFindsCars(t *testing.T) {
 			r := found[id("company", "new_1")]
 			return r != nil && slices.Contains(r.received(), "end")
 		})
+		for name, r := range map[string]*recorder{"named": named, "late": late, "new_1": found[id("company", "new_1")]} {
+			eventually(t, name+" is told of the end of the batch", func() bool {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				return r.waiting == 0
+			})
+		}
 		want := strings.Join(numbers(50), ",")
 		for name, r := range map[string]*recorder{"named": named, "late": late, "new_2": found[id("company", "new_2")]} {
 			if got := strings.Join(r.received(), ","); got != want {
