@@ -100,14 +100,29 @@ func (r *roster) reload(ctx context.Context, cfg *config.Config) (Changes, error
 	for _, cc := range cfg.Cars {
 		named[cc.Name] = true
 	}
-	for name, e := range running {
-		// Cars found by "*" stay as long as "*" gives them the same modules.
-		if !named[name] && (!e.found || !sameAny(r.config(), cfg)) {
-			changes.Removed = append(changes.Removed, name)
-		}
-	}
 	if err := r.loadAny(cfg); err != nil {
 		return fail(err)
+	}
+	found, same := 0, sameAny(r.config(), cfg)
+	for name, e := range running {
+		limit := cfg.Limits.AnyCars
+		switch {
+		case named[name]:
+		case e.found && same:
+			found++
+		case cfg.AnyCar != nil && (limit <= 0 || found < limit): // "*" serves it from now on
+			found++
+			cc := *cfg.AnyCar
+			cc.Name = name
+			made, err := r.build(ctx, cfg, cc, true)
+			if err != nil {
+				return fail(err)
+			}
+			fresh = append(fresh, made)
+			changes.Changed = append(changes.Changed, name)
+		default:
+			changes.Removed = append(changes.Removed, name)
+		}
 	}
 	// Nothing below fails for a reason that lies in the configuration.
 	err := r.apply(cfg, fresh, changes)

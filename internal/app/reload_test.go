@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -69,7 +70,7 @@ type server struct {
 	t    *testing.T
 }
 
-// load returns a configuration whose modules differ by value.
+// load returns a configuration in which the modules of all cars differ by value.
 func (s *server) load(value int) *config.Config {
 	text := fmt.Sprintf(`{"company_name": "company", "embedded_broker": {"listen": "127.0.0.1:0"}, "limits": {"idle_car_s": 1},
 		"common_modules": {"5": {"command": ["true"], "config": {"value": %d}}}, "cars": {"a": {}, "b": {}, "*": {}}}`, value)
@@ -122,17 +123,15 @@ func (s *server) connect(car, session string) {
 	}
 }
 
-// answered waits for the ConnectResponse of the session.
-func (s *server) answered(session string) {
+// answered waits for the ConnectResponses of the sessions, in any order.
+func (s *server) answered(sessions ...string) {
 	s.t.Helper()
-	for {
+	for len(sessions) > 0 {
 		m, err := s.peer.Receive(time.Minute)
 		if err != nil {
-			s.t.Fatalf("no answer to the Connect of %s: %v", session, err)
+			s.t.Fatalf("no answer to the Connect of %v: %v", sessions, err)
 		}
-		if strings.Contains(string(m.Payload), session) {
-			return
-		}
+		sessions = slices.DeleteFunc(sessions, func(id string) bool { return strings.Contains(string(m.Payload), id) })
 	}
 }
 
@@ -143,9 +142,11 @@ func TestGatewayHeardDuringReload(t *testing.T) {
 	s := startServer(t, m)
 	let := sync.OnceFunc(func() { close(m.release) })
 	defer let()
-	if err := s.peer.Subscribe(1, "company/a/external_server"); err != nil {
+	if err := s.peer.Subscribe(1, "company/a/external_server", "company/found/external_server"); err != nil {
 		t.Fatal(err)
 	}
+	s.connect("found", "session0") // a car of "*", which the reload changes too
+	s.answered("session0")
 	reloaded := make(chan error, 1)
 	go func() {
 		_, err := s.Reload(t.Context(), s.load(2))
@@ -154,13 +155,14 @@ func TestGatewayHeardDuringReload(t *testing.T) {
 	<-m.closing // car a ends or has ended, b keeps the reload from going on
 	until(t, func() bool { _, served := s.roster.find("a"); return !served })
 	s.connect("a", "session1")
+	s.connect("found", "session2")
 	let()
 	if err := <-reloaded; err != nil {
 		t.Error(err)
 	}
-	s.answered("session1")
-	if cars := s.Cars(); len(cars) != 2 {
-		t.Errorf("%d cars are served, expected 2", len(cars))
+	s.answered("session1", "session2")
+	if cars := s.Cars(); len(cars) != 3 {
+		t.Errorf("%d cars are served, expected 3", len(cars))
 	}
 }
 

@@ -283,6 +283,8 @@ func (c *Car) bequeath() (done bool) {
 		return false
 	}
 	heir.port = c.port
+	heir.session.Succeed(c.session)
+	heir.counters.lastSeen.Store(c.counters.lastSeen.Load()) // until it hears something itself
 	c.mu.Lock()
 	up := c.view.LinkUp
 	c.mu.Unlock()

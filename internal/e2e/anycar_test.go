@@ -83,6 +83,41 @@ func TestCarsThatAreNotNamed(t *testing.T) {
 	}
 }
 
+// A reload that changes a module of all cars ends their sessions, and none of the
+// Connects that follow is lost on the way from the old car to the new one.
+func TestReloadHearsEveryCar(t *testing.T) {
+	m := brokertest.Start(t, brokertest.Options{Extra: "log_type none\n"})
+	modules := exampleModule(t)
+	config := formatD(m.Address(), modules, "car_1", "car_2", "*")
+	s := servertest.Start(t, servertest.Options{Config: config})
+	const cars = 200
+	f, err := simulate.New(simulate.Options{Broker: gateway.Broker{Address: m.Address()}, Company: company, Cars: cars, First: 1, Prefix: "car_", Devices: 2, Module: 1000,
+		Payload: 100, Rate: 2, Connections: 4, Ramp: time.Second, ConnectTimeout: 2 * time.Minute, Seed: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	driving, stop := context.WithCancel(t.Context())
+	driven := make(chan struct{})
+	go func() { f.Drive(driving, time.Hour); close(driven) }()
+	defer func() { stop(); <-driven }()
+	modules["1000"].(obj)["config"] = obj{"command_interval_ms": "300"}
+	servertest.WriteConfig(t, s.ConfigPath, config)
+	s.Signal(syscall.SIGHUP)
+	s.WaitLog("configuration reloaded")
+	servertest.Eventually(t, "all cars have a session again", func() bool { return f.Report().Sessions >= 2*cars && f.Figures().Connected == cars })
+	failed := 0
+	for _, a := range f.Report().Failed {
+		failed += int(a.Count)
+	}
+	if failed > cars/20 { // a busy machine may exceed a limit of time
+		t.Errorf("%d attempts to connect failed: %+v", failed, f.Report().Failed)
+	}
+}
+
 // After the broker was restarted, a thousand cars are back, each with one session,
 // and none saw the server break the protocol.
 func TestManyCarsAreBackAfterTheBroker(t *testing.T) {

@@ -24,7 +24,8 @@ import (
 //	admit 1 ok|refused
 //	room 1 no|yes      whether the queue of module 1 takes a status
 //	option NAME=VALUE  (before the first event)
-//	link up|down, stop, publish-failed
+//	link up|down, stop, reload, publish-failed
+//	succeed            a new Session takes the place of the old one
 func TestScripts(t *testing.T) {
 	scripttest.Run(t, func(script *scripttest.Script) func([]string) {
 		st := &stage{Script: script, now: time.Unix(1000, 0), refused: map[string]bool{}, modules: scriptModules{full: map[int32]bool{}}}
@@ -107,6 +108,10 @@ func (st *stage) do(w []string) {
 		st.step(Event{Kind: EventStop})
 	case "reload":
 		st.step(Event{Kind: EventReload})
+	case "succeed":
+		previous := st.s
+		st.s = New(st.opts, st.modules)
+		st.s.Succeed(previous)
 	case "publish-failed":
 		st.step(Event{Kind: EventPublishFailed})
 	default:
