@@ -90,6 +90,7 @@ func TestReloadHearsEveryCar(t *testing.T) {
 	modules := exampleModule(t)
 	config := formatD(m.Address(), modules, "car_1", "car_2", "*")
 	s := servertest.Start(t, servertest.Options{Config: config})
+	s.WaitLog("connected to the broker")
 	const cars = 200
 	f, err := simulate.New(simulate.Options{Broker: gateway.Broker{Address: m.Address()}, Company: company, Cars: cars, First: 1, Prefix: "car_", Devices: 2, Module: 1000,
 		Payload: 100, Rate: 2, Connections: 4, Ramp: time.Second, ConnectTimeout: 2 * time.Minute, Seed: 1})
