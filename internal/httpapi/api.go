@@ -98,7 +98,8 @@ type API interface {
 	// Commands returns the commands of a car, of all modules. An unknown car is
 	// *Error 404 unless commands came while waiting (HTTP-11, HTTP-12).
 	Commands(ctx context.Context, car fleet.CarID, q Query) ([]Message, error)
-	// PollCommands is Commands with wait=true without a goroutine of the caller:
+	// PollCommands is Commands with wait=true without a goroutine of the caller, and
+	// may wait longer:
 	// it returns at once and done is called exactly once, later, from another
 	// goroutine, with what Commands would return. done must not block; it may
 	// start the next poll. stop gives the poll up and is safe to call at any

@@ -12,6 +12,7 @@ import (
 type waiter struct {
 	deliver     func([]Message, error)
 	deliverCars func([]Car)
+	patient     bool // waits patientTimes as long
 
 	// Guarded by the core's lock.
 	list       *waitList // nil: not waiting
@@ -20,6 +21,11 @@ type waiter struct {
 	timer      *time.Timer
 	next, prev *waiter
 }
+
+// patientTimes is what a wait inside the process is longer by: no connection has to be
+// kept alive by an answer, and ten thousand cars that ask again every few seconds are
+// what would be left of the load of an idle server.
+const patientTimes = 12
 
 // fail ends a wait without result.
 func (w *waiter) fail(err error) {
@@ -99,7 +105,11 @@ func (c *core) waitTimeout() time.Duration { return time.Duration(c.wait.Load())
 func (c *core) startWait(list *waitList, w *waiter) {
 	c.waits++
 	list.add(w)
-	w.timer = time.AfterFunc(c.waitTimeout(), func() { c.expire(w) })
+	timeout := c.waitTimeout()
+	if w.patient {
+		timeout *= patientTimes
+	}
+	w.timer = time.AfterFunc(timeout, func() { c.expire(w) })
 }
 
 // settle stops the timers of waiters that were taken out of their lists. The
@@ -158,7 +168,7 @@ func (c *core) unpark(w *waiter) bool {
 // all; one that finds something reads the store in a goroutine of the core.
 func (c *core) PollCommands(id fleet.CarID, since int64, done func([]Message, error)) (stop func() bool) {
 	p := &poll{core: c, done: done}
-	p.waiter.deliver = p.finish
+	p.waiter.deliver, p.waiter.patient = p.finish, true
 	if err := checkCar(id); err != nil {
 		return p.later(func() ([]Message, bool, error) { return nil, false, err })
 	}
