@@ -29,23 +29,28 @@ export function askForToken(store, asked = false) {
     h("label", { for: "token", text: "Bearer token" }), input,
     h("p", { class: "muted", text: "A token of the block “admin” of the configuration. It is kept in this tab only." }),
     h("div", { class: "row end" },
-      token.get() ? h("button", { type: "button", text: "Forget token", on: { click: () => { store.dismissed = false; dialog.close(); store.setToken(""); } } }) : null,
-      h("button", { type: "button", text: "Close", on: { click: () => { store.dismissed = true; dialog.close(); } } }),
+      token.get() ? h("button", { type: "button", text: "Forget token", on: { click: () => { store.dismissed = false; shut(); store.setToken(""); } } }) : null,
+      h("button", { type: "button", text: "Close", on: { click: () => { store.dismissed = true; shut(); } } }),
       h("button", { type: "submit", class: "main", text: "Use token" }))));
   const problem = () => {
     const you = store.server?.you;
     text(why, store.access === "refused" ? store.problem?.message ?? "" : you ? `You have the role ${you.role}${you.token ? ` by the token “${you.token}”` : ""}.` : "");
     why.classList.toggle("bad", store.access === "refused");
   };
-  const granted = () => { if (store.access === "granted" && token.get() && input.value) dialog.close(); };
+  const granted = () => { if (store.access === "granted" && token.get() && input.value) shut(); };
+  const mine = { problem };
+  // Not left to the close event, which comes later: a refusal that came before it would
+  // find the dialog still open and show none.
+  const shut = () => {
+    if (open === mine) open = null;
+    store.removeEventListener("server", granted);
+    dialog.close();
+    dialog.remove();
+  };
   store.addEventListener("server", granted);
   dialog.addEventListener("cancel", () => { store.dismissed = true; });
-  dialog.addEventListener("close", () => {
-    open = null;
-    store.removeEventListener("server", granted);
-    dialog.remove();
-  });
-  open = { problem };
+  dialog.addEventListener("close", shut);
+  open = mine;
   problem();
   document.body.append(dialog);
   dialog.showModal();
