@@ -17,6 +17,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/module"
 	"external-server/internal/protocol"
+	"external-server/internal/servertest"
 )
 
 // idleModule does nothing; contexts of the car held end when release is closed.
@@ -102,7 +103,7 @@ func startServer(t *testing.T, m idleModule) *server {
 		}
 	})
 	t.Cleanup(func() { stop(); running.Wait() })
-	until(t, s.LinkUp)
+	servertest.Eventually(t, "the broker is reached", s.LinkUp)
 	if s.peer, err = brokertest.Dial(brokertest.PeerOptions{Address: s.BrokerAddr().String()}); err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +154,7 @@ func TestGatewayHeardDuringReload(t *testing.T) {
 		reloaded <- err
 	}()
 	<-m.closing // car a ends or has ended, b keeps the reload from going on
-	until(t, func() bool { _, served := s.roster.find("a"); return !served })
+	servertest.Eventually(t, "car a is replaced", func() bool { _, served := s.roster.find("a"); return !served })
 	s.connect("a", "session1")
 	s.connect("found", "session2")
 	let()
@@ -198,20 +199,10 @@ func TestOnlyAConnectFindsACar(t *testing.T) {
 		}
 	}
 	s.connect("real", "session1") // handled after the others
-	until(t, func() bool { return len(s.Cars()) >= 3 })
+	servertest.Eventually(t, "the real car is found", func() bool { return len(s.Cars()) >= 3 })
 	for _, c := range s.Cars() {
 		if strings.HasPrefix(c.ID.Car, "noise") {
 			t.Errorf("%s is served", c.ID.Car)
-		}
-	}
-}
-
-// until waits for what must happen.
-func until(t *testing.T, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(time.Minute); !holds(); time.Sleep(2 * time.Millisecond) { // polling a condition
-		if time.Now().After(end) {
-			t.Fatal("did not happen within a minute")
 		}
 	}
 }

@@ -92,19 +92,8 @@ func TestReloadHearsEveryCar(t *testing.T) {
 	s := servertest.Start(t, servertest.Options{Config: config})
 	s.WaitLog("connected to the broker")
 	const cars = 200
-	f, err := simulate.New(simulate.Options{Broker: gateway.Broker{Address: m.Address()}, Company: company, Cars: cars, First: 1, Prefix: "car_", Devices: 2, Module: 1000,
+	f := drive(t, simulate.Options{Broker: gateway.Broker{Address: m.Address()}, Company: company, Cars: cars, First: 1, Prefix: "car_", Devices: 2, Module: 1000,
 		Payload: 100, Rate: 2, Connections: 4, Ramp: time.Second, ConnectTimeout: 2 * time.Minute, Seed: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if _, err := f.Connect(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	driving, stop := context.WithCancel(t.Context())
-	driven := make(chan struct{})
-	go func() { f.Drive(driving, time.Hour); close(driven) }()
-	defer func() { stop(); <-driven }()
 	modules["1000"].(obj)["config"] = obj{"command_interval_ms": "300"}
 	servertest.WriteConfig(t, s.ConfigPath, config)
 	s.Signal(syscall.SIGHUP)
@@ -128,19 +117,8 @@ func TestManyCarsAreBackAfterTheBroker(t *testing.T) {
 	config["logging"].(obj)["console"].(obj)["level"] = "WARNING"
 	s := servertest.Start(t, servertest.Options{Config: config})
 	const cars = 1000
-	f, err := simulate.New(simulate.Options{Broker: gateway.Broker{Address: m.Address()}, Company: company, Cars: cars, Devices: 2, Module: 3,
+	f := drive(t, simulate.Options{Broker: gateway.Broker{Address: m.Address()}, Company: company, Cars: cars, Devices: 2, Module: 3,
 		DeviceType: -1, Payload: 100, Rate: 0.2, Connections: 4, Ramp: 2 * time.Second, ConnectTimeout: 2 * time.Minute, Seed: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if _, err := f.Connect(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	driving, stop := context.WithCancel(t.Context())
-	driven := make(chan struct{})
-	go func() { f.Drive(driving, time.Hour); close(driven) }()
-	defer func() { stop(); <-driven }()
 	m.Kill()
 	servertest.Eventually(t, "the cars notice that the broker is gone", func() bool { return f.Figures().Connected == 0 })
 	m.Restart()
@@ -161,4 +139,22 @@ func TestManyCarsAreBackAfterTheBroker(t *testing.T) {
 	if code := s.Stop(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
+}
+
+// drive connects a simulated fleet and lets it report until the test ends.
+func drive(t *testing.T, opts simulate.Options) *simulate.Fleet {
+	t.Helper()
+	f, err := simulate.New(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.Close)
+	if _, err := f.Connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	driving, stop := context.WithCancel(t.Context())
+	driven := make(chan struct{})
+	go func() { f.Drive(driving, time.Hour); close(driven) }()
+	t.Cleanup(func() { stop(); <-driven })
+	return f
 }
