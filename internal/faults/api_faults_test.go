@@ -27,7 +27,7 @@ type api struct {
 // startAPI starts it; with kilobytes, its store is on a file system of that size.
 func (r *rig) startAPI(kilobytes int) *api {
 	r.Helper()
-	a := &api{disk: r.dir}
+	a := &api{disk: r.dir, prefix: r.opts.Prefix}
 	if kilobytes > 0 {
 		a.disk = r.smallDisk(kilobytes)
 		a.prefix, r.opts.Prefix = r.opts.Prefix, nil
@@ -47,7 +47,7 @@ func (r *rig) startAPI(kilobytes int) *api {
 
 func (a *api) start(r *rig) {
 	r.Helper()
-	a.server = servertest.Start(r, servertest.Options{Config: a.config, Prefix: a.prefix})
+	a.server = servertest.Start(r, servertest.Options{Binary: r.opts.Binary, Config: a.config, Prefix: a.prefix})
 	a.server.WaitLog("serving")
 }
 

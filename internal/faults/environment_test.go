@@ -23,6 +23,10 @@ func TestMain(m *testing.M) {
 		}
 	}
 	flag.Parse()
+	if *underClockFlag != "" {
+		fmt.Fprintln(os.Stderr, runUnderClock(*underClockFlag, flag.Args()))
+		os.Exit(1)
+	}
 	os.Exit(servertest.Main(m))
 }
 

@@ -29,6 +29,7 @@ func scenarios() []scenario {
 	all = append(all, moduleFaults()...)
 	all = append(all, apiFaults()...)
 	all = append(all, machineFaults()...)
+	all = append(all, clockFaults()...)
 	return append(all, strangerFaults()...)
 }
 
