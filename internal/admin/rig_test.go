@@ -23,6 +23,7 @@ import (
 	"external-server/internal/logging"
 	"external-server/internal/module/host"
 	"external-server/internal/testlog"
+	"external-server/internal/testwait"
 )
 
 func TestMain(m *testing.M) {
@@ -31,13 +32,11 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("database/sql.(*DB).connectionOpener"))
 }
 
-const patience = 30 * time.Second // of waiting for something that must happen
-
 var teleop = fleet.Device{Module: 3, Type: 7, Role: "teleop", Name: "Teleop"}
 
 // quick are gateways that lose no time.
 var quick = gateway.Timing{RetryPause: 50 * time.Millisecond, QueuePoll: 20 * time.Millisecond, LeaveStall: 100 * time.Millisecond,
-	LinkTimeout: patience, MessageTimeout: patience}
+	LinkTimeout: testwait.Patience, MessageTimeout: testwait.Patience}
 
 // settings are a configuration file as a test writes it.
 type settings map[string]any
@@ -142,7 +141,7 @@ func (r *rig) wait(what string, holds func() bool) {
 	r.t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	limit := time.After(patience)
+	limit := time.After(testwait.Patience)
 	for !holds() {
 		select {
 		case <-tick.C:
@@ -256,7 +255,7 @@ type sent struct {
 
 func (r *rig) stream(path string, header ...string) *sse {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*testwait.Patience)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.base+path, nil)
 	if err != nil {
 		r.t.Fatal(err)

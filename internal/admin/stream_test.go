@@ -15,6 +15,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/observe"
 	"external-server/internal/testlog"
+	"external-server/internal/testwait"
 )
 
 // bare is an endpoint with a hub and without a server behind it: streams need no
@@ -117,7 +118,7 @@ func TestSlowReader(t *testing.T) {
 		t.Errorf("event %v", ev.kind)
 	}
 	// The connection ends although we never read, whenever its stream has begun.
-	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(testwait.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	r.wait("the stream to be dropped", func() bool {

@@ -17,7 +17,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/module"
 	"external-server/internal/protocol"
-	"external-server/internal/servertest"
+	"external-server/internal/testwait"
 )
 
 // idleModule does nothing; contexts of the car held end when release is closed.
@@ -103,7 +103,7 @@ func startServer(t *testing.T, m idleModule) *server {
 		}
 	})
 	t.Cleanup(func() { stop(); running.Wait() })
-	servertest.Eventually(t, "the broker is reached", s.LinkUp)
+	testwait.Until(t, "the broker is reached", s.LinkUp)
 	if s.peer, err = brokertest.Dial(brokertest.PeerOptions{Address: s.BrokerAddr().String()}); err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func TestGatewayHeardDuringReload(t *testing.T) {
 		reloaded <- err
 	}()
 	<-m.closing // car a ends or has ended, b keeps the reload from going on
-	servertest.Eventually(t, "car a is replaced", func() bool { _, served := s.roster.find("a"); return !served })
+	testwait.Until(t, "car a is replaced", func() bool { _, served := s.roster.find("a"); return !served })
 	s.connect("a", "session1")
 	s.connect("found", "session2")
 	let()
@@ -199,7 +199,7 @@ func TestOnlyAConnectFindsACar(t *testing.T) {
 		}
 	}
 	s.connect("real", "session1") // handled after the others
-	servertest.Eventually(t, "the real car is found", func() bool { return len(s.Cars()) >= 3 })
+	testwait.Until(t, "the real car is found", func() bool { return len(s.Cars()) >= 3 })
 	for _, c := range s.Cars() {
 		if strings.HasPrefix(c.ID.Car, "noise") {
 			t.Errorf("%s is served", c.ID.Car)

@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -17,11 +16,10 @@ import (
 	"external-server/internal/brokertest"
 	"external-server/internal/link/mqtt/wire"
 	"external-server/internal/testlog"
+	"external-server/internal/testwait"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-const patience = 30 * time.Second
 
 func start(t testing.TB, o broker.Options) (*broker.Broker, *testlog.Buffer) {
 	t.Helper()
@@ -76,7 +74,7 @@ func publish(t testing.TB, p *brokertest.Peer, topic, payload string) {
 
 func expect(t testing.TB, p *brokertest.Peer, topic, payload string) {
 	t.Helper()
-	m, err := p.Receive(patience)
+	m, err := p.Receive(testwait.Patience)
 	if err != nil || m.Topic != topic || string(m.Payload) != payload {
 		t.Fatalf("got %+v, error %v; expected %q on %s", m, err, payload, topic)
 	}
@@ -85,7 +83,7 @@ func expect(t testing.TB, p *brokertest.Peer, topic, payload string) {
 // ended waits until the broker has closed the connection.
 func ended(t testing.TB, c net.Conn) {
 	t.Helper()
-	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(testwait.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	var timeout net.Error
@@ -234,13 +232,11 @@ func TestSlowClient(t *testing.T) {
 	subscribe(t, quick, "news")
 	sender := dial(t, b, brokertest.PeerOptions{})
 	payload := strings.Repeat("x", 100_000)
-	for deadline := time.Now().Add(patience); !strings.Contains(log.String(), "does not keep up"); {
-		if time.Now().After(deadline) {
-			t.Fatal("the slow client is still connected")
-		}
+	testwait.Until(t, "the slow client is disconnected", func() bool {
 		publish(t, sender, "news", payload)
 		expect(t, quick, "news", payload)
-	}
+		return strings.Contains(log.String(), "does not keep up")
+	})
 	ended(t, slow.Conn)
 }
 
@@ -286,24 +282,19 @@ func TestBounds(t *testing.T) {
 	defer silent.Close()
 	ended(t, silent)
 	var peers []*brokertest.Peer
-	for deadline := time.Now().Add(patience); ; { // the earlier ones may still be leaving
+	testwait.Until(t, "the fourth client is refused", func() bool { // the earlier ones may still be leaving
 		p, err := brokertest.Dial(brokertest.PeerOptions{Address: b.Addr().String()})
 		if err == nil {
 			peers = append(peers, p)
-			defer p.Conn.Close()
-		} else if len(peers) == 3 {
-			break
+			t.Cleanup(func() { _ = p.Conn.Close() })
 		}
-		if len(peers) > 3 || time.Now().After(deadline) {
+		if len(peers) > 3 {
 			t.Fatalf("%d clients at once, expected 3", len(peers))
 		}
-	}
+		return err != nil && len(peers) == 3
+	})
 	// Who was refused may know it before the log does.
-	for deadline := time.Now().Add(patience); !strings.Contains(log.String(), "too many clients"); runtime.Gosched() {
-		if time.Now().After(deadline) {
-			t.Fatal("refused clients are not logged")
-		}
-	}
+	testwait.Until(t, "refused clients are logged", func() bool { return strings.Contains(log.String(), "too many clients") })
 }
 
 // A packet on which the library panics ends its sender and nobody else, and the

@@ -9,6 +9,7 @@ import (
 
 	"external-server/internal/broker"
 	"external-server/internal/brokertest"
+	"external-server/internal/testwait"
 )
 
 // Close ends clients in all states; goleak finds what stays behind.
@@ -62,7 +63,7 @@ func TestCloseDelivers(t *testing.T) {
 		for i, p := range all {
 			reading.Go(func() {
 				for {
-					if _, err := p.Receive(patience); err != nil {
+					if _, err := p.Receive(testwait.Patience); err != nil {
 						return
 					}
 					received[i]++

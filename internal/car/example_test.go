@@ -14,17 +14,8 @@ import (
 	"external-server/internal/module"
 	"external-server/internal/module/cabi"
 	"external-server/internal/protocol"
+	"external-server/internal/testwait"
 )
-
-// eventually waits for a condition in real time.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !condition(); <-time.After(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not in time: %s", what)
-		}
-	}
-}
 
 // A car with the real example library: its commands arrive, and a stop ends its
 // wait and destroys its context.
@@ -67,7 +58,7 @@ func TestExampleLibrary(t *testing.T) {
 	var sent []string
 	wait := func(text string) {
 		t.Helper()
-		eventually(t, text, func() bool {
+		testwait.Until(t, text, func() bool {
 			sent = append(sent, l.take()...)
 			return strings.Contains(strings.Join(sent, "\n"), text)
 		})

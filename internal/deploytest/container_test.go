@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"external-server/internal/servertest"
+	"external-server/internal/testwait"
 )
 
 // container runs commands as the image would: in its folders, with its
@@ -153,7 +154,7 @@ func (c *container) start(argv ...string) *process {
 
 func (p *process) waitLog(text string) {
 	p.t.Helper()
-	servertest.Eventually(p.t, "the container logs "+strconv.Quote(text), func() bool {
+	testwait.Until(p.t, "the container logs "+strconv.Quote(text), func() bool {
 		select {
 		case <-p.done:
 			p.t.Fatalf("the container ended:\n%s", p.output())

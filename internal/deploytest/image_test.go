@@ -20,6 +20,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/gateway"
 	"external-server/internal/servertest"
+	"external-server/internal/testwait"
 )
 
 func TestMain(m *testing.M) { os.Exit(servertest.Main(m)) }
@@ -129,7 +130,7 @@ func defaultCommand(t *testing.T, c *container, entry, command, check []string) 
 		t.Errorf("health check: exit code %d\n%s", code, all)
 	}
 	answered := drive(t, broker, "car1")
-	servertest.Eventually(t, "the car's status is answered", func() bool { return answered.Load() >= 1 })
+	testwait.Until(t, "the car's status is answered", func() bool { return answered.Load() >= 1 })
 	// What the HTTP API has not had yet is in the state volume, the log in the
 	// other one.
 	for _, path := range []string{"/var/lib/external-server/bringauto/car1/module-1", "/var/log/external-server/external_server.log"} {
@@ -180,7 +181,7 @@ func fullCompose(t *testing.T, c *container, entry []string) {
 			t.Logf("the API's last answer: %s", body)
 		}
 	})
-	servertest.Eventually(t, "the HTTP API has the car's status", func() bool {
+	testwait.Until(t, "the HTTP API has the car's status", func() bool {
 		body = get(t, "http://"+api+"/v2/protocol/status/bringauto/car1?api_key="+url.QueryEscape(strings.TrimSpace(key)))
 		return strings.Contains(body, `"IN_STOP"`)
 	})

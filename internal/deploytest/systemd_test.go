@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"external-server/internal/servertest"
+	"external-server/internal/testwait"
 )
 
 const unitFile = "deploy/systemd/external-server.service"
@@ -69,7 +70,7 @@ type manager struct {
 
 func (m manager) expect(want string) {
 	m.t.Helper()
-	if err := m.conn.SetReadDeadline(time.Now().Add(servertest.Patience)); err != nil {
+	if err := m.conn.SetReadDeadline(time.Now().Add(testwait.Patience)); err != nil {
 		m.t.Fatal(err)
 	}
 	buffer := make([]byte, 8192)

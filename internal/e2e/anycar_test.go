@@ -11,6 +11,7 @@ import (
 	"external-server/internal/gateway"
 	"external-server/internal/servertest"
 	"external-server/internal/simulate"
+	"external-server/internal/testwait"
 )
 
 // "*" serves cars that the configuration does not name: from their first message
@@ -64,7 +65,7 @@ func TestCarsThatAreNotNamed(t *testing.T) {
 	delete(config["cars"].(obj), "*")
 	servertest.WriteConfig(t, s.ConfigPath, config)
 	s.Signal(syscall.SIGHUP)
-	servertest.Eventually(t, "the guest is told that it is not served any more", func() bool {
+	testwait.Until(t, "the guest is told that it is not served any more", func() bool {
 		second.watch.mu.Lock()
 		defer second.watch.mu.Unlock()
 		return len(second.watch.ends) > 0
@@ -98,7 +99,7 @@ func TestReloadHearsEveryCar(t *testing.T) {
 	servertest.WriteConfig(t, s.ConfigPath, config)
 	s.Signal(syscall.SIGHUP)
 	s.WaitLog("configuration reloaded")
-	servertest.Eventually(t, "all cars have a session again", func() bool { return f.Report().Sessions >= 2*cars && f.Figures().Connected == cars })
+	testwait.Until(t, "all cars have a session again", func() bool { return f.Report().Sessions >= 2*cars && f.Figures().Connected == cars })
 	failed := 0
 	for _, a := range f.Report().Failed {
 		failed += int(a.Count)
@@ -120,7 +121,7 @@ func TestManyCarsAreBackAfterTheBroker(t *testing.T) {
 	f := drive(t, simulate.Options{Broker: gateway.Broker{Address: m.Address()}, Company: company, Cars: cars, Devices: 2, Module: 3,
 		DeviceType: -1, Payload: 100, Rate: 0.2, Connections: 4, Ramp: 2 * time.Second, ConnectTimeout: 2 * time.Minute, Seed: 1})
 	m.Kill()
-	servertest.Eventually(t, "the cars notice that the broker is gone", func() bool { return f.Figures().Connected == 0 })
+	testwait.Until(t, "the cars notice that the broker is gone", func() bool { return f.Figures().Connected == 0 })
 	m.Restart()
 	limit, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()

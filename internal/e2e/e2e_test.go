@@ -13,6 +13,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/gateway"
 	"external-server/internal/servertest"
+	"external-server/internal/testwait"
 )
 
 func TestMain(m *testing.M) { os.Exit(servertest.Main(m)) }
@@ -144,7 +145,7 @@ func (c *testCar) report(data string, devices ...fleet.Device) {
 // await waits until the car has seen that many sessions, answers and commands.
 func (c *testCar) await(connected, answered, commands int) {
 	c.t.Helper()
-	servertest.Eventually(c.t, fmt.Sprintf("car %v: %d sessions, %d answers, %d commands", c.Car(), connected, answered, commands), func() bool {
+	testwait.Until(c.t, fmt.Sprintf("car %v: %d sessions, %d answers, %d commands", c.Car(), connected, answered, commands), func() bool {
 		a, b, d := c.watch.get()
 		return a >= connected && b >= answered && d >= commands
 	})
@@ -154,7 +155,7 @@ func (c *testCar) await(connected, answered, commands int) {
 func (c *testCar) reportUntil(what string, condition func() bool, d fleet.Device) {
 	c.t.Helper()
 	var last time.Time
-	servertest.Eventually(c.t, what, func() bool {
+	testwait.Until(c.t, what, func() bool {
 		if time.Since(last) > 200*time.Millisecond {
 			last = time.Now()
 			c.report(`{"pressed": false}`, d)

@@ -17,6 +17,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/gateway"
 	"external-server/internal/servertest"
+	"external-server/internal/testwait"
 )
 
 // children returns the processes that a process has started.
@@ -77,7 +78,7 @@ func TestModuleProcessDies(t *testing.T) {
 			t.Fatal(err)
 		}
 		report(10)
-		servertest.Eventually(t, "the module is back", func() bool {
+		testwait.Until(t, "the module is back", func() bool {
 			return strings.Count(s.Log(), "module process replaced, all contexts are back") == death
 		})
 	}

@@ -10,6 +10,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/protocol"
 	"external-server/internal/servertest"
+	"external-server/internal/testwait"
 )
 
 // The recorded messages of a real gateway are played to the server, in order.
@@ -49,7 +50,7 @@ func TestReplayOfARealGateway(t *testing.T) {
 		}
 	}
 	receive := func() []byte {
-		msg, err := peer.Receive(servertest.Patience)
+		msg, err := peer.Receive(testwait.Patience)
 		if err != nil {
 			t.Fatal(err)
 		}

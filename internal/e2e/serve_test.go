@@ -8,6 +8,7 @@ import (
 	"external-server/internal/brokertest"
 	"external-server/internal/gateway"
 	"external-server/internal/servertest"
+	"external-server/internal/testwait"
 )
 
 // place is a kind of broker with what server and cars need to reach it.
@@ -99,7 +100,7 @@ func TestServesCarsOnEveryBroker(t *testing.T) {
 				t.Errorf("exit code %d", code)
 			}
 			for _, c := range fleet {
-				servertest.Eventually(t, "the car is notified", func() bool {
+				testwait.Until(t, "the car is notified", func() bool {
 					c.watch.mu.Lock()
 					defer c.watch.mu.Unlock()
 					return len(c.watch.ends) == 1

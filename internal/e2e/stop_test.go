@@ -11,6 +11,7 @@ import (
 
 	"external-server/internal/brokertest"
 	"external-server/internal/servertest"
+	"external-server/internal/testwait"
 )
 
 // SIGINT and SIGTERM end the server with exit code 0, also while a library
@@ -74,7 +75,7 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 	s.WaitLog("connected to the broker")
 	s.Signal(syscall.SIGINT)
 	s.Signal(syscall.SIGINT)
-	servertest.Eventually(t, "the process ends", func() bool {
+	testwait.Until(t, "the process ends", func() bool {
 		s.Signal(syscall.SIGINT)
 		return !s.Running()
 	})
@@ -95,7 +96,7 @@ func TestStopWhileStarting(t *testing.T) {
 				"lib_path": servertest.Probe(t), "isolation": isolation,
 				"config": obj{"record": record, "block": "init", "release": filepath.Join(dir, "never")},
 			}}, "car_a")})
-			servertest.Eventually(t, "the module is being initialised", func() bool {
+			testwait.Until(t, "the module is being initialised", func() bool {
 				text, _ := os.ReadFile(record)
 				return strings.Contains(string(text), "blocked init")
 			})
@@ -143,11 +144,11 @@ func TestReaderOfTheLogGoesAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = r.Close()
-	servertest.Eventually(t, "the server is subscribed", logged("connected to the broker"))
+	testwait.Until(t, "the server is subscribed", logged("connected to the broker"))
 	car := startCar(t, open(m), "car_a")
 	car.report(`{"pressed": false}`, button)
 	car.await(1, 1, 1)
-	servertest.Eventually(t, "the file tells what became of the console", logged("log cannot be written"))
+	testwait.Until(t, "the file tells what became of the console", logged("log cannot be written"))
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/httpapi"
 	"external-server/internal/servertest"
+	"external-server/internal/testwait"
 )
 
 // transparent is the number of the built-in module that posts to the HTTP API.
@@ -84,7 +85,7 @@ func (r *rig) finishOnAPI(a *api) {
 	}
 	defer client.Close()
 	for _, c := range r.group("car") {
-		ctx, cancel := context.WithTimeout(context.Background(), servertest.Patience)
+		ctx, cancel := context.WithTimeout(context.Background(), testwait.Patience)
 		messages, err := client.Statuses(ctx, fleet.CarID{Company: company, Car: c.name}, httpapi.Query{})
 		cancel()
 		if err != nil {
@@ -138,7 +139,7 @@ func (r *rig) backlog(a *api) bool {
 		c.mu.Lock()
 		answered := len(c.answered)
 		c.mu.Unlock()
-		ctx, cancel := context.WithTimeout(context.Background(), servertest.Patience)
+		ctx, cancel := context.WithTimeout(context.Background(), testwait.Patience)
 		messages, err := client.Statuses(ctx, fleet.CarID{Company: company, Car: c.name}, httpapi.Query{})
 		cancel()
 		if err != nil || len(messages) < answered {

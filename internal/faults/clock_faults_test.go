@@ -10,6 +10,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/httpapi"
 	"external-server/internal/servertest"
+	"external-server/internal/testwait"
 )
 
 func clockFaults() []scenario {
@@ -44,7 +45,7 @@ func (r *rig) clockOfTheLog(nth int, ahead time.Duration) {
 	const text = "configuration reloaded"
 	before := time.Now()
 	r.reload()
-	servertest.Eventually(r, fmt.Sprintf("the server logs %q the %dth time", text, nth), func() bool {
+	testwait.Until(r, fmt.Sprintf("the server logs %q the %dth time", text, nth), func() bool {
 		return strings.Count(r.server.Log(), text) == nth
 	})
 	log := r.server.Log()
@@ -53,7 +54,7 @@ func (r *rig) clockOfTheLog(nth int, ahead time.Duration) {
 	const layout = "2006-01-02 15:04:05.000"
 	_, rest, _ := strings.Cut(line, "[")
 	at, err := time.ParseInLocation(layout, rest[:min(len(rest), len(layout))], time.Local)
-	if want := before.Add(ahead); err != nil || at.Sub(want).Abs() > servertest.Patience {
+	if want := before.Add(ahead); err != nil || at.Sub(want).Abs() > testwait.Patience {
 		r.Errorf("the clock of the server is not at %s: %v: %s", want.Format(layout), err, line)
 	}
 }
@@ -66,7 +67,7 @@ func (r *rig) commandAll(a *api) {
 		r.Fatal(err)
 	}
 	defer client.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), servertest.Patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testwait.Patience)
 	defer cancel()
 	cars := r.group("car")
 	before := make([]int, len(cars))
@@ -81,7 +82,7 @@ func (r *rig) commandAll(a *api) {
 		}
 	}
 	for n, c := range cars {
-		servertest.Eventually(r, "car "+c.name+" gets the command", func() bool { return c.commandCount() > before[n] })
+		testwait.Until(r, "car "+c.name+" gets the command", func() bool { return c.commandCount() > before[n] })
 	}
 }
 

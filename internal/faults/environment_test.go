@@ -13,6 +13,7 @@ import (
 	"external-server/internal/brokertest"
 	"external-server/internal/gateway"
 	"external-server/internal/servertest"
+	"external-server/internal/testwait"
 )
 
 func TestMain(m *testing.M) {
@@ -212,7 +213,7 @@ func (r *rig) startCars(cars map[string]int32, period time.Duration) {
 	begin := time.Now()
 	r.crew.start(period)
 	r.Cleanup(r.crew.haltOnce())
-	r.crew.served(begin, 2*servertest.Patience)
+	r.crew.served(begin, 2*testwait.Patience)
 }
 
 // haltOnce returns a function that ends the reports if nobody has.
@@ -240,7 +241,7 @@ func (r *rig) group(prefix string) []*car {
 // recovered notes how long after the end of the fault every car was served.
 func (r *rig) recovered(at time.Time) {
 	r.Helper()
-	r.row.Recovery = r.crew.served(at, 3*servertest.Patience)
+	r.row.Recovery = r.crew.served(at, 3*testwait.Patience)
 	r.row.recovered = true
 }
 

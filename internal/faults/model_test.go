@@ -15,7 +15,7 @@ import (
 
 	"external-server/internal/brokertest"
 	"external-server/internal/gateway"
-	"external-server/internal/servertest"
+	"external-server/internal/testwait"
 )
 
 // model is what must be true of the whole process, whatever happened: a reference
@@ -162,7 +162,7 @@ func (p *process) reconfigure(rt *rapid.T, name string) {
 	}
 	p.model.configured[name] = !p.model.configured[name]
 	writeConfig(p.rig, p.config)
-	deadline := time.Now().Add(servertest.Patience)
+	deadline := time.Now().Add(testwait.Patience)
 	for !slices.Equal(p.listed(), sorted(cars)) {
 		if time.Now().After(deadline) {
 			rt.Fatalf("the server has the cars %v after a reload, expected %v\n%s", p.listed(), sorted(cars), p.server.Log())
@@ -221,7 +221,7 @@ func (p *process) compare(rt *rapid.T) {
 				last = time.Now()
 				c.report()
 			}
-			if time.Since(begin) > 2*servertest.Patience {
+			if time.Since(begin) > 2*testwait.Patience {
 				rt.Fatalf("car %s is on and configured and not served: phase %v, ends %s, violations %s\n%s",
 					c.name, c.Phase(), c.reasons(c.ends), c.reasons(c.wrong), p.server.Log())
 			}
@@ -246,7 +246,7 @@ func (p *process) compare(rt *rapid.T) {
 		if len(lost) == 0 {
 			return
 		}
-		if time.Since(begin) > 2*servertest.Patience {
+		if time.Since(begin) > 2*testwait.Patience {
 			rt.Fatalf("answered and not delivered: %v\n%s", lost, p.server.Log())
 		}
 		pause(20 * time.Millisecond)

@@ -21,6 +21,7 @@ import (
 	"external-server/internal/gateway"
 	"external-server/internal/link/mqtt/wire"
 	"external-server/internal/servertest"
+	"external-server/internal/testwait"
 )
 
 // newRig is a rig outside the table.
@@ -88,7 +89,7 @@ func TestSecretsStayInside(t *testing.T) {
 	r.crew = &crew{t: t, cars: []*car{c}}
 	begin := time.Now()
 	c.report()
-	r.crew.served(begin, servertest.Patience)
+	r.crew.served(begin, testwait.Patience)
 	// Wrong credentials, half right.
 	for _, password := range []string{"plantedbrokerfile", "x"} {
 		if p, err := brokertest.Dial(brokertest.PeerOptions{Address: r.embedded, TLS: &tls.Config{RootCAs: certs.Pool, ServerName: "localhost"}, Username: "server", Password: password}); err == nil {
@@ -131,7 +132,7 @@ func TestSecretsStayInside(t *testing.T) {
 		writeConfig(r, c)
 		before := strings.Count(r.server.Log(), "config.json")
 		r.reload()
-		servertest.Eventually(t, "the reload is logged", func() bool { return strings.Count(r.server.Log(), "config.json") > before })
+		testwait.Until(t, "the reload is logged", func() bool { return strings.Count(r.server.Log(), "config.json") > before })
 		for _, command := range [][]string{{"check"}, {"config", "migrate"}} {
 			out, errs, _ := servertest.Run(t, r.dir, append(command, r.server.ConfigPath)...)
 			if command[0] == "config" {
@@ -261,7 +262,7 @@ func TestHostileCarStaysInItsRoom(t *testing.T) {
 	r.crew = &crew{t: t, cars: []*car{c}}
 	r.crew.start(100 * time.Millisecond)
 	t.Cleanup(r.crew.haltOnce())
-	r.crew.served(time.Now(), servertest.Patience)
+	r.crew.served(time.Now(), testwait.Patience)
 
 	me := brokertest.PeerOptions{Address: r.embedded, Username: "h", Password: "hh", ClientID: company + "/hostile"}
 	dial := func(o brokertest.PeerOptions) *brokertest.Peer {
@@ -310,7 +311,7 @@ func TestHostileCarStaysInItsRoom(t *testing.T) {
 	if err := peer.Ping(); err != nil {
 		t.Fatal(err)
 	}
-	r.crew.served(time.Now(), servertest.Patience)
+	r.crew.served(time.Now(), testwait.Patience)
 	r.unaffected(r.crew.cars)
 	r.finish("")
 	if n := len(c.wrong); n > 0 {

@@ -7,6 +7,7 @@ import (
 
 	"external-server/internal/gateway"
 	"external-server/internal/servertest"
+	"external-server/internal/testwait"
 )
 
 // inMemory is why a killed server may lose what it has answered.
@@ -93,13 +94,13 @@ func (r *rig) replace(binary, version string) handover {
 				served++
 			}
 		}
-		if time.Since(begin) > 2*servertest.Patience {
+		if time.Since(begin) > 2*testwait.Patience {
 			r.Fatalf("%d of %d cars are served again", served, len(r.crew.cars))
 		}
 		pause(20 * time.Millisecond)
 	}
 	h.most = time.Since(begin)
-	r.crew.served(stopped, 2*servertest.Patience)
+	r.crew.served(stopped, 2*testwait.Patience)
 	h.all = time.Since(begin)
 	return h
 }

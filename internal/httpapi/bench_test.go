@@ -15,6 +15,7 @@ import (
 
 	"external-server/internal/config"
 	"external-server/internal/fleet"
+	"external-server/internal/testwait"
 )
 
 // benchStore is the store that FLEET_BENCH_STORE names: "postgres", or a file of
@@ -116,13 +117,13 @@ func BenchmarkParkedPolls(b *testing.B) {
 		for i := range stops {
 			stops[i] = api.PollCommands(fleet.CarID{Company: "company", Car: "car_" + strconv.Itoa(i/2)}, 1, func([]Message, error) {})
 		}
-		until(b, "all wait", func() bool { return s.Stats().Waiting == polls })
+		testwait.Until(b, "all wait", func() bool { return s.Stats().Waiting == polls })
 		b.ReportMetric((memory()-before)/float64(polls), "B/poll")
 		b.ReportMetric(float64(runtime.NumGoroutine()-goroutines)/float64(polls), "goroutines/poll")
 		for _, stop := range stops {
 			stop()
 		}
-		until(b, "none waits", func() bool { return s.Stats().Waiting == 0 })
+		testwait.Until(b, "none waits", func() bool { return s.Stats().Waiting == 0 })
 	}
 }
 

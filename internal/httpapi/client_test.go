@@ -23,6 +23,7 @@ import (
 
 	"external-server/internal/config"
 	"external-server/internal/fleet"
+	"external-server/internal/testwait"
 )
 
 func newTestClient(t testing.TB, o ClientOptions) *Client {
@@ -208,7 +209,7 @@ func TestClientURLs(t *testing.T) {
 }
 
 func TestClientCloseEndsPolls(t *testing.T) {
-	s := startServer(t, Options{Config: config.HTTPAPI{WaitTimeout: patience}})
+	s := startServer(t, Options{Config: config.HTTPAPI{WaitTimeout: testwait.Patience}})
 	c, err := NewClient(ClientOptions{URL: "http://" + s.Addr().String() + BasePath})
 	if err != nil {
 		t.Fatal(err)
@@ -216,7 +217,7 @@ func TestClientCloseEndsPolls(t *testing.T) {
 	errs := make(chan error, 2)
 	stop := c.PollCommands(car1, 1, func([]Message, error) { t.Error("called after stop") })
 	c.PollCommands(car1, 1, func(_ []Message, err error) { errs <- err })
-	until(t, "both wait", func() bool { return s.Stats().Waiting == 2 })
+	testwait.Until(t, "both wait", func() bool { return s.Stats().Waiting == 2 })
 	if !stop() || stop() {
 		t.Error("stop")
 	}
@@ -228,7 +229,7 @@ func TestClientCloseEndsPolls(t *testing.T) {
 	if err := <-errs; err == nil {
 		t.Error("a closed client polls")
 	}
-	until(t, "the server knows", func() bool { return s.Stats().Waiting == 0 })
+	testwait.Until(t, "the server knows", func() bool { return s.Stats().Waiting == 0 })
 }
 
 // TestTLS: own authority, client certificates, HTTP/2.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"external-server/internal/config"
+	"external-server/internal/testwait"
 )
 
 // The contract table runs against the embedded server, or against any other API:
@@ -95,7 +96,7 @@ func runContract(t *testing.T, base, key string, client *http.Client, hold func(
 	}}
 	for _, s := range steps {
 		// What is waited for in vain need not last; what comes may take its time.
-		if hold(patience); s.While == "" {
+		if hold(testwait.Patience); s.While == "" {
 			hold(100 * time.Millisecond)
 		}
 		t.Run(s.Name, func(t *testing.T) { c.run(t, s) })

@@ -15,6 +15,7 @@ import (
 
 	"external-server/internal/config"
 	"external-server/internal/fleet"
+	"external-server/internal/testwait"
 )
 
 func newTestServer(t testing.TB, o Options) *Server {
@@ -133,7 +134,7 @@ func TestTimestampsGrowAcrossRestarts(t *testing.T) {
 }
 
 func TestWaitIsReleasedByTheNextPost(t *testing.T) { // HTTP-11
-	s := newTestServer(t, Options{Config: config.HTTPAPI{WaitTimeout: patience}})
+	s := newTestServer(t, Options{Config: config.HTTPAPI{WaitTimeout: testwait.Patience}})
 	api := s.API()
 	postStatus(t, api, car1, status(1, 1, "r", `{}`), status(2, 1, "r", `{}`))
 	type result struct {
@@ -148,7 +149,7 @@ func TestWaitIsReleasedByTheNextPost(t *testing.T) { // HTTP-11
 		}()
 	}
 	api.PollCommands(car1, 1, func(m []Message, err error) { results <- result{m, err} })
-	until(t, "three requests wait", func() bool { return s.Stats().Waiting == 3 })
+	testwait.Until(t, "three requests wait", func() bool { return s.Stats().Waiting == 3 })
 	postStatus(t, api, car1, status(1, 1, "r", `{}`)) // does not release them
 	if n := s.Stats().Waiting; n != 3 {
 		t.Errorf("%d wait after a status", n)
@@ -166,7 +167,7 @@ func TestWaitIsReleasedByTheNextPost(t *testing.T) { // HTTP-11
 }
 
 func TestWaitForCars(t *testing.T) { // HTTP-8
-	s := newTestServer(t, Options{Config: config.HTTPAPI{WaitTimeout: patience}})
+	s := newTestServer(t, Options{Config: config.HTTPAPI{WaitTimeout: testwait.Patience}})
 	got := make(chan []Car, 1)
 	go func() {
 		cars, err := s.API().Cars(context.Background(), Query{Wait: true})
@@ -175,7 +176,7 @@ func TestWaitForCars(t *testing.T) { // HTTP-8
 		}
 		got <- cars
 	}()
-	until(t, "a request waits", func() bool { return s.Stats().Waiting == 1 })
+	testwait.Until(t, "a request waits", func() bool { return s.Stats().Waiting == 1 })
 	postStatus(t, s.API(), car1, status(1, 1, "r", `{}`))
 	wantEqual(t, "cars", <-got, []Car{{CompanyName: car1.Company, CarName: car1.Car}})
 	known, err := s.API().Cars(context.Background(), Query{})
@@ -183,7 +184,7 @@ func TestWaitForCars(t *testing.T) { // HTTP-8
 }
 
 func TestWaitEndsWithItsContext(t *testing.T) {
-	s := newTestServer(t, Options{Config: config.HTTPAPI{WaitTimeout: patience}})
+	s := newTestServer(t, Options{Config: config.HTTPAPI{WaitTimeout: testwait.Patience}})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 2)
 	go func() {
@@ -194,7 +195,7 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 		_, err := s.API().Cars(ctx, Query{Wait: true})
 		ended <- err
 	}()
-	until(t, "both wait", func() bool { return s.Stats().Waiting == 2 })
+	testwait.Until(t, "both wait", func() bool { return s.Stats().Waiting == 2 })
 	cancel()
 	for range 2 {
 		if err := <-ended; !errors.Is(err, context.Canceled) {
@@ -259,7 +260,7 @@ func TestPollCommands(t *testing.T) {
 }
 
 func TestWaitsAreLimited(t *testing.T) {
-	s := newTestServer(t, Options{Config: config.HTTPAPI{WaitTimeout: patience}, MaxWaits: 1})
+	s := newTestServer(t, Options{Config: config.HTTPAPI{WaitTimeout: testwait.Patience}, MaxWaits: 1})
 	stop := s.API().PollCommands(car1, 1, func([]Message, error) {})
 	defer stop()
 	errs := make(chan error, 1)
@@ -304,7 +305,7 @@ func TestRestartKeepsWhatIsKnown(t *testing.T) {
 // TestShutdownAnswersEverybody: what waits gets 503, what was accepted is stored.
 func TestShutdownAnswersEverybody(t *testing.T) {
 	dir := t.TempDir()
-	o := Options{Config: config.HTTPAPI{Listen: "127.0.0.1:0", Store: config.NewSecret("sqlite:" + filepath.Join(dir, "f.db")), WaitTimeout: patience}}
+	o := Options{Config: config.HTTPAPI{Listen: "127.0.0.1:0", Store: config.NewSecret("sqlite:" + filepath.Join(dir, "f.db")), WaitTimeout: testwait.Patience}}
 	s, err := New(context.Background(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -315,7 +316,7 @@ func TestShutdownAnswersEverybody(t *testing.T) {
 		_, err := s.API().Statuses(context.Background(), car1, Query{Wait: true})
 		errs <- err
 	}()
-	until(t, "both wait", func() bool { return s.Stats().Waiting == 2 })
+	testwait.Until(t, "both wait", func() bool { return s.Stats().Waiting == 2 })
 	var stored atomic.Int64
 	var wg sync.WaitGroup
 	for w := range 4 {
@@ -333,7 +334,7 @@ func TestShutdownAnswersEverybody(t *testing.T) {
 		})
 	}
 	// The status releases one of them; the other is released by the stop.
-	until(t, "something is stored", func() bool { return stored.Load() > 20 })
+	testwait.Until(t, "something is stored", func() bool { return stored.Load() > 20 })
 	if err := s.Shutdown(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -369,7 +370,7 @@ func TestShutdownIsBounded(t *testing.T) {
 	}
 	p := &post{car: car1, messages: []Message{status(1, 1, "r", `{}`)}, result: make(chan error, 1)}
 	s.core.queue <- p
-	until(t, "the writer has taken the post", func() bool { return s.Stats().Queue == 0 })
+	testwait.Until(t, "the writer has taken the post", func() bool { return s.Stats().Queue == 0 })
 	bound, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	if err := s.Shutdown(bound); !errors.Is(err, context.DeadlineExceeded) {

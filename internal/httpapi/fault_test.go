@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"external-server/internal/config"
+	"external-server/internal/testwait"
 )
 
 // faultServer is a server whose log and store a test can reach.
@@ -57,7 +58,7 @@ func expectFault(t *testing.T, s *Server, log *logLines, code int, text string, 
 		t.Errorf("reading while nothing can be written: %d, %v", len(got), err)
 	}
 	repair()
-	until(t, "the store works again", func() bool { return tryPost(s) == nil })
+	testwait.Until(t, "the store works again", func() bool { return tryPost(s) == nil })
 	if got, err := s.API().Statuses(context.Background(), car1, Query{}); err != nil || len(got) != 2 {
 		t.Errorf("afterwards: %d statuses, %v; what was refused must not be stored", len(got), err)
 	}
@@ -187,7 +188,7 @@ func TestPostgresConnectionsLost(t *testing.T) {
 	last := int64(0)
 	for round := range 3 {
 		sharedPostgres.exec(t, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+database+"'")
-		until(t, "posts are stored again", func() bool {
+		testwait.Until(t, "posts are stored again", func() bool {
 			err := tryPost(s)
 			if err == nil {
 				acknowledged.Add(1)
@@ -196,7 +197,7 @@ func TestPostgresConnectionsLost(t *testing.T) {
 			}
 			return err == nil
 		})
-		until(t, "statuses can be read again", func() bool {
+		testwait.Until(t, "statuses can be read again", func() bool {
 			got, err := s.API().Statuses(context.Background(), car1, Query{Since: last + 1})
 			if err == nil && len(got) > 0 {
 				last = got[len(got)-1].Timestamp
@@ -231,7 +232,7 @@ func TestPostgresStopsAndReturns(t *testing.T) {
 	if err := sharedPostgres.restart(); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "posts are stored again", func() bool { return tryPost(s) == nil })
+	testwait.Until(t, "posts are stored again", func() bool { return tryPost(s) == nil })
 	got, err := s.API().Statuses(context.Background(), car1, Query{})
 	if err != nil || len(got) != 2 || string(got[0].Payload.Data) != `"before"` {
 		t.Errorf("%d statuses, %v", len(got), err)

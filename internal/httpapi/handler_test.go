@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"external-server/internal/config"
+	"external-server/internal/testwait"
 )
 
 // request makes one request over the network and returns code and body.
@@ -240,7 +241,7 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = conn.Close() })
-		_ = conn.SetDeadline(time.Now().Add(patience))
+		_ = conn.SetDeadline(time.Now().Add(testwait.Patience))
 		if _, err := io.WriteString(conn, text); err != nil {
 			t.Fatal(err)
 		}
@@ -264,7 +265,7 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 // TestClientThatLeavesEndsItsWait also works for HTTP/1.1, where the connection
 // is all there is.
 func TestClientThatLeavesEndsItsWait(t *testing.T) {
-	s := startServer(t, Options{Config: config.HTTPAPI{WaitTimeout: patience}})
+	s := startServer(t, Options{Config: config.HTTPAPI{WaitTimeout: testwait.Patience}})
 	conn, err := net.Dial("tcp", s.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -272,9 +273,9 @@ func TestClientThatLeavesEndsItsWait(t *testing.T) {
 	if _, err := fmt.Fprint(conn, "GET /v2/protocol/status/a/b?wait=true HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the request waits", func() bool { return s.Stats().Waiting == 1 })
+	testwait.Until(t, "the request waits", func() bool { return s.Stats().Waiting == 1 })
 	_ = conn.Close()
-	until(t, "the wait ends", func() bool { return s.Stats().Waiting == 0 })
+	testwait.Until(t, "the wait ends", func() bool { return s.Stats().Waiting == 0 })
 }
 
 func TestOpenAPIDescribesTheHandler(t *testing.T) {

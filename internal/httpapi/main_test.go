@@ -23,6 +23,7 @@ import (
 
 	"external-server/internal/config"
 	"external-server/internal/fleet"
+	"external-server/internal/testwait"
 )
 
 func TestMain(m *testing.M) {
@@ -40,9 +41,6 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(code)
 }
-
-// patience is how long a test waits for what must come on a busy machine.
-const patience = 60 * time.Second
 
 var car1 = fleet.CarID{Company: "company", Car: "car_1"}
 
@@ -84,17 +82,6 @@ func testClient(t testing.TB) *http.Client {
 	transport := &http.Transport{}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}
-}
-
-func until(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(patience)
-	for !condition() {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for: %s", what)
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
 }
 
 func status(module, typ int64, role, data string) Message {
@@ -202,7 +189,7 @@ func (p *postgresServer) run(bin string, attributes *syscall.SysProcAttr) error 
 	if err := <-started; err != nil {
 		return err
 	}
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(testwait.Patience)
 	for {
 		conn, err := pgx.Connect(context.Background(), p.url("postgres"))
 		if err == nil {
@@ -211,7 +198,7 @@ func (p *postgresServer) run(bin string, attributes *syscall.SysProcAttr) error 
 		if time.Now().After(deadline) {
 			return err
 		}
-		time.Sleep(20 * time.Millisecond)
+		<-time.After(20 * time.Millisecond)
 	}
 }
 

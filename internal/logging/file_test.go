@@ -9,7 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
+
+	"external-server/internal/testwait"
 )
 
 // newFileLogs returns logs with a file sink in dir and no console, and what is
@@ -29,16 +30,6 @@ func newFileLogs(t *testing.T, s Sink) (*Logs, *screen) {
 func flush(t *testing.T, l *Logs) {
 	t.Helper()
 	check(t, l.Flush(t.Context()))
-}
-
-// eventually waits for a condition.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !condition(); <-time.After(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not in time: %s", what)
-		}
-	}
 }
 
 // LOG-5, LOG-6: no file exceeds its size, no line is torn, the newest old file
@@ -203,7 +194,7 @@ func TestDirectoryRemovedAndBack(t *testing.T) {
 	flush(t, l)
 	check(t, os.RemoveAll(dir))
 	log.Info("meanwhile 1")
-	eventually(t, "a warning", func() bool { return strings.Contains(out.String(), "log cannot be written") })
+	testwait.Until(t, "a warning", func() bool { return strings.Contains(out.String(), "log cannot be written") })
 	log.Info("meanwhile 2")
 	check(t, os.Mkdir(dir, 0o700))
 	flush(t, l)
@@ -265,7 +256,7 @@ func TestDiskFull(t *testing.T) {
 	l, out := newFileLogs(t, Sink{Dir: dir})
 	log := l.Logger()
 	log.Info("one")
-	eventually(t, "a warning", func() bool { return strings.Contains(out.String(), "no space left") })
+	testwait.Until(t, "a warning", func() bool { return strings.Contains(out.String(), "no space left") })
 	log.Info("two")
 	check(t, os.Remove(path))
 	flush(t, l)

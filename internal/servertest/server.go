@@ -13,11 +13,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
-)
 
-// Patience is how long tests wait for what must happen; it is not what anything
-// is expected to take.
-const Patience = 60 * time.Second
+	"external-server/internal/testwait"
+)
 
 // Map is a JSON object of a configuration.
 type Map = map[string]any
@@ -115,7 +113,7 @@ func (s *Server) Running() bool {
 // WaitLog waits until the output contains the text.
 func (s *Server) WaitLog(text string) {
 	s.t.Helper()
-	Eventually(s.t, fmt.Sprintf("the server logs %q", text), func() bool {
+	testwait.Until(s.t, fmt.Sprintf("the server logs %q", text), func() bool {
 		return strings.Contains(s.Log(), text)
 	})
 }
@@ -147,7 +145,7 @@ func (s *Server) Wait() int {
 	s.t.Helper()
 	select {
 	case <-s.done:
-	case <-time.After(Patience):
+	case <-time.After(testwait.Patience):
 		s.Signal(syscall.SIGABRT)
 		<-s.done
 		s.t.Fatalf("the server did not end:\n%s", tail(s.Log(), 200))
@@ -169,20 +167,6 @@ func Run(t testing.TB, dir string, args ...string) (stdout, stderr string, code 
 		t.Fatal(err)
 	}
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
-}
-
-// Eventually waits for a condition.
-func Eventually(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(Patience)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !condition() {
-		if time.Now().After(deadline) {
-			t.Fatalf("did not happen within %v: %s", Patience, what)
-		}
-		<-tick.C
-	}
 }
 
 func tail(s string, lines int) string {

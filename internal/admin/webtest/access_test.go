@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"external-server/internal/gateway"
-	"external-server/internal/servertest"
+	"external-server/internal/testwait"
 )
 
 // audit returns what a page lacks for people who see little, see no colours, or
@@ -51,7 +51,7 @@ func TestAccessibility(t *testing.T) {
 	cars := names(4)
 	s := startServer(t, cars, true, nil)
 	gateways := connect(t, s, cars[1:])
-	servertest.Eventually(t, "all gateways are connected", func() bool { return states(t, s, "")["running"] == 3 })
+	testwait.Until(t, "all gateways are connected", func() bool { return states(t, s, "")["running"] == 3 })
 	drive(t, []*gateway.Gateway{gateways["car_0001"], gateways["car_0002"]})
 	b := newTab(t, 1360, 860)
 	for _, theme := range []string{"light", "dark"} {

@@ -22,6 +22,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"external-server/internal/servertest"
+	"external-server/internal/testwait"
 )
 
 // tab is one browser with one page.
@@ -61,7 +62,7 @@ func newTab(t testing.TB, width, height int64) *tab {
 		chromedp.Flag("disable-sync", true),
 		chromedp.Flag("no-proxy-server", true),
 		chromedp.UserDataDir(t.TempDir()),
-		chromedp.WSURLReadTimeout(servertest.Patience),
+		chromedp.WSURLReadTimeout(testwait.Patience),
 	)
 	parent, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	allocator, cancelAllocator := chromedp.NewExecAllocator(parent, flags...)
@@ -167,7 +168,7 @@ func eval[T any](b *tab, expression string) T {
 // until waits until a JavaScript expression is true.
 func (b *tab) until(expression string) {
 	b.t.Helper()
-	deadline := time.Now().Add(servertest.Patience)
+	deadline := time.Now().Add(testwait.Patience)
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -181,7 +182,7 @@ func (b *tab) until(expression string) {
 		}
 		if time.Now().After(deadline) {
 			text, _ := chromedp.Run(b.ctx, chromedp.Evaluate[string]("document.body.innerText.slice(0, 3000)"))
-			b.t.Fatalf("did not become true within %v: %s\nlast error: %v\nthe page says:\n%s", servertest.Patience, expression, err, text)
+			b.t.Fatalf("did not become true within %v: %s\nlast error: %v\nthe page says:\n%s", testwait.Patience, expression, err, text)
 		}
 		<-tick.C
 	}

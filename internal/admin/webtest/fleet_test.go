@@ -18,6 +18,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/gateway"
 	"external-server/internal/servertest"
+	"external-server/internal/testwait"
 )
 
 func TestMain(m *testing.M) { os.Exit(servertest.Main(m)) }
@@ -74,7 +75,7 @@ func launch(t testing.TB, config servertest.Map, brokerAddress string) *server {
 	s := &server{Server: servertest.Start(t, servertest.Options{Config: config}), broker: gateway.Broker{Address: brokerAddress}, config: config}
 	s.WaitLog("connected to the broker")
 	var found []string
-	servertest.Eventually(t, "the log names the address of the admin endpoint", func() bool {
+	testwait.Until(t, "the log names the address of the admin endpoint", func() bool {
 		found = listening.FindStringSubmatch(s.Log())
 		return found != nil
 	})
@@ -85,7 +86,7 @@ func launch(t testing.TB, config servertest.Map, brokerAddress string) *server {
 // get reads a resource of the REST interface.
 func get[T any](t testing.TB, s *server, path, token string) (out T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), servertest.Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testwait.Patience)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+path, nil)
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 
 	"github.com/chromedp/chromedp/kb"
 
-	"external-server/internal/servertest"
+	"external-server/internal/testwait"
 )
 
 // With ten thousand cars only the visible rows exist, wherever the list is
@@ -16,7 +16,7 @@ func TestTenThousandCars(t *testing.T) {
 	cars := names(10_000)
 	s := startServer(t, cars, false, nil)
 	connect(t, s, cars[:200])
-	servertest.Eventually(t, "the gateways are connected", func() bool { return states(t, s, "")["running"] == 200 })
+	testwait.Until(t, "the gateways are connected", func() bool { return states(t, s, "")["running"] == 200 })
 	b := newTab(t, 1360, 860)
 	b.media("prefers-color-scheme", "dark")
 	b.open(s.url)

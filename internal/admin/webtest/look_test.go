@@ -10,6 +10,7 @@ import (
 
 	"external-server/internal/gateway"
 	"external-server/internal/servertest"
+	"external-server/internal/testwait"
 )
 
 // A thousand cars, a few of them away: which ones and why, the filter, one car,
@@ -20,7 +21,7 @@ func TestThousandCars(t *testing.T) {
 	cars := names(1000)
 	s := startServer(t, cars, false, nil)
 	gateways := connect(t, s, cars[away:])
-	servertest.Eventually(t, "all gateways are connected", func() bool { return states(t, s, "")["running"] == len(cars)-away })
+	testwait.Until(t, "all gateways are connected", func() bool { return states(t, s, "")["running"] == len(cars)-away })
 	b := newTab(t, 1360, 860)
 	b.media("prefers-color-scheme", "dark")
 	b.open(s.url)
@@ -112,7 +113,7 @@ func TestModuleCrash(t *testing.T) {
 	cars := names(20)
 	s := startServer(t, cars, true, nil)
 	connect(t, s, cars)
-	servertest.Eventually(t, "all gateways are connected", func() bool { return states(t, s, "")["running"] == len(cars) })
+	testwait.Until(t, "all gateways are connected", func() bool { return states(t, s, "")["running"] == len(cars) })
 	b := newTab(t, 1360, 860)
 	b.media("prefers-color-scheme", "dark")
 	b.open(s.url + "#/modules")
@@ -170,7 +171,7 @@ func TestRoles(t *testing.T) {
 	}}
 	s := startServer(t, names(3), false, admin)
 	gateways := connect(t, s, names(3))
-	servertest.Eventually(t, "all gateways are connected", func() bool { return states(t, s, reader)["running"] == 3 })
+	testwait.Until(t, "all gateways are connected", func() bool { return states(t, s, reader)["running"] == 3 })
 	session := func() string {
 		type car struct {
 			Session string `json:"session"`
@@ -273,7 +274,7 @@ func TestHostileCar(t *testing.T) {
 	const evil = `<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>`
 	s := startServer(t, names(1), false, nil)
 	gateways := connect(t, s, names(1))
-	servertest.Eventually(t, "connected", func() bool { return states(t, s, "")["running"] == 1 })
+	testwait.Until(t, "connected", func() bool { return states(t, s, "")["running"] == 1 })
 	bad := button1
 	bad.Role, bad.Name = "evil", evil
 	g := gateways["car_0000"]

@@ -13,6 +13,7 @@ import (
 	"external-server/internal/broker"
 	"external-server/internal/brokertest"
 	"external-server/internal/link/mqtt"
+	"external-server/internal/testwait"
 )
 
 // The broker dies and comes back: the cars learn of both, their topics are
@@ -26,7 +27,7 @@ func TestBrokerRestart(t *testing.T) {
 	waitUp(t, r)
 	for round := 1; round <= 2; round++ {
 		m.Kill()
-		eventually(t, "the car learns of the loss", func() bool { return len(r.lost()) == round })
+		testwait.Until(t, "the car learns of the loss", func() bool { return len(r.lost()) == round })
 		if p.Publish([]byte("while down")) || p.NotifyDisconnect() {
 			t.Error("a message for a lost broker was accepted")
 		}
@@ -34,10 +35,10 @@ func TestBrokerRestart(t *testing.T) {
 			t.Error("the link says that it is up")
 		}
 		m.Restart()
-		eventually(t, "the car learns of the return", func() bool { return r.upCount() == round+1 })
+		testwait.Until(t, "the car learns of the return", func() bool { return r.upCount() == round+1 })
 		g := gateway(t, m.Address(), car)
 		say(t, g, car, fmt.Sprint(round))
-		eventually(t, "the subscription is restored", func() bool { return len(r.received()) == round })
+		testwait.Until(t, "the subscription is restored", func() bool { return len(r.received()) == round })
 		if !p.Publish([]byte("after")) {
 			t.Error("Publish failed after the return")
 		}
@@ -63,12 +64,12 @@ func TestHalfOpenConnection(t *testing.T) {
 	r, _ := attach(t, l, id("company", "car"))
 	waitUp(t, r)
 	m.Stop()
-	eventually(t, "the loss is noticed", func() bool { return len(r.lost()) > 0 })
+	testwait.Until(t, "the loss is noticed", func() bool { return len(r.lost()) > 0 })
 	if err := r.lost()[0]; !strings.Contains(err.Error(), "ping") {
 		t.Errorf("reason: %v", err)
 	}
 	m.Continue()
-	eventually(t, "the link is up again", func() bool { return r.upCount() == 2 })
+	testwait.Until(t, "the link is up again", func() bool { return r.upCount() == 2 })
 }
 
 // A quiet connection is kept alive.
@@ -77,7 +78,7 @@ func TestKeepAlive(t *testing.T) {
 	l := startLink(t, mqtt.Options{Address: m.Address(), KeepAlive: time.Second})
 	r, _ := attach(t, l, id("company", "car"))
 	waitUp(t, r)
-	eventually(t, "three pings are answered", func() bool { return strings.Count(m.Log(), "Received PINGREQ") >= 3 })
+	testwait.Until(t, "three pings are answered", func() bool { return strings.Count(m.Log(), "Received PINGREQ") >= 3 })
 	if len(r.lost()) > 0 {
 		t.Errorf("connection lost: %v", r.lost())
 	}
@@ -140,7 +141,7 @@ func TestRefusedAndUnreachable(t *testing.T) {
 				}
 				return
 			}
-			eventually(t, "several attempts fail", func() bool { return log.count("no connection to the broker") >= 3 })
+			testwait.Until(t, "several attempts fail", func() bool { return log.count("no connection to the broker") >= 3 })
 			stop()
 			if log.count("level=WARN", tc.want) == 0 {
 				t.Errorf("no warning contains %q", tc.want)
@@ -173,7 +174,7 @@ func TestCertificateRotation(t *testing.T) {
 	current.Store(certs.ClientConfig(&certs.ClientExpired))
 	l := startLink(t, mqtt.Options{Address: m.Address(), TLS: func() (*tls.Config, error) { return current.Load(), nil }})
 	r, _ := attach(t, l, id("company", "car"))
-	eventually(t, "the expired certificate is refused", func() bool { return l.State().LastError != "" })
+	testwait.Until(t, "the expired certificate is refused", func() bool { return l.State().LastError != "" })
 	current.Store(certs.ClientConfig(&certs.Client))
 	waitUp(t, r)
 }
@@ -186,7 +187,7 @@ func TestRefusedSubscription(t *testing.T) {
 	good, _ := attach(t, l, id("company", "good"))
 	bad, p := attach(t, l, id("company", "bad"))
 	waitUp(t, good)
-	eventually(t, "the refusal is logged", func() bool {
+	testwait.Until(t, "the refusal is logged", func() bool {
 		return log.count("level=WARN", "refuses a subscription", "company/bad/module_gateway") == 1
 	})
 	if bad.upCount() != 0 || p.Publish([]byte("x")) {

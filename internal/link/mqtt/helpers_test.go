@@ -15,21 +15,8 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
+	"external-server/internal/testwait"
 )
-
-// patience is how long a test waits for what must come; the machine may be slow.
-const patience = 30 * time.Second
-
-// eventually waits until condition holds.
-func eventually(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !condition(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", patience, what)
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-}
 
 // brokers runs a test against the embedded broker and against mosquitto.
 func brokers(t *testing.T, test func(t *testing.T, address string)) {
@@ -145,8 +132,8 @@ func runLink(t testing.TB, l *mqtt.Link) (stop func()) {
 			if err != nil {
 				t.Error(err)
 			}
-		case <-time.After(patience):
-			t.Errorf("Run did not return within %v", patience)
+		case <-time.After(testwait.Patience):
+			t.Errorf("Run did not return within %v", testwait.Patience)
 		}
 	})
 	t.Cleanup(stop)
@@ -224,7 +211,7 @@ func attach(t testing.TB, l *mqtt.Link, car fleet.CarID) (*recorder, link.Port) 
 
 func waitUp(t testing.TB, recorders ...*recorder) {
 	t.Helper()
-	eventually(t, "the link is up for the car", func() bool {
+	testwait.Until(t, "the link is up for the car", func() bool {
 		for _, r := range recorders {
 			if r.upCount() == 0 {
 				return false
@@ -257,7 +244,7 @@ func say(t testing.TB, p *brokertest.Peer, car fleet.CarID, payload string) {
 
 func hear(t testing.TB, p *brokertest.Peer) brokertest.Message {
 	t.Helper()
-	m, err := p.Receive(patience)
+	m, err := p.Receive(testwait.Patience)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
+	"external-server/internal/testwait"
 )
 
 func TestMessagesFlowBothWays(t *testing.T) {
@@ -23,7 +24,7 @@ func TestMessagesFlowBothWays(t *testing.T) {
 		waitUp(t, r)
 		g := gateway(t, address, car)
 		say(t, g, car, "hello")
-		eventually(t, "the message arrives", func() bool { return slices.Equal(r.received(), []string{"hello"}) })
+		testwait.Until(t, "the message arrives", func() bool { return slices.Equal(r.received(), []string{"hello"}) })
 
 		if !p.Publish([]byte("answer")) || !p.NotifyDisconnect() {
 			t.Error("Publish or NotifyDisconnect failed on an open link")
@@ -39,7 +40,7 @@ func TestMessagesFlowBothWays(t *testing.T) {
 		late, _ := attach(t, l, id("company", "car_b")) // while running
 		waitUp(t, late)
 		say(t, g, id("company", "car_b"), "late")
-		eventually(t, "a car attached later is served", func() bool { return len(late.received()) == 1 })
+		testwait.Until(t, "a car attached later is served", func() bool { return len(late.received()) == 1 })
 		if n := len(r.received()); n != 1 {
 			t.Errorf("car_a got %d messages, the second one was not for it", n)
 		}
@@ -80,7 +81,7 @@ func TestOrderPerCarUnderLoad(t *testing.T) {
 		for i, g := range gateways {
 			go func() {
 				for _, want := range numbers(messages) {
-					m, err := g.Receive(patience)
+					m, err := g.Receive(testwait.Patience)
 					if err == nil && string(m.Payload) != want {
 						err = fmt.Errorf("car %d got %s instead of %s", i, m.Payload, want)
 					}
@@ -114,7 +115,7 @@ func TestOrderPerCarUnderLoad(t *testing.T) {
 			}
 		}
 		for i, r := range recorders {
-			eventually(t, fmt.Sprintf("car %d has got everything", i), func() bool { return len(r.received()) >= messages })
+			testwait.Until(t, fmt.Sprintf("car %d has got everything", i), func() bool { return len(r.received()) >= messages })
 			if !slices.Equal(r.received(), numbers(messages)) {
 				t.Errorf("car %d: messages are not in order", i)
 			}
@@ -140,7 +141,7 @@ func TestRetainedMessagesAreIgnored(t *testing.T) {
 			t.Fatal(err)
 		}
 		runLink(t, l)
-		eventually(t, "both retained messages are counted", func() bool {
+		testwait.Until(t, "both retained messages are counted", func() bool {
 			return l.State().Connections[0].IgnoredRetained >= 2
 		})
 		waitUp(t, r)
@@ -148,7 +149,7 @@ func TestRetainedMessagesAreIgnored(t *testing.T) {
 			t.Fatal(err)
 		}
 		say(t, g, car, "new")
-		eventually(t, "what is sent now arrives", func() bool { return slices.Contains(r.received(), "new") })
+		testwait.Until(t, "what is sent now arrives", func() bool { return slices.Contains(r.received(), "new") })
 		if got := r.received(); !slices.Equal(got, []string{"live", "new"}) {
 			t.Errorf("car_a got %q", got)
 		}

@@ -14,6 +14,7 @@ import (
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/link/mqtt/wire"
+	"external-server/internal/testwait"
 )
 
 // stubborn is the broker's end of a connection in the hands of a test: it
@@ -132,7 +133,7 @@ func TestWindowQueueAndDiscard(t *testing.T) {
 			t.Fatalf("message %s was not accepted", m)
 		}
 	}
-	eventually(t, "the window is full", func() bool { return len(s.messages()) == 2 })
+	testwait.Until(t, "the window is full", func() bool { return len(s.messages()) == 2 })
 	for i := 3; i <= 7; i++ {
 		if !p.Publish([]byte(fmt.Sprint(i))) {
 			t.Errorf("message %d was not accepted by a queue of 5", i)
@@ -153,7 +154,7 @@ func TestWindowQueueAndDiscard(t *testing.T) {
 	}
 	s.write(0x40, 2, 0, 1)
 	s.write(0x40, 2, 0, 2)
-	eventually(t, "the rest is sent", func() bool { return len(s.messages()) == 4 })
+	testwait.Until(t, "the rest is sent", func() bool { return len(s.messages()) == 4 })
 	want := "company/car/external_server 1,company/car/external_server 2,company/car/external_server_disconnect ,company/car/external_server of the next session"
 	if got := strings.Join(s.messages(), ","); got != want {
 		t.Errorf("the broker got %s", got)
@@ -177,7 +178,7 @@ func TestQueueIsBoundedInBytes(t *testing.T) {
 	defer s.conn.Close()
 	go s.readMessages(false)
 	p.Publish([]byte("in flight"))
-	eventually(t, "the window is full", func() bool { return len(s.messages()) == 1 })
+	testwait.Until(t, "the window is full", func() bool { return len(s.messages()) == 1 })
 	if !p.Publish(make([]byte, 60)) || p.Publish(make([]byte, 60)) || !p.Publish(make([]byte, 40)) {
 		t.Error("the queue does not take exactly 100 bytes")
 	}
@@ -190,7 +191,7 @@ func TestQueueIsBoundedInBytes(t *testing.T) {
 // order.
 func TestStopFlushes(t *testing.T) {
 	m := brokertest.Start(t, brokertest.Options{})
-	l := newLink(t, mqtt.Options{Address: m.Address(), StopTimeout: patience})
+	l := newLink(t, mqtt.Options{Address: m.Address(), StopTimeout: testwait.Patience})
 	car := id("company", "car")
 	r, p := attach(t, l, car)
 	stop := runLink(t, l)
@@ -209,7 +210,7 @@ func TestStopFlushes(t *testing.T) {
 	if got := hear(t, g); got.Topic != car.String()+"/external_server_disconnect" {
 		t.Errorf("got %+v instead of the notification", got)
 	}
-	eventually(t, "mosquitto has seen a DISCONNECT", func() bool { return strings.Contains(m.Log(), "Received DISCONNECT from es") })
+	testwait.Until(t, "mosquitto has seen a DISCONNECT", func() bool { return strings.Contains(m.Log(), "Received DISCONNECT from es") })
 }
 
 // One car that is sent much does not keep another one waiting.
@@ -229,7 +230,7 @@ func TestFairBetweenCars(t *testing.T) {
 	}
 	quiet.Publish([]byte("hello"))
 	go s.readMessages(true)
-	eventually(t, "everything is sent", func() bool { return len(s.messages()) == 101 })
+	testwait.Until(t, "everything is sent", func() bool { return len(s.messages()) == 101 })
 	for i, m := range s.messages() {
 		if m == "company/quiet/external_server hello" {
 			if i > 2 {
@@ -247,7 +248,7 @@ func TestNoAcknowledgement(t *testing.T) {
 	_, r, p, _ := attachStubborn(t, s, mqtt.Options{AckTimeout: 100 * time.Millisecond, KeepAlive: time.Second})
 	go s.readMessages(false)
 	p.Publish([]byte("x"))
-	eventually(t, "the loss is noticed", func() bool { return len(r.lost()) > 0 })
+	testwait.Until(t, "the loss is noticed", func() bool { return len(r.lost()) > 0 })
 	if err := r.lost()[0]; !strings.Contains(err.Error(), "acknowledged") && !strings.Contains(err.Error(), "ping") {
 		t.Errorf("reason: %v", err)
 	}
@@ -265,7 +266,7 @@ func TestOversizedMessageIsSkipped(t *testing.T) {
 		say(t, g, car, strings.Repeat("x", 100_001))
 		say(t, g, car, strings.Repeat("x", 100_000))
 		say(t, g, car, "after")
-		eventually(t, "what fits arrives", func() bool { return len(r.received()) == 3 })
+		testwait.Until(t, "what fits arrives", func() bool { return len(r.received()) == 3 })
 		if got := r.received(); got[0] != "before" || len(got[1]) != 100_000 || got[2] != "after" {
 			t.Errorf("got %.100q", got)
 		}
@@ -292,7 +293,7 @@ func TestDeliveryDetails(t *testing.T) {
 			t.Errorf("got packet %#x %v instead of PUBACK %d", first, body, want)
 		}
 	}
-	eventually(t, "both messages arrive", func() bool { return len(r.received()) == 2 })
+	testwait.Until(t, "both messages arrive", func() bool { return len(r.received()) == 2 })
 	if got := r.received(); got[0] != "again" || got[1] != "" || r.dups != 1 {
 		t.Errorf("got %q, %d duplicates", got, r.dups)
 	}

@@ -11,6 +11,7 @@ import (
 	"external-server/internal/brokertest"
 	"external-server/internal/fleet"
 	"external-server/internal/link/mqtt"
+	"external-server/internal/testwait"
 )
 
 // A watch finds cars by their first message; whoever is attached meanwhile gets
@@ -54,14 +55,14 @@ func TestWatchFindsCars(t *testing.T) {
 		say(t, g, id("company", "Bad Name"), "x")
 		say(t, g, id("stranger", "car"), "x")
 		say(t, g, id("company", "new_1"), "end")
-		eventually(t, "the last message arrives", func() bool {
+		testwait.Until(t, "the last message arrives", func() bool {
 			mu.Lock()
 			defer mu.Unlock()
 			r := found[id("company", "new_1")]
 			return r != nil && slices.Contains(r.received(), "end")
 		})
 		for name, r := range map[string]*recorder{"named": named, "late": late, "new_1": found[id("company", "new_1")]} {
-			eventually(t, name+" is told of the end of the batch", func() bool {
+			testwait.Until(t, name+" is told of the end of the batch", func() bool {
 				r.mu.Lock()
 				defer r.mu.Unlock()
 				return r.waiting == 0
@@ -123,7 +124,7 @@ func TestWatchComesAndGoes(t *testing.T) {
 					defer stop()
 				}
 				n := len(r.received())
-				eventually(t, "messages keep flowing", func() bool { return len(r.received()) > n+20 })
+				testwait.Until(t, "messages keep flowing", func() bool { return len(r.received()) > n+20 })
 				if watching {
 					stop()
 				}
@@ -131,7 +132,7 @@ func TestWatchComesAndGoes(t *testing.T) {
 		}
 		close(stopSending)
 		n := <-sent
-		eventually(t, "all messages arrive", func() bool { return len(r.received()) >= n })
+		testwait.Until(t, "all messages arrive", func() bool { return len(r.received()) >= n })
 		if got := r.received(); !slices.Equal(got, numbers(n)) {
 			t.Errorf("%d messages were sent and %d delivered: %v", n, len(got), firstDifference(got))
 		}
@@ -173,7 +174,7 @@ func TestWatchWithSeveralConnections(t *testing.T) {
 			t.Fatal(err)
 		}
 		g := gateway(t, address, cars[0])
-		eventually(t, "the watch works", func() bool {
+		testwait.Until(t, "the watch works", func() bool {
 			say(t, g, id("company", "stranger"), "x")
 			mu.Lock()
 			defer mu.Unlock()
@@ -185,7 +186,7 @@ func TestWatchWithSeveralConnections(t *testing.T) {
 			}
 		}
 		for i, r := range recorders {
-			eventually(t, "all messages arrive", func() bool { return len(r.received()) >= 20 })
+			testwait.Until(t, "all messages arrive", func() bool { return len(r.received()) >= 20 })
 			if got := r.received(); !slices.Equal(got, numbers(20)) {
 				t.Errorf("car %d got %v", i, got)
 			}
@@ -220,7 +221,7 @@ func TestWatchRefused(t *testing.T) {
 	}
 	defer g.Conn.Close()
 	say(t, g, id("company", "car"), "hello")
-	eventually(t, "the message arrives", func() bool { return slices.Equal(r.received(), []string{"hello"}) })
+	testwait.Until(t, "the message arrives", func() bool { return slices.Equal(r.received(), []string{"hello"}) })
 }
 
 func TestAttachAndCloseWhileRunning(t *testing.T) {
@@ -243,7 +244,7 @@ func TestAttachAndCloseWhileRunning(t *testing.T) {
 			if i%2 == 0 { // otherwise closed while its subscription is under way
 				waitUp(t, r)
 				say(t, g, car, fmt.Sprint(i))
-				eventually(t, "the message arrives", func() bool { return slices.Equal(r.received(), []string{fmt.Sprint(i)}) })
+				testwait.Until(t, "the message arrives", func() bool { return slices.Equal(r.received(), []string{fmt.Sprint(i)}) })
 			}
 			p.Close()
 			p.Close()
@@ -255,7 +256,7 @@ func TestAttachAndCloseWhileRunning(t *testing.T) {
 		last, _ := attach(t, l, car)
 		waitUp(t, last)
 		say(t, g, car, "last")
-		eventually(t, "the message arrives", func() bool { return slices.Equal(last.received(), []string{"last"}) })
+		testwait.Until(t, "the message arrives", func() bool { return slices.Equal(last.received(), []string{"last"}) })
 		for i, r := range old {
 			if slices.Contains(r.received(), "last") {
 				t.Errorf("receiver %d was closed and got a message", i)

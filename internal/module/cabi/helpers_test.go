@@ -3,7 +3,6 @@
 package cabi
 
 import (
-	"context"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -17,6 +16,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/module"
 	"external-server/internal/testlog"
+	"external-server/internal/testwait"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -26,9 +26,6 @@ const (
 	exampleSource = "../../../modules/example/example_module.c"
 	includeDir    = "../../../modules/include"
 	probeNumber   = 77
-	// patience is how long a test waits for what must happen; it is not what
-	// anything is expected to take.
-	patience = 20 * time.Second
 )
 
 var testCar = fleet.CarID{Company: "bringauto", Car: "virtual_vehicle"}
@@ -124,7 +121,7 @@ func (p *probe) has(prefix string) bool {
 // waitFor waits until the record has a line that starts with prefix.
 func (p *probe) waitFor(prefix string) {
 	p.t.Helper()
-	eventually(p.t, "record line "+prefix, func() bool { return p.has(prefix) })
+	testwait.Until(p.t, "record line "+prefix, func() bool { return p.has(prefix) })
 }
 
 // letGo ends the block of the library.
@@ -151,21 +148,6 @@ func (p *probe) closeClean() {
 	}
 }
 
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for !condition() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatalf("did not happen: %s", what)
-		}
-	}
-}
-
 // result of something that runs in the background.
 type outcome struct {
 	commands []fleet.Command
@@ -177,7 +159,7 @@ func await(t *testing.T, results <-chan outcome) outcome {
 	select {
 	case r := <-results:
 		return r
-	case <-time.After(patience):
+	case <-time.After(testwait.Patience):
 		t.Fatal("a call did not come back")
 		return outcome{}
 	}

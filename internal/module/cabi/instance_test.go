@@ -17,6 +17,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/module"
+	"external-server/internal/testwait"
 )
 
 func hexOf(text string) string { return hex.EncodeToString([]byte(text)) }
@@ -238,7 +239,7 @@ func TestCloseWaitsForCallsUnderWay(t *testing.T) {
 	go func() { _, err := p.inst.WaitCommands(t.Context()); waited <- outcome{err: err} }()
 	p.waitFor("blocked wait_for_command")
 	go func() { closed <- outcome{err: p.inst.Close(t.Context())} }()
-	eventually(t, "Close has begun", func() bool {
+	testwait.Until(t, "Close has begun", func() bool {
 		return errors.Is(p.inst.ForwardStatus(t.Context(), button, nil), ErrClosed)
 	})
 	if p.has("destroy") {

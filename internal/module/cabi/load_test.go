@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"external-server/internal/module"
+	"external-server/internal/testwait"
 )
 
 // wantError checks that err is one line that contains all of the words.
@@ -207,7 +208,7 @@ func TestInitThatDoesNotReturn(t *testing.T) {
 	}
 	p.letGo()
 	p.waitFor("destroy held=0 violations=0") // the late context is not leaked
-	eventually(t, "the library can be closed", func() bool { return p.lib.Close() == nil })
+	testwait.Until(t, "the library can be closed", func() bool { return p.lib.Close() == nil })
 
 	_, err := p.lib.Open(ctx, p.spec())
 	if !errors.Is(err, context.Canceled) {

@@ -22,6 +22,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/httpapi"
 	"external-server/internal/module"
+	"external-server/internal/testwait"
 )
 
 // BenchmarkFleet opens 10 000 cars with two modules each, driven by workers as in
@@ -81,7 +82,7 @@ func measureFleet(b *testing.B, cars int, a httpapi.API, pairs []module.Pair, re
 			w.Start()
 		}
 	}
-	until(b, "all polls to wait", func() bool { return ready(instances) })
+	testwait.Until(b, "all polls to wait", func() bool { return ready(instances) })
 	before, started := cpu(b), time.Now()
 	time.Sleep(10 * time.Second)
 	b.ReportMetric((cpu(b)-before)/time.Since(started).Seconds()*100, "%CPU-idle")

@@ -15,20 +15,8 @@ import (
 	"external-server/internal/httpapi"
 	"external-server/internal/module"
 	"external-server/internal/testlog"
+	"external-server/internal/testwait"
 )
-
-// patience is how long a test waits for what must come on a busy machine.
-const patience = 60 * time.Second
-
-func until(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !condition(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for: %s", what)
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-}
 
 // embed starts the HTTP API of the server; end stops it early.
 func embed(t testing.TB, store, listen string, wait time.Duration) (s *httpapi.Server, end func()) {
@@ -60,7 +48,7 @@ func drive(t testing.TB, i module.Instance, number int32) *module.Worker {
 	var running sync.WaitGroup
 	running.Go(func() { w.Run(ctx) })
 	t.Cleanup(func() {
-		closing, done := context.WithTimeout(context.Background(), patience)
+		closing, done := context.WithTimeout(context.Background(), testwait.Patience)
 		defer done()
 		if err := w.Close(closing); err != nil {
 			t.Error(err)
@@ -107,7 +95,7 @@ func TestWithEmbeddedAPI(t *testing.T) {
 			if err := first.ForwardStatus(t.Context(), d, []byte(goodStatus)); err != nil {
 				t.Fatal(err)
 			}
-			until(t, "the first status", func() bool { return len(stored(t, a)) == 1 })
+			testwait.Until(t, "the first status", func() bool { return len(stored(t, a)) == 1 })
 			if err := a.PostCommands(t.Context(), car, []httpapi.Message{order("stale")}); err != nil {
 				t.Fatal(err)
 			}
@@ -120,11 +108,11 @@ func TestWithEmbeddedAPI(t *testing.T) {
 			if !w.ForwardStatus(d, []byte(goodStatus), []byte(`{"finishedStops":[]}`)) {
 				t.Fatal("the worker took no status")
 			}
-			until(t, "a status and its error", func() bool { return len(stored(t, a)) == 3 })
+			testwait.Until(t, "a status and its error", func() bool { return len(stored(t, a)) == 3 })
 			if got := stored(t, a); got[2] != `autonomy{"finishedStops":[]}!` {
 				t.Errorf("stored %q", got)
 			}
-			until(t, "the flush", func() bool { return i.Stats().CommandsFlushed == 1 })
+			testwait.Until(t, "the flush", func() bool { return i.Stats().CommandsFlushed == 1 })
 			if err := a.PostCommands(t.Context(), car, []httpapi.Message{order("a"), order("b")}); err != nil {
 				t.Fatal(err)
 			}
@@ -132,7 +120,7 @@ func TestWithEmbeddedAPI(t *testing.T) {
 				t.Fatal(err)
 			}
 			var got []fleet.Command
-			until(t, "three commands", func() bool {
+			testwait.Until(t, "three commands", func() bool {
 				got = append(got, w.TakeCommands()...)
 				return len(got) >= 3
 			})
@@ -167,23 +155,23 @@ func TestAPIGoesAwayAndReturns(t *testing.T) {
 		}
 	}
 	send(0, 50)
-	until(t, "statuses before", func() bool { return i.Stats().Posted == 50 })
+	testwait.Until(t, "statuses before", func() bool { return i.Stats().Posted == 50 })
 	end()
 	send(50, 150)
-	until(t, "the outage to be noticed and statuses to wait", func() bool { // a poll may notice it before any status
+	testwait.Until(t, "the outage to be noticed and statuses to wait", func() bool { // a poll may notice it before any status
 		s := i.Stats()
 		return !s.APIUp && s.Queued > 0 && !s.OldestQueued.IsZero()
 	})
 	server, _ = embed(t, store, address, time.Second)
 	send(150, 160)
-	until(t, "all statuses", func() bool { return i.Stats().Posted == 160 })
+	testwait.Until(t, "all statuses", func() bool { return i.Stats().Posted == 160 })
 	if got := stored(t, server.API()); !slices.Equal(got, want) {
 		t.Errorf("stored %q", got)
 	}
 	if err := server.API().PostCommands(t.Context(), car, []httpapi.Message{command(2, 0, `[{"outNum":1,"actType":1}]`)}); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "a command after the restart", func() bool { return len(w.TakeCommands()) == 1 })
+	testwait.Until(t, "a command after the restart", func() bool { return len(w.TakeCommands()) == 1 })
 	if s := i.Stats(); s.Refused+s.Lost != 0 || !s.APIUp {
 		t.Errorf("at the end: %+v", s)
 	}

@@ -11,6 +11,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/httpapi"
 	"external-server/internal/module"
+	"external-server/internal/testwait"
 )
 
 // TestFeed starts and stops feeds of many cars while commands are posted: each
@@ -38,7 +39,7 @@ func TestFeed(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			until(t, "the device to be known", func() bool { return i.Stats().Posted == 1 })
+			testwait.Until(t, "the device to be known", func() bool { return i.Stats().Posted == 1 })
 			var mu sync.Mutex
 			var got []string
 			stopped := false
@@ -52,7 +53,7 @@ func TestFeed(t *testing.T) {
 					got = append(got, string(c.Data))
 				}
 			})
-			until(t, "the long poll", func() bool { return i.parked() })
+			testwait.Until(t, "the long poll", func() bool { return i.parked() })
 			var want []string
 			for n := range commands {
 				data := fmt.Sprintf(`[{"actType":%d,"outNum":1}]`, n)
@@ -67,7 +68,7 @@ func TestFeed(t *testing.T) {
 				return len(got)
 			}
 			if n%2 == 0 {
-				until(t, "all commands", func() bool { return count() >= commands })
+				testwait.Until(t, "all commands", func() bool { return count() >= commands })
 			}
 			stop() // the API's wait is an hour
 			mu.Lock()
@@ -96,8 +97,8 @@ func TestFeedOutlivesTheAPI(t *testing.T) {
 	server, end := embed(t, filepath.Join(t.TempDir(), "api.db"), "127.0.0.1:0", time.Second)
 	i := open(t, Options{Builtin: IO, API: server.API()})
 	stop := i.StartCommands(func([]fleet.Command) {})
-	until(t, "the long poll", func() bool { return i.parked() })
+	testwait.Until(t, "the long poll", func() bool { return i.parked() })
 	end()
-	until(t, "the failure to be noticed", func() bool { return !i.Stats().APIUp })
+	testwait.Until(t, "the failure to be noticed", func() bool { return !i.Stats().APIUp })
 	stop()
 }

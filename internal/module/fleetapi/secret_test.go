@@ -7,9 +7,9 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"external-server/internal/testlog"
+	"external-server/internal/testwait"
 )
 
 func slogToLog(l *testlog.Buffer) *stdlog.Logger { return stdlog.New(l, "", 0) }
@@ -66,15 +66,10 @@ func TestKeyStaysSecret(t *testing.T) {
 				check(t, err)
 			}
 			forward(t, i, "a", 1, 2)
-			for deadline := time.Now().Add(20 * time.Second); ; {
-				if s := i.Stats(); s.Retries+s.Refused+s.Posted > 0 {
-					break
-				}
-				if time.Now().After(deadline) {
-					t.Fatal("no attempt was made")
-				}
-				time.Sleep(time.Millisecond)
-			}
+			testwait.Until(t, "an attempt is made", func() bool {
+				s := i.Stats()
+				return s.Retries+s.Refused+s.Posted > 0
+			})
 			check(t, nil)
 			if !strings.Contains(log.String(), "level=WARN") {
 				t.Error("the log does not tell that something is wrong")

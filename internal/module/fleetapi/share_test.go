@@ -10,6 +10,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/httpapi"
+	"external-server/internal/testwait"
 )
 
 // received collects the commands of one feed.
@@ -73,27 +74,27 @@ func TestShare(t *testing.T) {
 	}
 	mission, stopMission := begin(1)
 	io, stopIO := begin(2)
-	until(t, "one poll for both", func() bool { return members() == 2 && server.Stats().Waiting == 1 })
+	testwait.Until(t, "one poll for both", func() bool { return members() == 2 && server.Stats().Waiting == 1 })
 	transparent, stopTransparent := begin(3)
-	until(t, "the third", func() bool { return members() == 3 && server.Stats().Waiting == 1 })
+	testwait.Until(t, "the third", func() bool { return members() == 3 && server.Stats().Waiting == 1 })
 	var want [3][]string
 	for n := range 20 {
 		for number := 1; number <= 3; number++ {
 			want[number-1] = append(want[number-1], post(number, n))
 		}
 		if n == 9 { // a poll under way does not hold it up, and the others go on
-			until(t, "the commands before the stop", func() bool { return len(io.all()) == 10 })
+			testwait.Until(t, "the commands before the stop", func() bool { return len(io.all()) == 10 })
 			stopIO()
 			if got := io.all(); !slices.Equal(got, want[1]) {
 				t.Errorf("io before the stop: %q", got)
 			}
 			want[1] = nil
 			io, stopIO = begin(2)
-			until(t, "io to be back", func() bool { return members() == 3 })
+			testwait.Until(t, "io to be back", func() bool { return members() == 3 })
 		}
 	}
 	for number, r := range []*received{mission, io, transparent} {
-		until(t, "all commands", func() bool { return len(r.all()) >= len(want[number]) })
+		testwait.Until(t, "all commands", func() bool { return len(r.all()) >= len(want[number]) })
 		if got := r.all(); !slices.Equal(got, want[number]) {
 			t.Errorf("module %d got %q, expected %q", number+1, got, want[number])
 		}
@@ -101,9 +102,9 @@ func TestShare(t *testing.T) {
 	stopMission()
 	stopTransparent()
 	last := post(2, 99)
-	until(t, "the last member's command", func() bool { return slices.Contains(io.all(), last) })
+	testwait.Until(t, "the last member's command", func() bool { return slices.Contains(io.all(), last) })
 	stopIO()
-	until(t, "the poll to end", func() bool { return server.Stats().Waiting == 0 })
+	testwait.Until(t, "the poll to end", func() bool { return server.Stats().Waiting == 0 })
 	if n := len(pool.shares); n > 0 {
 		t.Errorf("%d shares are left", n)
 	}

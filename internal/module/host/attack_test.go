@@ -14,6 +14,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/module"
 	"external-server/internal/testlog"
+	"external-server/internal/testwait"
 )
 
 // bystander is a car whose statuses must all arrive, in order, whatever happens
@@ -56,7 +57,7 @@ func (b *bystander) send(n int) {
 // allowed for what was under way when the process ended, gaps are not.
 func (b *bystander) check() {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testwait.Patience)
 	defer cancel()
 	if err := b.worker.Close(ctx); err != nil {
 		b.t.Errorf("bystander: %v", err)
@@ -141,7 +142,7 @@ func TestAttacks(t *testing.T) {
 			attacked := filepath.Join(t.TempDir(), "record")
 			car := openCar(t, m, spec("attacker", attacked, "attack="+test.function+":"+test.what,
 				"once="+filepath.Join(t.TempDir(), "once")))
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), testwait.Patience)
 			defer cancel()
 			polled := make(chan struct{})
 			go func() { defer close(polled); poll(ctx, car) }()
@@ -158,7 +159,7 @@ func TestAttacks(t *testing.T) {
 			must("device_disconnected", car.DeviceDisconnected(ctx, fleet.DisconnectTimeout, d))
 			neighbour.send(20)
 			stranger.send(20)
-			eventually(t, "process replaced", func() bool { return m.State().Restarts > 0 && m.State().Ready })
+			testwait.Until(t, "process replaced", func() bool { return m.State().Restarts > 0 && m.State().Ready })
 			neighbour.check()
 			stranger.check()
 			cancel()
@@ -178,7 +179,7 @@ func TestAttacks(t *testing.T) {
 			if !log.Has("level=ERROR", "module process ended", "module=66", test.output) {
 				t.Errorf("the log does not quote %q", test.output)
 			}
-			eventually(t, "recovery time reported", func() bool { return log.Has("all contexts are back", "recovery=") })
+			testwait.Until(t, "recovery time reported", func() bool { return log.Has("all contexts are back", "recovery=") })
 			lines := strings.Join(record(t, attacked), "\n")
 			if !strings.Contains(lines, "forward_status attacker role status") ||
 				!strings.Contains(lines, "device_disconnected attacker role 1") {
@@ -245,7 +246,7 @@ func TestAttackInDestroy(t *testing.T) {
 				t.Errorf("Close: %v, expected ErrStuck", err)
 			}
 			neighbour.send(10)
-			eventually(t, "process replaced", func() bool { return m.State().Restarts == 1 && m.State().Ready })
+			testwait.Until(t, "process replaced", func() bool { return m.State().Restarts == 1 && m.State().Ready })
 			neighbour.check()
 			if m.State().Contexts != 0 {
 				t.Errorf("%d contexts left", m.State().Contexts)
@@ -270,7 +271,7 @@ func TestAttackInDeallocate(t *testing.T) {
 			if _, err := car.WaitCommands(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "process replaced", func() bool { s := m.State(); return s.Restarts == 1 && s.Ready })
+			testwait.Until(t, "process replaced", func() bool { s := m.State(); return s.Restarts == 1 && s.Ready })
 		}
 	}
 	commands, err := car.WaitCommands(t.Context())
@@ -323,7 +324,7 @@ func TestAbandonedInit(t *testing.T) {
 		_, err := m.Open(ctx, spec("late", attacked, "attack=init:gate", "gate="+gate))
 		opened <- err
 	}()
-	eventually(t, "init is under way", func() bool { return log.Has("about to gate") })
+	testwait.Until(t, "init is under way", func() bool { return log.Has("about to gate") })
 	cancel()
 	if err := <-opened; !errors.Is(err, module.ErrStuck) {
 		t.Errorf("Open: %v, expected ErrStuck", err)
@@ -331,7 +332,7 @@ func TestAbandonedInit(t *testing.T) {
 	if err := os.WriteFile(gate, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the context is destroyed", func() bool {
+	testwait.Until(t, "the context is destroyed", func() bool {
 		return slices.Equal(record(t, attacked), []string{"init late", "destroy late"})
 	})
 }

@@ -31,10 +31,6 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// patience is how long a test waits for what must happen; it is not what
-// anything is expected to take.
-const patience = 60 * time.Second
-
 var attackLibrary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "attack")
 	if err != nil {
@@ -56,17 +52,6 @@ func library(t testing.TB) string {
 		t.Fatal(err)
 	}
 	return path
-}
-
-// has tells whether one line contains all the words.
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !holds(); {
-		if time.Now().After(end) {
-			t.Fatalf("%s: did not happen within %v", what, patience)
-		}
-		time.Sleep(2 * time.Millisecond) // polling a condition
-	}
 }
 
 // openModule opens the attack library in a process of its own.

@@ -15,6 +15,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/module"
 	"external-server/internal/testlog"
+	"external-server/internal/testwait"
 )
 
 // filter returns the lines that start with one of the prefixes.
@@ -36,7 +37,7 @@ func replace(t *testing.T, m *Module) {
 	t.Helper()
 	restarts := m.State().Restarts
 	m.Restart()
-	eventually(t, "process replaced", func() bool { s := m.State(); return s.Restarts > restarts && s.Ready })
+	testwait.Until(t, "process replaced", func() bool { s := m.State(); return s.Restarts > restarts && s.Ready })
 }
 
 // TestDevicesAreAnnouncedAgain in the order in which they came, and only those
@@ -132,7 +133,7 @@ func TestOutOfService(t *testing.T) {
 	if err := car.ForwardStatus(ctx, device("r"), nil); !errors.Is(err, module.ErrNotDelivered) {
 		t.Errorf("error is %v", err)
 	}
-	eventually(t, "out of service", func() bool { return m.State().OutOfService })
+	testwait.Until(t, "out of service", func() bool { return m.State().OutOfService })
 	if m.Supports(1) || m.Supports(5000) {
 		t.Error("a device type is supported")
 	}
@@ -153,7 +154,7 @@ func TestOutOfService(t *testing.T) {
 		t.Errorf("not logged:\n%s", &log)
 	}
 	m.Restart()
-	eventually(t, "back in service", func() bool { s := m.State(); return s.Ready && !s.OutOfService })
+	testwait.Until(t, "back in service", func() bool { s := m.State(); return s.Ready && !s.OutOfService })
 	must(t, car.ForwardError(ctx, device("r"), []byte("hello")))
 	if !m.Supports(1) {
 		t.Error("the device type is not supported")
@@ -214,7 +215,7 @@ func TestBlockedPollDelaysNobody(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	polled := make(chan struct{})
 	go func() { defer close(polled); poll(ctx, blocked) }()
-	eventually(t, "the poll is inside the library", func() bool { return log.Has("about to block") })
+	testwait.Until(t, "the poll is inside the library", func() bool { return log.Has("about to block") })
 	other := openCar(t, m, spec("other", ""))
 	for range 100 {
 		must(t, blocked.ForwardStatus(ctx, device("r"), nil))
@@ -237,7 +238,7 @@ func TestSupports(t *testing.T) {
 	var log testlog.Buffer
 	m := openModule(t, &log, nil)
 	for deviceType, want := range map[uint32]bool{0: true, 255: true, 256: true, 299: true, 300: false, 4000000000: false} {
-		eventually(t, fmt.Sprintf("Supports(%d) is %v", deviceType, want), func() bool { return m.Supports(deviceType) == want })
+		testwait.Until(t, fmt.Sprintf("Supports(%d) is %v", deviceType, want), func() bool { return m.Supports(deviceType) == want })
 	}
 	car := openCar(t, m, spec("car", ""))
 	refused := device("r")
@@ -323,7 +324,7 @@ func TestContextThatCannotBeMadeAgain(t *testing.T) {
 	car := openCar(t, m, spec("car", path, "null_if="+filepath.Join(dir, "null")))
 	must(t, os.WriteFile(filepath.Join(dir, "null"), nil, 0o600))
 	m.Restart()
-	eventually(t, "the failure is logged", func() bool { return log.Has("context cannot be made in the new module process") })
+	testwait.Until(t, "the failure is logged", func() bool { return log.Has("context cannot be made in the new module process") })
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
 	if err := car.ForwardStatus(ctx, device("r"), nil); !errors.Is(err, context.DeadlineExceeded) {
@@ -346,7 +347,7 @@ func TestCloseWithStuckCall(t *testing.T) {
 	car := openCar(t, m, spec("car", "", "attack=forward_status:block"))
 	result := make(chan error)
 	go func() { result <- car.ForwardStatus(context.Background(), device("r"), nil) }()
-	eventually(t, "the call is inside the library", func() bool { return log.Has("about to block") })
+	testwait.Until(t, "the call is inside the library", func() bool { return log.Has("about to block") })
 	must(t, m.Close())
 	if err := <-result; !errors.Is(err, ErrClosed) {
 		t.Errorf("error is %v", err)

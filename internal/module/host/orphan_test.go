@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"external-server/internal/testlog"
+	"external-server/internal/testwait"
 )
 
 // group returns the processes of a process group.
@@ -62,13 +63,13 @@ func TestNoOrphans(t *testing.T) {
 				want = 2
 			}
 			if !strings.HasSuffix(attack, "close") { // the server replaces that one
-				eventually(t, "the module process runs", func() bool { return len(group(t, pid)) == want })
+				testwait.Until(t, "the module process runs", func() bool { return len(group(t, pid)) == want })
 			}
 			if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
 			_ = cmd.Wait()
-			eventually(t, "no process is left", func() bool { return len(group(t, pid)) == 0 })
+			testwait.Until(t, "no process is left", func() bool { return len(group(t, pid)) == 0 })
 		})
 	}
 }
@@ -140,7 +141,7 @@ func TestThousandRestarts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "1000 restarts", func() bool { return m.State().Restarts >= 1000 })
+	testwait.Until(t, "1000 restarts", func() bool { return m.State().Restarts >= 1000 })
 	if s := m.State(); s.LastExit != "exit code 7" {
 		t.Errorf("last exit: %s", s.LastExit)
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"external-server/internal/testlog"
+	"external-server/internal/testwait"
 )
 
 // TestSupportsAsksAStoppedProcessOnce: whoever asks serves many cars, and a gateway
@@ -34,5 +35,5 @@ func TestSupportsAsksAStoppedProcessOnce(t *testing.T) {
 	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the answers are those of the module", func() bool { return !m.Supports(5000) })
+	testwait.Until(t, "the answers are those of the module", func() bool { return !m.Supports(5000) })
 }

@@ -1,0 +1,27 @@
+// Package testwait lets tests wait for what must happen. It imports nothing of the
+// project and is imported by tests only.
+package testwait
+
+import (
+	"testing"
+	"time"
+)
+
+// Patience is how long tests wait for what must happen; it is not what anything is
+// expected to take.
+const Patience = 60 * time.Second
+
+// Until waits until the condition holds and ends the test if it does not within
+// Patience; what names it. It must be called on the test's goroutine.
+func Until(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(Patience)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		if time.Now().After(deadline) {
+			t.Fatalf("did not happen within %v: %s", Patience, what)
+		}
+		<-tick.C
+	}
+}
