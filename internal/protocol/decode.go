@@ -11,6 +11,12 @@ import (
 	"external-server/internal/fleet"
 )
 
+// Bounds of what a gateway may send (REC-22). Real ones stay far below.
+const (
+	maxTextLength = 4096 // bytes of a session id, role or name
+	maxDevices    = 4096 // of a Connect
+)
+
 // What a Decoder remembers: names of this length at most, so many of them.
 const (
 	maxKnownLength = 64 // bytes
@@ -27,15 +33,17 @@ type Decoder struct {
 
 // DecodeClient parses a message of a gateway. Bytes that are not an
 // ExternalClient message by proto3 rules, invalid UTF-8 included, give an error
-// (CONN-32); a message without a member gives Kind ClientEmpty (CONN-33).
+// (CONN-32), and so does a message with a longer text or more devices than any
+// gateway has (REC-22); one without a member gives Kind ClientEmpty (CONN-33).
 // The result does not alias payload.
 func DecodeClient(payload []byte) (fleet.ClientMessage, error) {
 	var d Decoder
 	return d.Client(bytes.Clone(payload))
 }
 
-// Client is like DecodeClient, but Data and Error of the result are parts of
-// payload, which must not change any more.
+// Client is like DecodeClient, but Data and Error of the result may be parts of
+// payload, which must not change any more. They keep no payload alive that is much
+// longer than they are: who keeps them has what their length says.
 func (d *Decoder) Client(payload []byte) (fleet.ClientMessage, error) {
 	var m fleet.ClientMessage
 	r := reader{rest: payload}
@@ -71,6 +79,9 @@ func (d *Decoder) Client(payload []byte) (fleet.ClientMessage, error) {
 	if r.err != nil {
 		return fleet.ClientMessage{}, fmt.Errorf("not an ExternalClient message of %d bytes: %w", len(payload), r.err)
 	}
+	if len(payload) > 2*(len(m.Data)+len(m.Error))+maxTextLength {
+		m.Data, m.Error = bytes.Clone(m.Data), bytes.Clone(m.Error)
+	}
 	return m, nil
 }
 
@@ -85,6 +96,10 @@ func (d *Decoder) connect(r *reader, m *fleet.ClientMessage) {
 			}
 		case num == 4 && typ == protowire.BytesType:
 			device := reader{rest: r.bytes()}
+			if len(m.Devices) == maxDevices {
+				r.fail(errDevices)
+				return
+			}
 			m.Devices = append(m.Devices, fleet.Device{})
 			d.device(&device, &m.Devices[len(m.Devices)-1])
 			r.include(&device)
@@ -173,6 +188,10 @@ func (d *Decoder) text(r *reader) string {
 	if s, ok := d.known[string(b)]; ok {
 		return s
 	}
+	if len(b) > maxTextLength {
+		r.fail(errLength)
+		return ""
+	}
 	if !utf8.Valid(b) {
 		r.fail(errUTF8)
 		return ""
@@ -191,8 +210,10 @@ func (d *Decoder) text(r *reader) string {
 }
 
 var (
-	errUTF8  = errors.New("a string is not valid UTF-8")
-	errField = errors.New("field number out of range")
+	errUTF8    = errors.New("a string is not valid UTF-8")
+	errLength  = fmt.Errorf("a session id, role or name has more than %d bytes", maxTextLength)
+	errDevices = fmt.Errorf("a Connect has more than %d devices", maxDevices)
+	errField   = errors.New("field number out of range")
 )
 
 // reader takes fields from the front of a message. After the first error it is

@@ -57,6 +57,9 @@ func reference(payload []byte) (fleet.ClientMessage, error) {
 func same(t *testing.T, d *Decoder, raw []byte) {
 	t.Helper()
 	want, wantErr := reference(raw)
+	if wantErr == nil && excessive(&want) {
+		wantErr = errLength
+	}
 	for name, decode := range map[string]func([]byte) (fleet.ClientMessage, error){
 		"Decoder": d.Client, "DecodeClient": DecodeClient,
 	} {
@@ -74,6 +77,12 @@ func same(t *testing.T, d *Decoder, raw []byte) {
 			t.Fatalf("%s of %x:\n got %+v\nwant %+v", name, raw, got, want)
 		}
 	}
+}
+
+// excessive tells whether a message is refused although the generated code reads it.
+func excessive(m *fleet.ClientMessage) bool {
+	long := func(d fleet.Device) bool { return len(d.Role) > maxTextLength || len(d.Name) > maxTextLength }
+	return len(m.SessionID) > maxTextLength || long(m.Device) || slices.ContainsFunc(m.Devices, long) || len(m.Devices) > maxDevices
 }
 
 // nested builds a length-delimited field.
@@ -177,6 +186,38 @@ func TestDecoderIsBounded(t *testing.T) {
 	}
 	if len(d.known) > maxKnown {
 		t.Errorf("%d strings are remembered", len(d.known))
+	}
+}
+
+// REC-22: a text that no gateway has, or a list of devices, is refused, not kept.
+func TestDecoderRefusesWhatNoGatewayHas(t *testing.T) {
+	text := func(n int) []byte { return bytes.Repeat([]byte("x"), n) }
+	device := func(n protowire.Number, length int) []byte { return nested(4, nested(n, text(length))) }
+	for name, member := range map[string]func(excess int) []byte{
+		"session id": func(n int) []byte { return nested(1, text(maxTextLength+n)) },
+		"role":       func(n int) []byte { return device(3, maxTextLength+n) },
+		"name":       func(n int) []byte { return device(4, maxTextLength+n) },
+		"devices":    func(n int) []byte { return bytes.Repeat(nested(4), maxDevices+n) },
+	} {
+		if _, err := DecodeClient(nested(1, member(0))); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if m, err := DecodeClient(nested(1, member(1))); err == nil || !strings.Contains(err.Error(), "has more than 4096") {
+			t.Errorf("%s: error %v, message %+.100v", name, err, m)
+		}
+	}
+}
+
+// What is kept of a message is what it says, not what somebody has put around it.
+func TestDecoderKeepsNoLongPayload(t *testing.T) {
+	raw := nested(2, nested(4, nested(2, []byte("data"))), nested(99, make([]byte, 1<<20)), nested(5, []byte("error")))
+	m, err := new(Decoder).Client(raw)
+	if err != nil || string(m.Data) != "data" || string(m.Error) != "error" {
+		t.Fatalf("%+.100v, %v", m, err)
+	}
+	clear(raw)
+	if string(m.Data) != "data" || string(m.Error) != "error" {
+		t.Error("the message keeps its whole payload")
 	}
 }
 

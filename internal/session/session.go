@@ -30,7 +30,7 @@ type Options struct {
 	QuietAfterEnd       time.Duration // no such notification this long after the end of a session, default 5 s
 	SendInvalidCommand  bool          // CMD-6
 	MaxAhead            int           // statuses held ahead of a gap or of a full queue (DEF-9), default 1000
-	MaxAheadBytes       int           // of their data, and of the messages held in the connect sequence, default 64 MiB
+	MaxAheadBytes       int           // of their contents, and of the messages held in the connect sequence, default 64 MiB
 	MaxPending          int           // commands held back per module (REC-13), default 1000
 	MaxDevices          int           // devices one Connect may list, default 1000
 	// FirstCommand is the counter of the first command, 0 in the protocol (CMD-3).
@@ -253,6 +253,9 @@ func (s *Session) publish(m fleet.ServerMessage) {
 // message dispatches by phase. The session id is looked at before anything else
 // (REC-25).
 func (s *Session) message(m fleet.ClientMessage) {
+	if s.phase == PhaseStatuses {
+		s.waitBy = s.now.Add(s.opts.MessageTimeout) // SEQ-11, whatever came
+	}
 	if m.Kind == fleet.ClientConnect {
 		s.connect(m)
 		return
@@ -273,7 +276,6 @@ func (s *Session) message(m fleet.ClientMessage) {
 	case PhaseAdmitting:
 		s.hold(m) // handled in order as soon as the ConnectResponse is out
 	case PhaseStatuses:
-		s.waitBy = s.now.Add(s.opts.MessageTimeout) // SEQ-11
 		s.firstStatus(m)
 	case PhaseCommands:
 		if m.Kind == fleet.ClientStatus {
@@ -310,7 +312,16 @@ func (s *Session) beforeConnect(m fleet.ClientMessage) {
 }
 
 // size is what counts of a message when memory is bounded (REC-22).
-func size(m fleet.ClientMessage) int { return len(m.Data) + len(m.Error) }
+func size(m fleet.ClientMessage) int {
+	n := len(m.Data) + len(m.Error) + len(m.SessionID) + len(m.Device.Role) + len(m.Device.Name)
+	for i := range m.Devices {
+		n += deviceSize + len(m.Devices[i].Role) + len(m.Devices[i].Name)
+	}
+	return n
+}
+
+// deviceSize is that of a device in a list, without its texts.
+const deviceSize = 48
 
 func (s *Session) hold(m fleet.ClientMessage) {
 	if s.heldBytes += size(m); len(s.held) >= s.opts.MaxAhead || s.heldBytes > s.opts.MaxAheadBytes {

@@ -3,6 +3,7 @@ package session
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,6 +70,7 @@ func TestRunningStatusDoesNotAllocate(t *testing.T) {
 // REC-22: what waits is bounded in bytes too, in normal communication and in the
 // connect sequence; what has found its turn no longer counts.
 func TestWaitingIsBoundedInBytes(t *testing.T) {
+	const most = 1200
 	status := func(counter uint32, n int) Event {
 		return Event{Kind: EventMessage, Message: fleet.ClientMessage{Kind: fleet.ClientStatus, SessionID: "abcdefgh",
 			State: fleet.StateRunning, Counter: counter, Device: button, Data: make([]byte, n), Error: make([]byte, n)}}
@@ -82,7 +84,7 @@ func TestWaitingIsBoundedInBytes(t *testing.T) {
 		return reason
 	}
 	s := running(t)
-	s.Configure(Options{MaxAheadBytes: 1000})
+	s.Configure(Options{MaxAheadBytes: most})
 	s.Step(start, status(1, 1)) // sets the base
 	counter := uint32(2)
 	for range 10 { // two wait for one, again and again
@@ -93,18 +95,35 @@ func TestWaitingIsBoundedInBytes(t *testing.T) {
 		}
 		counter += 3
 	}
-	s.Step(start, status(counter+1, 500))
-	if r := ended(s.Step(start, status(counter+2, 1))); r != ReasonTooManyAhead {
+	s.Step(start, status(counter+1, most/2-50))
+	if r := ended(s.Step(start, status(counter+2, 50))); r != ReasonTooManyAhead {
 		t.Errorf("session ended: %q", r)
 	}
 
-	s = New(Options{MaxAheadBytes: 1000}, allModules{})
+	s = New(Options{MaxAheadBytes: most}, allModules{})
 	s.Step(start, Event{Kind: EventMessage, Message: fleet.ClientMessage{Kind: fleet.ClientConnect, SessionID: "abcdefgh", Devices: []fleet.Device{button}}})
-	if r := ended(s.Step(start, status(1, 500))); r != ReasonNone {
+	if r := ended(s.Step(start, status(1, most/2-50))); r != ReasonNone {
 		t.Errorf("sequence ended: %q", r)
 	}
-	if r := ended(s.Step(start, status(2, 1))); r != ReasonSequenceTooManyHeld {
+	if r := ended(s.Step(start, status(2, 50))); r != ReasonSequenceTooManyHeld {
 		t.Errorf("sequence ended: %q", r)
+	}
+
+	// The texts count, and the devices of a Connect.
+	s = running(t)
+	s.Configure(Options{MaxAheadBytes: most})
+	s.Step(start, status(1, 1))
+	named := status(3, 1)
+	named.Message.Device.Name = strings.Repeat("n", most)
+	if r := ended(s.Step(start, named)); r != ReasonTooManyAhead {
+		t.Errorf("long name: session ended: %q", r)
+	}
+	s = New(Options{MaxAheadBytes: most}, allModules{})
+	connect := Event{Kind: EventMessage, Message: fleet.ClientMessage{Kind: fleet.ClientConnect, SessionID: "abcdefgh", Devices: []fleet.Device{button}}}
+	s.Step(start, connect)
+	connect.Message.Devices = make([]fleet.Device, most/deviceSize+1)
+	if r := ended(s.Step(start, connect)); r != ReasonSequenceTooManyHeld {
+		t.Errorf("many devices: sequence ended: %q", r)
 	}
 }
 

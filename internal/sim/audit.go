@@ -110,6 +110,9 @@ func (a *auditor) before(now time.Time, ev session.Event, core *session.Session)
 	case session.EventMessage:
 		a.traceMessage(ev.Message)
 		m := ev.Message
+		if a.phase == session.PhaseStatuses {
+			c.progress = now
+		}
 		if m.Kind == fleet.ClientConnect && a.phase == session.PhaseAdmitting && m.SessionID == a.id && !m.Redelivered {
 			c.repeated = append(c.repeated, m)
 		}
@@ -122,7 +125,6 @@ func (a *auditor) before(now time.Time, ev session.Event, core *session.Session)
 			c.loose = c.loose || m.Kind == fleet.ClientCommandResponse
 			c.firstCame(m)
 		case session.PhaseStatuses:
-			c.progress = now
 			c.firstCame(m)
 		case session.PhaseCommands:
 			if m.Kind == fleet.ClientStatus {
