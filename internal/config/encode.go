@@ -226,7 +226,11 @@ func (e encoder) sink(s Sink, file bool) ordered {
 	o := ordered{{"level", levelName(s.Level)}, {"use", s.Use}}
 	e.optional(&o, "format", s.Format, s.Format == "text")
 	if file {
-		o.add("path", s.Path)
+		path := s.Path
+		if s.Use && path == "" {
+			path = "." // what it means in formats A and B; here it has to be said (CLI-14)
+		}
+		o.add("path", path)
 		e.optional(&o, "max_size_bytes", s.MaxBytes, s.MaxBytes == defaultLogMaxBytes)
 		e.optional(&o, "files_to_keep", s.Keep, s.Keep == defaultLogKeep)
 	}

@@ -176,9 +176,14 @@ func TestErrors(t *testing.T) {
 		{"tracing", with(minimalD, `"tracing": {"endpoint": "localhost:4318", "sample_ratio": 2}`), true,
 			"config.json:1:166: tracing.endpoint: expected a URL such as \"http://127.0.0.1:4318\", without user name\n" +
 				`config.json:1:200: tracing.sample_ratio: expected a number from 0 to 1, got 2`},
+		// CFG-2: whole milliseconds; CLI-14.
+		{"session timeout", strings.Replace(minimalD, `"h"`, `"h", "timeout_ms": 1500.5`, 1), false,
+			`config.json:1:87: external_communication.timeout_ms: expected a whole number of milliseconds, 0 or more and at most 1000000000000, got 1500.5`},
+		{"log file nowhere", with(minimalD, `"logging": {"console": {"level": "INFO"}, "file": {"level": "INFO", "use": true}}`), false,
+			`config.json:1:192: logging.file.path: required when the file is used; expected an existing directory, "." is the working directory`},
 		{"limits", with(minimalD, `"limits": {"module_queue": 0, "stop_timeout_ms": "soon", "payload_bytes": true}`), true,
 			"config.json:1:169: limits.module_queue: expected a whole number from 1 to 10000000, got 0\n" +
-				"config.json:1:191: limits.stop_timeout_ms: expected a number of milliseconds, 0 or more and at most 1000000000000, got a string\n" +
+				"config.json:1:191: limits.stop_timeout_ms: expected a whole number of milliseconds, 0 or more and at most 1000000000000, got a string\n" +
 				`config.json:1:216: limits.payload_bytes: expected a whole number from 1 to 268435456, got a boolean`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -124,6 +124,9 @@ func (l *loader) sink(parent *object, key string, def Sink) Sink {
 		s.MaxBytes = o.integer("max_size_bytes", def.MaxBytes, 0, maxInteger)
 		s.Keep = int(o.integer("files_to_keep", int64(def.Keep), 0, maxLogFiles))
 		s.Use = s.Use && s.Keep > 0
+		if s.Use && s.Path == "" { // CLI-14
+			l.errorf(n.off, o.key("path"), `required when the file is used; expected an existing directory, "." is the working directory`)
+		}
 		l.logDirectory(o, "path", s)
 	}
 	o.finish()

@@ -107,6 +107,9 @@ func TestMigrateKeepsMeaning(t *testing.T) {
 // normalize removes what a migration is meant to change.
 func normalize(c *Config) {
 	c.Format, c.defaultPort = "", false
+	if f := &c.Logging.File; f.Use && f.Path == "" {
+		f.Path = "." // the same
+	}
 	for i := range c.Cars {
 		for j := range c.Cars[i].Modules {
 			m := &c.Cars[i].Modules[j]

@@ -162,11 +162,12 @@ func (o *object) duration(key string, unit, def, least time.Duration) time.Durat
 	if n == nil {
 		return def
 	}
-	name := "seconds"
-	if unit == time.Millisecond {
-		name = "milliseconds"
-	}
+	name, kind := "seconds", "a number"
 	v, ok := n.number()
+	if unit == time.Millisecond { // CFG-2: those are integers
+		name, kind = "milliseconds", "a whole number"
+		ok = ok && v == math.Trunc(v)
+	}
 	d := time.Duration(0)
 	if ok && v >= 0 && v*unit.Seconds() <= maxSeconds {
 		d = time.Duration(math.Round(v * float64(unit)))
@@ -175,7 +176,7 @@ func (o *object) duration(key string, unit, def, least time.Duration) time.Durat
 	}
 	switch {
 	case !ok:
-		o.wrongNumber(n, key, fmt.Sprintf("a number of %s, 0 or more and at most %.0f", name, maxSeconds/unit.Seconds()))
+		o.wrongNumber(n, key, fmt.Sprintf("%s of %s, 0 or more and at most %.0f", kind, name, maxSeconds/unit.Seconds()))
 		return def
 	case d < least && v == 0:
 		o.l.errorf(n.off, o.key(key), "0 cannot work; expected %v %s or more", float64(least)/float64(unit), name) // CFG-15
