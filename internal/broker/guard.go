@@ -12,16 +12,8 @@ import (
 	"github.com/wind-c/comqtt/v2/mqtt/packets"
 )
 
-const (
-	// One shared connection may serve all cars of a large fleet.
-	maxSubscriptions = 50_000
-	// Retained messages are not part of the Fleet Protocol, besides the presence
-	// of a server; the bounds keep strangers from filling the memory.
-	maxRetained        = 1000
-	maxRetainedPayload = 64 << 10
-	// takeoverTimeout bounds the wait for an earlier connection of a client.
-	takeoverTimeout = 5 * time.Second
-)
+// takeoverTimeout bounds the wait for an earlier connection of a client.
+const takeoverTimeout = 5 * time.Second
 
 var errPanic = errors.New("the broker failed on a packet of the client")
 
@@ -87,10 +79,17 @@ func (g *guard) OnACLCheck(cl *mqtt.Client, topic string, _ bool) bool {
 	return g.broker.mayUse(cl.Properties.Username, topic)
 }
 
-// OnPacketRead corrects what the library would stumble over.
+// OnPacketRead refuses what would cost too much and corrects what the library would
+// stumble over.
 func (g *guard) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	if err := g.checkTopics(cl, &pk); err != nil {
+		return pk, err
+	}
 	switch pk.FixedHeader.Type {
 	case packets.Connect:
+		if n := pk.FixedHeader.Remaining; n > maxConnect {
+			return pk, g.refuse(cl, "its introduction is too long", n)
+		}
 		// Every session is a clean one (CONN-7): nothing accumulates for clients
 		// that do not come back.
 		pk.Connect.Clean = true
@@ -98,7 +97,7 @@ func (g *guard) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet
 		pk.Connect.WillProperties.WillDelayInterval = 0 // the same for wills
 	case packets.Subscribe:
 		if cl.State.Subscriptions.Len()+len(pk.Filters) > maxSubscriptions {
-			return pk, packets.ErrRejectPacket
+			return pk, g.refuse(cl, "too many subscriptions", pk.FixedHeader.Remaining)
 		}
 		// The library keeps packet identifiers of both directions in one place and
 		// would refuse a subscription whose identifier it uses itself at the moment.
