@@ -3,6 +3,7 @@ package broker
 import (
 	"log/slog"
 	"strings"
+	"sync"
 
 	mqtt "github.com/wind-c/comqtt/v2/mqtt"
 	"github.com/wind-c/comqtt/v2/mqtt/packets"
@@ -26,6 +27,9 @@ const (
 	// smallPacket is what another packet's topic may keep in memory: the library's
 	// topics and filters are parts of the packet they came with.
 	smallPacket = 4 << 10
+	// messageWeight is what a message that waits for its acknowledgement costs beside
+	// its content.
+	messageWeight = 1 << 10
 )
 
 // modest tells whether a topic or filter is one that the library may see.
@@ -65,4 +69,78 @@ func (g *guard) refuse(cl *mqtt.Client, why string, size int) error {
 	g.broker.limit.Log(g.broker.log, slog.LevelInfo, "embedded broker disconnects a client for what it sent: "+why,
 		slog.Int("bytes", size), slog.String("remote", cl.Net.Remote))
 	return packets.ErrRejectPacket // any other error would be ignored
+}
+
+// unacked are the messages that a client has been sent and has not acknowledged, by
+// packet identifier, with their weight. The library keeps them, and bounds their
+// number only by that of the identifiers.
+//
+// It may count too much: the library forgets a message without a word when its
+// client publishes with the same identifier. The acknowledgement comes all the same.
+type unacked struct {
+	mu      sync.Mutex
+	weights map[uint16]int
+	total   int
+}
+
+// set notes the weight of a message, zero when it is acknowledged, and returns the
+// weight of all.
+func (u *unacked) set(id uint16, weight int) (total int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.total += weight - u.weights[id]
+	switch {
+	case weight == 0:
+		delete(u.weights, id)
+	case u.weights == nil:
+		u.weights = map[uint16]int{id: weight}
+	default:
+		u.weights[id] = weight
+	}
+	return u.total
+}
+
+// weigh is about what a message costs in memory. A property of a user is two strings
+// beside its text.
+func weigh(pk *packets.Packet) int {
+	return messageWeight + max(pk.FixedHeader.Remaining, len(pk.Payload)) + 32*len(pk.Properties.User)
+}
+
+// OnQosPublish is called when a message that must be acknowledged is on its way to a
+// client. One that reads everything but acknowledges nothing does not keep up
+// either.
+func (g *guard) OnQosPublish(cl *mqtt.Client, pk packets.Packet, _ int64, _ int) {
+	if pk.FixedHeader.Type == packets.Puback {
+		return // for what the client has published; it is forgotten at once
+	}
+	if c, ok := cl.Net.Conn.(*conn); ok && c.unacked.set(pk.PacketID, weigh(&pk)) > 2*g.broker.opts.MaxPendingBytes {
+		c.giveUp()
+	}
+}
+
+// OnQosDropped is called when a message expires before it is acknowledged.
+func (g *guard) OnQosDropped(cl *mqtt.Client, pk packets.Packet) { g.acknowledged(cl, &pk) }
+
+// acknowledged notes what a packet of the client acknowledges.
+func (g *guard) acknowledged(cl *mqtt.Client, pk *packets.Packet) {
+	c, ok := cl.Net.Conn.(*conn)
+	if !ok {
+		return
+	}
+	weight := 0
+	if pk.FixedHeader.Type == packets.Pubrec {
+		weight = messageWeight // its place is taken by the answer
+	}
+	c.unacked.set(pk.PacketID, weight)
+}
+
+// OnPublishDropped is called when MaxPending was reached. The client would miss
+// a message of QoS 1 and never know, so it has to start anew.
+func (g *guard) OnPublishDropped(cl *mqtt.Client, pk packets.Packet) {
+	if pk.FixedHeader.Qos == 0 {
+		return
+	}
+	if c, ok := cl.Net.Conn.(*conn); ok {
+		c.giveUp()
+	}
 }

@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -74,6 +75,44 @@ func TestConnectWithoutEnd(t *testing.T) {
 	ended(t, c)
 	if s := b.Stats(); s.Clients != 0 {
 		t.Errorf("%d clients", s.Clients)
+	}
+}
+
+// A client that reads but does not acknowledge makes the broker keep every message.
+// So it is disconnected as one that does not read; one that acknowledges is not.
+func TestClientThatNeverAcknowledges(t *testing.T) {
+	const limit = 64 << 10
+	for _, payload := range []string{"", strings.Repeat("x", 4000)} {
+		b, log := start(t, broker.Options{MaxPendingBytes: limit})
+		deaf := dial(t, b, brokertest.PeerOptions{})
+		subscribe(t, deaf, "news")
+		read := make(chan error)
+		go func() {
+			_, err := io.Copy(io.Discard, deaf.Conn)
+			read <- err
+		}()
+		quick := dial(t, b, brokertest.PeerOptions{})
+		subscribe(t, quick, "news")
+		sender := dial(t, b, brokertest.PeerOptions{})
+		kept := 2 * limit / (1024 + len(payload)) // beside what a message costs by itself
+		for n := 1; !strings.Contains(log.String(), "does not keep up"); n++ {
+			if n > kept+1 {
+				t.Fatalf("after %d messages of %d bytes it is still connected", n, len(payload))
+			}
+			publish(t, sender, "news", payload)
+			expect(t, quick, "news", payload)
+			if err := sender.Ping(); err != nil { // everybody has been sent it
+				t.Fatal(err)
+			}
+		}
+		<-read
+		for range 2 * kept {
+			publish(t, sender, "news", payload)
+			expect(t, quick, "news", payload)
+		}
+		if n := strings.Count(log.String(), "does not keep up"); n != 1 {
+			t.Errorf("%d clients do not keep up, expected one", n)
+		}
 	}
 }
 

@@ -30,7 +30,8 @@ func (g *guard) ID() string { return "guard" }
 func (g *guard) Provides(method byte) bool {
 	switch method {
 	case mqtt.OnConnectAuthenticate, mqtt.OnACLCheck, mqtt.OnPacketRead, mqtt.OnPublish,
-		mqtt.OnSessionEstablish, mqtt.OnSessionEstablished, mqtt.OnPublishDropped, mqtt.OnWill:
+		mqtt.OnSessionEstablish, mqtt.OnSessionEstablished, mqtt.OnPublishDropped, mqtt.OnWill,
+		mqtt.OnQosPublish, mqtt.OnQosDropped:
 		return true
 	}
 	return false
@@ -102,8 +103,12 @@ func (g *guard) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet
 		// The library keeps packet identifiers of both directions in one place and
 		// would refuse a subscription whose identifier it uses itself at the moment.
 		cl.State.Inflight.Delete(pk.PacketID)
+		g.acknowledged(cl, &pk)
 	case packets.Unsubscribe:
 		cl.State.Inflight.Delete(pk.PacketID)
+		g.acknowledged(cl, &pk)
+	case packets.Puback, packets.Pubrec, packets.Pubrel, packets.Pubcomp:
+		g.acknowledged(cl, &pk)
 	}
 	return pk, nil
 }
@@ -142,24 +147,9 @@ func (g *guard) OnSessionEstablish(cl *mqtt.Client, _ packets.Packet) {
 func (g *guard) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) { g.unlimited(cl) }
 
 // unlimited switches off the library's flow control towards the client, which
-// reorders messages and can lock itself up. What a client does not take is
-// bounded by MaxPending and MaxPendingBytes.
+// reorders messages and can lock itself up. What a client does not take or
+// acknowledge is bounded by MaxPending and MaxPendingBytes.
 func (g *guard) unlimited(cl *mqtt.Client) { cl.State.Inflight.ResetSendQuota(0) }
-
-// OnPublishDropped is called when MaxPending was reached. The client would miss
-// a message of QoS 1 and never know, so it has to start anew.
-func (g *guard) OnPublishDropped(cl *mqtt.Client, pk packets.Packet) {
-	if pk.FixedHeader.Qos == 0 {
-		return
-	}
-	if c, ok := cl.Net.Conn.(*conn); ok {
-		c.mu.Lock()
-		if c.failed == nil && !c.closing {
-			c.fail(errSlow)
-		}
-		c.mu.Unlock()
-	}
-}
 
 // enter registers the connection of a client and ends an earlier one.
 func (b *Broker) enter(id string, c *conn) {
