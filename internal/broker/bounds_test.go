@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"external-server/internal/broker"
 	"external-server/internal/brokertest"
 	"external-server/internal/link/mqtt/wire"
+	"external-server/internal/testwait"
 )
 
 // deepest has as many levels as the broker takes, longest as many bytes.
@@ -116,6 +118,70 @@ func TestClientThatNeverAcknowledges(t *testing.T) {
 	}
 }
 
+// A full table of retained messages takes no new one, but those that are in it can be
+// replaced and removed.
+func TestRetainedMessagesAreReplacedWhenTheTableIsFull(t *testing.T) {
+	b, _ := start(t, broker.Options{})
+	server := dial(t, b, brokertest.PeerOptions{})
+	retain := func(p *brokertest.Peer, topic, payload string) {
+		t.Helper()
+		if err := p.Retain(topic, []byte(payload)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	retain(server, "company/external_server_status", "online")
+	stranger := dial(t, b, brokertest.PeerOptions{})
+	for i := range 1000 {
+		retain(stranger, fmt.Sprint("junk/", i), "x")
+	}
+	if n := b.Stats().Retained; n > 1001 { // the broker's own topics count
+		t.Errorf("%d retained messages", n)
+	}
+	retain(server, "company/external_server_status", "offline")
+	retain(server, "company/other", "no room")
+	look := func(topics ...string) *brokertest.Peer {
+		p := dial(t, b, brokertest.PeerOptions{})
+		subscribe(t, p, append(topics, "end")...)
+		publish(t, p, "end", "of what was retained")
+		return p
+	}
+	p := look("company/external_server_status", "company/other")
+	expect(t, p, "company/external_server_status", "offline")
+	expect(t, p, "end", "of what was retained")
+	retain(server, "company/external_server_status", "")
+	expect(t, look("company/external_server_status"), "end", "of what was retained")
+}
+
+// Properties are kept along with a message, so they count as its content does.
+func TestRetainedPropertiesAreBounded(t *testing.T) {
+	b, _ := start(t, broker.Options{})
+	p := dial(t, b, brokertest.PeerOptions{})
+	for _, topic := range []string{"a/x", "a/largest"} {
+		if err := p.Retain(topic, make([]byte, 64<<10)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := b.Stats().Retained
+	for name, properties := range map[string]string{"few": "&\x00\x01k\x00\x01v", "many": strings.Repeat("&\x00\x01k\x00\x01v", 2000)} {
+		c, err := net.Dial("tcp", b.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		publish := "\x00\x03a/" + name[:1] + lengthOf(properties) + properties + "x"
+		packets := "\x10\x0e\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x01" + name[:1] + "\x31" + lengthOf(publish) + publish + "\xe0\x00"
+		if _, err := c.Write([]byte(packets)); err != nil {
+			t.Fatal(err)
+		}
+		ended(t, c)
+		c.Close()
+	}
+	if n := b.Stats().Retained - before; n != 1 {
+		t.Errorf("%d more messages are retained, expected the one with few properties", n)
+	}
+	subscribe(t, p, "a/largest")
+	expect(t, p, "a/largest", string(make([]byte, 64<<10)))
+}
+
 // lengthOf encodes the length of a part of a packet.
 func lengthOf(part string) string {
 	n, b := len(part), []byte{}
@@ -123,4 +189,29 @@ func lengthOf(part string) string {
 		b = append(b, byte(n)|0x80)
 	}
 	return string(append(b, byte(n)))
+}
+
+// The will of a server that ends replaces its retained message, too.
+func TestWillReplacesARetainedMessageWhenTheTableIsFull(t *testing.T) {
+	b, _ := start(t, broker.Options{})
+	server := dial(t, b, brokertest.PeerOptions{Will: &wire.Will{Topic: "company/status", Payload: []byte("offline"), Retain: true}})
+	if err := server.Retain("company/status", []byte("online")); err != nil {
+		t.Fatal(err)
+	}
+	stranger := dial(t, b, brokertest.PeerOptions{})
+	for i := range 1000 {
+		if err := stranger.Retain(fmt.Sprint("junk/", i), []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	server.Conn.Close()
+	testwait.Until(t, "the will is what is retained", func() bool {
+		p := dial(t, b, brokertest.PeerOptions{})
+		subscribe(t, p, "company/status")
+		m, err := p.Receive(testwait.Patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(m.Payload) == "offline"
+	})
 }

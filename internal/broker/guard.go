@@ -69,7 +69,7 @@ func (g *guard) inItsRoom(cl *mqtt.Client, pk *packets.Packet) bool {
 
 // OnWill bounds the retained messages that come as wills.
 func (g *guard) OnWill(cl *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
-	if will.Retain && !g.mayRetain(cl, will.TopicName, len(will.Payload)) {
+	if will.Retain && !g.mayRetain(cl, will.TopicName, len(will.Payload), 32*len(will.User)) {
 		will.Retain = false
 	}
 	return will, nil
@@ -115,22 +115,35 @@ func (g *guard) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet
 
 // OnPublish bounds retained messages.
 func (g *guard) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
-	if pk.FixedHeader.Retain && !g.mayRetain(cl, pk.TopicName, len(pk.Payload)) {
+	properties := weigh(&pk) - messageWeight - len(pk.Payload) - len(pk.TopicName) - 5 // and other lengths
+	if pk.FixedHeader.Retain && !g.mayRetain(cl, pk.TopicName, len(pk.Payload), max(0, properties)) {
 		pk.FixedHeader.Retain = false
 	}
 	return pk, nil
 }
 
-// mayRetain tells whether a message may be retained; without content it removes
-// one. There is room for few, so a client that is restricted to one car has none.
-func (g *guard) mayRetain(cl *mqtt.Client, topic string, size int) bool {
+// mayRetain tells whether a message may be retained. Without content it removes one,
+// and one that is there already may be replaced however many there are: otherwise
+// whoever fills the table would freeze what others have left. There is room for few,
+// so a client that is restricted to one car has none.
+func (g *guard) mayRetain(cl *mqtt.Client, topic string, payload, properties int) bool {
 	restricted := g.broker.user(cl.Properties.Username).Car != ""
-	if !restricted && (size == 0 || size <= maxRetainedPayload && g.broker.server.Topics.Retained.Len() < maxRetained) {
+	if !restricted && (payload == 0 || payload+properties <= maxRetainedPayload && g.hasRoom(topic)) {
 		return true
 	}
 	g.broker.limit.Log(g.broker.log, slog.LevelInfo, "embedded broker passes a message on without retaining it: too large, too many, or of a client restricted to one car",
 		slog.String("topic", topic), slog.String("remote", cl.Net.Remote))
 	return false
+}
+
+// hasRoom tells whether a message with content may be retained for the topic.
+func (g *guard) hasRoom(topic string) bool {
+	retained := g.broker.server.Topics.Retained
+	if retained.Len() < maxRetained {
+		return true
+	}
+	_, exists := retained.Get(topic)
+	return exists
 }
 
 // OnSessionEstablish is called when the client may enter. An earlier connection
