@@ -42,7 +42,8 @@ type Options struct {
 	MaxClients int
 	// MaxPending bounds the messages that wait to be encoded for one client, and
 	// MaxPendingBytes what waits to be written to it; zero means 4096 messages
-	// and 32 MiB. A client that does not keep up is disconnected.
+	// and 32 MiB. Twice as much, and 1 KiB per message counted in, may wait for its
+	// acknowledgement. A client that does not keep up is disconnected.
 	MaxPending, MaxPendingBytes int
 	// ConnectTimeout bounds the time until a client has introduced itself, TLS
 	// included; zero means 10 s.
@@ -155,6 +156,7 @@ func (b *Broker) capabilities() *mqtt.Capabilities {
 	c.MaximumMessageExpiryInterval = int64((10 * 365 * 24 * time.Hour).Seconds())
 	c.ReceiveMaximum = 65535
 	c.TopicAliasMaximum = 0
+	c.Compatibilities.NoInheritedPropertiesOnAck = true // a client that publishes with QoS 2 could leave them here
 	return &c
 }
 

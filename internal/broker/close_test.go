@@ -42,6 +42,23 @@ func TestClose(t *testing.T) {
 	}
 }
 
+// Clients that leave at the moment when the broker is closed do not hold it up.
+func TestCloseWhileClientsLeave(t *testing.T) {
+	for range 5 {
+		b, _ := start(t, broker.Options{})
+		var peers [100]*brokertest.Peer
+		for i := range peers {
+			peers[i] = dial(t, b, brokertest.PeerOptions{})
+		}
+		for _, p := range peers {
+			p.Conn.Close()
+		}
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // What the broker has acknowledged to a publisher reaches the subscribers although it
 // is closed at once, with either quality of service, and one that does not read
 // holds nothing up for long.

@@ -25,9 +25,11 @@ type conn struct {
 	started bool
 	wake    chan struct{} // capacity 1
 	written sync.WaitGroup
+
+	unacked unacked
 }
 
-var errSlow = errors.New("the client does not read what it is sent")
+var errSlow = errors.New("the client does not read or acknowledge what it is sent")
 
 func newConn(nc net.Conn, b *Broker) *conn {
 	_ = nc.SetDeadline(time.Now().Add(b.opts.ConnectTimeout)) // it fails only when the client has gone, as Read will say
@@ -75,6 +77,15 @@ func (c *conn) fail(err error) {
 	if errors.Is(err, errSlow) {
 		c.broker.limit.Log(c.broker.log, slog.LevelInfo, "client of the embedded broker does not keep up, disconnecting it",
 			slog.String("remote", c.RemoteAddr().String()))
+	}
+}
+
+// giveUp ends a client that does not keep up.
+func (c *conn) giveUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.failed == nil && !c.closing {
+		c.fail(errSlow)
 	}
 }
 

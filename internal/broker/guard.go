@@ -12,16 +12,8 @@ import (
 	"github.com/wind-c/comqtt/v2/mqtt/packets"
 )
 
-const (
-	// One shared connection may serve all cars of a large fleet.
-	maxSubscriptions = 50_000
-	// Retained messages are not part of the Fleet Protocol, besides the presence
-	// of a server; the bounds keep strangers from filling the memory.
-	maxRetained        = 1000
-	maxRetainedPayload = 64 << 10
-	// takeoverTimeout bounds the wait for an earlier connection of a client.
-	takeoverTimeout = 5 * time.Second
-)
+// takeoverTimeout bounds the wait for an earlier connection of a client.
+const takeoverTimeout = 5 * time.Second
 
 var errPanic = errors.New("the broker failed on a packet of the client")
 
@@ -38,7 +30,8 @@ func (g *guard) ID() string { return "guard" }
 func (g *guard) Provides(method byte) bool {
 	switch method {
 	case mqtt.OnConnectAuthenticate, mqtt.OnACLCheck, mqtt.OnPacketRead, mqtt.OnPublish,
-		mqtt.OnSessionEstablish, mqtt.OnSessionEstablished, mqtt.OnPublishDropped, mqtt.OnWill:
+		mqtt.OnSessionEstablish, mqtt.OnSessionEstablished, mqtt.OnPublishDropped, mqtt.OnWill,
+		mqtt.OnQosPublish, mqtt.OnQosDropped:
 		return true
 	}
 	return false
@@ -76,7 +69,7 @@ func (g *guard) inItsRoom(cl *mqtt.Client, pk *packets.Packet) bool {
 
 // OnWill bounds the retained messages that come as wills.
 func (g *guard) OnWill(cl *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
-	if will.Retain && !g.mayRetain(cl, will.TopicName, len(will.Payload)) {
+	if will.Retain && !g.mayRetain(cl, will.TopicName, len(will.Payload), 32*len(will.User)) {
 		will.Retain = false
 	}
 	return will, nil
@@ -87,10 +80,17 @@ func (g *guard) OnACLCheck(cl *mqtt.Client, topic string, _ bool) bool {
 	return g.broker.mayUse(cl.Properties.Username, topic)
 }
 
-// OnPacketRead corrects what the library would stumble over.
+// OnPacketRead refuses what would cost too much and corrects what the library would
+// stumble over.
 func (g *guard) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	if err := g.checkTopics(cl, &pk); err != nil {
+		return pk, err
+	}
 	switch pk.FixedHeader.Type {
 	case packets.Connect:
+		if n := pk.FixedHeader.Remaining; n > maxConnect {
+			return pk, g.refuse(cl, "its introduction is too long", n)
+		}
 		// Every session is a clean one (CONN-7): nothing accumulates for clients
 		// that do not come back.
 		pk.Connect.Clean = true
@@ -98,35 +98,52 @@ func (g *guard) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet
 		pk.Connect.WillProperties.WillDelayInterval = 0 // the same for wills
 	case packets.Subscribe:
 		if cl.State.Subscriptions.Len()+len(pk.Filters) > maxSubscriptions {
-			return pk, packets.ErrRejectPacket
+			return pk, g.refuse(cl, "too many subscriptions", pk.FixedHeader.Remaining)
 		}
 		// The library keeps packet identifiers of both directions in one place and
 		// would refuse a subscription whose identifier it uses itself at the moment.
 		cl.State.Inflight.Delete(pk.PacketID)
+		g.acknowledged(cl, &pk)
 	case packets.Unsubscribe:
 		cl.State.Inflight.Delete(pk.PacketID)
+		g.acknowledged(cl, &pk)
+	case packets.Puback, packets.Pubrec, packets.Pubrel, packets.Pubcomp:
+		g.acknowledged(cl, &pk)
 	}
 	return pk, nil
 }
 
 // OnPublish bounds retained messages.
 func (g *guard) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
-	if pk.FixedHeader.Retain && !g.mayRetain(cl, pk.TopicName, len(pk.Payload)) {
+	properties := weigh(&pk) - messageWeight - len(pk.Payload) - len(pk.TopicName) - 5 // and other lengths
+	if pk.FixedHeader.Retain && !g.mayRetain(cl, pk.TopicName, len(pk.Payload), max(0, properties)) {
 		pk.FixedHeader.Retain = false
 	}
 	return pk, nil
 }
 
-// mayRetain tells whether a message may be retained; without content it removes
-// one. There is room for few, so a client that is restricted to one car has none.
-func (g *guard) mayRetain(cl *mqtt.Client, topic string, size int) bool {
+// mayRetain tells whether a message may be retained. Without content it removes one,
+// and one that is there already may be replaced however many there are: otherwise
+// whoever fills the table would freeze what others have left. There is room for few,
+// so a client that is restricted to one car has none.
+func (g *guard) mayRetain(cl *mqtt.Client, topic string, payload, properties int) bool {
 	restricted := g.broker.user(cl.Properties.Username).Car != ""
-	if !restricted && (size == 0 || size <= maxRetainedPayload && g.broker.server.Topics.Retained.Len() < maxRetained) {
+	if !restricted && (payload == 0 || payload+properties <= maxRetainedPayload && g.hasRoom(topic)) {
 		return true
 	}
 	g.broker.limit.Log(g.broker.log, slog.LevelInfo, "embedded broker passes a message on without retaining it: too large, too many, or of a client restricted to one car",
 		slog.String("topic", topic), slog.String("remote", cl.Net.Remote))
 	return false
+}
+
+// hasRoom tells whether a message with content may be retained for the topic.
+func (g *guard) hasRoom(topic string) bool {
+	retained := g.broker.server.Topics.Retained
+	if retained.Len() < maxRetained {
+		return true
+	}
+	_, exists := retained.Get(topic)
+	return exists
 }
 
 // OnSessionEstablish is called when the client may enter. An earlier connection
@@ -143,24 +160,9 @@ func (g *guard) OnSessionEstablish(cl *mqtt.Client, _ packets.Packet) {
 func (g *guard) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) { g.unlimited(cl) }
 
 // unlimited switches off the library's flow control towards the client, which
-// reorders messages and can lock itself up. What a client does not take is
-// bounded by MaxPending and MaxPendingBytes.
+// reorders messages and can lock itself up. What a client does not take or
+// acknowledge is bounded by MaxPending and MaxPendingBytes.
 func (g *guard) unlimited(cl *mqtt.Client) { cl.State.Inflight.ResetSendQuota(0) }
-
-// OnPublishDropped is called when MaxPending was reached. The client would miss
-// a message of QoS 1 and never know, so it has to start anew.
-func (g *guard) OnPublishDropped(cl *mqtt.Client, pk packets.Packet) {
-	if pk.FixedHeader.Qos == 0 {
-		return
-	}
-	if c, ok := cl.Net.Conn.(*conn); ok {
-		c.mu.Lock()
-		if c.failed == nil && !c.closing {
-			c.fail(errSlow)
-		}
-		c.mu.Unlock()
-	}
-}
 
 // enter registers the connection of a client and ends an earlier one.
 func (b *Broker) enter(id string, c *conn) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/wind-c/comqtt/v2/mqtt/listeners"
+	"github.com/wind-c/comqtt/v2/mqtt/packets"
 )
 
 // listener accepts clients for the library's server. It bounds their number,
@@ -139,10 +140,15 @@ func (l *listener) shut() {
 	l.Listener.Close()
 }
 
-// Close is called by the library when the server ends.
-func (l *listener) Close(closeClients listeners.CloseFn) {
+// Close is called by the library when the server ends. The library's own way to its
+// clients takes a lock twice and never returns when one of them leaves in between.
+func (l *listener) Close(listeners.CloseFn) {
 	l.shut()
-	closeClients(l.ID())
+	for _, cl := range l.broker.server.Clients.GetAll() {
+		if !cl.Net.Inline && !cl.Closed() {
+			_ = l.broker.server.DisconnectClient(cl, packets.ErrServerShuttingDown) // it returns that as its error
+		}
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := range l.conns { // also those that had not introduced themselves

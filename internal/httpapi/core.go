@@ -53,11 +53,12 @@ type core struct {
 	enqueue sync.WaitGroup // posts between the check of closed and the queue
 	running sync.WaitGroup // reads on behalf of polls
 	cars    map[fleet.CarID]*carState
-	floor   int64 // every new timestamp is higher, whatever the car
-	known   int   // cars with a device
+	known   int // cars with a device
 	devices int
 	waits   int
 	newCars waitList // requests for /cars
+
+	age ageClock // of the writer's goroutine
 }
 
 // deviceKey is the identity of a device (HTTP-17).
@@ -71,15 +72,18 @@ func keyOf(d DeviceID) deviceKey { return deviceKey{d.ModuleID, d.Type, d.Role} 
 
 type deviceState struct {
 	id       DeviceID
-	statusAt int64 // timestamp of the newest STATUS, or of what made the device known
-	notedAt  int64 // the same as the store has noted it, at most touchInterval older
+	storedAt int64 // when the newest STATUS was stored, or what made the device known, by ageClock
+	notedAt  int64 // timestamp of the same as the store has noted it, at most touchInterval older
 }
 
-// carState exists for cars that are known or waited for. A car is known when it
-// has a device.
+// carState exists for cars that have ever had a message, are known or are waited
+// for. A car is known when it has a device.
 type carState struct {
-	id      fleet.CarID
-	last    int64 // newest timestamp given to any message
+	id fleet.CarID
+	// last is the newest timestamp given to any message, deleted ones included. It is
+	// the car's own: what one car was given while the clock was wrong is not the
+	// others' concern.
+	last    int64
 	knownAt int64
 	devices map[deviceKey]*deviceState
 	// newest is an upper bound of the stored timestamps of each kind: a request
@@ -97,7 +101,7 @@ func newCore(ctx context.Context, o Options, store Store) (*core, error) {
 		stats: o.counters, faults: newFaultLog(o.Logger),
 		queue: make(chan *post, queueLength), reads: make(chan struct{}, parallelReads),
 		stopped: make(chan struct{}), done: make(chan struct{}),
-		cars: map[fleet.CarID]*carState{},
+		cars: map[fleet.CarID]*carState{}, age: newAgeClock(o.Now),
 	}
 	c.wait.Store(int64(o.Config.WaitTimeout))
 	c.retention.Store(int64(o.Config.Retention))
@@ -116,7 +120,6 @@ func newCore(ctx context.Context, o Options, store Store) (*core, error) {
 func (c *core) restore(state *StoredState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.floor = max(c.floor, state.High)
 	c.known, c.devices = 0, 0
 	for _, car := range c.cars {
 		car.devices = map[deviceKey]*deviceState{}
@@ -128,11 +131,14 @@ func (c *core) restore(state *StoredState) {
 		}
 		car.knownAt = state.Cars[d.Car]
 		c.devices++
-		car.devices[keyOf(d.Device)] = &deviceState{id: d.Device, statusAt: d.StatusAt, notedAt: d.StatusAt - touchInterval}
+		car.devices[keyOf(d.Device)] = &deviceState{id: d.Device, storedAt: d.StoredAt, notedAt: d.StatusAt - touchInterval}
+	}
+	for id, last := range state.Last {
+		car := c.car(id)
+		car.last = max(car.last, last)
 	}
 	for _, car := range c.cars {
-		car.last = max(car.last, c.floor)
-		car.newest = [2]int64{c.floor, c.floor}
+		car.newest = [2]int64{car.last, car.last}
 		c.release(car)
 	}
 }
@@ -141,19 +147,19 @@ func (c *core) restore(state *StoredState) {
 func (c *core) car(id fleet.CarID) *carState {
 	car := c.cars[id]
 	if car == nil {
-		car = &carState{id: id, last: c.floor, devices: map[deviceKey]*deviceState{}}
+		car = &carState{id: id, devices: map[deviceKey]*deviceState{}}
 		c.cars[id] = car
 	}
 	return car
 }
 
-// release forgets the state of a car that nobody needs, so that requests for
-// invented names cost no memory. The lock is held.
+// release forgets the state of a car that nobody waits for any longer and that never
+// had a message, so that requests for invented names cost no memory. The lock is
+// held.
 func (c *core) release(car *carState) {
-	if car.known() || !car.waiting[kindStatus].empty() || !car.waiting[kindCommand].empty() {
+	if car.known() || car.last > 0 || !car.waiting[kindStatus].empty() || !car.waiting[kindCommand].empty() {
 		return
 	}
-	c.floor = max(c.floor, car.last)
 	delete(c.cars, car.id)
 }
 

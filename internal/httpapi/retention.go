@@ -19,14 +19,13 @@ type sweeper struct {
 	core     *core
 	ticker   *time.Ticker
 	always   chan time.Time // closed
+	clock    int64          // by ageClock, when this sweep began
 	cutoff   int64
 	deleting bool
-	clock    time.Time // wall time, following steps forward slowly
-	checked  time.Time // when clock was moved, with monotonic reading
 }
 
 func newSweeper(c *core) *sweeper {
-	s := &sweeper{core: c, always: make(chan time.Time), clock: c.now().Round(0), checked: time.Now()}
+	s := &sweeper{core: c, always: make(chan time.Time)}
 	close(s.always)
 	s.ticker = time.NewTicker(c.sweepPause())
 	return s
@@ -49,9 +48,8 @@ func (s *sweeper) due() <-chan time.Time {
 
 // begin moves the cutoff and forgets the devices without a status since.
 func (s *sweeper) begin() []StoredDevice {
-	s.clock = moveClock(s.clock, s.core.now().Round(0), time.Since(s.checked))
-	s.checked = time.Now()
-	s.cutoff = s.clock.Add(-time.Duration(s.core.retention.Load())).UnixMilli()
+	s.clock = s.core.age.now().UnixMilli()
+	s.cutoff = s.clock - time.Duration(s.core.retention.Load()).Milliseconds()
 	s.ticker.Reset(s.core.sweepPause()) // a reload may have changed it
 	s.deleting = true
 	c := s.core
@@ -61,10 +59,11 @@ func (s *sweeper) begin() []StoredDevice {
 	for _, car := range c.cars {
 		known := car.known()
 		for key, d := range car.devices {
-			if d.statusAt < s.cutoff {
+			d.storedAt = min(d.storedAt, s.clock) // as with its message
+			if d.storedAt < s.cutoff {
 				delete(car.devices, key)
 				c.devices--
-				forgotten = append(forgotten, StoredDevice{Car: car.id, Device: d.id, StatusAt: d.statusAt})
+				forgotten = append(forgotten, StoredDevice{Car: car.id, Device: d.id})
 			}
 		}
 		if known && !car.known() {
@@ -73,6 +72,25 @@ func (s *sweeper) begin() []StoredDevice {
 		c.release(car)
 	}
 	return forgotten
+}
+
+// ageClock is the time by which age is measured. It is the wall clock as far as that
+// goes as time passes. One goroutine uses it.
+type ageClock struct {
+	wall    func() time.Time
+	at      time.Time
+	checked time.Time // when it was moved, with monotonic reading
+}
+
+func newAgeClock(wall func() time.Time) ageClock {
+	return ageClock{wall: wall, at: wall().Round(0), checked: time.Now()}
+}
+
+func (a *ageClock) now() time.Time {
+	passed := time.Since(a.checked)
+	a.checked = a.checked.Add(passed)
+	a.at = moveClock(a.at, a.wall().Round(0), passed)
+	return a.at
 }
 
 // moveClock returns the time by which age is measured, when it was clock and some
@@ -101,13 +119,13 @@ func (s *sweeper) step() (reload bool) {
 		}
 	}
 	started := time.Now()
-	n, err := c.store.DeleteBefore(ctx, s.cutoff, sweepRows)
+	n, more, err := c.store.DeleteBefore(ctx, s.cutoff, s.clock, sweepRows)
 	if err != nil {
 		return s.failed(err)
 	}
 	c.stats.deleted(n, time.Since(started))
 	c.faults.ok("delete")
-	s.deleting = n == sweepRows
+	s.deleting = more
 	return false
 }
 

@@ -7,52 +7,29 @@ import (
 	"time"
 
 	"external-server/internal/config"
+	"external-server/internal/fleet"
 )
 
 // TestRetention: messages older than the period go in small parts, and with its
 // last status a device becomes unknown (HTTP-18).
 func TestRetention(t *testing.T) {
-	forEachStore(t, func(t *testing.T, store string) {
-		var now atomic.Int64
-		now.Store(time.Now().UnixMilli())
-		o := Options{Config: config.HTTPAPI{Store: config.NewSecret(store), Retention: time.Hour}, Now: func() time.Time { return time.UnixMilli(now.Load()) }}
-		o.setDefaults()
-		st := openStore(t, store)
-		defer func() { _ = st.Close() }()
-		c, err := newCore(context.Background(), o, st)
-		if err != nil {
-			t.Fatal(err)
-		}
+	forEachStore(t, func(t *testing.T, name string) {
+		store := openStore(t, name)
+		defer func() { _ = store.Close() }()
+		c := newSteppedCore(t, store)
 		many := make([]Message, 700) // more than one part
 		for i := range many {
 			many[i] = status(1, 1, "r", `{}`)
 		}
-		postStatus(t, c, car1, many...)
-		postCommand(t, c, car1, command(1, 1, "r", `"old"`))
-		now.Add((30 * time.Minute).Milliseconds())
-		postStatus(t, c, car1, status(2, 1, "r", `"newer"`))
-		c.close() // the test takes the writer's place from here on
-		c.ctx = context.Background()
-		c.closed = false
-		sweep := newSweeper(c)
-		defer sweep.close()
-		sweepAt := func(clock time.Time) (parts int) {
-			sweep.clock, sweep.checked = clock, time.Now()
-			now.Store(clock.UnixMilli())
-			for more := true; more; more = sweep.deleting {
-				if sweep.step() {
-					t.Fatal("the store was lost")
-				}
-				parts++
-			}
-			return parts
-		}
-		start := time.UnixMilli(now.Load()).Add(-30 * time.Minute)
-		wantEqual(t, "parts before the time", sweepAt(start.Add(59*time.Minute)), 1)
+		c.write(kindStatus, many...)
+		c.write(kindCommand, command(1, 1, "r", `"old"`))
+		c.pass(30 * time.Minute)
+		c.write(kindStatus, status(2, 1, "r", `"newer"`))
+		wantEqual(t, "parts before the time", c.pass(29*time.Minute), 1)
 		if got, _ := c.Statuses(context.Background(), car1, Query{}); len(got) != 701 {
 			t.Errorf("%d statuses before the time", len(got))
 		}
-		wantEqual(t, "parts", sweepAt(start.Add(61*time.Minute)), 2)
+		wantEqual(t, "parts", c.pass(2*time.Minute), 2)
 		if got, _ := c.Statuses(context.Background(), car1, Query{}); len(got) != 1 || string(got[0].Payload.Data) != `"newer"` {
 			t.Errorf("%d left", len(got))
 		}
@@ -62,12 +39,81 @@ func TestRetention(t *testing.T) {
 		if err != nil || len(modules) != 1 || modules[0].ModuleID != 2 {
 			t.Errorf("devices %v, %v", modules, err)
 		}
-		sweepAt(start.Add(91 * time.Minute))
+		c.pass(30 * time.Minute)
 		if _, err := c.Statuses(context.Background(), car1, Query{}); StatusOf(err) != 404 {
 			t.Errorf("car without status: %v", err)
 		}
 		if s := c.snapshot(); s.Cars != 0 || s.Devices != 0 || s.Deleted != 702 {
 			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+// TestClockThatWasAhead: what a car was given while the clock was ten years ahead
+// stays its own concern. Its timestamps go on from there (HTTP-10), also when its
+// messages are gone; the others' do not, and everything is deleted when it is old.
+func TestClockThatWasAhead(t *testing.T) {
+	forEachStore(t, func(t *testing.T, name string) {
+		car2 := fleet.CarID{Company: car1.Company, Car: "car_2"}
+		store := openStore(t, name)
+		defer func() { _ = store.Close() }()
+		timestamps := func(c *steppedCore, car fleet.CarID) (all []int64) {
+			t.Helper()
+			got, err := c.Statuses(context.Background(), car, Query{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range got {
+				all = append(all, m.Timestamp)
+			}
+			return all
+		}
+		const ahead = 10 * 365 * 24 * time.Hour
+		c := newSteppedCore(t, store)
+		right := c.now.Load()
+		wrong := right + ahead.Milliseconds()
+		c.jump(ahead)
+		c.write(kindStatus, status(1, 1, "r", `{}`))
+
+		c = newSteppedCore(t, store) // the clock is right again and the server new
+		c.pass(0)
+		for range 3 {
+			c.write(kindStatus, status(1, 1, "r", `{}`))
+			c.writeTo(car2, kindStatus, status(1, 1, "r", `{}`))
+		}
+		wantEqual(t, "the car of that time", timestamps(c, car1), []int64{wrong, wrong + 1, wrong + 2, wrong + 3})
+		wantEqual(t, "another car", timestamps(c, car2), []int64{right, right + 1, right + 2})
+		c.pass(59 * time.Minute)
+		wantEqual(t, "messages before the time", []int{len(timestamps(c, car1)), len(timestamps(c, car2))}, []int{4, 3})
+		c.pass(2 * time.Minute)
+		if s := c.snapshot(); s.Deleted != 7 || s.Cars != 0 {
+			t.Errorf("after the time: %+v", s)
+		}
+		c = newSteppedCore(t, store)
+		c.write(kindStatus, status(1, 1, "r", `{}`))
+		c.writeTo(car2, kindStatus, status(1, 1, "r", `{}`))
+		wantEqual(t, "the car of that time, later", timestamps(c, car1), []int64{wrong + 4})
+		wantEqual(t, "another car, later", timestamps(c, car2), []int64{right + 3})
+	})
+}
+
+// TestClockThatIsAheadForAWhile: the same without a restart in between.
+func TestClockThatIsAheadForAWhile(t *testing.T) {
+	forEachStore(t, func(t *testing.T, name string) {
+		store := openStore(t, name)
+		defer func() { _ = store.Close() }()
+		c := newSteppedCore(t, store)
+		c.jump(time.Hour * 24)
+		c.write(kindStatus, status(1, 1, "r", `{}`))
+		c.jump(-time.Hour * 24)
+		c.pass(0) // from now on it counts as stored at this time
+		c.pass(59 * time.Minute)
+		if _, err := c.Statuses(context.Background(), car1, Query{}); err != nil {
+			t.Errorf("before the time: %v", err)
+		}
+		c.pass(2 * time.Minute)
+		if s := c.snapshot(); s.Deleted != 1 || s.Cars != 0 {
+			t.Errorf("after the time: %+v", s)
 		}
 	})
 }
@@ -118,25 +164,38 @@ func newSteppedCore(t *testing.T, store Store) *steppedCore {
 	return s
 }
 
-// write stores one post and returns the code of its answer, 0 for success.
-func (s *steppedCore) write(k kind, m Message) int {
+// write stores one post of car1 and returns the code of its answer, 0 for success.
+func (s *steppedCore) write(k kind, m ...Message) int {
 	s.t.Helper()
-	p := &post{car: car1, kind: k, messages: []Message{m}, result: make(chan error, 1)}
+	return s.writeTo(car1, k, m...)
+}
+
+func (s *steppedCore) writeTo(car fleet.CarID, k kind, m ...Message) int {
+	s.t.Helper()
+	p := &post{car: car, kind: k, messages: m, result: make(chan error, 1)}
 	if s.writeBatch([]*post{p}) {
 		s.t.Fatal("the store was lost")
 	}
 	return StatusOf(<-p.result)
 }
 
-// pass moves the clock and deletes what has become too old.
-func (s *steppedCore) pass(d time.Duration) {
+// jump moves the clock, and that of the ages with it.
+func (s *steppedCore) jump(d time.Duration) {
+	s.age.at = time.UnixMilli(s.now.Add(d.Milliseconds()))
+}
+
+// pass moves the clock and deletes what has become too old. It returns in how many
+// parts.
+func (s *steppedCore) pass(d time.Duration) (parts int) {
 	s.t.Helper()
-	s.sweep.clock = time.UnixMilli(s.now.Add(d.Milliseconds()))
+	s.jump(d)
 	for more := true; more; more = s.sweep.deleting {
 		if s.sweep.step() {
 			s.t.Fatal("the store was lost")
 		}
+		parts++
 	}
+	return parts
 }
 
 // TestFirstStatusAfterSilence: a device whose last status is gone is unknown

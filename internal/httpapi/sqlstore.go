@@ -83,53 +83,6 @@ func (s *sqlStore) open(ctx context.Context) error {
 	return s.migrate(ctx)
 }
 
-// Load implements Store.
-func (s *sqlStore) Load(ctx context.Context) (*StoredState, error) {
-	if err := s.open(ctx); err != nil {
-		e := s.classify(err)
-		s.disconnect()
-		return nil, e
-	}
-	state := &StoredState{Cars: map[fleet.CarID]int64{}}
-	err := s.writer.QueryRowContext(ctx, `SELECT value FROM fleet_meta WHERE name = 'high'`).Scan(&state.High)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return nil, s.fail(err)
-	}
-	// The noted time of the newest status may lag (touchInterval); a device whose
-	// statuses are all gone is not known. A message that is no STATUS counts only
-	// if it is what made the device known (HTTP-18).
-	rows, err := s.writer.QueryContext(ctx, s.q(`
-		SELECT c.id, c.company, c.car, c.known_at, d.module, d.type, d.role, d.name,
-			(SELECT max(m.at) FROM fleet_messages m WHERE m.car_id = d.car_id AND m.kind = 0
-				AND m.at >= d.status_at AND m.at <= d.status_at + ?1
-				AND (m.message_type = 'STATUS' OR m.at = d.status_at)
-				AND m.module = d.module AND m.type = d.type AND m.role = d.role)
-		FROM fleet_devices d JOIN fleet_cars c ON c.id = d.car_id`), touchInterval)
-	if err != nil {
-		return nil, s.fail(err)
-	}
-	defer func() { _ = rows.Close() }()
-	for rows.Next() {
-		var id, known int64
-		var d StoredDevice
-		var newest sql.NullInt64
-		if err := rows.Scan(&id, &d.Car.Company, &d.Car.Car, &known, &d.Device.ModuleID, &d.Device.Type, &d.Device.Role, &d.Device.Name, &newest); err != nil {
-			return nil, s.fail(err)
-		}
-		if !newest.Valid {
-			continue
-		}
-		d.StatusAt = newest.Int64
-		s.carIDs[d.Car] = id
-		state.Cars[d.Car] = known
-		state.Devices = append(state.Devices, d)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, s.fail(err)
-	}
-	return state, nil
-}
-
 // stmt returns a prepared statement of the writing connection.
 func (s *sqlStore) stmt(ctx context.Context, query string) (*sql.Stmt, error) {
 	if st, ok := s.stmts[query]; ok {
@@ -200,16 +153,11 @@ func (s *sqlStore) Apply(ctx context.Context, batch *Batch) error {
 			}
 			for pos := range p.Messages {
 				m := &p.Messages[pos]
-				rows = append(rows, []any{id, boolInt(p.Command), p.At, pos, m.Payload.MessageType, m.DeviceID.ModuleID,
+				rows = append(rows, []any{id, boolInt(p.Command), p.At, batch.StoredAt, pos, m.Payload.MessageType, m.DeviceID.ModuleID,
 					m.DeviceID.Type, m.DeviceID.Role, m.DeviceID.Name, m.Payload.Encoding, string(m.Payload.Data)})
 			}
 		}
-		if err := s.insert(ctx, rows); err != nil {
-			return err
-		}
-		_, err := s.exec(ctx, `INSERT INTO fleet_meta (name, value) VALUES ('high', ?1)
-			ON CONFLICT (name) DO UPDATE SET value = excluded.value`, batch.High)
-		return err
+		return s.insert(ctx, rows)
 	})
 	if err == nil {
 		for car, id := range ids { // not before: a rolled back id may be given again
@@ -286,9 +234,9 @@ func (s *sqlStore) insert(ctx context.Context, rows [][]any) error {
 }
 
 func insertQuery(rows int) string {
-	const columns = 11
+	const columns = 12
 	var b strings.Builder
-	b.WriteString(`INSERT INTO fleet_messages (car_id, kind, at, position, message_type, module, type, role, name, encoding, data) VALUES `)
+	b.WriteString(`INSERT INTO fleet_messages (car_id, kind, at, stored_at, position, message_type, module, type, role, name, encoding, data) VALUES `)
 	for r := range rows {
 		if r > 0 {
 			b.WriteByte(',')
@@ -342,19 +290,35 @@ func (s *sqlStore) readError(ctx context.Context, err error) error {
 	return s.classify(err)
 }
 
-// DeleteBefore implements Store.
-func (s *sqlStore) DeleteBefore(ctx context.Context, cutoff int64, limit int) (int, error) {
-	var deleted int64
-	err := s.transaction(ctx, func() error {
-		result, err := s.exec(ctx, `DELETE FROM fleet_messages WHERE id IN
-			(SELECT id FROM fleet_messages WHERE at < ?1 ORDER BY at LIMIT ?2)`, cutoff, limit)
-		if err != nil {
+// DeleteBefore implements Store. A car whose newest message goes keeps its timestamp:
+// what it is given later must be higher (HTTP-10).
+func (s *sqlStore) DeleteBefore(ctx context.Context, cutoff, now int64, limit int) (int, bool, error) {
+	var early, deleted int64
+	err := s.transaction(ctx, func() (err error) {
+		if early, err = s.affected(ctx, `UPDATE fleet_messages SET stored_at = ?1 WHERE id IN
+			(SELECT id FROM fleet_messages WHERE stored_at > ?1 ORDER BY stored_at, id LIMIT ?2)`, now, limit); err != nil {
 			return err
 		}
-		deleted, err = result.RowsAffected()
+		if _, err = s.exec(ctx, `UPDATE fleet_cars SET last_at = gone.at FROM
+			(SELECT car_id, max(at) AS at FROM
+				(SELECT car_id, at FROM fleet_messages WHERE stored_at < ?1 ORDER BY stored_at, id LIMIT ?2) AS part GROUP BY car_id) AS gone
+			WHERE fleet_cars.id = gone.car_id AND fleet_cars.last_at < gone.at AND NOT EXISTS
+				(SELECT 1 FROM fleet_messages m WHERE m.car_id = gone.car_id AND m.kind IN (0, 1) AND m.at > gone.at)`, cutoff, limit); err != nil {
+			return err
+		}
+		deleted, err = s.affected(ctx, `DELETE FROM fleet_messages WHERE id IN
+			(SELECT id FROM fleet_messages WHERE stored_at < ?1 ORDER BY stored_at, id LIMIT ?2)`, cutoff, limit)
 		return err
 	})
-	return int(deleted), err
+	return int(deleted), max(early, deleted) == int64(limit), err
+}
+
+func (s *sqlStore) affected(ctx context.Context, query string, args ...any) (int64, error) {
+	result, err := s.exec(ctx, query, args...)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
 }
 
 // Forget implements Store.

@@ -23,9 +23,11 @@ type Store interface {
 	// Messages returns the messages of a car with a timestamp from since to until,
 	// both inclusive, ascending by timestamp and position.
 	Messages(ctx context.Context, car fleet.CarID, command bool, since, until int64) ([]Message, error)
-	// DeleteBefore deletes up to limit messages older than cutoff (ms) and
-	// returns how many it deleted.
-	DeleteBefore(ctx context.Context, cutoff int64, limit int) (int, error)
+	// DeleteBefore deletes up to limit messages that were stored before cutoff (ms)
+	// and returns how many. Those that seem to have been stored later than now were
+	// stored while the clock was ahead: they count as stored now, at most limit of
+	// them at a time. It returns true when there may be more of either.
+	DeleteBefore(ctx context.Context, cutoff, now int64, limit int) (deleted int, more bool, err error)
 	// Forget removes devices that have become unknown (HTTP-18).
 	Forget(ctx context.Context, devices []StoredDevice) error
 	// Close releases files and connections.
@@ -34,9 +36,9 @@ type Store interface {
 
 // StoredState is what a server must know before it serves.
 type StoredState struct {
-	// High is the highest timestamp ever given to a message, in ms, also of those
-	// deleted since.
-	High    int64
+	// Last is the highest timestamp, in ms, ever given to a message of each car that
+	// has had one, also of those deleted since.
+	Last    map[fleet.CarID]int64
 	Cars    map[fleet.CarID]int64 // known cars and when they became known, ms
 	Devices []StoredDevice
 }
@@ -46,12 +48,15 @@ type StoredDevice struct {
 	Car      fleet.CarID
 	Device   DeviceID
 	StatusAt int64 // timestamp of its newest STATUS, or of what made it known, ms
+	StoredAt int64 // when that was stored, ms
 }
 
 // Batch is a group of posts that become durable together.
 type Batch struct {
-	High  int64
-	Posts []StoredPost
+	// StoredAt is when, in ms. Their age counts from here and not from their
+	// timestamps, which go on from a time that a wrong clock has once said.
+	StoredAt int64
+	Posts    []StoredPost
 }
 
 // StoredPost is one accepted POST.

@@ -48,9 +48,9 @@ func read(t *testing.T, s Store, car fleet.CarID, command bool, since int64) str
 	return strings.Join(parts, " ")
 }
 
-func apply(t *testing.T, s Store, high int64, posts ...StoredPost) {
+func apply(t *testing.T, s Store, storedAt int64, posts ...StoredPost) {
 	t.Helper()
-	if err := s.Apply(context.Background(), &Batch{High: high, Posts: posts}); err != nil {
+	if err := s.Apply(context.Background(), &Batch{StoredAt: storedAt, Posts: posts}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -114,9 +114,10 @@ func TestStoreRemembers(t *testing.T) {
 		s := openStore(t, name)
 		device := status(1, 1, "a", `{}`).DeviceID
 		silent := status(1, 1, "silent", `{}`).DeviceID
-		apply(t, s, 1000, statusPost(car1, 1000, status(1, 1, "a", `1`), status(1, 1, "silent", `1`)))
+		last := map[fleet.CarID]int64{car1: 50_000}
+		apply(t, s, 1003, statusPost(car1, 1000, status(1, 1, "a", `1`), status(1, 1, "silent", `1`)))
 		// The noted time of the newest status lags behind.
-		apply(t, s, 50_000, StoredPost{Car: car1, At: 50_000, Messages: []Message{status(1, 1, "a", `2`)}})
+		apply(t, s, 50_003, StoredPost{Car: car1, At: 50_000, Messages: []Message{status(1, 1, "a", `2`)}})
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -134,21 +135,33 @@ func TestStoreRemembers(t *testing.T) {
 			}
 			return state
 		}
-		wantEqual(t, "state", load(), &StoredState{High: 50_000, Cars: map[fleet.CarID]int64{car1: 1000}, Devices: []StoredDevice{{car1, device, 50_000}, {car1, silent, 1000}}})
+		wantEqual(t, "state", load(), &StoredState{Last: last, Cars: map[fleet.CarID]int64{car1: 1000}, Devices: []StoredDevice{{car1, device, 50_000, 50_003}, {car1, silent, 1000, 1003}}})
 
-		n, err := s.DeleteBefore(context.Background(), 50_000, 1)
-		wantEqual(t, "deleted", []any{n, err}, []any{1, nil})
-		n, err = s.DeleteBefore(context.Background(), 50_000, 10)
-		wantEqual(t, "deleted", []any{n, err}, []any{1, nil})
+		deleteBefore := func(cutoff, now int64, limit int, deleted int, more bool) {
+			t.Helper()
+			n, left, err := s.DeleteBefore(context.Background(), cutoff, now, limit)
+			wantEqual(t, "deleted", []any{n, left, err}, []any{deleted, more, nil})
+		}
+		deleteBefore(50_003, 60_000, 1, 1, true)
+		deleteBefore(50_003, 60_000, 10, 1, false)
 		wantEqual(t, "left", read(t, s, car1, false, 0), "50000:2")
 		_ = s.Close()
-		wantEqual(t, "state", load(), &StoredState{High: 50_000, Cars: map[fleet.CarID]int64{car1: 1000}, Devices: []StoredDevice{{car1, device, 50_000}}})
+		wantEqual(t, "state", load(), &StoredState{Last: last, Cars: map[fleet.CarID]int64{car1: 1000}, Devices: []StoredDevice{{car1, device, 50_000, 50_003}}})
 
 		if err := s.Forget(context.Background(), []StoredDevice{{Car: car1, Device: device}}); err != nil {
 			t.Fatal(err)
 		}
 		_ = s.Close()
-		wantEqual(t, "state", load(), &StoredState{High: 50_000, Cars: map[fleet.CarID]int64{}})
+		wantEqual(t, "state", load(), &StoredState{Last: last, Cars: map[fleet.CarID]int64{}})
+
+		// With its last message the car does not lose its newest timestamp, and what
+		// seems to be stored in the future is as old as if it was stored now.
+		deleteBefore(30_000, 40_000, 1, 0, true)
+		deleteBefore(30_000, 40_000, 1, 0, false)
+		deleteBefore(40_001, 50_000, 10, 1, false)
+		wantEqual(t, "left", read(t, s, car1, false, 0), "")
+		_ = s.Close()
+		wantEqual(t, "state", load(), &StoredState{Last: last, Cars: map[fleet.CarID]int64{}})
 		_ = s.Close()
 	})
 }
@@ -159,7 +172,7 @@ func TestStoreMakesAllOfABatchOrNothing(t *testing.T) {
 		defer func() { _ = s.Close() }()
 		apply(t, s, 5, statusPost(car1, 5, status(1, 1, "a", `1`)))
 		other := fleet.CarID{Company: "new", Car: "new"}
-		err := s.Apply(context.Background(), &Batch{High: 9, Posts: []StoredPost{
+		err := s.Apply(context.Background(), &Batch{StoredAt: 9, Posts: []StoredPost{
 			statusPost(other, 9, status(1, 1, "a", `1`)), statusPost(car1, 5, status(1, 1, "a", `2`)), // HTTP-16: the same key
 		}})
 		if fault := asStoreError(err); err == nil || fault.Fault != FaultOther || fault.Reload {
@@ -201,6 +214,54 @@ func TestStoreRefusesANewerSchema(t *testing.T) {
 		if !strings.Contains(err.Error(), "schema version 99") {
 			t.Errorf("error %q", err)
 		}
+	})
+}
+
+// TestStoreMigrates: a database of the first schema is taken over. Its messages are
+// as old as their timestamps say, and no car is given a timestamp again.
+func TestStoreMigrates(t *testing.T) {
+	forEachStore(t, func(t *testing.T, name string) {
+		driver, source, migrations := "pgx", name, postgresMigrations
+		if path, ok := strings.CutPrefix(name, "sqlite:"); ok {
+			driver, source, migrations = "sqlite", sqliteDSN(path), sqliteMigrations
+		}
+		db, err := sql.Open(driver, source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, query := range []string{
+			`CREATE TABLE fleet_meta (name TEXT PRIMARY KEY, value BIGINT NOT NULL)`,
+			migrations[0],
+			`INSERT INTO fleet_meta VALUES ('schema', 1), ('high', 9000)`,
+			`INSERT INTO fleet_cars (company, car, known_at) VALUES ('company', 'car_1', 5), ('company', 'silent', 5)`,
+			`INSERT INTO fleet_devices VALUES (1, 1, 2, 'r', 'name', 10)`,
+			`INSERT INTO fleet_messages (car_id, kind, at, position, message_type, module, type, role, name, encoding, data)
+				VALUES (1, 0, 10, 0, 'STATUS', 1, 2, 'r', 'name', 'JSON', '{}'), (1, 1, 20, 0, 'COMMAND', 1, 2, 'r', 'name', 'JSON', '[]')`,
+		} {
+			if _, err := db.Exec(query); err != nil {
+				t.Fatalf("%s: %v", query, err)
+			}
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s := openStore(t, name)
+		defer func() { _ = s.Close() }()
+		state, err := s.Load(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantEqual(t, "state", state, &StoredState{
+			Last:    map[fleet.CarID]int64{car1: 20, {Company: "company", Car: "silent"}: 9000},
+			Cars:    map[fleet.CarID]int64{car1: 5},
+			Devices: []StoredDevice{{car1, DeviceID{ModuleID: 1, Type: 2, Role: "r", Name: "name"}, 10, 10}},
+		})
+		apply(t, s, 30, StoredPost{Car: car1, Command: true, At: 30, Messages: []Message{command(1, 2, "r", `"new"`)}})
+		if n, _, err := s.DeleteBefore(t.Context(), 15, 30, 10); n != 1 || err != nil {
+			t.Errorf("deleted %d, %v", n, err)
+		}
+		wantEqual(t, "commands", read(t, s, car1, true, 0), `20:[] 30:"new"`)
+		wantEqual(t, "statuses", read(t, s, car1, false, 0), "")
 	})
 }
 

@@ -164,7 +164,7 @@ func (c *core) writeBatch(posts []*post) (reload bool) {
 // stage decides about every post in order (HTTP-14, HTTP-15) and gives out the
 // timestamps. Posts that are refused are answered here.
 func (c *core) stage(posts []*post) *staged {
-	s := &staged{batch: &Batch{}, last: map[fleet.CarID]int64{}, seen: map[fleet.CarID]map[deviceKey]bool{}}
+	s := &staged{batch: &Batch{StoredAt: c.age.now().UnixMilli()}, last: map[fleet.CarID]int64{}, seen: map[fleet.CarID]map[deviceKey]bool{}}
 	now := c.now().UnixMilli()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -180,17 +180,13 @@ func (c *core) stage(posts []*post) *staged {
 			}
 		}
 		last, ok := s.last[p.car]
-		if !ok {
-			last = c.floor
-			if car != nil {
-				last = car.last
-			}
+		if !ok && car != nil {
+			last = car.last
 		}
 		// Strictly increasing per car, also when the clock steps back: a reader
 		// that asks for what came after t misses nothing (HTTP-10, HTTP-16).
 		at := max(now, last+1)
 		s.last[p.car] = at
-		s.batch.High = max(s.batch.High, at)
 		for i := range p.messages {
 			p.messages[i].Timestamp = at
 		}
@@ -201,7 +197,6 @@ func (c *core) stage(posts []*post) *staged {
 		s.batch.Posts = append(s.batch.Posts, stored)
 		s.posts = append(s.posts, p)
 	}
-	s.batch.High = max(s.batch.High, c.floor)
 	return s
 }
 
@@ -289,7 +284,7 @@ func (c *core) commit(s *staged) {
 		car := c.car(p.Car)
 		car.last = max(car.last, p.At)
 		car.newest[k] = max(car.newest[k], p.At)
-		if k == kindStatus && c.noteStatuses(car, p) {
+		if k == kindStatus && c.noteStatuses(car, p, s.batch.StoredAt) {
 			newCars = append(newCars, Car{CompanyName: p.Car.Company, CarName: p.Car.Car})
 		}
 		if waiters := car.waiting[k].takeAll(); len(waiters) > 0 {
@@ -321,7 +316,7 @@ func (c *core) commit(s *staged) {
 
 // noteStatuses updates the devices of a car and reports whether the car became
 // known. The lock is held.
-func (c *core) noteStatuses(car *carState, p *StoredPost) (becameKnown bool) {
+func (c *core) noteStatuses(car *carState, p *StoredPost, storedAt int64) (becameKnown bool) {
 	if !car.known() {
 		becameKnown = true
 		car.knownAt = p.At
@@ -337,7 +332,7 @@ func (c *core) noteStatuses(car *carState, p *StoredPost) (becameKnown bool) {
 		} else if p.Messages[i].Payload.MessageType != TypeStatus {
 			continue
 		}
-		d.id, d.statusAt = id, p.At
+		d.id, d.storedAt = id, storedAt
 	}
 	for _, id := range p.Touch {
 		if d := car.devices[keyOf(id)]; d != nil {
@@ -352,10 +347,7 @@ func (c *core) burn(s *staged) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, at := range s.last {
-		if car := c.cars[id]; car != nil {
-			car.last = max(car.last, at)
-		} else {
-			c.floor = max(c.floor, at)
-		}
+		car := c.car(id)
+		car.last = max(car.last, at)
 	}
 }
