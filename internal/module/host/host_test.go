@@ -67,10 +67,8 @@ func TestDevicesAreAnnouncedAgain(t *testing.T) {
 	}
 }
 
-// TestPoisonIsGivenUp: a status that ends every process that gets it must not end
-// the module's service.
-// What ends the process again and again costs itself, not the calls of other cars
-// that are under way each time.
+// TestPoisonCostsNobodyElse: what ends the process again and again costs itself, not
+// the calls of other cars that are under way each time.
 func TestPoisonCostsNobodyElse(t *testing.T) {
 	var log testlog.Buffer
 	m := openModule(t, &log, func(o *Options) { o.MaxRestarts = 10 })
@@ -95,6 +93,8 @@ func TestPoisonCostsNobodyElse(t *testing.T) {
 	others.Wait()
 }
 
+// TestPoisonIsGivenUp: a status that ends every process that gets it must not end
+// the module's service.
 func TestPoisonIsGivenUp(t *testing.T) {
 	var log testlog.Buffer
 	m := openModule(t, &log, func(o *Options) { o.MaxRestarts = 10 })
@@ -338,6 +338,39 @@ func TestContextThatCannotBeMadeAgain(t *testing.T) {
 	if got := filter(record(t, path), "forward_status"); !slices.Equal(got, []string{"forward_status car r late"}) {
 		t.Errorf("got %q", got)
 	}
+}
+
+// TestClosedCarsKeepNoSlot: cars that are closed while the process is being replaced,
+// before their contexts are made anew, do not keep those of the other cars from it.
+func TestClosedCarsKeepNoSlot(t *testing.T) {
+	var log testlog.Buffer
+	m := openModule(t, &log, nil)
+	gate := filepath.Join(t.TempDir(), "gate")
+	must(t, os.WriteFile(gate, nil, 0o600))
+	cars := make([]module.Instance, 2*cap(m.slots)+1)
+	for n := range cars {
+		cars[n] = openCar(t, m, spec(fmt.Sprintf("car%02d", n), "", "attack=init:gate", "gate="+gate))
+	}
+	must(t, os.Remove(gate)) // from now on init waits: some contexts are being made, the rest wait for a slot
+	restarts := m.State().Restarts
+	m.Restart()
+	testwait.Until(t, "contexts are made anew", func() bool {
+		s := m.State()
+		return s.Restarts > restarts && s.PID != 0 && len(m.slots) == cap(m.slots)
+	})
+	stays := cars[len(cars)-1]
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	var closed sync.WaitGroup
+	for _, car := range cars[:len(cars)-1] {
+		closed.Go(func() { _ = car.Close(ended) }) // those in init are stuck
+	}
+	closed.Wait()
+	must(t, os.WriteFile(gate, nil, 0o600))
+	ctx, stop := context.WithTimeout(t.Context(), testwait.Patience)
+	defer stop()
+	must(t, stays.ForwardStatus(ctx, device("r"), []byte("status")))
+	testwait.Until(t, "nobody keeps a slot", func() bool { return len(m.slots) == 0 })
 }
 
 // TestCloseWithStuckCall: the module can be closed whatever happens inside.
