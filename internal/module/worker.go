@@ -17,7 +17,7 @@ import (
 type WorkerOptions struct {
 	Logger       *slog.Logger
 	QueueSize    int           // statuses that wait for the module, default 1000
-	QueueBytes   int           // of these statuses, default 64 MiB; the last one may exceed it
+	QueueBytes   int           // of these statuses with their devices' texts, default 64 MiB; the last one may exceed it
 	CommandQueue int           // fetched commands that wait for the car, default 1000
 	BackoffMin   time.Duration // after a failed wait_for_command (DEF-24), default 100 ms
 	BackoffMax   time.Duration // default 5 s
@@ -171,7 +171,8 @@ func ended(ctx context.Context, goroutine <-chan struct{}) bool {
 }
 
 // DeviceConnected queues device_connected. done gets the result, once, on a
-// goroutine of the worker. It reports false when the worker is closed.
+// goroutine of the worker; never, when DeviceDisconnected withdraws the call. It
+// reports false when the worker is closed.
 func (w *Worker) DeviceConnected(device fleet.Device, done func(error)) bool {
 	return w.put(job{kind: jobConnected, device: device, done: done, at: time.Now()})
 }
@@ -189,8 +190,10 @@ func (w *Worker) QueueStatus(device fleet.Device, data, message []byte) (ok, beg
 	return w.jobs.put(job{kind: jobStatus, device: device, data: data, message: message, at: time.Now()})
 }
 
-// DeviceDisconnected queues device_disconnected; it reports false when the
-// worker is closed.
+// DeviceDisconnected queues device_disconnected, or withdraws the device's
+// device_connected if it still waits and nothing of the device is queued behind
+// it: the module then hears of neither. It reports false when the worker is
+// closed.
 func (w *Worker) DeviceDisconnected(kind fleet.DisconnectType, device fleet.Device) bool {
 	return w.put(job{kind: jobDisconnected, device: device, kindGone: kind, at: time.Now()})
 }
