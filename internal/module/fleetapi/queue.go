@@ -166,19 +166,20 @@ func (q *queue) acquire() error {
 }
 
 // window returns the oldest entries without removing them, nil when there is
-// nothing: the poster has then ended as far as the queue is concerned.
-func (q *queue) window() []entry {
+// nothing: the poster has then ended as far as the queue is concerned. With an
+// error it has not; the spool cannot be read just now.
+func (q *queue) window() ([]entry, error) {
 	for {
 		q.mu.Lock()
 		s := q.spool
 		if s == nil || s.Len() == 0 {
 			w := q.memoryWindow()
 			q.mu.Unlock()
-			return w
+			return w, nil
 		}
 		q.mu.Unlock()
-		if w := q.spoolWindow(s); w != nil {
-			return w
+		if w, err := q.spoolWindow(s); w != nil || err != nil {
+			return w, err
 		}
 	}
 }
@@ -201,9 +202,13 @@ func (q *queue) memoryWindow() []entry {
 
 // spoolWindow returns nil when there was nothing readable. A record that is none
 // of ours is passed over: the entries before it are the window.
-func (q *queue) spoolWindow(s *spool.Spool) []entry {
+func (q *queue) spoolWindow(s *spool.Spool) ([]entry, error) {
+	records, err := s.Peek(windowEntries, windowBytes)
+	if err != nil {
+		return nil, err
+	}
 	var w []entry
-	for _, r := range s.Peek(windowEntries, windowBytes) {
+	for _, r := range records {
 		e, err := parseRecord(r, q.number)
 		if err != nil {
 			if len(w) > 0 {
@@ -211,7 +216,7 @@ func (q *queue) spoolWindow(s *spool.Spool) []entry {
 			}
 			q.damage("a record of the spool is not a status and is skipped", err)
 			q.ack(s, 1)
-			return nil
+			return nil, nil
 		}
 		w = append(w, e)
 	}
@@ -221,7 +226,7 @@ func (q *queue) spoolWindow(s *spool.Spool) []entry {
 	if q.spooled {
 		q.oldest = w[0].at
 	}
-	return w
+	return w, nil
 }
 
 func (q *queue) damage(text string, err error) {

@@ -216,6 +216,40 @@ func TestSpoolCannotBeMade(t *testing.T) {
 	}
 }
 
+// TestSpoolUnreadableForAMoment: what cannot be read from the spool just now is
+// posted, in order, when it can.
+func TestSpoolUnreadableForAMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log testlog.Buffer
+		gate := make(chan struct{})
+		r := &recorder{answer: func(int, []httpapi.Message) error { <-gate; return nil }}
+		dir := t.TempDir()
+		i := open(t, Options{Builtin: IO, API: &faultyAPI{post: r.post}, SpoolDirectory: dir, SpoolMaxBytes: 80_000, Logger: log.Logger()})
+		const all = 3 * windowEntries
+		forward(t, i, "a", 1, all) // in several files; the poster waits with a first window, of as many as it saw
+		segments, err := filepath.Glob(filepath.Join(dir, "*", "*", "*", "*.spool"))
+		if err != nil || len(segments) < 2 {
+			t.Fatalf("segments %q, %v", segments, err)
+		}
+		first := segments[0]
+		if err := errors.Join(os.Rename(first, first+".away"), os.Symlink(filepath.Base(first), first)); err != nil {
+			t.Fatal(err)
+		}
+		close(gate)
+		time.Sleep(time.Minute)
+		if s := i.Stats(); s.Posted > windowEntries || s.Queued != all-int(s.Posted) || s.SpoolDamaged != 0 || !log.Has("level=WARN", "spool cannot be read") {
+			t.Errorf("%+v, log %s", s, &log)
+		}
+		if err := errors.Join(os.Remove(first), os.Rename(first+".away", first)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if s := i.Stats(); s.Posted != all || s.SpoolDamaged != 0 || s.Queued != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
 // TestForeignRecords: what is in the spool and is no status is skipped, counted
 // and costs nothing else.
 func TestForeignRecords(t *testing.T) {
