@@ -17,8 +17,12 @@ const (
 	windowBytes   = 1 << 20
 )
 
-// spoolRetry is the pause before a spool in use elsewhere is tried again.
-const spoolRetry = time.Second
+// spoolRetry is the pause before a spool in use elsewhere, or one that cannot be
+// read, is tried again; while it stays in use the pause grows.
+const (
+	spoolRetry    = time.Second
+	spoolRetryMax = 30 * time.Second
+)
 
 var errQueueClosed = errors.New("the instance is closed")
 
@@ -44,12 +48,11 @@ type queue struct {
 	// the poster gave up.
 	delivered int
 
-	open      func() (*spool.Spool, error) // nil: no spool
-	spool     *spool.Spool                 // nil: none, or not ours yet
-	openAfter time.Time                    // next attempt while it is not ours
-	failing   bool                         // the spool's failure has been logged
-	failures  uint64                       // entries that went to memory because of it
-	damaged   uint64                       // records that could not be read
+	open     func() (*spool.Spool, error) // nil: no spool
+	spool    *spool.Spool                 // nil: none, or not ours yet; then for good
+	failing  bool                         // of the putting goroutine: the failure has been logged
+	failures uint64                       // entries that went to memory because of the spool
+	damaged  uint64                       // records that could not be read
 }
 
 func newQueue(number int32, limit, byteLimit int, log *slog.Logger) *queue {
@@ -67,7 +70,8 @@ func (q *queue) put(ctx context.Context, e entry) (start bool, err error) {
 			return false, errQueueClosed
 		}
 		room := q.room
-		useSpool := q.open != nil && len(q.mem) == 0
+		s := q.spool
+		useSpool := s != nil && len(q.mem) == 0
 		if !useSpool && q.fits(&e) {
 			start = q.add(e)
 			q.mu.Unlock()
@@ -75,7 +79,7 @@ func (q *queue) put(ctx context.Context, e entry) (start bool, err error) {
 		}
 		q.mu.Unlock()
 		if useSpool {
-			stored, full := q.putSpool(&e)
+			stored, full := q.putSpool(s, &e)
 			q.mu.Lock()
 			if stored {
 				if q.oldest.IsZero() {
@@ -121,14 +125,8 @@ func (q *queue) claim() bool {
 }
 
 // putSpool tries the spool. Not stored and not full means that it failed.
-func (q *queue) putSpool(e *entry) (stored, full bool) {
-	err := q.acquire()
-	if err == nil {
-		if q.spool == nil {
-			return false, false
-		}
-		err = q.spool.Append(e.appendRecord(nil))
-	}
+func (q *queue) putSpool(s *spool.Spool, e *entry) (stored, full bool) {
+	err := s.Append(e.appendRecord(nil))
 	switch {
 	case err == nil:
 		if q.failing {
@@ -145,24 +143,27 @@ func (q *queue) putSpool(e *entry) (stored, full bool) {
 	return false, false
 }
 
-// acquire opens a spool that was still in use when the instance was made, by the
-// instance it replaces.
-func (q *queue) acquire() error {
-	if q.spool != nil || time.Now().Before(q.openAfter) {
-		return nil
-	}
-	s, err := q.open()
-	if err != nil {
-		q.openAfter = time.Now().Add(spoolRetry)
-		if errors.Is(err, spool.ErrLocked) {
-			return nil
+// await opens the spool that was in use when the instance was made, by the
+// instance it replaces, or that had no room on the disk. It returns when it has, or
+// after one last attempt when ctx has ended. start reports that the caller has to
+// start a poster for what is there: nobody else may ever send anything.
+func (q *queue) await(ctx context.Context) (start bool) {
+	pause, told := spoolRetry, false
+	for last := false; !last; pause = min(2*pause, spoolRetryMax) {
+		last = sleep(ctx, pause) != nil
+		s, err := q.open()
+		switch {
+		case err == nil:
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			q.spool = s
+			return s.Len() > 0 && q.claim()
+		case !told && !errors.Is(err, spool.ErrLocked):
+			told = true
+			q.log.Warn("the spool cannot be opened, statuses are kept in memory until it can", "error", err)
 		}
-		return err
 	}
-	q.mu.Lock()
-	q.spool = s
-	q.mu.Unlock()
-	return nil
+	return false
 }
 
 // window returns the oldest entries without removing them, nil when there is
