@@ -32,7 +32,7 @@ func TestLazyOpensOnce(t *testing.T) {
 			time.Sleep(time.Second)
 			return s, nil
 		}}, InstanceSpec{}), 7, WorkerOptions{})
-		go w.Run(context.Background())
+		w.Start()
 		w.DeviceConnected(button, func(err error) {
 			if err != nil {
 				t.Error(err)
@@ -79,7 +79,7 @@ func TestLazyStuckWhileOpening(t *testing.T) {
 		release := make(chan struct{})
 		s := &scripted{}
 		w := NewWorker(Lazy(opener{func(context.Context) (Instance, error) { <-release; return s, nil }}, InstanceSpec{}), 7, WorkerOptions{})
-		go w.Run(context.Background())
+		w.Start()
 		synctest.Wait()
 		begin := time.Now()
 		if err := closeWithin(w, time.Second); !errors.Is(err, ErrStuck) {

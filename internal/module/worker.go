@@ -71,8 +71,9 @@ type WorkerStats struct {
 
 // Worker feeds one Instance: a goroutine makes the calls in the order they were
 // queued, as long as there are any; another one polls for commands unless the
-// instance brings them (REC-8, CMD-1). No method but Close and Run blocks. A call may take as long as it likes, for instance while a
-// module process is started anew; what comes meanwhile waits in the queue.
+// instance brings them (REC-8, CMD-1). No method but Close blocks. A call may take
+// as long as it likes, for instance while a module process is started anew; what
+// comes meanwhile waits in the queue.
 type Worker struct {
 	instance Instance
 	number   int32
@@ -134,26 +135,6 @@ func (w *Worker) Start() {
 	w.startPolling()
 }
 
-// Stop ends the calls and the polling without waiting for their end. What is
-// queued stays there, for Close to count.
-func (w *Worker) Stop() {
-	w.stopCalls()
-	w.jobs.halt()
-	w.endPolling()
-}
-
-// Run is Start for whoever wants to wait: it returns when Close has drained the
-// queue, or when ctx has ended and with it the calls. A call that is stuck in the
-// module beyond that keeps its goroutine; Run returns without it, because nothing
-// can end a call inside a C library (MOD-15).
-func (w *Worker) Run(ctx context.Context) {
-	defer context.AfterFunc(ctx, w.Stop)()
-	w.Start()
-	ended(ctx, w.jobs.done)
-	w.endPolling()
-	ended(ctx, w.poll)
-}
-
 // ended waits for the end of a goroutine and tells whether it came before ctx
 // ended; it prefers yes.
 func ended(ctx context.Context, goroutine <-chan struct{}) bool {
@@ -177,15 +158,10 @@ func (w *Worker) DeviceConnected(device fleet.Device, done func(error)) bool {
 	return w.put(job{kind: jobConnected, device: device, done: done, at: time.Now()})
 }
 
-// ForwardStatus queues forward_status and, if message is not empty,
-// forward_error_message right after it (STAT-30). The worker owns the slices. It
-// reports false when the queue is full or the worker is closed.
-func (w *Worker) ForwardStatus(device fleet.Device, data, message []byte) bool {
-	return w.put(job{kind: jobStatus, device: device, data: data, message: message, at: time.Now()})
-}
-
-// QueueStatus is ForwardStatus, but if the calls have to begin, that is left to the
-// caller: he must call Begin, once and soon.
+// QueueStatus queues forward_status and, if message is not empty,
+// forward_error_message right after it (STAT-30). The worker owns the slices. ok is
+// false when the queue is full or the worker is closed. If the calls have to begin,
+// that is left to the caller: he must call Begin, once and soon.
 func (w *Worker) QueueStatus(device fleet.Device, data, message []byte) (ok, begin bool) {
 	return w.jobs.put(job{kind: jobStatus, device: device, data: data, message: message, at: time.Now()})
 }
@@ -252,7 +228,7 @@ func (w *Worker) Close(ctx context.Context) error {
 	if !ended(ctx, w.jobs.done) {
 		errs = append(errs, fmt.Errorf("calls were not finished: %w", ErrStuck))
 	}
-	if lost := w.abandon(); lost > 0 { // stopped before Close, or never started
+	if lost := w.abandon(); lost > 0 { // never started
 		errs = append(errs, fmt.Errorf("%d answered statuses were not delivered", lost))
 	}
 	ended(ctx, w.poll) // the instance says when it is stuck there

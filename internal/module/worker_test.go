@@ -243,30 +243,8 @@ func TestSlowModuleGetsEverything(t *testing.T) {
 	})
 }
 
-// Run ends with its context, even before Close.
-func TestRunEndsWithItsContext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := &scripted{onCall: func(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() }}
-		w := NewWorker(s, 7, WorkerOptions{})
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan struct{})
-		go func() { w.Run(ctx); close(done) }()
-		w.ForwardStatus(button, status(1), nil)
-		w.ForwardStatus(button, status(2), nil)
-		synctest.Wait()
-		cancel()
-		<-done
-		if err := closeWithin(w, time.Second); err == nil {
-			t.Error("close does not mention the lost statuses")
-		}
-		if st := w.Stats(); st.Lost != 2 {
-			t.Errorf("stats %+v", st)
-		}
-	})
-}
-
-// A worker that never ran closes its instance, also when there is no time.
-func TestCloseWithoutRun(t *testing.T) {
+// A worker that was never started closes its instance, also when there is no time.
+func TestCloseWithoutStart(t *testing.T) {
 	for range 50 { // a random choice among ready channels must not matter
 		s := &scripted{}
 		w := NewWorker(s, 7, WorkerOptions{})
