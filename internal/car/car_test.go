@@ -311,3 +311,30 @@ func TestSlowAdmission(t *testing.T) {
 		}
 	})
 }
+
+// A gateway that connects anew without end while a module hangs does not fill the
+// memory.
+func TestConnectsWhileModuleHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const devices = 100
+		hold := make(chan struct{})
+		r := newRig(t, Options{}, &fakeModule{number: 2, onCall: func(context.Context, string) error {
+			<-hold
+			return nil
+		}}).run()
+		listed := make([]fleet.Device, devices)
+		for n := range listed {
+			listed[n] = fleet.Device{Module: 2, Type: 4, Role: fmt.Sprint("role", n)}
+		}
+		for n := range 50 {
+			r.send(fleet.ClientMessage{Kind: fleet.ClientConnect, SessionID: fmt.Sprint("session", n), Devices: listed})
+		}
+		if n := r.car.Snapshot().Modules[0].Queued; n > 3*devices {
+			t.Errorf("%d calls wait for the module", n)
+		}
+		close(hold)
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -91,9 +91,18 @@ func (s *scripted) Close(context.Context) error {
 // start runs a worker in the bubble of the test, which must close it.
 func start(s *scripted, opts WorkerOptions) *Worker {
 	w := NewWorker(s, 7, opts)
-	go w.Run(context.Background())
+	w.Start()
 	synctest.Wait()
 	return w
+}
+
+// ForwardStatus queues a status and begins the calls if need be.
+func (w *Worker) ForwardStatus(device fleet.Device, data, message []byte) bool {
+	ok, begin := w.QueueStatus(device, data, message)
+	if begin {
+		w.Begin()
+	}
+	return ok
 }
 
 // closeWithin closes the worker with a deadline.

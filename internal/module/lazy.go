@@ -2,6 +2,7 @@ package module
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"external-server/internal/fleet"
@@ -20,9 +21,10 @@ type lazy struct {
 	spec   InstanceSpec
 	turn   chan struct{} // held while opening
 
-	mu       sync.Mutex
-	instance Instance
-	closed   bool
+	mu        sync.Mutex
+	instance  Instance
+	closed    bool
+	abandoned bool // Close has not waited for the opening under way
 }
 
 // get returns the instance, opening it when there is none yet.
@@ -30,9 +32,7 @@ func (l *lazy) get(ctx context.Context) (Instance, error) {
 	if i, err := l.opened(); i != nil || err != nil {
 		return i, err
 	}
-	select {
-	case l.turn <- struct{}{}:
-	case <-ctx.Done():
+	if !l.take(ctx) {
 		return nil, ctx.Err()
 	}
 	defer func() { <-l.turn }()
@@ -44,8 +44,17 @@ func (l *lazy) get(ctx context.Context) (Instance, error) {
 		return nil, err
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.instance = i // Close waits for the turn, so it sees this
+	closed, abandoned := l.closed, l.abandoned
+	if !abandoned {
+		l.instance = i // also for a Close that waits for the turn
+	}
+	l.mu.Unlock()
+	switch {
+	case abandoned: // nobody else will
+		return nil, errors.Join(errClosed, i.Close(ctx))
+	case closed:
+		return nil, errClosed
+	}
 	return i, nil
 }
 
@@ -115,18 +124,38 @@ func (l *lazy) WaitCommands(ctx context.Context) ([]fleet.Command, error) {
 	return i.WaitCommands(ctx)
 }
 
-// Close closes the instance if one was opened.
+// Close closes the instance if one was opened. When ctx ends while it is being
+// opened, Close returns ErrStuck; the call that opens it closes it then.
 func (l *lazy) Close(ctx context.Context) error {
 	l.mu.Lock()
 	l.closed = true
 	l.mu.Unlock()
-	select {
-	case l.turn <- struct{}{}: // kept: nothing opens any more
-	case <-ctx.Done():
+	turn := l.take(ctx) // kept: nothing opens any more
+	l.mu.Lock()
+	i := l.instance
+	l.abandoned = !turn && i == nil
+	abandoned := l.abandoned
+	l.mu.Unlock()
+	switch {
+	case abandoned:
 		return ErrStuck
-	}
-	if l.instance == nil {
+	case i == nil:
 		return nil
 	}
-	return l.instance.Close(ctx)
+	return i.Close(ctx)
+}
+
+// take waits for the turn; it prefers a free one to a context that has ended.
+func (l *lazy) take(ctx context.Context) bool {
+	select {
+	case l.turn <- struct{}{}:
+		return true
+	default:
+	}
+	select {
+	case l.turn <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }

@@ -32,7 +32,7 @@ func TestLazyOpensOnce(t *testing.T) {
 			time.Sleep(time.Second)
 			return s, nil
 		}}, InstanceSpec{}), 7, WorkerOptions{})
-		go w.Run(context.Background())
+		w.Start()
 		w.DeviceConnected(button, func(err error) {
 			if err != nil {
 				t.Error(err)
@@ -79,7 +79,7 @@ func TestLazyStuckWhileOpening(t *testing.T) {
 		release := make(chan struct{})
 		s := &scripted{}
 		w := NewWorker(Lazy(opener{func(context.Context) (Instance, error) { <-release; return s, nil }}, InstanceSpec{}), 7, WorkerOptions{})
-		go w.Run(context.Background())
+		w.Start()
 		synctest.Wait()
 		begin := time.Now()
 		if err := closeWithin(w, time.Second); !errors.Is(err, ErrStuck) {
@@ -89,5 +89,80 @@ func TestLazyStuckWhileOpening(t *testing.T) {
 			t.Errorf("close took %v", d)
 		}
 		close(release)
+		synctest.Wait()
+		if got := s.made(); !slices.Equal(got, []string{"close"}) {
+			t.Errorf("calls of what was opened too late: %q", got)
+		}
 	})
+}
+
+// A context that comes into being after Close has given up is destroyed and not
+// called, also when the call that made it goes on.
+func TestLazyOpenedAfterClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		s := &scripted{}
+		l := Lazy(opener{func(context.Context) (Instance, error) { <-release; return s, nil }}, InstanceSpec{})
+		called := make(chan error, 1)
+		go func() { called <- l.DeviceConnected(context.Background(), button) }()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := l.Close(ctx); !errors.Is(err, ErrStuck) {
+			t.Errorf("close: %v", err)
+		}
+		close(release)
+		if err := <-called; err == nil {
+			t.Error("the call succeeded after Close")
+		}
+		if got := s.made(); !slices.Equal(got, []string{"close"}) {
+			t.Errorf("calls %q", got)
+		}
+	})
+}
+
+// A Close that still waits closes what the opening under way brings.
+func TestLazyCloseWaitsForOpening(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &scripted{}
+		l := Lazy(opener{func(context.Context) (Instance, error) { time.Sleep(time.Second); return s, nil }}, InstanceSpec{})
+		called := make(chan error, 1)
+		go func() { called <- l.DeviceConnected(context.Background(), button) }()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := l.Close(ctx); err != nil {
+			t.Errorf("close: %v", err)
+		}
+		if err := <-called; err == nil {
+			t.Error("the call succeeded after Close")
+		}
+		if got := s.made(); !slices.Equal(got, []string{"close"}) {
+			t.Errorf("calls %q", got)
+		}
+	})
+}
+
+// Close with a context that has ended, as after a call that was stuck or a reload
+// that failed, still does all that needs no waiting.
+func TestLazyCloseAfterItsDeadline(t *testing.T) {
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 100 { // a choice by chance shows
+		s := &scripted{}
+		opens := opener{func(context.Context) (Instance, error) { return s, nil }}
+		l := Lazy(opens, InstanceSpec{})
+		if err := l.DeviceConnected(t.Context(), button); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Close(ended); err != nil {
+			t.Fatalf("close: %v", err)
+		}
+		if got := s.made(); !slices.Equal(got, []string{"connected button", "close"}) {
+			t.Fatalf("calls %q", got)
+		}
+		if err := Lazy(opens, InstanceSpec{}).Close(ended); err != nil {
+			t.Fatalf("close of what was never opened: %v", err)
+		}
+	}
 }

@@ -29,8 +29,11 @@ type job struct {
 }
 
 // jobs is the FIFO in front of an Instance. Only statuses and acknowledgements
-// are bounded; a device's connect and disconnect are never refused, they are
-// bounded by the number of devices. The job whose call is under way counts
+// are bounded by themselves. A device's connect and disconnect are never refused;
+// but a disconnect takes a connect with it that still waits and was followed by
+// nothing of the device, so that a gateway that connects again and again while
+// the module hangs leaves no trace here. So the devices of the last two sessions
+// and the bound of the others bound these. The job whose call is under way counts
 // until the call has returned.
 //
 // A goroutine makes the calls as long as there are jobs, and only then: with
@@ -42,6 +45,7 @@ type jobs struct {
 	head, n  int
 	running  bool // a call is under way
 	current  job  // valid while running
+	connects int  // waiting
 	statuses int  // waiting and running
 	acks     int
 	bytes    int // of the statuses
@@ -77,6 +81,10 @@ func (q *jobs) put(j job) (ok, begin bool) {
 		j.kind == jobStatus && q.statuses >= q.limit,
 		j.kind == jobAck && q.acks >= q.limit:
 		return false, false
+	case j.kind == jobDisconnected && q.withdraw(j.device):
+		return true, false
+	case j.kind == jobConnected:
+		q.connects++
 	}
 	q.count(&j, 1)
 	if q.n == len(q.ring) {
@@ -89,6 +97,38 @@ func (q *jobs) put(j job) (ok, begin bool) {
 	q.ring[(q.head+q.n)%len(q.ring)] = j
 	q.n++
 	return true, q.activate()
+}
+
+// withdraw removes the connect of the device if it still waits and nothing of the
+// device has come since: the module has not heard of it, and there is nothing that
+// it would have to.
+func (q *jobs) withdraw(device fleet.Device) bool {
+	if q.connects == 0 {
+		return false
+	}
+	slot := func(n int) *job { return &q.ring[(q.head+n)%len(q.ring)] }
+	at := q.n - 1
+	for at >= 0 && slot(at).device.ID() != device.ID() {
+		at--
+	}
+	if at < 0 || slot(at).kind != jobConnected || slot(at).device != device {
+		return false
+	}
+	q.connects--
+	for ; at < q.n-1; at++ {
+		*slot(at) = *slot(at + 1)
+	}
+	*slot(at) = job{}
+	q.n--
+	q.shrink()
+	return true
+}
+
+// shrink lets the memory of a burst go when nothing waits.
+func (q *jobs) shrink() {
+	if q.n == 0 && len(q.ring) > maxIdleRing {
+		q.ring, q.head = nil, 0
+	}
 }
 
 // activate tells whether the goroutine is needed and not there; it is from then on.
@@ -133,7 +173,7 @@ func (q *jobs) count(j *job, sign int) {
 	switch j.kind {
 	case jobStatus:
 		q.statuses += sign
-		q.bytes += sign * (len(j.data) + len(j.message))
+		q.bytes += sign * (len(j.data) + len(j.message) + len(j.device.Role) + len(j.device.Name))
 	case jobAck:
 		q.acks += sign
 	}
@@ -153,8 +193,9 @@ func (q *jobs) begin() (job, bool) {
 	q.ring[q.head] = job{}
 	q.head = (q.head + 1) % len(q.ring)
 	q.n--
-	if q.n == 0 && len(q.ring) > maxIdleRing {
-		q.ring, q.head = nil, 0
+	q.shrink()
+	if q.current.kind == jobConnected {
+		q.connects--
 	}
 	return q.current, true
 }
@@ -204,7 +245,7 @@ func (q *jobs) abandon() (left []job, statuses int) {
 		left[i] = q.ring[(q.head+i)%len(q.ring)]
 	}
 	statuses = q.statuses
-	q.ring, q.head, q.n, q.statuses, q.acks, q.bytes = nil, 0, 0, 0, 0, 0
+	q.ring, q.head, q.n, q.connects, q.statuses, q.acks, q.bytes = nil, 0, 0, 0, 0, 0, 0
 	q.current, q.running = job{}, false
 	return left, statuses
 }

@@ -17,7 +17,7 @@ import (
 type WorkerOptions struct {
 	Logger       *slog.Logger
 	QueueSize    int           // statuses that wait for the module, default 1000
-	QueueBytes   int           // of these statuses, default 64 MiB; the last one may exceed it
+	QueueBytes   int           // of these statuses with their devices' texts, default 64 MiB; the last one may exceed it
 	CommandQueue int           // fetched commands that wait for the car, default 1000
 	BackoffMin   time.Duration // after a failed wait_for_command (DEF-24), default 100 ms
 	BackoffMax   time.Duration // default 5 s
@@ -71,8 +71,9 @@ type WorkerStats struct {
 
 // Worker feeds one Instance: a goroutine makes the calls in the order they were
 // queued, as long as there are any; another one polls for commands unless the
-// instance brings them (REC-8, CMD-1). No method but Close and Run blocks. A call may take as long as it likes, for instance while a
-// module process is started anew; what comes meanwhile waits in the queue.
+// instance brings them (REC-8, CMD-1). No method but Close blocks. A call may take
+// as long as it likes, for instance while a module process is started anew; what
+// comes meanwhile waits in the queue.
 type Worker struct {
 	instance Instance
 	number   int32
@@ -134,26 +135,6 @@ func (w *Worker) Start() {
 	w.startPolling()
 }
 
-// Stop ends the calls and the polling without waiting for their end. What is
-// queued stays there, for Close to count.
-func (w *Worker) Stop() {
-	w.stopCalls()
-	w.jobs.halt()
-	w.endPolling()
-}
-
-// Run is Start for whoever wants to wait: it returns when Close has drained the
-// queue, or when ctx has ended and with it the calls. A call that is stuck in the
-// module beyond that keeps its goroutine; Run returns without it, because nothing
-// can end a call inside a C library (MOD-15).
-func (w *Worker) Run(ctx context.Context) {
-	defer context.AfterFunc(ctx, w.Stop)()
-	w.Start()
-	ended(ctx, w.jobs.done)
-	w.endPolling()
-	ended(ctx, w.poll)
-}
-
 // ended waits for the end of a goroutine and tells whether it came before ctx
 // ended; it prefers yes.
 func ended(ctx context.Context, goroutine <-chan struct{}) bool {
@@ -171,26 +152,24 @@ func ended(ctx context.Context, goroutine <-chan struct{}) bool {
 }
 
 // DeviceConnected queues device_connected. done gets the result, once, on a
-// goroutine of the worker. It reports false when the worker is closed.
+// goroutine of the worker; never, when DeviceDisconnected withdraws the call. It
+// reports false when the worker is closed.
 func (w *Worker) DeviceConnected(device fleet.Device, done func(error)) bool {
 	return w.put(job{kind: jobConnected, device: device, done: done, at: time.Now()})
 }
 
-// ForwardStatus queues forward_status and, if message is not empty,
-// forward_error_message right after it (STAT-30). The worker owns the slices. It
-// reports false when the queue is full or the worker is closed.
-func (w *Worker) ForwardStatus(device fleet.Device, data, message []byte) bool {
-	return w.put(job{kind: jobStatus, device: device, data: data, message: message, at: time.Now()})
-}
-
-// QueueStatus is ForwardStatus, but if the calls have to begin, that is left to the
-// caller: he must call Begin, once and soon.
+// QueueStatus queues forward_status and, if message is not empty,
+// forward_error_message right after it (STAT-30). The worker owns the slices. ok is
+// false when the queue is full or the worker is closed. If the calls have to begin,
+// that is left to the caller: he must call Begin, once and soon.
 func (w *Worker) QueueStatus(device fleet.Device, data, message []byte) (ok, begin bool) {
 	return w.jobs.put(job{kind: jobStatus, device: device, data: data, message: message, at: time.Now()})
 }
 
-// DeviceDisconnected queues device_disconnected; it reports false when the
-// worker is closed.
+// DeviceDisconnected queues device_disconnected, or withdraws the device's
+// device_connected if it still waits and nothing of the device is queued behind
+// it: the module then hears of neither. It reports false when the worker is
+// closed.
 func (w *Worker) DeviceDisconnected(kind fleet.DisconnectType, device fleet.Device) bool {
 	return w.put(job{kind: jobDisconnected, device: device, kindGone: kind, at: time.Now()})
 }
@@ -249,7 +228,7 @@ func (w *Worker) Close(ctx context.Context) error {
 	if !ended(ctx, w.jobs.done) {
 		errs = append(errs, fmt.Errorf("calls were not finished: %w", ErrStuck))
 	}
-	if lost := w.abandon(); lost > 0 { // stopped before Close, or never started
+	if lost := w.abandon(); lost > 0 { // never started
 		errs = append(errs, fmt.Errorf("%d answered statuses were not delivered", lost))
 	}
 	ended(ctx, w.poll) // the instance says when it is stuck there

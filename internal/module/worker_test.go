@@ -71,7 +71,7 @@ func TestQueueIsBounded(t *testing.T) {
 				t.Errorf("acknowledgement %d: %v", i, ok)
 			}
 		}
-		if !w.DeviceConnected(button, func(error) {}) || !w.DeviceDisconnected(fleet.DisconnectTimeout, button) {
+		if !w.DeviceDisconnected(fleet.DisconnectTimeout, button) || !w.DeviceConnected(button, func(error) {}) {
 			t.Error("the life of a device was refused")
 		}
 		time.Sleep(time.Minute)
@@ -99,9 +99,9 @@ func TestQueueIsBoundedInBytes(t *testing.T) {
 		if w.Free() != 999 {
 			t.Errorf("free is %d", w.Free())
 		}
-		w.ForwardStatus(button, make([]byte, 30), make([]byte, 20))
+		w.ForwardStatus(button, make([]byte, 10), make([]byte, 16)) // and twice the button's texts
 		if w.Free() != 0 {
-			t.Errorf("free is %d with 110 bytes queued", w.Free())
+			t.Errorf("free is %d with 100 bytes queued", w.Free())
 		}
 		close(release)
 		synctest.Wait()
@@ -114,39 +114,53 @@ func TestQueueIsBoundedInBytes(t *testing.T) {
 	})
 }
 
-// The ring keeps order over growth and wrap-around, and does not keep the memory
-// of a burst.
-func TestRing(t *testing.T) {
-	q := newJobs(10_000, 1<<20)
-	next, put := 0, 0
-	take := func() {
-		j, ok := q.begin()
-		if !ok || string(j.data) != fmt.Sprint(next) {
-			t.Fatalf("took %q, %v, want %d", j.data, ok, next)
+// A gateway that connects again and again while the module hangs does not fill the
+// memory. What the module hears in the end is whole: each device is connected
+// before its statuses and disconnected after them.
+func TestAdmissionsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const devices, sessions = 20, 100
+		release := make(chan struct{})
+		s := &scripted{onCall: func(context.Context, string) error { <-release; return nil }}
+		w := start(s, WorkerOptions{})
+		device := func(n int) fleet.Device { return fleet.Device{Module: 7, Type: 1, Role: fmt.Sprint("d", n)} }
+		answered := 0
+		most := 0
+		for session := range sessions {
+			for n := range devices {
+				w.DeviceConnected(device(n), func(error) { answered++ })
+				synctest.Wait() // the first one is under way from here on
+			}
+			if session%10 == 3 {
+				w.ForwardStatus(device(session%devices), status(session), nil)
+			}
+			most = max(most, w.Stats().Queued)
+			for n := range devices {
+				w.DeviceDisconnected(fleet.DisconnectTimeout, device(n))
+			}
 		}
-		if !q.end() {
-			t.Fatal("the job was abandoned")
+		left := w.Stats().Queued
+		if most > 60 || left > 40 {
+			t.Errorf("up to %d jobs waited, %d in the end", most, left)
 		}
-		next++
-	}
-	for round := range 200 {
-		for range round % 90 {
-			q.put(job{kind: jobStatus, data: status(put)})
-			put++
+		close(release)
+		if err := closeWithin(w, time.Minute); err != nil {
+			t.Error(err)
 		}
-		for range min(round%70, put-next) {
-			take()
+		var want []string
+		calls := s.made()
+		want = append(want, "connected d0", fmt.Sprintf("disconnected d0 %v", fleet.DisconnectTimeout))
+		for session := 3; session < sessions; session += 10 {
+			d := device(session % devices).Role
+			want = append(want, "connected "+d, fmt.Sprintf("status %s %d", d, session), fmt.Sprintf("disconnected %s %v", d, fleet.DisconnectTimeout))
 		}
-	}
-	for next < put {
-		take()
-	}
-	if _, ok := q.begin(); ok || q.statuses != 0 || q.bytes != 0 {
-		t.Errorf("left: %d statuses, %d bytes", q.statuses, q.bytes)
-	}
-	if len(q.ring) > maxIdleRing {
-		t.Errorf("an empty queue keeps room for %d jobs", len(q.ring))
-	}
+		if want = append(want, "close"); !slices.Equal(calls, want) {
+			t.Errorf("calls %q\nwant  %q", calls, want)
+		}
+		if connected := 1 + sessions/10; answered != connected {
+			t.Errorf("%d admissions answered, want %d", answered, connected)
+		}
+	})
 }
 
 // MOD-15, CLI-24: a call that never returns does not hold up the stop; what it
@@ -229,30 +243,8 @@ func TestSlowModuleGetsEverything(t *testing.T) {
 	})
 }
 
-// Run ends with its context, even before Close.
-func TestRunEndsWithItsContext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := &scripted{onCall: func(ctx context.Context, _ string) error { <-ctx.Done(); return ctx.Err() }}
-		w := NewWorker(s, 7, WorkerOptions{})
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan struct{})
-		go func() { w.Run(ctx); close(done) }()
-		w.ForwardStatus(button, status(1), nil)
-		w.ForwardStatus(button, status(2), nil)
-		synctest.Wait()
-		cancel()
-		<-done
-		if err := closeWithin(w, time.Second); err == nil {
-			t.Error("close does not mention the lost statuses")
-		}
-		if st := w.Stats(); st.Lost != 2 {
-			t.Errorf("stats %+v", st)
-		}
-	})
-}
-
-// A worker that never ran closes its instance, also when there is no time.
-func TestCloseWithoutRun(t *testing.T) {
+// A worker that was never started closes its instance, also when there is no time.
+func TestCloseWithoutStart(t *testing.T) {
 	for range 50 { // a random choice among ready channels must not matter
 		s := &scripted{}
 		w := NewWorker(s, 7, WorkerOptions{})

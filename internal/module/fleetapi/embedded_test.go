@@ -44,19 +44,27 @@ func embed(t testing.TB, store, listen string, wait time.Duration) (s *httpapi.S
 func drive(t testing.TB, i module.Instance, number int32) *module.Worker {
 	t.Helper()
 	w := module.NewWorker(i, number, module.WorkerOptions{})
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { w.Run(ctx) })
+	w.Start()
 	t.Cleanup(func() {
 		closing, done := context.WithTimeout(context.Background(), testwait.Patience)
 		defer done()
 		if err := w.Close(closing); err != nil {
 			t.Error(err)
 		}
-		cancel()
-		running.Wait()
 	})
 	return w
+}
+
+// queueStatus has the worker forward a status, as in the server.
+func queueStatus(t testing.TB, w *module.Worker, d fleet.Device, data, message string) {
+	t.Helper()
+	ok, begin := w.QueueStatus(d, []byte(data), []byte(message))
+	if begin {
+		w.Begin()
+	}
+	if !ok {
+		t.Fatal("the worker took no status")
+	}
 }
 
 // stored returns the data of the car's stored statuses in the API's order.
@@ -105,9 +113,7 @@ func TestWithEmbeddedAPI(t *testing.T) {
 
 			i := open(t, opts, pairs...)
 			w := drive(t, i, 1)
-			if !w.ForwardStatus(d, []byte(goodStatus), []byte(`{"finishedStops":[]}`)) {
-				t.Fatal("the worker took no status")
-			}
+			queueStatus(t, w, d, goodStatus, `{"finishedStops":[]}`)
 			testwait.Until(t, "a status and its error", func() bool { return len(stored(t, a)) == 3 })
 			if got := stored(t, a); got[2] != `autonomy{"finishedStops":[]}!` {
 				t.Errorf("stored %q", got)
@@ -149,9 +155,7 @@ func TestAPIGoesAwayAndReturns(t *testing.T) {
 		for n := from; n < to; n++ {
 			data := fmt.Sprintf("[%d]", n)
 			want = append(want, "role"+data)
-			if !w.ForwardStatus(d, []byte(data), nil) {
-				t.Fatal("the worker's queue is full")
-			}
+			queueStatus(t, w, d, data, "")
 		}
 	}
 	send(0, 50)

@@ -34,17 +34,6 @@ func (i *Instance) StartCommands(deliver func([]fleet.Command)) (stop func()) {
 	return f.end
 }
 
-// parked tells whether the commands' long poll waits in the API of this process.
-func (i *Instance) parked() bool {
-	f := i.feed.Load()
-	if f == nil {
-		return false
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.stop != nil
-}
-
 // end returns when nothing of the feed is left.
 func (f *feed) end() {
 	f.cancel()

@@ -102,3 +102,14 @@ func TestFeedOutlivesTheAPI(t *testing.T) {
 	testwait.Until(t, "the failure to be noticed", func() bool { return !i.Stats().APIUp })
 	stop()
 }
+
+// parked tells whether the commands' long poll waits in the API of this process.
+func (i *Instance) parked() bool {
+	f := i.feed.Load()
+	if f == nil {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.stop != nil
+}

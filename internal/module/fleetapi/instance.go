@@ -37,6 +37,11 @@ type Instance struct {
 	closing  atomic.Bool
 	counters counters
 
+	// awaiting is the goroutine that waits for a spool in use elsewhere; stopAwaiting
+	// is nil when there is none.
+	awaiting     sync.WaitGroup
+	stopAwaiting context.CancelFunc
+
 	feed    atomic.Pointer[feed]
 	flushed atomic.Bool // the start-up flush is done (REC-20)
 	poll    poller      // of the polling goroutine alone
@@ -65,6 +70,14 @@ func newInstance(m *Module, s settings, a api, h *host) *Instance {
 	}
 	i.posting, i.giveUp = context.WithCancel(context.Background())
 	return i
+}
+
+// awaitSpool begins to wait for the spool, until Close. It is called before the
+// instance is used.
+func (i *Instance) awaitSpool() {
+	var ctx context.Context
+	ctx, i.stopAwaiting = context.WithCancel(context.Background())
+	i.awaiting.Go(func() { i.start(i.queue.await(ctx)) })
 }
 
 // callError is the error of an ABI call with the reason a C++ library would not
@@ -158,6 +171,10 @@ func (i *Instance) Close(ctx context.Context) error {
 		return nil
 	}
 	i.queue.close()
+	if i.stopAwaiting != nil {
+		i.stopAwaiting()
+		i.awaiting.Wait() // it takes a last look: what is in memory only would be lost
+	}
 	done := make(chan struct{})
 	go func() {
 		i.posters.Wait()

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
-	"time"
 
 	"external-server/internal/httpapi"
 	"external-server/internal/logging"
@@ -123,10 +122,10 @@ func (m *Module) open(spec module.InstanceSpec) (*Instance, error) {
 		}
 	case errors.Is(err, spool.ErrLocked):
 		// The instance that this one replaces may still have it.
-		i.queue.openAfter = time.Now().Add(spoolRetry)
+		i.awaitSpool()
 		m.log.Info("the spool is in use, statuses are kept in memory until it is free", "car", s.car.Car, "directory", dir)
 	case errors.Is(err, syscall.ENOSPC):
-		i.queue.openAfter = time.Now().Add(spoolRetry)
+		i.awaitSpool()
 		m.log.Warn("the disk of the spool is full, statuses are kept in memory until there is room", "car", s.car.Car, "directory", dir)
 	default:
 		return nil, fmt.Errorf("spool_directory: %w", err)

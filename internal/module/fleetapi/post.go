@@ -31,7 +31,16 @@ func (i *Instance) start(wanted bool) {
 // time (MM-3, MM-60). It ends when the queue is empty or Close has given up.
 func (i *Instance) post() {
 	for {
-		window := i.queue.window()
+		window, err := i.queue.window()
+		if err != nil {
+			i.limit.Log(i.log, slog.LevelWarn, "the spool cannot be read, trying again",
+				slog.String("car", i.car.Car), slog.Any("error", err))
+			if sleep(i.posting, spoolRetry) != nil {
+				i.queue.abandon(nil)
+				return
+			}
+			continue
+		}
 		if len(window) == 0 {
 			return
 		}

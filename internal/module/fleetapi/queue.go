@@ -17,8 +17,12 @@ const (
 	windowBytes   = 1 << 20
 )
 
-// spoolRetry is the pause before a spool in use elsewhere is tried again.
-const spoolRetry = time.Second
+// spoolRetry is the pause before a spool in use elsewhere, or one that cannot be
+// read, is tried again; while it stays in use the pause grows.
+const (
+	spoolRetry    = time.Second
+	spoolRetryMax = 30 * time.Second
+)
 
 var errQueueClosed = errors.New("the instance is closed")
 
@@ -44,12 +48,11 @@ type queue struct {
 	// the poster gave up.
 	delivered int
 
-	open      func() (*spool.Spool, error) // nil: no spool
-	spool     *spool.Spool                 // nil: none, or not ours yet
-	openAfter time.Time                    // next attempt while it is not ours
-	failing   bool                         // the spool's failure has been logged
-	failures  uint64                       // entries that went to memory because of it
-	damaged   uint64                       // records that could not be read
+	open     func() (*spool.Spool, error) // nil: no spool
+	spool    *spool.Spool                 // nil: none, or not ours yet; then for good
+	failing  bool                         // of the putting goroutine: the failure has been logged
+	failures uint64                       // entries that went to memory because of the spool
+	damaged  uint64                       // records that could not be read
 }
 
 func newQueue(number int32, limit, byteLimit int, log *slog.Logger) *queue {
@@ -67,7 +70,8 @@ func (q *queue) put(ctx context.Context, e entry) (start bool, err error) {
 			return false, errQueueClosed
 		}
 		room := q.room
-		useSpool := q.open != nil && len(q.mem) == 0
+		s := q.spool
+		useSpool := s != nil && len(q.mem) == 0
 		if !useSpool && q.fits(&e) {
 			start = q.add(e)
 			q.mu.Unlock()
@@ -75,7 +79,7 @@ func (q *queue) put(ctx context.Context, e entry) (start bool, err error) {
 		}
 		q.mu.Unlock()
 		if useSpool {
-			stored, full := q.putSpool(&e)
+			stored, full := q.putSpool(s, &e)
 			q.mu.Lock()
 			if stored {
 				if q.oldest.IsZero() {
@@ -121,14 +125,8 @@ func (q *queue) claim() bool {
 }
 
 // putSpool tries the spool. Not stored and not full means that it failed.
-func (q *queue) putSpool(e *entry) (stored, full bool) {
-	err := q.acquire()
-	if err == nil {
-		if q.spool == nil {
-			return false, false
-		}
-		err = q.spool.Append(e.appendRecord(nil))
-	}
+func (q *queue) putSpool(s *spool.Spool, e *entry) (stored, full bool) {
+	err := s.Append(e.appendRecord(nil))
 	switch {
 	case err == nil:
 		if q.failing {
@@ -145,40 +143,44 @@ func (q *queue) putSpool(e *entry) (stored, full bool) {
 	return false, false
 }
 
-// acquire opens a spool that was still in use when the instance was made, by the
-// instance it replaces.
-func (q *queue) acquire() error {
-	if q.spool != nil || time.Now().Before(q.openAfter) {
-		return nil
-	}
-	s, err := q.open()
-	if err != nil {
-		q.openAfter = time.Now().Add(spoolRetry)
-		if errors.Is(err, spool.ErrLocked) {
-			return nil
+// await opens the spool that was in use when the instance was made, by the
+// instance it replaces, or that had no room on the disk. It returns when it has, or
+// after one last attempt when ctx has ended. start reports that the caller has to
+// start a poster for what is there: nobody else may ever send anything.
+func (q *queue) await(ctx context.Context) (start bool) {
+	pause, told := spoolRetry, false
+	for last := false; !last; pause = min(2*pause, spoolRetryMax) {
+		last = sleep(ctx, pause) != nil
+		s, err := q.open()
+		switch {
+		case err == nil:
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			q.spool = s
+			return s.Len() > 0 && q.claim()
+		case !told && !errors.Is(err, spool.ErrLocked):
+			told = true
+			q.log.Warn("the spool cannot be opened, statuses are kept in memory until it can", "error", err)
 		}
-		return err
 	}
-	q.mu.Lock()
-	q.spool = s
-	q.mu.Unlock()
-	return nil
+	return false
 }
 
 // window returns the oldest entries without removing them, nil when there is
-// nothing: the poster has then ended as far as the queue is concerned.
-func (q *queue) window() []entry {
+// nothing: the poster has then ended as far as the queue is concerned. With an
+// error it has not; the spool cannot be read just now.
+func (q *queue) window() ([]entry, error) {
 	for {
 		q.mu.Lock()
 		s := q.spool
 		if s == nil || s.Len() == 0 {
 			w := q.memoryWindow()
 			q.mu.Unlock()
-			return w
+			return w, nil
 		}
 		q.mu.Unlock()
-		if w := q.spoolWindow(s); w != nil {
-			return w
+		if w, err := q.spoolWindow(s); w != nil || err != nil {
+			return w, err
 		}
 	}
 }
@@ -201,9 +203,13 @@ func (q *queue) memoryWindow() []entry {
 
 // spoolWindow returns nil when there was nothing readable. A record that is none
 // of ours is passed over: the entries before it are the window.
-func (q *queue) spoolWindow(s *spool.Spool) []entry {
+func (q *queue) spoolWindow(s *spool.Spool) ([]entry, error) {
+	records, err := s.Peek(windowEntries, windowBytes)
+	if err != nil {
+		return nil, err
+	}
 	var w []entry
-	for _, r := range s.Peek(windowEntries, windowBytes) {
+	for _, r := range records {
 		e, err := parseRecord(r, q.number)
 		if err != nil {
 			if len(w) > 0 {
@@ -211,7 +217,7 @@ func (q *queue) spoolWindow(s *spool.Spool) []entry {
 			}
 			q.damage("a record of the spool is not a status and is skipped", err)
 			q.ack(s, 1)
-			return nil
+			return nil, nil
 		}
 		w = append(w, e)
 	}
@@ -221,7 +227,7 @@ func (q *queue) spoolWindow(s *spool.Spool) []entry {
 	if q.spooled {
 		q.oldest = w[0].at
 	}
-	return w
+	return w, nil
 }
 
 func (q *queue) damage(text string, err error) {

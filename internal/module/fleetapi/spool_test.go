@@ -177,7 +177,7 @@ func TestFullDisk(t *testing.T) {
 }
 
 // TestSpoolInUse: the instance that replaces another one, as with a reload, works
-// in memory until the other has let the spool go.
+// in memory until the other has let the spool go. Then it uses the spool itself.
 func TestSpoolInUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		opts := Options{Builtin: IO, API: &faultyAPI{post: down}, SpoolDirectory: t.TempDir()}
@@ -189,14 +189,66 @@ func TestSpoolInUse(t *testing.T) {
 		forward(t, i, "a", 2, 2)
 		synctest.Wait()
 		stop(t, old)
-		time.Sleep(2 * spoolRetry)
+		time.Sleep(time.Minute)
+		if _, stored := r.all(); !slices.Equal(stored, []string{"a[2]", "a[1]"}) {
+			t.Errorf("arrived before anything new came: %q", stored)
+		}
 		forward(t, i, "a", 3, 3)
+		if s := i.Stats(); s.SpoolFailures != 1 {
+			t.Errorf("a status did not go to the spool: %+v", s)
+		}
 		if err := i.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		_, stored := r.all()
-		slices.Sort(stored)
-		if !slices.Equal(stored, []string{"a[1]", "a[2]", "a[3]"}) {
+		if _, stored := r.all(); !slices.Equal(stored, []string{"a[2]", "a[1]", "a[3]"}) {
+			t.Errorf("arrived %q", stored)
+		}
+	})
+}
+
+// TestHeirPostsTheSpool: what a replaced instance left is posted, in order, although
+// the car sends nothing more.
+func TestHeirPostsTheSpool(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opts := Options{Builtin: IO, API: &faultyAPI{post: down}, SpoolDirectory: t.TempDir()}
+		old := open(t, opts)
+		forward(t, old, "a", 1, 5)
+		r := &recorder{}
+		opts.API = &faultyAPI{post: r.post}
+		heir := open(t, opts)
+		time.Sleep(time.Hour) // the predecessor takes its time
+		stop(t, old)
+		time.Sleep(2 * spoolRetryMax)
+		if _, stored := r.all(); !slices.Equal(stored, []string{"a[1]", "a[2]", "a[3]", "a[4]", "a[5]"}) {
+			t.Errorf("arrived %q", stored)
+		}
+		if s := heir.Stats(); s.Queued != 0 || s.Posted != 5 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// TestSpoolFreeAtTheEnd: an instance that is closed before it noticed that its spool
+// is free keeps there what it has in memory.
+func TestSpoolFreeAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opts := Options{Builtin: IO, API: &faultyAPI{post: down}, SpoolDirectory: t.TempDir()}
+		old := open(t, opts)
+		forward(t, old, "a", 1, 1)
+		heir := open(t, opts)
+		forward(t, heir, "a", 2, 2)
+		stop(t, old)
+		stop(t, heir)
+		if s := heir.Stats(); s.Lost != 0 {
+			t.Errorf("%+v", s)
+		}
+		r := &recorder{}
+		opts.API = &faultyAPI{post: r.post}
+		next := open(t, opts)
+		if err := next.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, stored := r.all(); strings.Join(stored, " ") != "a[1] a[2]" {
 			t.Errorf("arrived %q", stored)
 		}
 	})
@@ -214,6 +266,40 @@ func TestSpoolCannotBeMade(t *testing.T) {
 	if _, err := m.Open(t.Context(), spec()); err == nil || !strings.Contains(err.Error(), "spool_directory") || !errors.Is(err, syscall.ENOTDIR) {
 		t.Errorf("a spool below a file: %v", err)
 	}
+}
+
+// TestSpoolUnreadableForAMoment: what cannot be read from the spool just now is
+// posted, in order, when it can.
+func TestSpoolUnreadableForAMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log testlog.Buffer
+		gate := make(chan struct{})
+		r := &recorder{answer: func(int, []httpapi.Message) error { <-gate; return nil }}
+		dir := t.TempDir()
+		i := open(t, Options{Builtin: IO, API: &faultyAPI{post: r.post}, SpoolDirectory: dir, SpoolMaxBytes: 80_000, Logger: log.Logger()})
+		const all = 3 * windowEntries
+		forward(t, i, "a", 1, all) // in several files; the poster waits with a first window, of as many as it saw
+		segments, err := filepath.Glob(filepath.Join(dir, "*", "*", "*", "*.spool"))
+		if err != nil || len(segments) < 2 {
+			t.Fatalf("segments %q, %v", segments, err)
+		}
+		first := segments[0]
+		if err := errors.Join(os.Rename(first, first+".away"), os.Symlink(filepath.Base(first), first)); err != nil {
+			t.Fatal(err)
+		}
+		close(gate)
+		time.Sleep(time.Minute)
+		if s := i.Stats(); s.Posted > windowEntries || s.Queued != all-int(s.Posted) || s.SpoolDamaged != 0 || !log.Has("level=WARN", "spool cannot be read") {
+			t.Errorf("%+v, log %s", s, &log)
+		}
+		if err := errors.Join(os.Remove(first), os.Rename(first+".away", first)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if s := i.Stats(); s.Posted != all || s.SpoolDamaged != 0 || s.Queued != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
 }
 
 // TestForeignRecords: what is in the spool and is no status is skipped, counted

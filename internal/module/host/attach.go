@@ -17,6 +17,10 @@ import (
 func (i *instance) attach(ctx context.Context, c *child, first bool) error {
 	select {
 	case i.attaching <- struct{}{}:
+	case <-i.closing: // destroy keeps it for good
+		return ErrClosed
+	case <-c.dead:
+		return errDied
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -123,13 +127,15 @@ func (i *instance) announce(ctx context.Context, c *child) error {
 	return nil
 }
 
-// reattach is attach that tries again as long as the process lives: the module
-// may need something that is not back yet.
+// reattach is attach that tries again as long as the process lives and the car is
+// not closed: the module may need something that is not back yet.
 func (i *instance) reattach(c *child) error {
 	pause := i.m.opts.BackoffMin
 	for {
 		select {
 		case i.m.slots <- struct{}{}:
+		case <-i.closing:
+			return nil
 		case <-c.dead:
 			return errDied
 		}

@@ -23,18 +23,14 @@ type bystander struct {
 	t      *testing.T
 	worker *module.Worker
 	record string
-	stop   context.CancelFunc
-	done   chan struct{}
 	sent   int
 }
 
 func startBystander(t *testing.T, m *Module, car string, log *testlog.Buffer) *bystander {
 	t.Helper()
-	b := &bystander{t: t, record: filepath.Join(t.TempDir(), "record"), done: make(chan struct{})}
+	b := &bystander{t: t, record: filepath.Join(t.TempDir(), "record")}
 	b.worker = module.NewWorker(openCar(t, m, spec(car, b.record)), 66, module.WorkerOptions{Logger: log.Logger()})
-	ctx, cancel := context.WithCancel(context.Background())
-	b.stop = cancel
-	go func() { defer close(b.done); b.worker.Run(ctx) }()
+	b.worker.Start()
 	b.worker.DeviceConnected(device("by"), func(err error) {
 		if err != nil {
 			t.Errorf("bystander %s: %v", car, err)
@@ -47,7 +43,11 @@ func startBystander(t *testing.T, m *Module, car string, log *testlog.Buffer) *b
 func (b *bystander) send(n int) {
 	for range n {
 		b.sent++
-		if !b.worker.ForwardStatus(device("by"), fmt.Appendf(nil, "s%d", b.sent), nil) {
+		ok, begin := b.worker.QueueStatus(device("by"), fmt.Appendf(nil, "s%d", b.sent), nil)
+		if begin {
+			b.worker.Begin()
+		}
+		if !ok {
 			b.t.Error("the queue refused a status")
 		}
 	}
@@ -62,8 +62,6 @@ func (b *bystander) check() {
 	if err := b.worker.Close(ctx); err != nil {
 		b.t.Errorf("bystander: %v", err)
 	}
-	b.stop()
-	<-b.done
 	last := 0
 	for _, line := range record(b.t, b.record) {
 		var role string

@@ -31,6 +31,7 @@ type Module struct {
 	slots   chan struct{} // limits how many contexts are made anew at a time
 	// suspects is held by the one call that is being handed over again.
 	suspects chan struct{}
+	outside  chan struct{} // closed when out of service, which is for good
 
 	mu        sync.Mutex
 	supported map[uint32]bool
@@ -40,12 +41,10 @@ type Module struct {
 	current   *child        // may be dead
 	replaced  chan struct{} // closed when current changes
 	status    State
-	outside   chan struct{} // closed while out of service
 	closed    bool
 
 	stop    context.CancelFunc
 	stopped context.Context
-	revive  chan struct{} // capacity 1: Restart was called
 	work    sync.WaitGroup
 	ended   chan struct{} // closed when the supervisor has ended
 }
@@ -91,7 +90,6 @@ func Open(ctx context.Context, opts Options) (*Module, error) {
 		instances: map[uint32]*instance{},
 		replaced:  make(chan struct{}),
 		outside:   make(chan struct{}),
-		revive:    make(chan struct{}, 1),
 		ended:     make(chan struct{}),
 	}
 	m.stopped, m.stop = context.WithCancel(context.WithoutCancel(ctx))
@@ -214,22 +212,6 @@ func (m *Module) HeapBytes(ctx context.Context) (uint64, error) {
 	return result.GetHeapBytes(), err
 }
 
-// Restart puts a module that was taken out of service back, or replaces a
-// running process.
-func (m *Module) Restart() {
-	m.mu.Lock()
-	c, out := m.current, m.status.OutOfService
-	m.mu.Unlock()
-	if out {
-		select {
-		case m.revive <- struct{}{}:
-		default:
-		}
-		return
-	}
-	c.end(errors.New("the operator asked for a restart"))
-}
-
 // Open creates the context of one car in the process. It waits while the process
 // is being replaced, and does not try again when the process ends during init.
 func (m *Module) Open(ctx context.Context, spec module.InstanceSpec) (module.Instance, error) {
@@ -274,10 +256,10 @@ func (m *Module) Open(ctx context.Context, spec module.InstanceSpec) (module.Ins
 func (m *Module) process(ctx context.Context) (*child, error) {
 	for {
 		m.mu.Lock()
-		c, replaced, outside, closed := m.current, m.replaced, m.outside, m.closed
+		c, replaced, closed := m.current, m.replaced, m.closed
 		m.mu.Unlock()
 		select {
-		case <-outside:
+		case <-m.outside:
 			return nil, module.ErrOutOfService
 		default:
 		}
@@ -289,7 +271,7 @@ func (m *Module) process(ctx context.Context) (*child, error) {
 		}
 		select {
 		case <-replaced:
-		case <-outside:
+		case <-m.outside:
 		case <-m.stopped.Done():
 			return nil, ErrClosed
 		case <-ctx.Done():

@@ -32,11 +32,19 @@ func must(t *testing.T, err error) {
 	}
 }
 
+// restart ends the running process.
+func restart(m *Module) {
+	m.mu.Lock()
+	c := m.current
+	m.mu.Unlock()
+	c.end(errors.New("the test asked for a restart"))
+}
+
 // replace ends the process and waits for its successor.
 func replace(t *testing.T, m *Module) {
 	t.Helper()
 	restarts := m.State().Restarts
-	m.Restart()
+	restart(m)
 	testwait.Until(t, "process replaced", func() bool { s := m.State(); return s.Restarts > restarts && s.Ready })
 }
 
@@ -67,10 +75,8 @@ func TestDevicesAreAnnouncedAgain(t *testing.T) {
 	}
 }
 
-// TestPoisonIsGivenUp: a status that ends every process that gets it must not end
-// the module's service.
-// What ends the process again and again costs itself, not the calls of other cars
-// that are under way each time.
+// TestPoisonCostsNobodyElse: what ends the process again and again costs itself, not
+// the calls of other cars that are under way each time.
 func TestPoisonCostsNobodyElse(t *testing.T) {
 	var log testlog.Buffer
 	m := openModule(t, &log, func(o *Options) { o.MaxRestarts = 10 })
@@ -95,6 +101,8 @@ func TestPoisonCostsNobodyElse(t *testing.T) {
 	others.Wait()
 }
 
+// TestPoisonIsGivenUp: a status that ends every process that gets it must not end
+// the module's service.
 func TestPoisonIsGivenUp(t *testing.T) {
 	var log testlog.Buffer
 	m := openModule(t, &log, func(o *Options) { o.MaxRestarts = 10 })
@@ -112,8 +120,8 @@ func TestPoisonIsGivenUp(t *testing.T) {
 	must(t, car.ForwardError(t.Context(), device("r"), []byte("other")))
 }
 
-// TestOutOfService: after too many restarts nothing is supported, nothing waits,
-// and a restart by the operator brings the module back.
+// TestOutOfService: after too many restarts nothing is supported, and nothing waits
+// but the request for commands.
 func TestOutOfService(t *testing.T) {
 	var log testlog.Buffer
 	m := openModule(t, &log, func(o *Options) { o.MaxRestarts = 2 })
@@ -152,12 +160,6 @@ func TestOutOfService(t *testing.T) {
 	}
 	if !log.Has("level=ERROR", "out of service", "restarts=2") {
 		t.Errorf("not logged:\n%s", &log)
-	}
-	m.Restart()
-	testwait.Until(t, "back in service", func() bool { s := m.State(); return s.Ready && !s.OutOfService })
-	must(t, car.ForwardError(ctx, device("r"), []byte("hello")))
-	if !m.Supports(1) {
-		t.Error("the device type is not supported")
 	}
 	select {
 	case err := <-polled:
@@ -323,7 +325,7 @@ func TestContextThatCannotBeMadeAgain(t *testing.T) {
 	path := filepath.Join(dir, "record")
 	car := openCar(t, m, spec("car", path, "null_if="+filepath.Join(dir, "null")))
 	must(t, os.WriteFile(filepath.Join(dir, "null"), nil, 0o600))
-	m.Restart()
+	restart(m)
 	testwait.Until(t, "the failure is logged", func() bool { return log.Has("context cannot be made in the new module process") })
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
@@ -338,6 +340,39 @@ func TestContextThatCannotBeMadeAgain(t *testing.T) {
 	if got := filter(record(t, path), "forward_status"); !slices.Equal(got, []string{"forward_status car r late"}) {
 		t.Errorf("got %q", got)
 	}
+}
+
+// TestClosedCarsKeepNoSlot: cars that are closed while the process is being replaced,
+// before their contexts are made anew, do not keep those of the other cars from it.
+func TestClosedCarsKeepNoSlot(t *testing.T) {
+	var log testlog.Buffer
+	m := openModule(t, &log, nil)
+	gate := filepath.Join(t.TempDir(), "gate")
+	must(t, os.WriteFile(gate, nil, 0o600))
+	cars := make([]module.Instance, 2*cap(m.slots)+1)
+	for n := range cars {
+		cars[n] = openCar(t, m, spec(fmt.Sprintf("car%02d", n), "", "attack=init:gate", "gate="+gate))
+	}
+	must(t, os.Remove(gate)) // from now on init waits: some contexts are being made, the rest wait for a slot
+	restarts := m.State().Restarts
+	restart(m)
+	testwait.Until(t, "contexts are made anew", func() bool {
+		s := m.State()
+		return s.Restarts > restarts && s.PID != 0 && len(m.slots) == cap(m.slots)
+	})
+	stays := cars[len(cars)-1]
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	var closed sync.WaitGroup
+	for _, car := range cars[:len(cars)-1] {
+		closed.Go(func() { _ = car.Close(ended) }) // those in init are stuck
+	}
+	closed.Wait()
+	must(t, os.WriteFile(gate, nil, 0o600))
+	ctx, stop := context.WithTimeout(t.Context(), testwait.Patience)
+	defer stop()
+	must(t, stays.ForwardStatus(ctx, device("r"), []byte("status")))
+	testwait.Until(t, "nobody keeps a slot", func() bool { return len(m.slots) == 0 })
 }
 
 // TestCloseWithStuckCall: the module can be closed whatever happens inside.

@@ -129,7 +129,7 @@ func (i *instance) call(ctx context.Context, op string, call *pb.Call, device fl
 			}
 			defer func() { <-i.m.suspects }()
 		}
-		c, err := i.acquire(ctx, i.calling, i.m.out)
+		c, err := i.acquire(ctx, i.calling, i.m.outside)
 		if err != nil {
 			return fmt.Errorf("%s not called: %w", op, err)
 		}
@@ -161,7 +161,7 @@ func (i *instance) suspect(ctx context.Context) error {
 	select {
 	case i.m.suspects <- struct{}{}:
 		return nil
-	case <-i.m.out():
+	case <-i.m.outside:
 		return module.ErrOutOfService
 	case <-i.closing:
 		return ErrClosed
@@ -193,8 +193,8 @@ func errorText(result *pb.Result) string {
 }
 
 // acquire takes the semaphore and returns the process that has the context. It
-// waits while there is none.
-func (i *instance) acquire(ctx context.Context, semaphore chan struct{}, out func() <-chan struct{}) (*child, error) {
+// waits while there is none, until outside is closed (nil: never).
+func (i *instance) acquire(ctx context.Context, semaphore chan struct{}, outside <-chan struct{}) (*child, error) {
 	select {
 	case <-i.closing:
 		return nil, ErrClosed
@@ -210,14 +210,14 @@ func (i *instance) acquire(ctx context.Context, semaphore chan struct{}, out fun
 	case <-ctx.Done():
 		return nil, fmt.Errorf("the module is busy: %w", ctx.Err())
 	}
-	c, err := i.ready(ctx, out)
+	c, err := i.ready(ctx, outside)
 	if err != nil {
 		<-semaphore
 	}
 	return c, err
 }
 
-func (i *instance) ready(ctx context.Context, out func() <-chan struct{}) (*child, error) {
+func (i *instance) ready(ctx context.Context, outside <-chan struct{}) (*child, error) {
 	for {
 		i.mu.Lock()
 		c, changed := i.at, i.changed
@@ -229,10 +229,6 @@ func (i *instance) ready(ctx context.Context, out func() <-chan struct{}) (*chil
 		}
 		if c != nil && !c.isDead() {
 			return c, nil
-		}
-		var outside <-chan struct{}
-		if out != nil {
-			outside = out()
 		}
 		select {
 		case <-changed:

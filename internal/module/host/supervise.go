@@ -8,7 +8,8 @@ import (
 	"external-server/internal/module"
 )
 
-// supervise replaces the process each time it ends, until Close.
+// supervise replaces the process each time it ends, until Close or until that was
+// too often.
 func (m *Module) supervise(c *child) {
 	defer close(m.ended)
 	var restarts []time.Time // within the window
@@ -29,11 +30,10 @@ func (m *Module) supervise(c *child) {
 			now := time.Now()
 			restarts = slices.DeleteFunc(restarts, func(t time.Time) bool { return now.Sub(t) > m.opts.RestartWindow })
 			if m.opts.MaxRestarts > 0 && len(restarts) >= m.opts.MaxRestarts {
-				if !m.outOfService(len(restarts)) {
-					return
-				}
-				restarts, pause = nil, m.opts.BackoffMin
-			} else if !m.sleep(pause/2 + rand.N(pause/2+1)) {
+				m.outOfService(len(restarts))
+				return
+			}
+			if !m.sleep(pause/2 + rand.N(pause/2+1)) {
 				return
 			}
 			restarts = append(restarts, time.Now())
@@ -115,35 +115,16 @@ func (m *Module) attachAll(c *child, instances []*instance, died time.Time) {
 		"recovery", time.Since(died).Round(time.Millisecond))
 }
 
-// outOfService gives the module up until Restart; it reports false when it was
-// closed instead.
-func (m *Module) outOfService(restarts int) bool {
+// outOfService gives the module up, for as long as the server runs.
+func (m *Module) outOfService(restarts int) {
 	m.mu.Lock()
 	m.status.OutOfService = true
 	m.status.Since = time.Now()
 	close(m.outside)
 	m.mu.Unlock()
 	m.log.Error("module is out of service: its process ended too often; its devices are treated as unsupported, "+
-		"their statuses are answered and lost, until the module or the server is restarted",
+		"their statuses are answered and lost, until the server is restarted",
 		"restarts", restarts, "window", m.opts.RestartWindow)
-	select {
-	case <-m.revive:
-	case <-m.stopped.Done():
-		return false
-	}
-	m.mu.Lock()
-	m.status.OutOfService = false
-	m.outside = make(chan struct{})
-	m.mu.Unlock()
-	m.log.Info("module is back in service, its process is started again")
-	return true
-}
-
-// out returns a channel that is closed while the module is out of service.
-func (m *Module) out() <-chan struct{} {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.outside
 }
 
 func (m *Module) sleep(d time.Duration) bool {

@@ -21,7 +21,8 @@
 //
 // A cut off record at the end, as a crash leaves it, is cut away. A damaged
 // record is skipped with a warning that names file and offset; the records after
-// it are found by their markers.
+// it are found by their markers. A file that is there and cannot be opened or read
+// is no damage: Peek fails and nothing is skipped.
 //
 // The package imports nothing of the project.
 package spool

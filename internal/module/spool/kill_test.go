@@ -39,7 +39,10 @@ func writeForEver(dir string) {
 		}
 		fmt.Println("appended", n)
 		if n%3 == 0 {
-			s.Peek(1, 1)
+			if _, err := s.Peek(1, 1); err != nil {
+				fmt.Println("error", err)
+				os.Exit(1)
+			}
 			fmt.Println("acking", acked) // said before, as it may be done or not
 			if err := s.Ack(1); err != nil {
 				fmt.Println("error", err)
@@ -147,7 +150,7 @@ func TestFullDisk(t *testing.T) {
 			break
 		}
 		for range 20 {
-			records := s.Peek(100, 1<<20)
+			records := peek(t, s, 100, 1<<20)
 			for _, r := range records {
 				got = append(got, string(r))
 			}

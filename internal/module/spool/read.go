@@ -3,22 +3,28 @@ package spool
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 )
 
 // Peek returns the oldest records that were not acknowledged, at most n and,
 // beyond the first, at most size bytes; possibly fewer than there are, none only
-// when there are none. The caller owns them. Damaged places are passed over with
-// a warning.
-func (s *Spool) Peek(n int, size int64) [][]byte {
+// when there are none or with an error. The caller owns them. Damaged places are
+// passed over with a warning. What cannot be read just now, as without a free file
+// descriptor, is no damage: that is the error, and the next call tries again.
+func (s *Spool) Peek(n int, size int64) ([][]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.peeked = s.peeked[:0]
 	for !s.closed && len(s.segments) > 0 {
 		if s.at.offset < s.segments[0].end {
-			if records := s.peekSegment(n, size); len(records) > 0 {
-				return records
+			records, err := s.peekSegment(n, size)
+			if err != nil {
+				return nil, fmt.Errorf("read the spool: %w", err)
+			}
+			if len(records) > 0 {
+				return records, nil
 			}
 		}
 		if len(s.segments) == 1 {
@@ -27,19 +33,22 @@ func (s *Spool) Peek(n int, size int64) [][]byte {
 		s.next()
 	}
 	s.count = 0 // also when damage has made fewer of them
-	return nil
+	return nil, nil
 }
 
 // peekSegment reads from the first segment. Without any whole record there it
 // moves the position to the end.
-func (s *Spool) peekSegment(n int, size int64) [][]byte {
+func (s *Spool) peekSegment(n int, size int64) ([][]byte, error) {
 	seg := &s.segments[0]
 	path := s.path(seg.number)
 	f, own, err := s.reader(seg)
-	if err != nil {
-		s.damage(path, s.at.offset, "it cannot be opened and is skipped", err)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		s.damage(path, s.at.offset, "it is gone and is skipped", err)
 		s.at.offset = seg.end
-		return nil
+		return nil, nil
+	case err != nil:
+		return nil, err
 	}
 	if own {
 		defer func() { _ = f.Close() }() // only read
@@ -47,7 +56,7 @@ func (s *Spool) peekSegment(n int, size int64) [][]byte {
 	var records [][]byte
 	bad := int64(-1) // where damage begins that has not been reported
 	at := s.at.offset
-	buf := readAt(f, at, min(seg.end-at, size+recordHeader)) // what is at the offset at
+	buf, err := readAt(f, at, min(seg.end-at, size+recordHeader)) // what is at the offset at
 	for len(records) < n && at < seg.end {
 		kind, length, data := parseRecord(buf)
 		whole := max(int64(length), recordHeader)
@@ -55,10 +64,14 @@ func (s *Spool) peekSegment(n int, size int64) [][]byte {
 			if len(records) > 0 {
 				break // left for the next call
 			}
-			if more := readAt(f, at, min(seg.end-at, max(whole, size))); len(more) > len(buf) {
+			var more []byte
+			if more, err = readAt(f, at, min(seg.end-at, max(whole, size))); len(more) > len(buf) {
 				buf = more
 				continue
 			}
+		}
+		if err != nil && (kind == recordNone || kind == recordShort) && len(records) == 0 {
+			return nil, err // what is missing may be all right
 		}
 		skip := int64(length)
 		switch {
@@ -84,14 +97,17 @@ func (s *Spool) peekSegment(n int, size int64) [][]byte {
 		s.damage(path, bad, "the rest of the file is damaged and skipped", nil)
 		s.at.offset = seg.end
 	}
-	return records
+	return records, nil
 }
 
-// readAt returns up to n bytes. What cannot be read shows as damage.
-func readAt(f *os.File, at, n int64) []byte {
+// readAt returns up to n bytes, fewer at the end of the file or with an error.
+func readAt(f *os.File, at, n int64) ([]byte, error) {
 	b := make([]byte, n)
-	got, _ := f.ReadAt(b, at)
-	return b[:got]
+	got, err := f.ReadAt(b, at)
+	if errors.Is(err, io.EOF) {
+		err = nil // what is missing shows as damage
+	}
+	return b[:got], err
 }
 
 // reader returns a file to read the segment from, and whether it is to be closed.

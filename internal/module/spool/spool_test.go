@@ -41,11 +41,20 @@ func fill(t testing.TB, s *Spool, from, to int) {
 }
 
 // drain reads everything in steps of n and acknowledges it.
+func peek(t testing.TB, s *Spool, n int, size int64) [][]byte {
+	t.Helper()
+	records, err := s.Peek(n, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return records
+}
+
 func drain(t testing.TB, s *Spool, n int) []string {
 	t.Helper()
 	var out []string
 	for {
-		records := s.Peek(n, 1<<20)
+		records := peek(t, s, n, 1<<20)
 		if len(records) == 0 {
 			if s.Len() != 0 {
 				t.Fatalf("nothing to read and %d left", s.Len())
@@ -96,7 +105,7 @@ func TestOrderAcrossRestarts(t *testing.T) {
 		fill(t, s, next, next+100)
 		next += 100
 		for range 5 { // segments are short, so is what one Peek returns
-			records := s.Peek(13, 1<<20)
+			records := peek(t, s, 13, 1<<20)
 			for _, r := range records[:len(records)/2] {
 				got = append(got, string(r))
 			}
@@ -150,7 +159,7 @@ func TestBounds(t *testing.T) {
 				t.Fatal(err)
 			}
 			full++
-			if records := s.Peek(1, 1); len(records) != 1 {
+			if records := peek(t, s, 1, 1); len(records) != 1 {
 				t.Fatalf("full and nothing to read, at %d", n)
 			}
 			if err := s.Ack(1); err != nil {
@@ -295,7 +304,7 @@ func TestLostPosition(t *testing.T) {
 			s := openAt(t, opts)
 			fill(t, s, 0, 10)
 			for range 6 {
-				s.Peek(1, 1)
+				peek(t, s, 1, 1)
 				if err := s.Ack(1); err != nil {
 					t.Fatal(err)
 				}
@@ -355,7 +364,7 @@ func TestLargeRecords(t *testing.T) {
 	}
 	var got []string
 	for s.Len() > 0 {
-		records := s.Peek(100, 1000)
+		records := peek(t, s, 100, 1000)
 		for _, r := range records {
 			got = append(got, string(r))
 		}
@@ -390,7 +399,7 @@ func TestConcurrent(t *testing.T) {
 	})
 	var got []string
 	for len(got) < all && !t.Failed() {
-		records := s.Peek(17, 1000)
+		records := peek(t, s, 17, 1000)
 		for _, r := range records {
 			got = append(got, string(r))
 		}
