@@ -2,11 +2,14 @@ package car
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"testing"
 	"testing/synctest"
 
 	"external-server/internal/fleet"
+	"external-server/internal/link"
+	"external-server/internal/protocol"
 	"external-server/internal/session"
 )
 
@@ -84,5 +87,86 @@ func TestHandOver(t *testing.T) {
 				t.Error("the port is still open")
 			}
 		})
+	})
+}
+
+// handOverLink is a link whose goroutine has something for the receiver right before
+// and right after it changes.
+type handOverLink struct {
+	*fakeLink
+	before, after func(link.Receiver)
+}
+
+func (l *handOverLink) HandOver(r link.Receiver) {
+	l.before(l.receiver)
+	l.fakeLink.HandOver(r)
+	l.after(l.receiver)
+}
+
+// The heir hears everything in the order of arrival: what the old car had left, what
+// the link still delivered to that one, and what it delivers to the heir.
+func TestHandOverKeepsOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		connect := func(to link.Receiver, session string) {
+			raw, err := protocol.EncodeClient(fleet.ClientMessage{Kind: fleet.ClientConnect, SessionID: session, Devices: []fleet.Device{button}}, carID)
+			if err != nil {
+				t.Error(err)
+			}
+			to.Message(raw, false)
+		}
+		old := newRig(t, Options{}, &fakeModule{number: 2})
+		old.car.port = &handOverLink{
+			fakeLink: old.link,
+			before: func(r link.Receiver) {
+				connect(r, "second")
+				r.LinkDown(errors.New("reset"))
+			},
+			after: func(r link.Receiver) {
+				r.LinkUp()
+				connect(r, "third")
+			},
+		}
+		ctx, stop := context.WithCancelCause(context.Background())
+		go func() { old.ended <- old.car.Run(ctx) }()
+		old.link.receiver.LinkUp()
+		synctest.Wait()
+		fresh := newRig(t, Options{}, &fakeModule{number: 2})
+		heir := fresh.car
+		heir.port, fresh.link = nil, old.link
+		old.car.HandOver(heir)
+		old.car.mail.halt() // as Run does; what comes from now on is left to the heir
+		connect(old.link.receiver, "first")
+		stop(ErrReload)
+		if err := <-old.ended; err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, it := range heir.mail.items {
+			switch it.kind {
+			case session.EventLinkUp:
+				got = append(got, "up")
+			case session.EventLinkDown:
+				got = append(got, "down")
+			case session.EventMessage:
+				m, err := heir.decoder.Client(it.payload)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, m.SessionID)
+			}
+		}
+		if want := []string{"up", "first", "second", "down", "up", "third"}; !slices.Equal(got, want) {
+			t.Errorf("the heir hears %q, want %q", got, want)
+		}
+		running, end := context.WithCancel(context.Background())
+		go func() { fresh.ended <- heir.Run(running) }()
+		synctest.Wait()
+		if s := heir.Snapshot(); s.SessionID != "third" || !s.LinkUp {
+			t.Errorf("snapshot %+v", s)
+		}
+		end()
+		if err := <-fresh.ended; err != nil {
+			t.Error(err)
+		}
 	})
 }

@@ -182,12 +182,26 @@ func (m *mailbox) take(empty mail) (mail, bool) {
 	return out, true
 }
 
-// close refuses everything from now on and returns what is queued.
-func (m *mailbox) close() (left []item) {
+// passOn refuses everything from now on and gives what is queued to next, before
+// anybody is refused.
+func (m *mailbox) passOn(next func(item)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	left = m.items
+	for _, it := range m.items {
+		next(it)
+	}
+	m.refuse()
+}
+
+// close refuses everything from now on and forgets what is queued.
+func (m *mailbox) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.refuse()
+}
+
+// refuse ends the mailbox; mu is held.
+func (m *mailbox) refuse() {
 	m.closed, m.items = true, nil
 	m.messages, m.bytes = 0, 0
-	return left
 }

@@ -1,0 +1,46 @@
+package car
+
+import "external-server/internal/session"
+
+// HandOver makes heir take this car's place on the link when Run ends: what the
+// gateway sends meanwhile waits for the heir's Run, and nothing is lost between
+// them (a Connect that nobody hears costs the gateway 15 s). Call it while Run runs; the
+// heir is new, and Attach does nothing for it if it has the place.
+func (c *Car) HandOver(heir *Car) { c.heir.Store(heir) }
+
+// Heard tells whether a message of the gateway waits for Run.
+func (c *Car) Heard() bool {
+	c.mail.mu.Lock()
+	defer c.mail.mu.Unlock()
+	return c.mail.messages > 0
+}
+
+// bequeath gives the heir, if there is one, the port and what was not handled. The
+// heir hears everything in the order of arrival: the state of the link, then what
+// is queued here, then what this car refuses from now on (see Message), and at last
+// what the link delivers to it by itself.
+func (c *Car) bequeath() (done bool) {
+	heir := c.heir.Load()
+	if heir == nil || c.port == nil {
+		return false
+	}
+	heir.port = c.port
+	heir.session.Succeed(c.session)
+	heir.counters.lastSeen.Store(c.counters.lastSeen.Load()) // until it hears something itself
+	c.mu.Lock()
+	up := c.view.LinkUp
+	c.mu.Unlock()
+	if up {
+		heir.linkChanged(item{kind: session.EventLinkUp})
+	}
+	c.mail.passOn(func(it item) {
+		switch it.kind {
+		case session.EventMessage:
+			heir.Message(it.payload, it.dup)
+		case session.EventLinkUp, session.EventLinkDown:
+			heir.linkChanged(it)
+		}
+	})
+	c.port.HandOver(heir)
+	return true
+}
