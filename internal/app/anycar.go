@@ -168,8 +168,10 @@ func (r *roster) retire(e *entry) {
 		r.forget(name)
 		return
 	}
+	// Whatever arrives meanwhile is heard by one of two: the heir refuses it only when it
+	// leaves, and then foundCar, which waits for mu, makes the car anew.
 	r.mu.Lock()
-	back := heir.car.Heard() && r.ctx.Err() == nil
+	back := r.ctx.Err() == nil && !heir.car.Leave()
 	if back {
 		if err = r.launch(heir); err == nil {
 			r.entries[name] = heir

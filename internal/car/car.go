@@ -153,7 +153,7 @@ func (c *Car) Attach(l link.Link) error {
 }
 
 // Message implements link.Receiver.
-func (c *Car) Message(payload []byte, duplicate bool) {
+func (c *Car) Message(payload []byte, duplicate bool) (heard bool) {
 	now := time.Now()
 	c.counters.lastSeen.Store(now.UnixNano())
 	if limit := c.payload.Load(); int64(len(payload)) > limit {
@@ -161,15 +161,14 @@ func (c *Car) Message(payload []byte, duplicate bool) {
 		c.limit.Log(c.log, slog.LevelInfo, "message of the gateway is too large, ignored",
 			slog.Int("bytes", len(payload)), slog.Int64("limit", limit))
 		c.tellDropped(DropTooLarge)
-		return
+		return true
 	}
 	it := item{kind: session.EventMessage, payload: payload, dup: duplicate, at: now}
 	v, work := c.mail.put(it)
 	switch {
 	case v == gone:
-		if heir := c.heir.Load(); heir != nil {
-			heir.Message(payload, duplicate)
-		}
+		heir := c.heir.Load()
+		return heir != nil && heir.Message(payload, duplicate)
 	case work && len(payload) <= quickPayload:
 		c.work(&it, true)
 	case work:
@@ -186,6 +185,7 @@ func (c *Car) Message(payload []byte, duplicate bool) {
 		c.limit.Log(c.log, slog.LevelWarn, "the gateway sends more messages than limits.messages_per_second allows, dropped")
 		c.tellDropped(DropLimited)
 	}
+	return true
 }
 
 // Sent implements link.Receiver: the calls of the modules begin.

@@ -8,11 +8,19 @@ import "external-server/internal/session"
 // heir is new, and Attach does nothing for it if it has the place.
 func (c *Car) HandOver(heir *Car) { c.heir.Store(heir) }
 
-// Heard tells whether a message of the gateway waits for Run.
-func (c *Car) Heard() bool {
-	c.mail.mu.Lock()
-	defer c.mail.mu.Unlock()
-	return c.mail.messages > 0
+// Leave makes a heir leave the link, unless a message of the gateway waits for its
+// Run: then it has heard something, and Attach and Run serve it. One that has left
+// refuses what the link still delivers, which therefore takes it for the message of an unknown
+// car; all that remains is Close. Nobody may call Run at the same time.
+func (c *Car) Leave() (left bool) {
+	if !c.mail.closeUnheard() {
+		return false
+	}
+	if c.port != nil {
+		c.port.Close()
+		c.port = nil
+	}
+	return true
 }
 
 // bequeath gives the heir, if there is one, the port and what was not handled. The

@@ -42,7 +42,7 @@ func TestHandOver(t *testing.T) {
 		if old.link.receiver != heir {
 			t.Fatal("the link does not deliver to the heir")
 		}
-		if heir.Heard() {
+		if heir.mail.messages > 0 {
 			t.Error("the heir has heard something before anything was sent")
 		}
 		// One message still goes to the old car, as if it was under way.
@@ -50,7 +50,7 @@ func TestHandOver(t *testing.T) {
 		old.link.receiver = before
 		old.send(connect)
 		old.link.receiver = heir
-		if !heir.Heard() {
+		if heir.Leave() {
 			t.Fatal("what was still delivered to the old car is lost")
 		}
 		old.wantSent()
@@ -87,6 +87,41 @@ func TestHandOver(t *testing.T) {
 				t.Error("the port is still open")
 			}
 		})
+	})
+}
+
+// An heir that has heard nothing leaves. What the link still delivers then, to it or
+// to the car before it, is refused, so that somebody else can be found for it.
+func TestLeave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		io := &fakeModule{number: 2}
+		old, fresh := newRig(t, Options{}, &fakeModule{number: 2}).run(), newRig(t, Options{}, io)
+		heir := fresh.car
+		heir.port = nil
+		old.car.HandOver(heir)
+		before := old.link.receiver
+		if err := old.end(); err != nil {
+			t.Fatal(err)
+		}
+		if !heir.Leave() {
+			t.Fatal("an heir that has heard nothing stays")
+		}
+		for _, r := range []link.Receiver{before, heir} {
+			if r.Message([]byte{1}, false) {
+				t.Errorf("%p has heard a message that nobody will handle", r)
+			}
+			r.Sent()
+			r.LinkUp()
+		}
+		old.link.set(func() {
+			if !old.link.closed {
+				t.Error("the port is still open")
+			}
+		})
+		if err := heir.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		fresh.wantCalls(io, "close")
 	})
 }
 

@@ -200,6 +200,17 @@ func (m *mailbox) close() {
 	m.refuse()
 }
 
+// closeUnheard closes the mailbox unless a message waits in it.
+func (m *mailbox) closeUnheard() (closed bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.messages > 0 {
+		return false
+	}
+	m.refuse()
+	return true
+}
+
 // refuse ends the mailbox; mu is held.
 func (m *mailbox) refuse() {
 	m.closed, m.items = true, nil
