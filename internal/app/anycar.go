@@ -10,7 +10,6 @@ import (
 	"external-server/internal/config"
 	"external-server/internal/fleet"
 	"external-server/internal/protocol"
-	"external-server/internal/session"
 )
 
 // anyCars is the service of the cars that the configuration does not name ("*"
@@ -131,12 +130,12 @@ func (r *roster) releaseIdle(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-tick.C:
+		case <-tick.C:
 			idle := r.config().Limits.IdleCar
 			if idle <= 0 {
 				continue
 			}
-			for _, e := range r.idleCars(now.Add(-idle)) {
+			for _, e := range r.idleCars(idle) {
 				r.retire(e)
 				r.log.Info("released a car that had been silent", "car", e.id.Car, "idle", idle.String())
 			}
@@ -187,16 +186,14 @@ func (r *roster) retire(e *entry) {
 	}
 }
 
-func (r *roster) idleCars(before time.Time) []*entry {
+// idleCars returns the found cars that have been silent for longer than idle. The
+// link waits for mu when it finds a car, so each may cost little.
+func (r *roster) idleCars(idle time.Duration) []*entry {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []*entry
 	for _, e := range r.entries {
-		if !e.found {
-			continue
-		}
-		s := e.car.Snapshot()
-		if s.Phase == session.PhaseWaiting && !s.LastSeen.IsZero() && s.LastSeen.Before(before) {
+		if e.found && e.car.Silent() > idle {
 			out = append(out, e)
 		}
 	}

@@ -55,6 +55,7 @@ type Options struct {
 // Car is the actor of one car. It implements link.Receiver.
 type Car struct {
 	opts    Options
+	born    time.Time // with a monotonic reading
 	log     *slog.Logger
 	limit   logging.Limiter
 	mail    *mailbox
@@ -103,6 +104,7 @@ func New(opts Options) (*Car, error) {
 	}
 	c := &Car{
 		opts: opts,
+		born: time.Now(),
 		log:  opts.Logger.With(logging.ComponentKey, logging.ComponentCar, "car", opts.ID.Car),
 		mail: newMailbox(opts.MailboxSize, max(mailboxBytes, opts.Limits.Payload)),
 
@@ -155,7 +157,7 @@ func (c *Car) Attach(l link.Link) error {
 // Message implements link.Receiver.
 func (c *Car) Message(payload []byte, duplicate bool) (heard bool) {
 	now := time.Now()
-	c.counters.lastSeen.Store(now.UnixNano())
+	c.heard(now)
 	if limit := c.payload.Load(); int64(len(payload)) > limit {
 		c.counters.tooLarge.Add(1)
 		c.limit.Log(c.log, slog.LevelInfo, "message of the gateway is too large, ignored",

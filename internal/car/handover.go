@@ -34,7 +34,9 @@ func (c *Car) bequeath() (done bool) {
 	}
 	heir.port = c.port
 	heir.session.Succeed(c.session)
+	heir.born = c.born
 	heir.counters.lastSeen.Store(c.counters.lastSeen.Load()) // until it hears something itself
+	heir.counters.heardAt.Store(c.counters.heardAt.Load())
 	c.mu.Lock()
 	up := c.view.LinkUp
 	c.mu.Unlock()

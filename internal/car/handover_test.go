@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"external-server/internal/fleet"
 	"external-server/internal/link"
@@ -123,6 +124,52 @@ func TestLeave(t *testing.T) {
 		}
 		fresh.wantCalls(io, "close")
 	})
+}
+
+// Silence is measured from the last message while there is no session, whatever
+// happens to the clock of the machine; the heir goes on with it.
+func TestSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, fresh := newRig(t, Options{}, &fakeModule{number: 2}).run(), newRig(t, Options{}, &fakeModule{number: 2})
+		advance(time.Hour)
+		if got := r.car.Silent(); got != 0 {
+			t.Errorf("silent for %v before the first message", got)
+		}
+		r.connect(button)
+		advance(time.Second)
+		if got := r.car.Silent(); got != 0 {
+			t.Errorf("silent for %v in a session", got)
+		}
+		r.send(fleet.ClientMessage{Kind: fleet.ClientConnect, SessionID: "x"}) // without devices: ends it
+		r.link.receiver.LinkDown(errors.New("reset"))
+		advance(time.Minute)
+		r.car.counters.lastSeen.Store(0) // the clock of the machine was set
+		if got := r.car.Silent(); got != time.Minute {
+			t.Errorf("silent for %v, want a minute", got)
+		}
+		fresh.car.port = nil
+		r.car.HandOver(fresh.car)
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
+		advance(time.Minute)
+		if got := fresh.car.Silent(); got < 2*time.Minute {
+			t.Errorf("the heir: silent for %v, want two minutes", got)
+		}
+		if err := fresh.car.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestSilenceIsMonotonic(t *testing.T) {
+	c, err := New(Options{ID: carID, Logger: newLogger()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.born == c.born.Round(0) {
+		t.Error("silence is measured from a time without monotonic reading")
+	}
 }
 
 // handOverLink is a link whose goroutine has something for the receiver right before
