@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"external-server/internal/car"
@@ -19,15 +20,28 @@ type anyCars struct {
 	full bool   // the limit was reached and said
 }
 
-// loadAny loads the modules of "*", so that a broken one prevents the start as
-// it does for a configured car.
-func (r *roster) loadAny(cfg *config.Config) error {
+// loadAny makes the modules of "*", so that one that cannot be made prevents the
+// start as it does for a configured car, and so do settings that a built-in module
+// refuses. Whether the others take theirs shows with the first call for a found car.
+func (r *roster) loadAny(ctx context.Context, cfg *config.Config) error {
 	if cfg.AnyCar == nil {
 		return nil
 	}
+	id := fleet.CarID{Company: cfg.Company, Car: "any"} // nobody hears of it
 	for _, m := range cfg.AnyCar.Modules {
-		if _, err := r.libraries.module(m); err != nil {
+		made, err := r.libraries.module(m)
+		if err != nil {
 			return err
+		}
+		if m.Builtin == "" || m.SpoolDirectory != "" { // found cars open these late, see libraries.open
+			continue
+		}
+		instance, err := made.Open(ctx, m.Spec(id))
+		if err == nil {
+			err = instance.Close(ctx)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", m.KeyPath, err)
 		}
 	}
 	return nil
@@ -83,12 +97,12 @@ func (r *roster) foundCar(id fleet.CarID, message []byte) {
 	}
 	cc := *cfg.AnyCar
 	cc.Name = id.Car
-	e, err := r.build(r.ctx, cfg, cc, true) // opens nothing yet
+	e, err := r.build(r.ctx, cfg, cc, true) // in no time, see libraries.open
 	if err == nil {
 		err = r.launch(e)
 	}
 	if err != nil {
-		r.log.Error("a car was found and cannot be served", "car", id.Car, "error", err)
+		r.limit.Log(r.log, slog.LevelError, "a car was found and cannot be served", slog.String("car", id.Car), slog.Any("error", err))
 		if r.hub != nil {
 			r.hub.Forget(id.Car)
 		}
@@ -154,7 +168,7 @@ func (r *roster) retire(e *entry) {
 		r.mu.Unlock()
 		return // replaced meanwhile
 	}
-	heir, err := r.build(r.ctx, r.cfg, e.cfg, true) // opens nothing yet
+	heir, err := r.build(r.ctx, r.cfg, e.cfg, true) // in no time, see libraries.open
 	if err == nil {
 		e.car.HandOver(heir.car)
 	}

@@ -116,7 +116,7 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 			return nil, err
 		}
 	}
-	if err := a.roster.loadAny(a.cfg); err != nil {
+	if err := a.roster.loadAny(ctx, a.cfg); err != nil {
 		return nil, err
 	}
 	if err := a.startAdmin(opts.Version); err != nil {

@@ -33,8 +33,8 @@ const (
 const maxIdleItems = 64
 
 // mailbox is the bounded queue in front of a car. Putting never blocks. Only
-// messages of the gateway are bounded: the rest is bounded by its cause (one
-// admission per device, one change of the link per connection).
+// messages of the gateway are counted: an admission comes once per device of a
+// Connect, a change of the link once per connection, the rest by an operator's hand.
 type mailbox struct {
 	mu       sync.Mutex
 	items    []item
