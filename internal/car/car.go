@@ -301,7 +301,7 @@ func (c *Car) release(ctx context.Context) error {
 	}
 	closing.Wait()
 	if c.port != nil {
-		if c.notifyLast {
+		if c.notifyLast && !(bequeathed && c.heir.Load().greeted()) {
 			c.port.NotifyDisconnect()
 		}
 		if !bequeathed {

@@ -1,6 +1,10 @@
 package car
 
-import "external-server/internal/session"
+import (
+	"external-server/internal/fleet"
+	"external-server/internal/protocol"
+	"external-server/internal/session"
+)
 
 // HandOver makes heir take this car's place on the link when Run ends: what the
 // gateway sends meanwhile waits for the heir's Run, and nothing is lost between
@@ -21,6 +25,23 @@ func (c *Car) Leave() (left bool) {
 		c.port = nil
 	}
 	return true
+}
+
+// greeted tells whether a Connect waits for Run. Its gateway has given up the session
+// before; a notification of the end of that one would fail its attempt (GW-20).
+func (c *Car) greeted() bool {
+	c.mail.mu.Lock()
+	defer c.mail.mu.Unlock()
+	var decoder protocol.Decoder
+	for _, it := range c.mail.items {
+		if it.kind != session.EventMessage {
+			continue
+		}
+		if m, err := decoder.Client(it.payload); err == nil && m.Kind == fleet.ClientConnect {
+			return true
+		}
+	}
+	return false
 }
 
 // bequeath gives the heir, if there is one, the port and what was not handled. The

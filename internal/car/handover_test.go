@@ -59,7 +59,7 @@ func TestHandOver(t *testing.T) {
 		if err := <-old.ended; err != nil {
 			t.Error(err)
 		}
-		old.wantSent("disconnect")
+		old.wantSent() // a notification would fail the attempt that has begun (GW-20)
 		old.link.set(func() {
 			if old.link.closed {
 				t.Error("the port is closed although the heir has it")
@@ -170,6 +170,26 @@ func TestSilenceIsMonotonic(t *testing.T) {
 	if c.born == c.born.Round(0) {
 		t.Error("silence is measured from a time without monotonic reading")
 	}
+}
+
+// A gateway that has not connected anew by itself is told, whatever else it sends.
+func TestHandOverTellsTheGateway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		old, fresh := newRig(t, Options{}, &fakeModule{number: 2}).run(), newRig(t, Options{}, &fakeModule{number: 2})
+		old.connect(button)
+		old.link.take()
+		fresh.car.port = nil
+		old.car.HandOver(fresh.car)
+		old.car.mail.halt()
+		old.status(2, button, "s2") // left to the heir
+		if err := old.end(); err != nil {
+			t.Error(err)
+		}
+		old.wantSent("disconnect")
+		if err := fresh.car.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // handOverLink is a link whose goroutine has something for the receiver right before
