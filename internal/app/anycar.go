@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"external-server/internal/car"
 	"external-server/internal/config"
 	"external-server/internal/fleet"
 	"external-server/internal/protocol"
-	"external-server/internal/session"
 )
 
 // anyCars is the service of the cars that the configuration does not name ("*"
@@ -20,15 +20,28 @@ type anyCars struct {
 	full bool   // the limit was reached and said
 }
 
-// loadAny loads the modules of "*", so that a broken one prevents the start as
-// it does for a configured car.
-func (r *roster) loadAny(cfg *config.Config) error {
+// loadAny makes the modules of "*", so that one that cannot be made prevents the
+// start as it does for a configured car, and so do settings that a built-in module
+// refuses. Whether the others take theirs shows with the first call for a found car.
+func (r *roster) loadAny(ctx context.Context, cfg *config.Config) error {
 	if cfg.AnyCar == nil {
 		return nil
 	}
+	id := fleet.CarID{Company: cfg.Company, Car: "any"} // nobody hears of it
 	for _, m := range cfg.AnyCar.Modules {
-		if _, err := r.libraries.module(m); err != nil {
+		made, err := r.libraries.module(m)
+		if err != nil {
 			return err
+		}
+		if m.Builtin == "" || m.SpoolDirectory != "" { // found cars open these late, see libraries.open
+			continue
+		}
+		instance, err := made.Open(ctx, m.Spec(id))
+		if err == nil {
+			err = instance.Close(ctx)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", m.KeyPath, err)
 		}
 	}
 	return nil
@@ -84,12 +97,12 @@ func (r *roster) foundCar(id fleet.CarID, message []byte) {
 	}
 	cc := *cfg.AnyCar
 	cc.Name = id.Car
-	e, err := r.build(r.ctx, cfg, cc, true) // opens nothing yet
+	e, err := r.build(r.ctx, cfg, cc, true) // in no time, see libraries.open
 	if err == nil {
 		err = r.launch(e)
 	}
 	if err != nil {
-		r.log.Error("a car was found and cannot be served", "car", id.Car, "error", err)
+		r.limit.Log(r.log, slog.LevelError, "a car was found and cannot be served", slog.String("car", id.Car), slog.Any("error", err))
 		if r.hub != nil {
 			r.hub.Forget(id.Car)
 		}
@@ -131,12 +144,12 @@ func (r *roster) releaseIdle(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-tick.C:
+		case <-tick.C:
 			idle := r.config().Limits.IdleCar
 			if idle <= 0 {
 				continue
 			}
-			for _, e := range r.idleCars(now.Add(-idle)) {
+			for _, e := range r.idleCars(idle) {
 				r.retire(e)
 				r.log.Info("released a car that had been silent", "car", e.id.Car, "idle", idle.String())
 			}
@@ -155,7 +168,7 @@ func (r *roster) retire(e *entry) {
 		r.mu.Unlock()
 		return // replaced meanwhile
 	}
-	heir, err := r.build(r.ctx, r.cfg, e.cfg, true) // opens nothing yet
+	heir, err := r.build(r.ctx, r.cfg, e.cfg, true) // in no time, see libraries.open
 	if err == nil {
 		e.car.HandOver(heir.car)
 	}
@@ -168,8 +181,10 @@ func (r *roster) retire(e *entry) {
 		r.forget(name)
 		return
 	}
+	// Whatever arrives meanwhile is heard by one of two: the heir refuses it only when it
+	// leaves, and then foundCar, which waits for mu, makes the car anew.
 	r.mu.Lock()
-	back := heir.car.Heard() && r.ctx.Err() == nil
+	back := r.ctx.Err() == nil && !heir.car.Leave()
 	if back {
 		if err = r.launch(heir); err == nil {
 			r.entries[name] = heir
@@ -185,16 +200,14 @@ func (r *roster) retire(e *entry) {
 	}
 }
 
-func (r *roster) idleCars(before time.Time) []*entry {
+// idleCars returns the found cars that have been silent for longer than idle. The
+// link waits for mu when it finds a car, so each may cost little.
+func (r *roster) idleCars(idle time.Duration) []*entry {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []*entry
 	for _, e := range r.entries {
-		if !e.found {
-			continue
-		}
-		s := e.car.Snapshot()
-		if s.Phase == session.PhaseWaiting && !s.LastSeen.IsZero() && s.LastSeen.Before(before) {
+		if e.found && e.car.Silent() > idle {
 			out = append(out, e)
 		}
 	}

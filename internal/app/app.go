@@ -116,7 +116,7 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 			return nil, err
 		}
 	}
-	if err := a.roster.loadAny(a.cfg); err != nil {
+	if err := a.roster.loadAny(ctx, a.cfg); err != nil {
 		return nil, err
 	}
 	if err := a.startAdmin(opts.Version); err != nil {
@@ -187,7 +187,8 @@ func (a *App) Run(ctx context.Context) error {
 	carsCtx, stopCars := context.WithCancel(ctx)
 	defer stopCars()
 	if err := a.roster.start(carsCtx); err != nil {
-		return errors.Join(err, a.Close(ctx))
+		stopCars() // those that were started already
+		return errors.Join(err, a.roster.stop(), a.Close(ctx))
 	}
 	var linkErr, apiErr, adminErr error
 	var link, api, observing sync.WaitGroup

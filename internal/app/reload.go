@@ -100,7 +100,7 @@ func (r *roster) reload(ctx context.Context, cfg *config.Config) (Changes, error
 	for _, cc := range cfg.Cars {
 		named[cc.Name] = true
 	}
-	if err := r.loadAny(cfg); err != nil {
+	if err := r.loadAny(ctx, cfg); err != nil {
 		return fail(err)
 	}
 	found, same := 0, sameAny(r.config(), cfg)

@@ -85,7 +85,7 @@ func (s *server) load(value int) *config.Config {
 	return cfg
 }
 
-func startServer(t *testing.T, m idleModule) *server {
+func newServer(t *testing.T, m idleModule) *server {
 	s := &server{path: filepath.Join(t.TempDir(), "config.json"), t: t}
 	var err error
 	s.App, err = New(t.Context(), Options{
@@ -95,6 +95,19 @@ func startServer(t *testing.T, m idleModule) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s
+}
+
+func startServer(t *testing.T, m idleModule) *server {
+	s := newServer(t, m)
+	s.start()
+	return s
+}
+
+// start runs the server until the test ends.
+func (s *server) start() {
+	t := s.t
+	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -104,11 +117,11 @@ func startServer(t *testing.T, m idleModule) *server {
 	})
 	t.Cleanup(func() { stop(); running.Wait() })
 	testwait.Until(t, "the broker is reached", s.LinkUp)
+	var err error
 	if s.peer, err = brokertest.Dial(brokertest.PeerOptions{Address: s.BrokerAddr().String()}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.peer.Close() })
-	return s
 }
 
 // connect sends the Connect of a car with one device.

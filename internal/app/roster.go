@@ -16,6 +16,7 @@ import (
 	"external-server/internal/config"
 	"external-server/internal/fleet"
 	"external-server/internal/link"
+	"external-server/internal/logging"
 	"external-server/internal/observe"
 	"external-server/internal/session"
 )
@@ -28,6 +29,7 @@ const restartPause = time.Second
 // idleness or at stop.
 type roster struct {
 	log       *slog.Logger
+	limit     logging.Limiter // of what strangers cause
 	libraries *libraries
 	link      link.Link    // set before start
 	hub       *observe.Hub // sees what happens to the cars; nil: nobody does

@@ -55,6 +55,7 @@ type Options struct {
 // Car is the actor of one car. It implements link.Receiver.
 type Car struct {
 	opts    Options
+	born    time.Time // with a monotonic reading
 	log     *slog.Logger
 	limit   logging.Limiter
 	mail    *mailbox
@@ -103,6 +104,7 @@ func New(opts Options) (*Car, error) {
 	}
 	c := &Car{
 		opts: opts,
+		born: time.Now(),
 		log:  opts.Logger.With(logging.ComponentKey, logging.ComponentCar, "car", opts.ID.Car),
 		mail: newMailbox(opts.MailboxSize, max(mailboxBytes, opts.Limits.Payload)),
 
@@ -153,23 +155,22 @@ func (c *Car) Attach(l link.Link) error {
 }
 
 // Message implements link.Receiver.
-func (c *Car) Message(payload []byte, duplicate bool) {
+func (c *Car) Message(payload []byte, duplicate bool) (heard bool) {
 	now := time.Now()
-	c.counters.lastSeen.Store(now.UnixNano())
+	c.heard(now)
 	if limit := c.payload.Load(); int64(len(payload)) > limit {
 		c.counters.tooLarge.Add(1)
 		c.limit.Log(c.log, slog.LevelInfo, "message of the gateway is too large, ignored",
 			slog.Int("bytes", len(payload)), slog.Int64("limit", limit))
 		c.tellDropped(DropTooLarge)
-		return
+		return true
 	}
 	it := item{kind: session.EventMessage, payload: payload, dup: duplicate, at: now}
 	v, work := c.mail.put(it)
 	switch {
 	case v == gone:
-		if heir := c.heir.Load(); heir != nil {
-			heir.Message(payload, duplicate)
-		}
+		heir := c.heir.Load()
+		return heir != nil && heir.Message(payload, duplicate)
 	case work && len(payload) <= quickPayload:
 		c.work(&it, true)
 	case work:
@@ -186,6 +187,7 @@ func (c *Car) Message(payload []byte, duplicate bool) {
 		c.limit.Log(c.log, slog.LevelWarn, "the gateway sends more messages than limits.messages_per_second allows, dropped")
 		c.tellDropped(DropLimited)
 	}
+	return true
 }
 
 // Sent implements link.Receiver: the calls of the modules begin.
@@ -263,46 +265,6 @@ func (c *Car) Run(ctx context.Context) error {
 	return c.release(bound)
 }
 
-// HandOver makes heir take this car's place on the link when Run ends: what the
-// gateway sends meanwhile waits for the heir's Run, and nothing is lost between
-// them (a Connect that nobody hears costs the gateway 15 s). Call it while Run runs; the
-// heir is new, and Attach does nothing for it if it has the place.
-func (c *Car) HandOver(heir *Car) { c.heir.Store(heir) }
-
-// Heard tells whether a message of the gateway waits for Run.
-func (c *Car) Heard() bool {
-	c.mail.mu.Lock()
-	defer c.mail.mu.Unlock()
-	return c.mail.messages > 0
-}
-
-// bequeath gives the heir, if there is one, the port and what was not handled.
-func (c *Car) bequeath() (done bool) {
-	heir := c.heir.Load()
-	if heir == nil || c.port == nil {
-		return false
-	}
-	heir.port = c.port
-	heir.session.Succeed(c.session)
-	heir.counters.lastSeen.Store(c.counters.lastSeen.Load()) // until it hears something itself
-	c.mu.Lock()
-	up := c.view.LinkUp
-	c.mu.Unlock()
-	if up {
-		heir.linkChanged(item{kind: session.EventLinkUp})
-	}
-	c.port.HandOver(heir)
-	for _, it := range c.mail.close() {
-		switch it.kind {
-		case session.EventMessage:
-			heir.Message(it.payload, it.dup)
-		case session.EventLinkUp, session.EventLinkDown:
-			heir.linkChanged(it)
-		}
-	}
-	return true
-}
-
 // Close releases the modules of a car whose Run was never called.
 func (c *Car) Close(ctx context.Context) error { return c.release(ctx) }
 
@@ -339,7 +301,7 @@ func (c *Car) release(ctx context.Context) error {
 	}
 	closing.Wait()
 	if c.port != nil {
-		if c.notifyLast {
+		if c.notifyLast && !(bequeathed && c.heir.Load().greeted()) {
 			c.port.NotifyDisconnect()
 		}
 		if !bequeathed {

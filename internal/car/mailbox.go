@@ -33,8 +33,8 @@ const (
 const maxIdleItems = 64
 
 // mailbox is the bounded queue in front of a car. Putting never blocks. Only
-// messages of the gateway are bounded: the rest is bounded by its cause (one
-// admission per device, one change of the link per connection).
+// messages of the gateway are counted: an admission comes once per device of a
+// Connect, a change of the link once per connection, the rest by an operator's hand.
 type mailbox struct {
 	mu       sync.Mutex
 	items    []item
@@ -182,12 +182,37 @@ func (m *mailbox) take(empty mail) (mail, bool) {
 	return out, true
 }
 
-// close refuses everything from now on and returns what is queued.
-func (m *mailbox) close() (left []item) {
+// passOn refuses everything from now on and gives what is queued to next, before
+// anybody is refused.
+func (m *mailbox) passOn(next func(item)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	left = m.items
+	for _, it := range m.items {
+		next(it)
+	}
+	m.refuse()
+}
+
+// close refuses everything from now on and forgets what is queued.
+func (m *mailbox) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.refuse()
+}
+
+// closeUnheard closes the mailbox unless a message waits in it.
+func (m *mailbox) closeUnheard() (closed bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.messages > 0 {
+		return false
+	}
+	m.refuse()
+	return true
+}
+
+// refuse ends the mailbox; mu is held.
+func (m *mailbox) refuse() {
 	m.closed, m.items = true, nil
 	m.messages, m.bytes = 0, 0
-	return left
 }

@@ -53,7 +53,8 @@ func (c *Car) Reannounce() { c.put(item{kind: session.EventReannounce}) }
 
 // counters are changed by several goroutines.
 type counters struct {
-	lastSeen                                                atomic.Int64 // Unix time in ns, 0: never
+	lastSeen                                                atomic.Int64 // Unix time in ns, 0: never; to be shown
+	heardAt                                                 atomic.Int64 // the same as ns since Car.born, which no change of the clock moves
 	statuses, lost, unreadable, tooLarge, limited, overflow atomic.Uint64
 }
 
@@ -74,6 +75,28 @@ func (c *Car) Snapshot() Snapshot {
 		v.Modules = append(v.Modules, ModuleSnapshot{Number: m.number, WorkerStats: m.worker.Stats(), Instance: m.instance})
 	}
 	return v
+}
+
+// Silent tells for how long nothing has been heard of the gateway of a car that has
+// no session; 0 if there is a session, or nothing was ever heard. It costs little.
+func (c *Car) Silent() time.Duration {
+	at := c.counters.heardAt.Load()
+	if at == 0 {
+		return 0
+	}
+	c.mu.Lock()
+	waiting := c.view.Phase == session.PhaseWaiting
+	c.mu.Unlock()
+	if !waiting {
+		return 0
+	}
+	return time.Since(c.born) - time.Duration(at)
+}
+
+// heard notes that a message has come.
+func (c *Car) heard(now time.Time) {
+	c.counters.lastSeen.Store(now.UnixNano())
+	c.counters.heardAt.Store(max(1, int64(now.Sub(c.born))))
 }
 
 func (c *Car) setLink(up bool, reason error) {

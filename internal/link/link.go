@@ -16,8 +16,9 @@ import (
 // receiver's problem, never the link's.
 type Receiver interface {
 	// Message delivers one payload; the receiver owns it. duplicate is the
-	// transport's own mark of a redelivery (the DUP flag of MQTT).
-	Message(payload []byte, duplicate bool)
+	// transport's own mark of a redelivery (the DUP flag of MQTT). False: the receiver
+	// has ended, nobody has heard the message, and payload is still the link's.
+	Message(payload []byte, duplicate bool) (heard bool)
 	// Sent follows one or several Messages, when what they caused was written, or
 	// left to the link's writer, and whatever else they cause is in nobody's way.
 	Sent()
@@ -55,7 +56,7 @@ type Link interface {
 	// while Run runs.
 	Attach(car fleet.CarID, receiver Receiver) (Port, error)
 	// Watch subscribes to the gateways of all cars of the company. A message of
-	// a car that is not attached is shown to unknown, on the link's goroutine, which
+	// a car that is not attached, or whose receiver has ended, is shown to unknown, on the link's goroutine, which
 	// may call Attach for that car before it returns: the message and what
 	// follows then go to that receiver. unknown must not keep the message. Cars of the company attached meanwhile
 	// get each message once. It may be called at any time; stop ends the watch.

@@ -128,10 +128,10 @@ type echoReceiver struct {
 	up      func()
 }
 
-func (e *echoReceiver) Message(payload []byte, _ bool) { e.message(e, payload) }
-func (e *echoReceiver) LinkUp()                        { e.up() }
-func (e *echoReceiver) Sent()                          {}
-func (e *echoReceiver) LinkDown(error)                 {}
+func (e *echoReceiver) Message(payload []byte, _ bool) bool { e.message(e, payload); return true }
+func (e *echoReceiver) LinkUp()                             { e.up() }
+func (e *echoReceiver) Sent()                               {}
+func (e *echoReceiver) LinkDown(error)                      {}
 
 func serveLink(b *testing.B, address string, cars int) func() {
 	return serve(b, address, cars, func(r *echoReceiver, payload []byte) { (*r.port.Load()).Publish(payload) })

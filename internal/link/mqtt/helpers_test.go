@@ -149,16 +149,21 @@ type recorder struct {
 	ups      int
 	downs    []error
 	onUp     func()
+	ended    bool // hears nothing any more
 }
 
-func (r *recorder) Message(payload []byte, duplicate bool) {
+func (r *recorder) Message(payload []byte, duplicate bool) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.ended {
+		return false
+	}
 	r.messages = append(r.messages, string(payload))
 	r.waiting++
 	if duplicate {
 		r.dups++
 	}
+	return true
 }
 
 func (r *recorder) Sent() {

@@ -105,16 +105,6 @@ func (l *Link) start(c *conn) {
 	}
 }
 
-// forget removes a closed port.
-func (l *Link) forget(p *port) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.ports[p.id] == p {
-		delete(l.ports, p.id)
-		p.conn.cars--
-	}
-}
-
 // attachedElsewhere tells whether a car gets its messages over another
 // connection than c.
 func (l *Link) attachedElsewhere(car fleet.CarID, c *conn) bool {

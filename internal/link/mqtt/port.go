@@ -120,8 +120,13 @@ func (p *port) HandOver(next link.Receiver) {
 
 // Close implements link.Port. A delivery that is under way may still finish; a
 // queued notification still goes out.
+//
+// Link and connection forget the port in one step: the reader, which finds the topic
+// unknown, may attach the car anew at once.
 func (p *port) Close() {
 	c := p.conn
+	c.link.mu.Lock()
+	defer c.link.mu.Unlock()
 	c.mu.Lock()
 	if p.closed {
 		c.mu.Unlock()
@@ -133,8 +138,9 @@ func (p *port) Close() {
 	if p.subscribed && c.alive {
 		c.leaving = append(c.leaving, p.in)
 	}
+	delete(c.link.ports, p.id)
+	c.cars--
 	c.unlockAndWake()
-	c.link.forget(p)
 }
 
 // fifo is a queue that reuses its memory.

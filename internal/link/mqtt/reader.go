@@ -64,15 +64,18 @@ func (c *conn) endBatch() {
 // maxHeard bounds the receivers that wait for the end of a batch.
 const maxHeard = 256
 
-// hear gives a receiver its message.
-func (c *conn) hear(r link.Receiver, m *wire.Packet) {
-	r.Message(m.Payload, m.Duplicate)
+// hear gives a receiver its message. False: it has ended.
+func (c *conn) hear(r link.Receiver, m *wire.Packet) bool {
+	if !r.Message(m.Payload, m.Duplicate) {
+		return false
+	}
 	if n := len(c.heard); n > 0 && c.heard[n-1] == r {
-		return
+		return true
 	}
 	if c.heard = append(c.heard, r); len(c.heard) >= maxHeard {
 		c.sent()
 	}
+	return true
 }
 
 // sent tells those who heard something that the batch is over.
@@ -180,7 +183,9 @@ func (c *conn) deliver(m *wire.Packet) error {
 	if first { // the subscription works although its answer is still on the way
 		receiver.LinkUp()
 	}
-	c.hear(receiver, m)
+	if !c.hear(receiver, m) {
+		return c.deliverUnknown(m)
+	}
 	return nil
 }
 
@@ -193,8 +198,8 @@ func (c *conn) ignoreRetained(m *wire.Packet) {
 		slog.String("topic", string(m.Topic)))
 }
 
-// deliverUnknown offers a car that is not attached here to the watch of its
-// company.
+// deliverUnknown offers a car that is not attached here, or that was released at
+// this very moment, to the watch of its company.
 func (c *conn) deliverUnknown(m *wire.Packet) error {
 	company, car, ok := splitTopic(m.Topic)
 	if !ok {
@@ -235,7 +240,9 @@ func (c *conn) deliverUnknown(m *wire.Packet) error {
 	if first {
 		receiver.LinkUp()
 	}
-	c.hear(receiver, m)
+	if !c.hear(receiver, m) {
+		c.stats.foreign.Add(1)
+	}
 	return nil
 }
 

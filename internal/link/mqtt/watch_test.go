@@ -10,6 +10,7 @@ import (
 	"external-server/internal/broker"
 	"external-server/internal/brokertest"
 	"external-server/internal/fleet"
+	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/testwait"
 )
@@ -288,4 +289,40 @@ func TestManyCars(t *testing.T) {
 	if n := strings.Count(m.Log(), "Received SUBSCRIBE"); n > 20 {
 		t.Errorf("%d SUBSCRIBE packets for %d cars", n, cars)
 	}
+}
+
+// A message that the receiver of its car refuses, because it has ended at this very
+// moment, finds the car anew.
+func TestWatchFindsEndedCars(t *testing.T) {
+	brokers(t, func(t *testing.T, address string) {
+		l := newLink(t, mqtt.Options{Address: address})
+		car := id("company", "car")
+		var ports []link.Port
+		found := make(chan *recorder, 9)
+		if _, err := l.Watch("company", func(car fleet.CarID, _ []byte) {
+			for _, p := range ports { // those who have ended
+				p.Close()
+			}
+			r, p := attach(t, l, car)
+			ports = append(ports, p)
+			found <- r
+		}); err != nil {
+			t.Fatal(err)
+		}
+		runLink(t, l)
+		testwait.Until(t, "the link is up", func() bool { return l.State().Up })
+		g := gateway(t, address, car)
+		say(t, g, car, "first")
+		r := <-found
+		testwait.Until(t, "the first message arrives", func() bool { return len(r.received()) == 1 })
+		r.mu.Lock()
+		r.ended = true
+		r.mu.Unlock()
+		say(t, g, car, "second")
+		next := <-found
+		testwait.Until(t, "the second message arrives", func() bool { return slices.Equal(next.received(), []string{"second"}) })
+		if next.upCount() != 1 || len(r.received()) != 1 {
+			t.Errorf("the link is up %d times for the new receiver, the old one has got %q", next.upCount(), r.received())
+		}
+	})
 }

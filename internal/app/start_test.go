@@ -1,0 +1,93 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"external-server/internal/config"
+	"external-server/internal/fleet"
+	"external-server/internal/link"
+	"external-server/internal/testlog"
+)
+
+// refusingLink refuses one car.
+type refusingLink struct {
+	link.Link
+	car string
+}
+
+var errRefusedCar = errors.New("refused")
+
+func (l refusingLink) Attach(id fleet.CarID, r link.Receiver) (link.Port, error) {
+	if id.Car == l.car {
+		return nil, errRefusedCar
+	}
+	return l.Link.Attach(id, r)
+}
+
+// TestFailedStartEndsTheCars: when one car cannot be started, those started before it
+// have ended before what they use is closed.
+func TestFailedStartEndsTheCars(t *testing.T) {
+	s := newServer(t, idleModule{})
+	s.roster.link = refusingLink{s.roster.link, "b"}
+	first := s.roster.entries["a"]
+	if err := s.Run(t.Context()); !errors.Is(err, errRefusedCar) {
+		t.Errorf("Run returned %v", err)
+	}
+	select {
+	case <-first.done:
+	default:
+		t.Error("a car still runs")
+	}
+}
+
+// TestBrokenModulePreventsTheStart: also one of "*", whose cars come later.
+func TestBrokenModulePreventsTheStart(t *testing.T) {
+	for _, car := range []string{"a", "*"} {
+		path := filepath.Join(t.TempDir(), "config.json")
+		text := `{"company_name": "company", "embedded_broker": {"listen": "127.0.0.1:0"},
+			"common_modules": {"1": {"builtin": "mission"}}, "cars": {"` + car + `": {}}}`
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cfg, _, err := config.Load(path, func(string) (string, bool) { return "", false })
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := New(t.Context(), Options{Config: cfg, Logger: slog.New(slog.DiscardHandler)})
+		if err == nil {
+			t.Errorf("car %q: the server starts although its module has no api_url", car)
+			if err := a.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+		} else if !strings.Contains(err.Error(), "api_url") {
+			t.Errorf("car %q: %v", car, err)
+		}
+	}
+}
+
+// TestFoundCarsThatFailAreLogged: a stranger who finds cars that cannot be served does
+// not write a line for each.
+func TestFoundCarsThatFailAreLogged(t *testing.T) {
+	var log testlog.Buffer
+	anyCar := config.Car{Modules: []config.Module{{Number: 1, Builtin: "mission"}}}
+	libs := newLibraries(slog.New(slog.DiscardHandler))
+	r := newRoster(&config.Config{Company: "c", AnyCar: &anyCar}, slog.New(slog.NewTextHandler(&log, nil)), libs)
+	r.ctx, r.any.stop = context.Background(), func() {}
+	connect := []byte("\x0a\x07\x0a\x01s\x22\x02\x08\x01")
+	for n := range 100 {
+		r.foundCar(fleet.CarID{Company: "c", Car: fmt.Sprint("car", n)}, connect)
+	}
+	if lines := strings.Count(log.String(), "cannot be served"); lines != 1 {
+		t.Errorf("%d lines for 100 Connects", lines)
+	}
+	if err := libs.close(); err != nil {
+		t.Error(err)
+	}
+}
