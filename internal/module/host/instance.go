@@ -277,7 +277,7 @@ func (i *instance) WaitCommands(ctx context.Context) ([]fleet.Command, error) {
 			Context: i.id, TimeoutMs: milliseconds(i.spec.PollTimeout)}}}, p)
 		switch {
 		case err == nil:
-			return p.commands, p.unusable.With(callError(opPoll, result))
+			return p.commands, p.unusable.With(callError(p.polling(), result))
 		case errors.Is(err, errDied):
 			i.countLost(p)
 			if p.unusable != nil {

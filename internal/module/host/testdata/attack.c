@@ -370,6 +370,20 @@ int pop_command(struct buffer *command, struct device_identification *d, void *c
 		command->size_in_bytes = (size_t)-1;
 		return 0;
 	}
+	if (what != NULL && strcmp(what, "fail") == 0)
+		return -5;
+	if (what != NULL && strcmp(what, "bigrole") == 0) {
+		put(command, "x");
+		put(&d->device_name, "n");
+		allocate(&d->device_role, 20 << 20);
+		memset(d->device_role.data, 'r', d->device_role.size_in_bytes);
+		return 0;
+	}
+	if (what != NULL && strcmp(what, "bigdata") == 0) {
+		put(&d->device_role, "r");
+		allocate(command, 17 << 20);
+		return 0;
+	}
 	if (what != NULL)
 		attack(what);
 	pthread_mutex_lock(&con->mutex);
