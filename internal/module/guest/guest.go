@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"external-server/internal/fleet"
@@ -60,7 +61,8 @@ func Serve(ctx context.Context, conn *wire.Conn, name string, load Loader) error
 		frame := &pb.ServerFrame{}
 		err := conn.Receive(frame)
 		switch {
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
+			errors.Is(err, syscall.ECONNRESET): // it ended with answers unread
 			return nil
 		case err != nil:
 			return fmt.Errorf("connection to the server: %w", err)

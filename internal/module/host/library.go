@@ -83,7 +83,10 @@ func RunIfHost() {
 func ignoreSignals() {
 	parent := os.Getppid()
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	// SIGPIPE is what writing to the output gives once the server is gone: it must not
+	// end this process before it has ended what the library forked. It is caught and not
+	// ignored, because what is ignored stays so in programs that the library starts.
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
 	go func() { // until the process ends
 		for range signals {
 			if os.Getppid() != parent {

@@ -42,7 +42,8 @@ func group(t *testing.T, pgid int) []string {
 // TestNoOrphans kills a server so that it can do nothing about it, while its
 // module is in various conditions.
 func TestNoOrphans(t *testing.T) {
-	for _, attack := range []string{"none", "forward_status:block", "forward_status:spin", "forward_status:forkblock", "forward_status:close"} {
+	for _, attack := range []string{"none", "forward_status:block", "forward_status:spin", "forward_status:forkblock", "forward_status:close",
+		"forward_status:forkthenprint", "forward_status:forkthensegv", "forward_status:forkthenexit"} {
 		t.Run(attack, func(t *testing.T) {
 			t.Parallel()
 			cmd := exec.Command("/proc/self/exe", "test-child", "server", library(t), attack)
@@ -59,7 +60,7 @@ func TestNoOrphans(t *testing.T) {
 				t.Fatalf("the server said %q", line)
 			}
 			want := 1
-			if strings.HasSuffix(attack, "forkblock") {
+			if strings.Contains(attack, ":fork") {
 				want = 2
 			}
 			if !strings.HasSuffix(attack, "close") { // the server replaces that one

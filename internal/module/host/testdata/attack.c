@@ -105,6 +105,20 @@ static void attack(const char *what)
 		for (;;)
 			pause();
 	}
+	if (strncmp(what, "forkthen", 8) == 0) { // and end oneself once the server is gone
+		pid_t parent = getppid();
+		if (fork() == 0)
+			for (;;)
+				pause();
+		if (strcmp(what, "forkthenprint") == 0)
+			for (;;) // until nobody reads it
+				puts("still there");
+		while (getppid() == parent)
+			;
+		if (strcmp(what, "forkthensegv") == 0)
+			*(volatile int *)16 = 1;
+		exit(3);
+	}
 	if (strcmp(what, "spin") == 0)
 		for (volatile int i = 0;; i++)
 			;
