@@ -75,6 +75,26 @@ func TestNoOrphans(t *testing.T) {
 	}
 }
 
+// TestSignalsAreNotForTheHost: a service manager sends them to all processes, and
+// the kernel sends the parent-death signal once for every thread of the server that
+// the process is handed on to.
+func TestSignalsAreNotForTheHost(t *testing.T) {
+	var log testlog.Buffer
+	m := openModule(t, &log, nil)
+	car := openCar(t, m, spec("car", ""))
+	for range 100 {
+		for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+			if err := syscall.Kill(m.State().PID, s); err != nil {
+				t.Fatal(err)
+			}
+		}
+		must(t, car.ForwardStatus(t.Context(), device("r"), nil))
+	}
+	if s := m.State(); s.Restarts != 0 {
+		t.Errorf("the process was replaced: %s", s.LastExit)
+	}
+}
+
 // TestThreadOfTheStarterEnds: the parent-death signal must not come when the
 // thread that called Open ends.
 func TestThreadOfTheStarterEnds(t *testing.T) {
