@@ -34,6 +34,8 @@ type Module struct {
 
 	mu        sync.Mutex
 	supported map[uint32]bool
+	late      int // contexts given up whose calls have not come back
+	retired   bool
 	overdue   int // questions of Supports that wait for longer than askPatience
 	instances map[uint32]*instance
 	nextID    uint32
@@ -228,6 +230,21 @@ func (m *Module) Restart() {
 		return
 	}
 	c.end(errors.New("the operator asked for a restart"))
+}
+
+// Retire says that the server stops: from now on a process that ends is replaced
+// only while a context waits to be given what was accepted for it.
+func (m *Module) Retire() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.retired = true
+}
+
+// needed tells whether a process that has ended is to be replaced.
+func (m *Module) needed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.retired || len(m.instances) > 0
 }
 
 // Open creates the context of one car in the process. It waits while the process
