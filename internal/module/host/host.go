@@ -232,21 +232,6 @@ func (m *Module) Restart() {
 	c.end(errors.New("the operator asked for a restart"))
 }
 
-// Retire says that the server stops: from now on a process that ends is replaced
-// only while a context waits to be given what was accepted for it.
-func (m *Module) Retire() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.retired = true
-}
-
-// needed tells whether a process that has ended is to be replaced.
-func (m *Module) needed() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return !m.retired || len(m.instances) > 0
-}
-
 // Open creates the context of one car in the process. It waits while the process
 // is being replaced, and does not try again when the process ends during init.
 func (m *Module) Open(ctx context.Context, spec module.InstanceSpec) (module.Instance, error) {

@@ -162,6 +162,21 @@ func (m *Module) sleep(d time.Duration) bool {
 	}
 }
 
+// Retire says that the server stops: from now on a process that ends is replaced
+// only while a context waits to be given what was accepted for it.
+func (m *Module) Retire() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.retired = true
+}
+
+// needed tells whether a process that has ended is to be replaced.
+func (m *Module) needed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.retired || len(m.instances) > 0
+}
+
 // shutDown ends the process: the end of the connection asks it to, and after a
 // while it is made to; at once when it has kept a context waiting all the time that
 // there was for the stop.
