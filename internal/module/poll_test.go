@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -44,10 +45,10 @@ func TestUnusableCommandsAreDropped(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var log testlog.Buffer
-				waits := 0
+				var waits atomic.Int32
 				s := &scripted{onWait: func(ctx context.Context) ([]fleet.Command, error) {
 					time.Sleep(time.Second)
-					waits++
+					waits.Add(1)
 					got := commands("before", "bad", "after")
 					if spoil == nil {
 						return append(got[:1], got[2]), &UnusableError{Commands: 1, Reason: name}
@@ -60,8 +61,8 @@ func TestUnusableCommandsAreDropped(t *testing.T) {
 				if got := texts(w.TakeCommands()); got != "["+strings.TrimSpace(strings.Repeat("before after ", 5))+"]" {
 					t.Errorf("took %s", got)
 				}
-				if st := w.Stats(); st.CommandsFetched != 15 || st.CommandsDiscarded != 5 || st.Errors != 0 || waits != 5 {
-					t.Errorf("%d waits, stats %+v", waits, st)
+				if st := w.Stats(); st.CommandsFetched != 15 || st.CommandsDiscarded != 5 || st.Errors != 0 || waits.Load() != 5 {
+					t.Errorf("%d waits, stats %+v", waits.Load(), st)
 				}
 				if n := strings.Count(log.String(), "can be sent to no car"); n != 1 || !log.Has("level=ERROR", "module=7", name) {
 					t.Errorf("logged %d times:\n%s", n, &log)
