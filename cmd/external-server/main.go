@@ -23,7 +23,7 @@ const (
 	exitError = 1
 	exitUsage = 2
 	// exitForced is what a shell reports for a process ended by SIGINT: the
-	// second signal stops at once.
+	// second signal stops at once, and a check that was interrupted has no result.
 	exitForced = 130
 )
 
@@ -40,6 +40,9 @@ type silentError struct{}
 
 func (silentError) Error() string { return "failed" }
 
+// errInterrupted is what a command returns that a signal kept from its result.
+var errInterrupted = errors.New("interrupted")
+
 func run(args []string) int {
 	ctx, stop := signalContext()
 	defer stop()
@@ -52,6 +55,9 @@ func run(args []string) int {
 		return exitOK
 	case errors.Is(err, silentError{}):
 		return exitError
+	case errors.Is(err, errInterrupted):
+		fmt.Fprintf(os.Stderr, "external-server: %v\n", err)
+		return exitForced
 	case errors.As(err, &usage):
 		fmt.Fprintf(os.Stderr, "%s\nexternal-server: error: %v\n", cmd.UseLine(), err)
 		fmt.Fprintf(os.Stderr, "Run '%s --help' for the options.\n", cmd.CommandPath())

@@ -36,7 +36,7 @@ func newModuleCheckCommand() *cobra.Command {
 		Short: "Check whether a module keeps the rules of the module interface",
 		Long: `check runs a module library, or an executable that is a module, in processes of
 its own and checks one rule of the module interface after the other. The exit
-code is 0 when none is broken, else 1.
+code is 0 when none is broken, 130 when the check was interrupted, else 1.
 
 The file of --config is JSON; all members are optional:
 
@@ -83,6 +83,9 @@ The file of --config is JSON; all members are optional:
 				if err := encoder.Encode(report); err != nil {
 					return err
 				}
+			}
+			if report.Interrupted {
+				return fmt.Errorf("%w; rules that were skipped may be broken", errInterrupted)
 			}
 			if failed := report.Failed(); failed > 0 {
 				return fmt.Errorf("%s breaks %d of %d rules", report.Module, failed, len(report.Findings))

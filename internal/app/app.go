@@ -218,6 +218,7 @@ func (a *App) Run(ctx context.Context) error {
 	cfg := a.Config()
 	a.log.Info("serving", "company", cfg.Company, "cars", len(cfg.Cars), "any_car", cfg.AnyCar != nil)
 	<-carsCtx.Done()
+	a.libraries.retire()
 	errs := []error{a.roster.stop()}
 	stopLink()
 	link.Wait()

@@ -226,11 +226,23 @@ func (l *libraries) closeWhere(which func(key string) bool) error {
 		}
 	}
 	l.mu.Unlock()
-	var errs []error
-	for _, made := range closing {
-		if err := made.Close(); err != nil {
-			errs = append(errs, err)
+	// Side by side: a process that does not end costs a second.
+	errs := make([]error, len(closing))
+	var all sync.WaitGroup
+	for n, made := range closing {
+		all.Go(func() { errs[n] = made.Close() })
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// retire says that the server stops, before the contexts are closed.
+func (l *libraries) retire() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, made := range l.made {
+		if m, ok := made.(*host.Module); ok {
+			m.Retire()
 		}
 	}
-	return errors.Join(errs...)
 }

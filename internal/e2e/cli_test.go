@@ -1,10 +1,14 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"external-server/internal/brokertest"
@@ -164,6 +168,38 @@ func TestBrokenLibraries(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// An interrupted check of a module says so, and finds no fault that it did not see.
+func TestInterruptedModuleCheck(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command(servertest.Binary(t), "module", "check", servertest.Example(t))
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(stdout)
+	first, err := lines.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Process.Signal(syscall.SIGINT)
+	rest, err := io.ReadAll(lines)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // the exit code says it
+	if code := cmd.ProcessState.ExitCode(); code != 130 || !strings.Contains(stderr.String(), "interrupted") {
+		t.Errorf("exit code %d, standard error %s", code, &stderr)
+	}
+	if all := first + string(rest); strings.Contains(all, "fail") || strings.Count(all, "skipped") < 10 {
+		t.Errorf("the findings are\n%s", all)
 	}
 }
 

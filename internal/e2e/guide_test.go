@@ -47,7 +47,7 @@ func TestModuleGuide(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, want := range []string{"module 42 (./liblamp-post.so): no rule is broken", "all ok", "module 1002", "stopped",
+	for _, want := range []string{"module 42 (./liblamp-post.so): no rule is broken", "all ok", "module 1001", "module 1002", "stopped",
 		"module 42 (./liblamp-post-asan.so): no rule is broken"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("the output lacks %q:\n%s", want, out)

@@ -68,6 +68,7 @@ type Instance interface {
 	// WaitCommands returns the next commands in FIFO order, or none when the
 	// poll interval passed without any. The caller owns the result. With an
 	// error it may still return commands fetched before the failure (MOD-14).
+	// *UnusableError tells of commands that it dropped.
 	WaitCommands(ctx context.Context) ([]fleet.Command, error)
 	// Close destroys the context. No method is called afterwards. When a call
 	// is stuck inside the module beyond the context's deadline, the

@@ -2,6 +2,7 @@ package module
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -32,6 +33,10 @@ func (w *Worker) pollCommands() {
 			commands, err = w.instance.WaitCommands(w.pollCtx)
 			return err
 		})
+		if unusable, ok := errors.AsType[*UnusableError](err); ok {
+			w.dropped(unusable)
+			err = unusable.Err
+		}
 		w.fetchedCommands(commands)
 		switch {
 		case w.pollCtx.Err() != nil:
@@ -87,7 +92,12 @@ func (w *Worker) endPolling() {
 	}
 }
 
+// fetchedCommands takes what the instance brought. It is the one place that all
+// commands of all kinds of modules pass, so what no car can be sent ends here,
+// whatever a module's process has let through.
 func (w *Worker) fetchedCommands(commands []fleet.Command) {
+	commands, unusable := UsableCommands(commands)
+	w.dropped(unusable)
 	if len(commands) == 0 {
 		return
 	}
@@ -98,6 +108,18 @@ func (w *Worker) fetchedCommands(commands []fleet.Command) {
 	w.fetched.Add(uint64(len(commands)))
 	w.queueCommands(commands)
 	w.opts.Notify()
+}
+
+// dropped counts and reports commands that can be sent to no car. To keep them
+// would end the car's session with every attempt.
+func (w *Worker) dropped(unusable *UnusableError) {
+	if unusable == nil {
+		return
+	}
+	w.fetched.Add(uint64(unusable.Commands))
+	w.discarded.Add(uint64(unusable.Commands))
+	w.limit.Log(w.log, slog.LevelError, "a command of the module can be sent to no car and is dropped",
+		slog.String("reason", unusable.Reason), slog.Int("commands", unusable.Commands))
 }
 
 func (w *Worker) pause(d time.Duration) {
@@ -113,7 +135,7 @@ func (w *Worker) queueCommands(commands []fleet.Command) {
 	if over := w.inbox.put(commands); over > 0 { // REC-22: the oldest give way
 		w.discarded.Add(uint64(over))
 		w.limit.Log(w.log, slog.LevelWarn, "too many commands wait, the oldest are dropped",
-			slog.Int("commands", over), slog.Int("limit", w.opts.CommandQueue))
+			slog.Int("commands", over), slog.Int("limit", w.opts.CommandQueue), slog.Int("limit_bytes", w.opts.CommandBytes))
 	}
 }
 
@@ -132,16 +154,25 @@ func (w *Worker) discard(commands []fleet.Command) int {
 // inbox holds the fetched commands until the car takes them.
 type inbox struct {
 	limit    int
+	maxBytes int
 	mu       sync.Mutex
 	commands []fleet.Command
+	bytes    int // of their data
 }
 
-// put adds commands and returns how many of the oldest had to go.
+// put adds commands and returns how many of the oldest had to go. The newest one
+// stays, however large it is.
 func (b *inbox) put(commands []fleet.Command) (over int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.commands = append(b.commands, commands...)
-	if over = max(0, len(b.commands)-b.limit); over > 0 {
+	for i := range commands {
+		b.bytes += len(commands[i].Data)
+	}
+	for n := len(b.commands); n-over > b.limit || b.bytes > b.maxBytes && n-over > 1; over++ {
+		b.bytes -= len(b.commands[over].Data)
+	}
+	if over > 0 {
 		b.commands = slices.Clone(b.commands[over:])
 	}
 	return over
@@ -151,6 +182,6 @@ func (b *inbox) take() []fleet.Command {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	out := b.commands
-	b.commands = nil
+	b.commands, b.bytes = nil, 0
 	return out
 }

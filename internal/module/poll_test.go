@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/testlog"
 )
 
 func commands(names ...string) []fleet.Command {
@@ -26,6 +29,65 @@ func texts(commands []fleet.Command) string {
 		out = append(out, string(c.Data))
 	}
 	return fmt.Sprint(out)
+}
+
+// What can be sent to no car is dropped, counted and said, not sent again and
+// again; neither the commands beside it nor the polling suffer.
+func TestUnusableCommandsAreDropped(t *testing.T) {
+	for name, spoil := range map[string]func(*fleet.Command){
+		"its device role has 4097 bytes, the limit is 4096": func(c *fleet.Command) { c.Device.Role = strings.Repeat("r", 4097) },
+		"its device name has 4097 bytes, the limit is 4096": func(c *fleet.Command) { c.Device.Name = strings.Repeat("n", 4097) },
+		"its data has 4000001 bytes, the limit is 4000000":  func(c *fleet.Command) { c.Data = make([]byte, 4_000_001) },
+		`its device role is not UTF-8: \"\\xff`:             func(c *fleet.Command) { c.Device.Role = "\xff" + strings.Repeat("r", 4000) },
+		`its device name is not UTF-8: \"\\xc3\"`:           func(c *fleet.Command) { c.Device.Name = "\xc3" },
+		"told by the instance":                              nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var log testlog.Buffer
+				var waits atomic.Int32
+				s := &scripted{onWait: func(ctx context.Context) ([]fleet.Command, error) {
+					time.Sleep(time.Second)
+					waits.Add(1)
+					got := commands("before", "bad", "after")
+					if spoil == nil {
+						return append(got[:1], got[2]), &UnusableError{Commands: 1, Reason: name}
+					}
+					spoil(&got[1])
+					return got, nil
+				}}
+				w := start(s, WorkerOptions{Logger: log.Logger()})
+				time.Sleep(5*time.Second + time.Millisecond)
+				if got := texts(w.TakeCommands()); got != "["+strings.TrimSpace(strings.Repeat("before after ", 5))+"]" {
+					t.Errorf("took %s", got)
+				}
+				if st := w.Stats(); st.CommandsFetched != 15 || st.CommandsDiscarded != 5 || st.Errors != 0 || waits.Load() != 5 {
+					t.Errorf("%d waits, stats %+v", waits.Load(), st)
+				}
+				if n := strings.Count(log.String(), "can be sent to no car"); n != 1 || !log.Has("level=ERROR", "module=7", name) {
+					t.Errorf("logged %d times:\n%s", n, &log)
+				}
+				_ = closeWithin(w, time.Second)
+			})
+		})
+	}
+}
+
+// Waiting commands are bounded by their bytes, too: the oldest give way.
+func TestWaitingCommandsAreBoundedInBytes(t *testing.T) {
+	b := inbox{limit: 100, maxBytes: 10}
+	if over := b.put(commands("1234", "5678")); over != 0 {
+		t.Errorf("%d dropped", over)
+	}
+	if over := b.put(commands("abcd", "e")); over != 1 || b.bytes != 9 {
+		t.Errorf("%d dropped, %d bytes left", over, b.bytes)
+	}
+	if over := b.put(commands("larger than the bound")); over != 3 {
+		t.Errorf("%d dropped", over)
+	}
+	if got := texts(b.take()); got != "[larger than the bound]" || b.bytes != 0 {
+		t.Errorf("took %s, %d bytes left", got, b.bytes)
+	}
 }
 
 // CMD-1, CMD-5: commands come in order, the car is told after each batch, and a

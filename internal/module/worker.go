@@ -19,6 +19,7 @@ type WorkerOptions struct {
 	QueueSize    int           // statuses that wait for the module, default 1000
 	QueueBytes   int           // of these statuses with their devices' texts, default 64 MiB; the last one may exceed it
 	CommandQueue int           // fetched commands that wait for the car, default 1000
+	CommandBytes int           // of their data, default 64 MiB; the last one may exceed it
 	BackoffMin   time.Duration // after a failed wait_for_command (DEF-24), default 100 ms
 	BackoffMax   time.Duration // default 5 s
 	// Notify is called, from the poller's goroutine, when commands were fetched.
@@ -41,6 +42,9 @@ func (o WorkerOptions) withDefaults() WorkerOptions {
 	}
 	if o.CommandQueue <= 0 {
 		o.CommandQueue = 1000
+	}
+	if o.CommandBytes <= 0 {
+		o.CommandBytes = 64 << 20
 	}
 	if o.BackoffMin <= 0 {
 		o.BackoffMin = 100 * time.Millisecond
@@ -66,7 +70,7 @@ type WorkerStats struct {
 	Lost              uint64    // statuses that were accepted and not delivered for certain
 	AcksDropped       uint64    // acknowledgements that found the queue full
 	CommandsFetched   uint64
-	CommandsDiscarded uint64 // stale ones (DEV-3), those that found the queue full or were left at the stop
+	CommandsDiscarded uint64 // stale ones (DEV-3), those that found the queue full, were left at the stop or can be sent to no car
 }
 
 // Worker feeds one Instance: a goroutine makes the calls in the order they were
@@ -108,7 +112,7 @@ func NewWorker(instance Instance, number int32, opts WorkerOptions) *Worker {
 		opts:     opts,
 		log:      opts.Logger.With(logging.ComponentKey, logging.ComponentModule, "module", number),
 		jobs:     newJobs(opts.QueueSize, opts.QueueBytes),
-		inbox:    inbox{limit: opts.CommandQueue},
+		inbox:    inbox{limit: opts.CommandQueue, maxBytes: opts.CommandBytes},
 		poll:     make(chan struct{}),
 	}
 	w.callCtx, w.stopCalls = context.WithCancel(context.Background())

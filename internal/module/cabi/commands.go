@@ -9,8 +9,9 @@ import "C"
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"unicode/utf8"
+	"log/slog"
 	"unsafe"
 
 	"external-server/internal/fleet"
@@ -20,7 +21,8 @@ import (
 // WaitCommands calls wait_for_command and, when it answers OK, pop_command until
 // nothing remains (CMD-1). It returns nothing when T_poll passed without a
 // command, *module.CallError when wait_for_command fails, and what was fetched
-// together with an error when the library hands out something unusable. A
+// together with an error when the library hands out something broken, or
+// *module.UnusableError when it hands out what can be sent to no car. A
 // library that overruns T_poll keeps it waiting: ctx only prevents further calls
 // (MOD-15).
 func (i *instance) WaitCommands(ctx context.Context) ([]fleet.Command, error) {
@@ -51,10 +53,12 @@ func (i *instance) StreamCommands(ctx context.Context, fetching func(), each fun
 // popAll fetches the batch of one successful wait; the caller holds waiting.
 func (i *instance) popAll(ctx context.Context, each func(fleet.Command)) error {
 	commands, bytes := 0, 0
+	var unusable *module.UnusableError
 	for pops := 0; pops < maxBatch && bytes < maxBatchBytes; pops++ {
 		command, remaining, err := i.pop(ctx)
-		if err != nil {
-			return err
+		tooLarge, isTooLarge := errors.AsType[errTooLarge](err)
+		if err != nil && !isTooLarge {
+			return unusable.With(err)
 		}
 		if remaining < 0 {
 			if pops == 0 {
@@ -62,23 +66,38 @@ func (i *instance) popAll(ctx context.Context, each func(fleet.Command)) error {
 			}
 			// The example module ends every batch like this (MOD-14, DEF-35).
 			i.log.Debug("pop_command ended the batch with an error", "code", int(remaining), "commands", commands)
-			return nil
+			return unusable.With(nil)
 		}
-		if i.usable(command) {
+		fault := string(tooLarge)
+		if fault == "" {
+			fault = module.CommandFault(&command)
+		}
+		switch {
+		case fault != "":
+			unusable = unusable.Add(fault)
+		case command.Device == (fleet.Device{}) && len(command.Data) == 0: // the example module without device (MM-52)
+			i.log.Debug("pop_command returned an empty command for an empty device, dropped")
+		default:
 			each(command)
 			commands++
 			bytes += len(command.Data)
 		}
 		if remaining == 0 {
-			return nil
+			return unusable.With(nil)
 		}
 	}
-	i.log.Warn("the module offers more commands than one batch takes; the rest waits for the next poll",
-		"commands", commands, "bytes", bytes)
-	return nil
+	i.limit.Log(i.log, slog.LevelWarn, "the module offers more commands than one batch takes; the rest waits for the next poll",
+		slog.Int("commands", commands), slog.Int("bytes", bytes))
+	return unusable.With(nil)
 }
 
-// pop fetches one command and returns what pop_command answered. The buffers go
+// errTooLarge is the fault of a command that was not even copied.
+type errTooLarge string
+
+func (e errTooLarge) Error() string { return string(e) }
+
+// pop fetches one command and returns what pop_command answered, errTooLarge with
+// it when the command is too large for any car. The buffers go
 // back to the library whatever it answered (MOD-2).
 func (i *instance) pop(ctx context.Context) (fleet.Command, C.int, error) {
 	if err := i.acquire(ctx, i.calling, opPop); err != nil {
@@ -107,6 +126,10 @@ func (i *instance) pop(ctx context.Context) (fleet.Command, C.int, error) {
 		return fleet.Command{}, 0, fmt.Errorf("pop_command returned a buffer without data (command %d, role %d, "+
 			"name %d bytes, one of them NULL); the module is broken", data, role, name)
 	}
+	if fault := module.CommandTooLarge(data, role, name); fault != "" {
+		C.cabi_take(i.lib.table, i.popped, nil)
+		return fleet.Command{}, remaining, errTooLarge(fault)
+	}
 	command := fleet.Command{Device: fleet.Device{
 		Module:   int32(device.module),
 		Type:     uint32(device.device_type),
@@ -118,31 +141,4 @@ func (i *instance) pop(ctx context.Context) (fleet.Command, C.int, error) {
 	command.Device.Role = string(bytes[data : data+role])
 	command.Device.Name = string(bytes[data+role : data+role+name])
 	return command, remaining, nil
-}
-
-// usable drops what must not travel on: text that is not UTF-8, which no
-// protobuf message carries (DEF-34), and the empty command for an empty device
-// that the example module answers when it has no device (MM-52).
-func (i *instance) usable(command fleet.Command) bool {
-	device := command.Device
-	if device == (fleet.Device{}) && len(command.Data) == 0 {
-		i.log.Debug("pop_command returned an empty command for an empty device, dropped")
-		return false
-	}
-	if !utf8.ValidString(device.Role) || !utf8.ValidString(device.Name) {
-		i.log.Warn("a command was dropped: the module names a device whose role or name is not UTF-8",
-			"device_module", device.Module, "device_type", device.Type,
-			"role", excerpt(device.Role), "name", excerpt(device.Name))
-		return false
-	}
-	return true
-}
-
-// excerpt makes bytes printable and short.
-func excerpt(text string) string {
-	const limit = 64
-	if len(text) > limit {
-		return fmt.Sprintf("%+q...", text[:limit])
-	}
-	return fmt.Sprintf("%+q", text)
 }

@@ -3,6 +3,7 @@
 package cabi
 
 import (
+	"bytes"
 	"errors"
 	"reflect"
 	"strings"
@@ -16,6 +17,8 @@ func lampCommand(data string) fleet.Command {
 	return fleet.Command{Data: []byte(data), Device: fleet.Device{
 		Module: probeNumber, Type: 4000000000, Role: "lamp", Name: "Lamp", Priority: 3}}
 }
+
+func x(n int) []byte { return bytes.Repeat([]byte("x"), n) }
 
 // TestPop covers the return values of MOD-14 and everything odd a library may
 // put into the buffers. Every case ends with all memory given back (MOD-2).
@@ -32,7 +35,12 @@ func TestPop(t *testing.T) {
 		{scenario: "error", code: module.CodeContextIncorrect, err: []string{"pop_command"}},
 		{scenario: "nothing", log: "empty command for an empty device"},
 		{scenario: "empty", want: []fleet.Command{lampCommand("")}},
-		{scenario: "not_utf8", want: []fleet.Command{lampCommand("data")}, log: `level=WARN msg="a command was dropped`},
+		{scenario: "not_utf8", want: []fleet.Command{lampCommand("data")}, // DEF-34
+			err: []string{"2 commands were dropped", "role is not UTF-8", `l\xffmp`}},
+		{scenario: "too_large", want: []fleet.Command{lampCommand("data"), lampCommand("data")},
+			err: []string{"3 commands were dropped", "device role has 4097 bytes", "the limit is 4096"}},
+		{scenario: "largest", want: []fleet.Command{{Data: x(module.MaxCommandData), Device: fleet.Device{Module: probeNumber,
+			Type: 4000000000, Role: string(x(module.MaxDeviceText)), Name: string(x(module.MaxDeviceText)), Priority: 3}}}},
 		{scenario: "absurd", want: []fleet.Command{lampCommand("data")}, err: []string{"absurd size", "role 4611686018427387904"}},
 		{scenario: "hollow", err: []string{"NULL", "name 4 bytes"}},
 	}
@@ -41,7 +49,7 @@ func TestPop(t *testing.T) {
 			p := openProbe(t, "wait=0", "pop="+test.scenario)
 			got, err := p.inst.WaitCommands(t.Context())
 			if !reflect.DeepEqual(got, test.want) {
-				t.Errorf("got %+v, expected %+v", got, test.want)
+				t.Errorf("got %.500v, expected %.500v", got, test.want)
 			}
 			if test.err != nil {
 				wantError(t, err, test.err...)
@@ -63,20 +71,6 @@ func TestPop(t *testing.T) {
 			p.closeClean()
 		})
 	}
-}
-
-func TestNotUTF8DropsOnlyThatCommand(t *testing.T) { // DEF-34
-	p := openProbe(t, "wait=0", "pop=not_utf8")
-	if _, err := p.inst.WaitCommands(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if got := strings.Count(p.log.String(), "level=WARN"); got != 2 {
-		t.Errorf("%d warnings, expected one for the role and one for the name:\n%s", got, p.log)
-	}
-	if !strings.Contains(p.log.String(), `l\\xffmp`) {
-		t.Errorf("the warning does not show the bytes:\n%s", p.log)
-	}
-	p.closeClean()
 }
 
 func TestBatchIsBounded(t *testing.T) {

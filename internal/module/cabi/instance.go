@@ -18,6 +18,7 @@ import (
 	"unsafe"
 
 	"external-server/internal/fleet"
+	"external-server/internal/logging"
 	"external-server/internal/module"
 )
 
@@ -35,6 +36,7 @@ type instance struct {
 	context     C.uintptr_t
 	pollTimeout C.int // ms
 	log         *slog.Logger
+	limit       logging.Limiter
 
 	calling chan struct{}
 	waiting chan struct{}

@@ -95,6 +95,23 @@ static uintptr_t program_counter(const void *context)
 #endif
 }
 
+static struct {
+	int fd, grace_ms;
+	pid_t self, server;
+} guarded;
+
+// end_orphans ends the group, and with it what the library forked, if the server
+// is gone and nobody else can. In a process that the library forked it does
+// nothing: that one has inherited the handlers.
+static void end_orphans(void)
+{
+	if (guarded.self == 0 || getpid() != guarded.self)
+		return;
+	struct pollfd p = {.fd = guarded.fd, .events = POLLRDHUP};
+	if (getppid() != guarded.server || (poll(&p, 1, 0) == 1 && (p.revents & (POLLRDHUP | POLLHUP)) != 0))
+		cabi_end_group();
+}
+
 static void crashed(int number, siginfo_t *info, void *context)
 {
 	char line[512];
@@ -127,6 +144,7 @@ static void crashed(int number, siginfo_t *info, void *context)
 	*p++ = '\n';
 	ssize_t ignored = write(STDERR_FILENO, line, (size_t)(p - line));
 	(void)ignored;
+	end_orphans();
 
 	// Die of it: a fault comes again when the instruction is repeated, what was
 	// sent is sent again.
@@ -159,10 +177,6 @@ void cabi_end_group(void)
 	_exit(1);
 }
 
-static struct {
-	int fd, grace_ms;
-} guarded;
-
 static void *guard(void *unused)
 {
 	(void)unused;
@@ -180,6 +194,10 @@ int cabi_guard(int fd, int grace_ms)
 {
 	guarded.fd = fd;
 	guarded.grace_ms = grace_ms;
+	guarded.server = getppid();
+	guarded.self = getpid();
+	if (atexit(end_orphans) != 0) // a library that calls exit
+		return ENOMEM;
 	// All signals are for the others.
 	sigset_t all, before;
 	sigfillset(&all);

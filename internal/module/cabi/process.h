@@ -17,7 +17,9 @@ void cabi_report_crashes(void);
 
 // Starts a thread that ends the process, and what it forked, when the other side
 // of the socket is closed and the process has not ended by itself within grace_ms.
-// No library call can keep it from doing so. Returns 0 or an errno.
+// No library call can keep it from doing so. A process that crashes or calls exit
+// within this time ends what it forked as well. Call once, with a descriptor that
+// nobody else closes. Returns 0 or an errno.
 int cabi_guard(int fd, int grace_ms);
 
 // Ends the process and its process group if it leads one. Does not return.

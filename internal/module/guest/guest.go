@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"external-server/internal/fleet"
@@ -60,7 +61,8 @@ func Serve(ctx context.Context, conn *wire.Conn, name string, load Loader) error
 		frame := &pb.ServerFrame{}
 		err := conn.Receive(frame)
 		switch {
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
+			errors.Is(err, syscall.ECONNRESET): // it ended with answers unread
 			return nil
 		case err != nil:
 			return fmt.Errorf("connection to the server: %w", err)
@@ -243,15 +245,28 @@ func (g *guest) poll(ctx context.Context, id uint64, poll *pb.Poll) *pb.Result {
 			frame.Id = id
 			_ = g.conn.SendNow(frame) // a broken connection ends Serve
 		}
-		return failed(streaming.StreamCommands(ctx,
+		return polled(streaming.StreamCommands(ctx,
 			func() { send(&pb.ModuleFrame{Kind: &pb.ModuleFrame_Fetching{Fetching: &pb.Fetching{}}}) },
 			func(c fleet.Command) { send(&pb.ModuleFrame{Kind: &pb.ModuleFrame_Command{Command: command(c)}}) }))
 	}
 	commands, err := instance.WaitCommands(ctx)
-	result := failed(err)
+	commands, unusable := module.UsableCommands(commands)
+	result := polled(unusable.With(err))
 	for _, c := range commands {
 		result.Commands = append(result.Commands, command(c))
 	}
+	return result
+}
+
+// polled is failed for a poll, whose commands may have been dropped here: the
+// server counts and reports them.
+func polled(err error) *pb.Result {
+	unusable, ok := errors.AsType[*module.UnusableError](err)
+	if !ok {
+		return failed(err)
+	}
+	result := failed(unusable.Err)
+	result.UnusableCommands, result.UnusableReason = uint32(unusable.Commands), unusable.Reason
 	return result
 }
 

@@ -200,9 +200,15 @@ func (i *instance) Close(ctx context.Context) error {
 		return nil
 	}
 	finished := make(chan error, 1)
+	var done, late bool // guarded by i.m.mu
 	go func() {
 		defer i.m.work.Done()
 		finished <- i.destroy()
+		i.m.mu.Lock()
+		defer i.m.mu.Unlock()
+		if done = true; late {
+			i.m.late--
+		}
 	}()
 	select {
 	case err := <-finished:
@@ -215,6 +221,12 @@ func (i *instance) Close(ctx context.Context) error {
 	case err := <-finished:
 		return err
 	case <-grace.C:
+		i.m.mu.Lock()
+		defer i.m.mu.Unlock()
+		if !done {
+			late = true
+			i.m.late++
+		}
 		return fmt.Errorf("%v: %w", i.callOp.Load(), module.ErrStuck)
 	}
 }

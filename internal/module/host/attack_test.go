@@ -227,6 +227,42 @@ func TestHarmlessAttacks(t *testing.T) {
 	}
 }
 
+// TestUnusableCommands: what no car can be sent does not cross the boundary, and
+// the server learns how much it was.
+func TestUnusableCommands(t *testing.T) {
+	for attack, words := range map[string][]string{
+		"bigrole": {"device role has 20971520 bytes", "4096"},
+		"bigdata": {"data has 17825792 bytes", "4000000"},
+	} {
+		t.Run(attack, func(t *testing.T) {
+			var log testlog.Buffer
+			m := openModule(t, &log, nil)
+			car := openCar(t, m, spec("car", "", "attack=pop_command:"+attack))
+			commands, err := car.WaitCommands(t.Context())
+			unusable, ok := errors.AsType[*module.UnusableError](err)
+			if !ok || unusable.Commands != 1 || unusable.Err != nil || len(commands) != 0 {
+				t.Fatalf("got %d commands, %v", len(commands), err)
+			}
+			for _, word := range words {
+				if !strings.Contains(unusable.Reason, word) {
+					t.Errorf("the reason lacks %q: %s", word, unusable.Reason)
+				}
+			}
+		})
+	}
+}
+
+// TestFailingPop names the function that failed (MOD-14).
+func TestFailingPop(t *testing.T) {
+	var log testlog.Buffer
+	m := openModule(t, &log, nil)
+	car := openCar(t, m, spec("car", "", "attack=pop_command:fail"))
+	_, err := car.WaitCommands(t.Context())
+	if code, ok := errors.AsType[*module.CallError](err); !ok || code.Op != "pop_command" || code.Code != -5 {
+		t.Errorf("error is %v", err)
+	}
+}
+
 // TestAttackInDestroy: nobody else notices, and the caller is not kept.
 func TestAttackInDestroy(t *testing.T) {
 	for _, what := range []string{"block", "segv"} {

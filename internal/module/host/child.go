@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/module"
 	pb "external-server/sdk/module/moduleproto"
 )
 
@@ -47,10 +48,11 @@ type pending struct {
 	warned  bool
 	release func() // called once, when the answer has come or never will
 
-	result   chan *pb.Result // capacity 1
-	commands []fleet.Command // of a poll, ahead of its result
-	bytes    int             // of the commands and what goes with them
-	fetching bool            // a poll takes commands out of the module
+	result   chan *pb.Result       // capacity 1
+	commands []fleet.Command       // of a poll, ahead of its result
+	bytes    int                   // of the commands and what goes with them
+	fetching bool                  // a poll takes commands out of the module
+	unusable *module.UnusableError // commands of a poll that were dropped, here or in the process
 }
 
 // errDied is returned by request when the process ended before it answered.
@@ -212,6 +214,7 @@ func (c *child) receive(greeted chan<- error) {
 		for _, command := range result.GetCommands() {
 			p.add(command)
 		}
+		p.dropped(result)
 		p.result <- result
 		if p.release != nil {
 			p.release()
@@ -289,7 +292,29 @@ func (p *pending) add(c *pb.Command) {
 	}
 	d := c.GetDevice()
 	p.bytes += len(c.GetData()) + len(d.GetRole()) + len(d.GetName()) + 128 // and the values themselves
-	p.commands = append(p.commands, toCommand(c))
+	command := toCommand(c)
+	if fault := module.CommandFault(&command); fault != "" { // the process has not looked, or cannot be trusted
+		p.unusable = p.unusable.Add(fault)
+		return
+	}
+	p.commands = append(p.commands, command)
+}
+
+// dropped adds what the process says it has dropped.
+func (p *pending) dropped(result *pb.Result) {
+	if n := int(result.GetUnusableCommands()); n > 0 {
+		p.unusable = p.unusable.Add(printable(cut(result.GetUnusableReason())))
+		p.unusable.Commands += n - 1
+	}
+}
+
+// polling names the function that a poll was in: a library is asked for commands
+// when it has said that there are any (MOD-14).
+func (p *pending) polling() string {
+	if p.fetching {
+		return "pop_command"
+	}
+	return p.op
 }
 
 func (p *pending) what() string {

@@ -3,14 +3,30 @@ package host
 import (
 	"encoding/binary"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
 
+	"external-server/internal/module"
 	"external-server/internal/module/wire"
 	pb "external-server/sdk/module/moduleproto"
 )
+
+// TestUnusableCommandsOfAProcess: a process of somebody else's may let them
+// through; the server does not keep them.
+func TestUnusableCommandsOfAProcess(t *testing.T) {
+	var p pending
+	p.add(&pb.Command{Device: &pb.Device{Role: "r"}, Data: []byte("good")})
+	p.add(&pb.Command{Device: &pb.Device{Role: strings.Repeat("r", module.MaxDeviceText+1)}})
+	p.add(&pb.Command{Device: &pb.Device{Name: strings.Repeat("n", module.MaxDeviceText+1)}})
+	p.add(&pb.Command{Device: &pb.Device{Role: "r"}, Data: make([]byte, module.MaxCommandData+1)})
+	p.dropped(&pb.Result{UnusableCommands: 2, UnusableReason: "more of these"})
+	if len(p.commands) != 1 || p.unusable == nil || p.unusable.Commands != 5 {
+		t.Errorf("%d commands, %v", len(p.commands), p.unusable)
+	}
+}
 
 // FuzzModuleFrames: whatever a module process sends, every request is released
 // at most once, and nothing waits or panics.

@@ -35,6 +35,8 @@ type Module struct {
 
 	mu        sync.Mutex
 	supported map[uint32]bool
+	late      int // contexts given up whose calls have not come back
+	retired   bool
 	overdue   int // questions of Supports that wait for longer than askPatience
 	instances map[uint32]*instance
 	nextID    uint32

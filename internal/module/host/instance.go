@@ -184,12 +184,15 @@ func callError(op string, result *pb.Result) error {
 
 // errorText returns what the module says about an error, fit for a log line.
 func errorText(result *pb.Result) string {
+	return printable(cut(result.GetError()))
+}
+
+func cut(text string) string {
 	const most = 1000
-	text := result.GetError()
 	if len(text) > most {
-		text = strings.ToValidUTF8(text[:most], "") + "..."
+		return strings.ToValidUTF8(text[:most], "") + "..."
 	}
-	return printable(text)
+	return text
 }
 
 // acquire takes the semaphore and returns the process that has the context. It
@@ -270,9 +273,12 @@ func (i *instance) WaitCommands(ctx context.Context) ([]fleet.Command, error) {
 			Context: i.id, TimeoutMs: milliseconds(i.spec.PollTimeout)}}}, p)
 		switch {
 		case err == nil:
-			return p.commands, callError(opPoll, result)
+			return p.commands, p.unusable.With(callError(p.polling(), result))
 		case errors.Is(err, errDied):
 			i.countLost(p)
+			if p.unusable != nil {
+				return p.commands, p.unusable
+			}
 			if len(p.commands) > 0 {
 				return p.commands, nil
 			}

@@ -82,8 +82,15 @@ func RunIfHost() {
 // parent: then the group ends at once.
 func ignoreSignals() {
 	parent := os.Getppid()
+	// The program around may have its own idea of them, such as to exit with the second
+	// one. The parent-death signal comes several times: the kernel hands a child on to
+	// one thread of the server after the other, while these end.
+	signal.Reset(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	// SIGPIPE is what writing to the output gives once the server is gone: it must not
+	// end this process before it has ended what the library forked. It is caught and not
+	// ignored, because what is ignored stays so in programs that the library starts.
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
 	go func() { // until the process ends
 		for range signals {
 			if os.Getppid() != parent {

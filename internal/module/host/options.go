@@ -71,8 +71,9 @@ const (
 	// before that call is given up: it may be what ends them.
 	maxDeliveries = 3
 	// stopGrace is how long a process may take to end after its connection was
-	// closed.
-	stopGrace = 2 * time.Second
+	// closed. With the time for the contexts before it (limits.stop_timeout_ms) a server
+	// stops within 5 s.
+	stopGrace = time.Second
 	// calm is how long a process must have lived for the pause before its
 	// replacement to be the shortest again.
 	calm = time.Minute

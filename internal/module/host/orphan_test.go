@@ -42,7 +42,8 @@ func group(t *testing.T, pgid int) []string {
 // TestNoOrphans kills a server so that it can do nothing about it, while its
 // module is in various conditions.
 func TestNoOrphans(t *testing.T) {
-	for _, attack := range []string{"none", "forward_status:block", "forward_status:spin", "forward_status:forkblock", "forward_status:close"} {
+	for _, attack := range []string{"none", "forward_status:block", "forward_status:spin", "forward_status:forkblock", "forward_status:close",
+		"forward_status:forkthenprint", "forward_status:forkthensegv", "forward_status:forkthenexit"} {
 		t.Run(attack, func(t *testing.T) {
 			t.Parallel()
 			cmd := exec.Command("/proc/self/exe", "test-child", "server", library(t), attack)
@@ -59,7 +60,7 @@ func TestNoOrphans(t *testing.T) {
 				t.Fatalf("the server said %q", line)
 			}
 			want := 1
-			if strings.HasSuffix(attack, "forkblock") {
+			if strings.Contains(attack, ":fork") {
 				want = 2
 			}
 			if !strings.HasSuffix(attack, "close") { // the server replaces that one
@@ -71,6 +72,26 @@ func TestNoOrphans(t *testing.T) {
 			_ = cmd.Wait()
 			testwait.Until(t, "no process is left", func() bool { return len(group(t, pid)) == 0 })
 		})
+	}
+}
+
+// TestSignalsAreNotForTheHost: a service manager sends them to all processes, and
+// the kernel sends the parent-death signal once for every thread of the server that
+// the process is handed on to.
+func TestSignalsAreNotForTheHost(t *testing.T) {
+	var log testlog.Buffer
+	m := openModule(t, &log, nil)
+	car := openCar(t, m, spec("car", ""))
+	for range 100 {
+		for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+			if err := syscall.Kill(m.State().PID, s); err != nil {
+				t.Fatal(err)
+			}
+		}
+		must(t, car.ForwardStatus(t.Context(), device("r"), nil))
+	}
+	if s := m.State(); s.Restarts != 0 {
+		t.Errorf("the process was replaced: %s", s.LastExit)
 	}
 }
 

@@ -36,6 +36,11 @@ func (m *Module) supervise(c *child) {
 			if !m.sleep(pause/2 + rand.N(pause/2+1)) {
 				return
 			}
+			if !m.needed() {
+				m.log.Info("module process is not replaced, the server stops")
+				<-m.stopped.Done()
+				return
+			}
 			restarts = append(restarts, time.Now())
 			pause = min(2*pause, m.opts.BackoffMax)
 			c = m.replace(died)
@@ -138,11 +143,33 @@ func (m *Module) sleep(d time.Duration) bool {
 	}
 }
 
+// Retire says that the server stops: from now on a process that ends is replaced
+// only while a context waits to be given what was accepted for it.
+func (m *Module) Retire() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.retired = true
+}
+
+// needed tells whether a process that has ended is to be replaced.
+func (m *Module) needed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.retired || len(m.instances) > 0
+}
+
 // shutDown ends the process: the end of the connection asks it to, and after a
-// while it is made to.
+// while it is made to; at once when it has kept a context waiting all the time that
+// there was for the stop.
 func (m *Module) shutDown(c *child) {
+	m.mu.Lock()
+	grace := stopGrace
+	if m.late > 0 {
+		grace = 0
+	}
+	m.mu.Unlock()
 	_ = c.conn.CloseWrite()
-	timer := time.NewTimer(stopGrace)
+	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {
 	case <-c.dead:

@@ -15,6 +15,9 @@ import (
 // waitSlack is how far a wait may exceed its timeout: the machine may be busy.
 const waitSlack = 500 * time.Millisecond
 
+// maxCommands is how many commands of one car wait in the server, the newest ones.
+const maxCommands = 1000
+
 // provoke makes the module hand out commands, if that is known how; a module may
 // also have some of its own accord.
 func provoke(ctx context.Context, s *subject, car module.Instance, d fleet.Device) error {
@@ -134,6 +137,10 @@ func checkCommands(ctx context.Context, c *checker) error {
 			commands, err := fetch(ctx, s, car)
 			if err != nil {
 				return err
+			}
+			if len(commands) > maxCommands {
+				return fmt.Errorf("%d commands came at once, and the server keeps %d; does pop_command ever return 0?",
+					len(commands), maxCommands)
 			}
 			got = append(got, commands...)
 		}

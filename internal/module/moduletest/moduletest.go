@@ -126,6 +126,9 @@ type Report struct {
 	Module   string    `json:"module"`
 	Number   int32     `json:"number"`
 	Findings []Finding `json:"findings"`
+	// Interrupted tells that the context of the check ended before it was through:
+	// rules that are reported as skipped may be broken.
+	Interrupted bool `json:"interrupted,omitempty"`
 }
 
 // Failed tells how many rules are broken.
@@ -186,6 +189,7 @@ func check(ctx context.Context, rules []rule, target Target, progress func(Findi
 		began := time.Now()
 		var err error
 		switch {
+		case ctx.Err() != nil:
 		case !loads:
 			err = skip("the module cannot be opened")
 		case c.noContext && r.needsContext:
@@ -194,6 +198,9 @@ func check(ctx context.Context, rules []rule, target Target, progress func(Findi
 			err = r.check(ctx, c)
 		}
 		f.Took = time.Since(began)
+		if ctx.Err() != nil { // whatever the rule has found out now is not the module's fault
+			err, report.Interrupted = skip("interrupted"), true
+		}
 		var skipped skip
 		var note measured
 		switch {

@@ -1,6 +1,7 @@
 package moduletest
 
 import (
+	"context"
 	"maps"
 	"os/exec"
 	"path/filepath"
@@ -92,6 +93,7 @@ func TestBadLibrary(t *testing.T) {
 		"newest first":   "MT-12",
 		"wrong device":   "MT-12",
 		"no device":      "MT-12",
+		"endless":        "MT-12",
 		"unknown":        "MT-13",
 		"unknown crash":  "MT-13",
 		"cross talk":     "MT-14",
@@ -154,6 +156,28 @@ func TestInitRefused(t *testing.T) {
 		}
 		if f.Outcome != want {
 			t.Errorf("%s: %s (%s), expected %s", f.Rule, f.Outcome, f.Detail, want)
+		}
+	}
+}
+
+// TestInterrupted: what was not checked is not broken.
+func TestInterrupted(t *testing.T) {
+	t.Parallel()
+	target := badTarget(t, buildLibrary(t, "testdata/bad.c"))
+	target.Env = []string{"BAD=nothing"}
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	report := Check(ctx, target, func(f Finding) {
+		if f.Rule == "MT-2" {
+			interrupt()
+		}
+	})
+	if !report.Interrupted || len(report.Findings) != len(rules) {
+		t.Errorf("interrupted %t, %d findings", report.Interrupted, len(report.Findings))
+	}
+	for n, f := range report.Findings {
+		if n < 2 && f.Outcome != Pass || n >= 2 && (f.Outcome != Skipped || f.Detail != "interrupted") {
+			t.Errorf("%s: %s (%s)", f.Rule, f.Outcome, f.Detail)
 		}
 	}
 }

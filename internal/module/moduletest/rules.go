@@ -26,7 +26,7 @@ var rules = []rule{
 	{"MT-9", "output is freed by deallocate, which sets the size to 0", "MOD-2", checkOutput, true},
 	{"MT-10", "wait_for_command waits, and not longer than its timeout", "MOD-15", checkWait, true},
 	{"MT-11", "wait_for_command delays neither other calls of its car nor other cars", "MOD-5", checkIndependence, true},
-	{"MT-12", "pop_command hands out commands for real devices, in order", "MOD-14, DEF-36", checkCommands, true},
+	{"MT-12", "pop_command hands out commands for real devices, in order, and ends", "MOD-14, DEF-36", checkCommands, true},
 	{"MT-13", "device_disconnected of an unknown device is an error, and nothing worse", "MOD-13", checkUnknown, true},
 	{"MT-14", "contexts used at the same time do not mix", "MOD-5", checkConcurrency, true},
 	{"MT-15", "contexts can be made and destroyed for ever, without growing memory", "MOD-4", checkCycles, true},

@@ -40,7 +40,7 @@ func may() map[string][]string {
 		"internal/link/mqtt/wire":         {},
 		"internal/logging":                {},
 		"internal/module":                 {"internal/fleet", "internal/logging"},
-		"internal/module/cabi":            {"internal/fleet", "internal/module"},
+		"internal/module/cabi":            {"internal/fleet", "internal/logging", "internal/module"},
 		"internal/module/fleetapi":        {"internal/config", "internal/fleet", "internal/httpapi", "internal/logging", "internal/module", "internal/module/spool"},
 		"internal/module/guest":           {"internal/fleet", "internal/module", "internal/module/wire", "sdk/module/moduleproto"},
 		"internal/module/host":            {"internal/fleet", "internal/logging", "internal/module", "internal/module/cabi", "internal/module/guest", "internal/module/wire", "sdk/module/moduleproto"},

@@ -981,15 +981,17 @@ func (x *Supports) GetType() uint32 {
 
 // Result answers a ServerFrame.
 type Result struct {
-	state          protoimpl.MessageState `protogen:"open.v1"`
-	Code           int32                  `protobuf:"zigzag32,1,opt,name=code,proto3" json:"code,omitempty"`                                                // 0 OK, -1 NOT_OK, -11 CONTEXT_INCORRECT, -12 TIMEOUT_OCCURRED, others are the module's
-	Error          string                 `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`                                                 // more about a code other than 0, for the log
-	Commands       []*Command             `protobuf:"bytes,3,rep,name=commands,proto3" json:"commands,omitempty"`                                           // Poll: oldest first, also beside an error
-	ModuleNumber   int32                  `protobuf:"zigzag32,4,opt,name=module_number,json=moduleNumber,proto3" json:"module_number,omitempty"`            // Start
-	SupportedTypes []uint32               `protobuf:"varint,5,rep,packed,name=supported_types,json=supportedTypes,proto3" json:"supported_types,omitempty"` // Start: of the types 0 to 255
-	HeapBytes      uint64                 `protobuf:"varint,6,opt,name=heap_bytes,json=heapBytes,proto3" json:"heap_bytes,omitempty"`                       // Ping: memory the module has allocated, if it knows
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Code             int32                  `protobuf:"zigzag32,1,opt,name=code,proto3" json:"code,omitempty"`                                                // 0 OK, -1 NOT_OK, -11 CONTEXT_INCORRECT, -12 TIMEOUT_OCCURRED, others are the module's
+	Error            string                 `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`                                                 // more about a code other than 0, for the log
+	Commands         []*Command             `protobuf:"bytes,3,rep,name=commands,proto3" json:"commands,omitempty"`                                           // Poll: oldest first, also beside an error
+	ModuleNumber     int32                  `protobuf:"zigzag32,4,opt,name=module_number,json=moduleNumber,proto3" json:"module_number,omitempty"`            // Start
+	SupportedTypes   []uint32               `protobuf:"varint,5,rep,packed,name=supported_types,json=supportedTypes,proto3" json:"supported_types,omitempty"` // Start: of the types 0 to 255
+	HeapBytes        uint64                 `protobuf:"varint,6,opt,name=heap_bytes,json=heapBytes,proto3" json:"heap_bytes,omitempty"`                       // Ping: memory the module has allocated, if it knows
+	UnusableCommands uint32                 `protobuf:"varint,7,opt,name=unusable_commands,json=unusableCommands,proto3" json:"unusable_commands,omitempty"`  // Poll: how many were dropped because they can be sent to no car
+	UnusableReason   string                 `protobuf:"bytes,8,opt,name=unusable_reason,json=unusableReason,proto3" json:"unusable_reason,omitempty"`         // of the first of these, for the log
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Result) Reset() {
@@ -1062,6 +1064,20 @@ func (x *Result) GetHeapBytes() uint64 {
 		return x.HeapBytes
 	}
 	return 0
+}
+
+func (x *Result) GetUnusableCommands() uint32 {
+	if x != nil {
+		return x.UnusableCommands
+	}
+	return 0
+}
+
+func (x *Result) GetUnusableReason() string {
+	if x != nil {
+		return x.UnusableReason
+	}
+	return ""
 }
 
 // Fetching may precede the Result of a Poll: the module now takes commands out
@@ -1221,7 +1237,7 @@ const file_fleet_module_proto_rawDesc = "" +
 	"\acontext\x18\x01 \x01(\rR\acontext\"\x06\n" +
 	"\x04Ping\"\x1e\n" +
 	"\bSupports\x12\x12\n" +
-	"\x04type\x18\x01 \x01(\rR\x04type\"\xd5\x01\n" +
+	"\x04type\x18\x01 \x01(\rR\x04type\"\xab\x02\n" +
 	"\x06Result\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x11R\x04code\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x124\n" +
@@ -1229,7 +1245,9 @@ const file_fleet_module_proto_rawDesc = "" +
 	"\rmodule_number\x18\x04 \x01(\x11R\fmoduleNumber\x12'\n" +
 	"\x0fsupported_types\x18\x05 \x03(\rR\x0esupportedTypes\x12\x1d\n" +
 	"\n" +
-	"heap_bytes\x18\x06 \x01(\x04R\theapBytes\"\n" +
+	"heap_bytes\x18\x06 \x01(\x04R\theapBytes\x12+\n" +
+	"\x11unusable_commands\x18\a \x01(\rR\x10unusableCommands\x12'\n" +
+	"\x0funusable_reason\x18\b \x01(\tR\x0eunusableReason\"\n" +
 	"\n" +
 	"\bFetching\"N\n" +
 	"\aCommand\x12/\n" +

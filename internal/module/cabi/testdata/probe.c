@@ -325,6 +325,26 @@ __attribute__((unused)) static int scenario(const char *name, int n, struct buff
 			d->device_role.size_in_bytes = (size_t)1 << 62;
 		return 1;
 	}
+	if (strcmp(name, "too_large") == 0) { // between commands that are not
+		lamp(command, d, "data");
+		struct buffer *b = n == 1 ? &d->device_role : n == 2 ? &d->device_name : n == 3 ? command : NULL;
+		if (b != NULL) {
+			deallocate(b);
+			allocate(b, n == 3 ? 4000001 : 4097);
+			memset(b->data, 'x', b->size_in_bytes);
+		}
+		return 4 - n;
+	}
+	if (strcmp(name, "largest") == 0) {
+		lamp(command, d, "");
+		struct buffer *all[] = {command, &d->device_role, &d->device_name};
+		for (int i = 0; i < 3; i++) {
+			deallocate(all[i]);
+			allocate(all[i], i == 0 ? 4000000 : 4096);
+			memset(all[i]->data, 'x', all[i]->size_in_bytes);
+		}
+		return 0;
+	}
 	if (strcmp(name, "hollow") == 0) {
 		lamp(command, d, "data");
 		deallocate(&d->device_name);

@@ -105,6 +105,20 @@ static void attack(const char *what)
 		for (;;)
 			pause();
 	}
+	if (strncmp(what, "forkthen", 8) == 0) { // and end oneself once the server is gone
+		pid_t parent = getppid();
+		if (fork() == 0)
+			for (;;)
+				pause();
+		if (strcmp(what, "forkthenprint") == 0)
+			for (;;) // until nobody reads it
+				puts("still there");
+		while (getppid() == parent)
+			;
+		if (strcmp(what, "forkthensegv") == 0)
+			*(volatile int *)16 = 1;
+		exit(3);
+	}
 	if (strcmp(what, "spin") == 0)
 		for (volatile int i = 0;; i++)
 			;
@@ -368,6 +382,20 @@ int pop_command(struct buffer *command, struct device_identification *d, void *c
 	if (what != NULL && strcmp(what, "absurd") == 0) {
 		put(command, "x");
 		command->size_in_bytes = (size_t)-1;
+		return 0;
+	}
+	if (what != NULL && strcmp(what, "fail") == 0)
+		return -5;
+	if (what != NULL && strcmp(what, "bigrole") == 0) {
+		put(command, "x");
+		put(&d->device_name, "n");
+		allocate(&d->device_role, 20 << 20);
+		memset(d->device_role.data, 'r', d->device_role.size_in_bytes);
+		return 0;
+	}
+	if (what != NULL && strcmp(what, "bigdata") == 0) {
+		put(&d->device_role, "r");
+		allocate(command, 17 << 20);
 		return 0;
 	}
 	if (what != NULL)
