@@ -23,9 +23,11 @@ type CheckResult struct {
 
 // Check tries every module of the configuration without serving: the library is
 // opened, its symbols and number are verified, and a context per car is created
-// and destroyed. One failure does not hide another.
+// and destroyed. One failure does not hide another. A server may be running with
+// the same configuration: built-in modules touch neither their spools nor the API.
 func Check(ctx context.Context, cfg *config.Config) []CheckResult {
 	libs := newLibraries(slog.New(slog.DiscardHandler))
+	libs.dryRun = true
 	libs.failed = make(map[string]error) // a program that never greets takes its 10 s once, not once per car
 	if cfg.HTTPAPI != nil {
 		// Its store is not opened: a server may be running with it.

@@ -28,6 +28,7 @@ type libraries struct {
 	pool *fleetapi.Pool // shared by the built-in modules
 
 	instead func(config.Module) (module.Module, error) // see Options.Module
+	dryRun  bool                                       // built-in modules have no effect, see Check
 
 	making sync.Mutex       // before mu; held while a module is made or closed, which may take seconds
 	failed map[string]error // what could not be made, by moduleKey; nil: it is tried again
@@ -155,6 +156,7 @@ func (l *libraries) make(m config.Module) (module.Module, error) {
 			Logger:         l.log,
 			SpoolDirectory: m.SpoolDirectory,
 			SpoolMaxBytes:  m.SpoolMaxBytes,
+			DryRun:         l.dryRun,
 		})
 	case len(m.Command) > 0:
 		opts.Command = m.Command
