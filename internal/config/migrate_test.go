@@ -106,7 +106,7 @@ func TestMigrateKeepsMeaning(t *testing.T) {
 
 // normalize removes what a migration is meant to change.
 func normalize(c *Config) {
-	c.Format, c.defaultPort = "", false
+	c.Format, c.defaultPort, c.places = "", false, nil
 	for i := range c.Cars {
 		for j := range c.Cars[i].Modules {
 			m := &c.Cars[i].Modules[j]
