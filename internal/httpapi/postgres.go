@@ -53,11 +53,9 @@ var postgresMigrations = []string{`
 // advisory lock as long as it lives, so that a second server is refused, also
 // after a reconnect.
 func openPostgres(ctx context.Context, dsn string, _ *slog.Logger) (Store, error) {
-	config, err := pgx.ParseConfig(dsn)
+	config, err := parsePostgres(dsn)
 	if err != nil {
-		// The library's error may repeat the URL; it hides the password only when
-		// it could parse it.
-		return nil, errors.New("http_api.store: the PostgreSQL URL is not valid; expected postgres://USER:PASSWORD@HOST:PORT/DATABASE")
+		return nil, fmt.Errorf("http_api.store: %w", err)
 	}
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = 5 * time.Second
@@ -97,6 +95,16 @@ func openPostgres(ctx context.Context, dsn string, _ *slog.Logger) (Store, error
 		return nil, fmt.Errorf("%s: %w", text, e)
 	}
 	return s, nil
+}
+
+func parsePostgres(dsn string) (*pgx.ConnConfig, error) {
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		// The library's error may repeat the URL; it hides the password only when
+		// it could parse it.
+		return nil, errors.New("the PostgreSQL URL is not valid; expected postgres://USER:PASSWORD@HOST:PORT/DATABASE")
+	}
+	return config, nil
 }
 
 func connectPostgres(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
