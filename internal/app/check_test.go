@@ -34,7 +34,7 @@ func TestCheckWithEmbeddedAPI(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return Check(context.Background(), cfg)
+		return Check(context.Background(), cfg).Modules
 	}
 	store := filepath.Join(dir, "fleet.db")
 	results := check(`"http_api": {"store": "sqlite:` + store + `"},`)
@@ -72,7 +72,7 @@ func TestCheckTriesAModuleOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	results := Check(context.Background(), cfg)
+	results := Check(context.Background(), cfg).Modules
 	if len(results) != 3 {
 		t.Fatalf("%v", results)
 	}
@@ -83,6 +83,59 @@ func TestCheckTriesAModuleOnce(t *testing.T) {
 	}
 	if log, err := os.ReadFile(starts); err != nil || string(log) != "started\n" {
 		t.Errorf("the program ran as %q, %v", log, err)
+	}
+}
+
+// TestCheckLooksAtFiles: what ends a start is found without one, with its place in
+// the file, and without the contents of any file.
+func TestCheckLooksAtFiles(t *testing.T) {
+	dir := t.TempDir()
+	junk := filepath.Join(dir, "junk")
+	if err := os.WriteFile(junk, []byte("planted, and neither PEM nor a database"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "config.json")
+	pair := `{"cert_file": "` + junk + `", "key_file": "` + junk + `"}`
+	text := `{"company_name": "company",
+"embedded_broker": {"listen": "127.0.0.1:0", "tls": ` + pair + `},
+"mqtt_address": "127.0.0.1",
+"mqtt_ca_certs_file": "` + junk + `",
+"mqtt_cert_file": "` + junk + `", "mqtt_key_file": "` + junk + `",
+"http_api": {"listen": "127.0.0.1:0", "tls": ` + pair + `,
+"store": "sqlite:` + junk + `",
+"keys_file": "` + junk + `"},
+"admin": {"listen": "127.0.0.1:0", "tls": ` + pair + `},
+"common_modules": {"1": {"builtin": "mission", "config": {"apikey": "planted"}}}, "cars": {"car": {}}}`
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, _, err := config.Load(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := content(t, dir)
+	report := Check(t.Context(), cfg)
+	if after := content(t, dir); !maps.Equal(before, after) {
+		t.Errorf("files changed:\nbefore %q\nafter  %q", before, after)
+	}
+	want := []string{"4:23: mqtt_ca_certs_file: ", "5:19: mqtt_cert_file: ", "2:53: embedded_broker.tls: ", "6:46: http_api.tls: ", "9:43: admin.tls: ",
+		"7:10: http_api.store: ", "8:14: http_api.keys_file: "}
+	if len(report.Problems) != len(want) {
+		t.Errorf("%v", report.Problems)
+	}
+	for i, p := range report.Problems {
+		if i < len(want) && !strings.HasPrefix(p.String(), path+":"+want[i]) || strings.Contains(p.String(), "planted") {
+			t.Errorf("problem %d: %v, want %s", i, p, want[i])
+		}
+	}
+	if len(report.Warnings) != 1 || !strings.Contains(report.Warnings[0], "key apikey") || strings.Contains(report.Warnings[0], "planted") {
+		t.Errorf("warnings %q", report.Warnings)
+	}
+	if err := cfg.ApplyFlags(config.Flags{CA: junk}); err != nil {
+		t.Fatal(err)
+	}
+	if got := Check(t.Context(), cfg).Problems[0].String(); !strings.HasPrefix(got, "--ca: ") {
+		t.Errorf("a file of the command line: %s", got)
 	}
 }
 
@@ -112,7 +165,7 @@ func TestCheckLeavesTheSpoolAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, r := range Check(t.Context(), cfg) {
+	for _, r := range Check(t.Context(), cfg).Modules {
 		if r.Err != nil {
 			t.Errorf("car %s: %v", r.Car, r.Err)
 		}
