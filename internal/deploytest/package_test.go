@@ -165,6 +165,9 @@ func installed(t *testing.T, root string) {
 		"usr/lib/systemd/system/external-server.service", "usr/lib/sysusers.d/external-server.conf",
 		"usr/lib/external-server/modules", "usr/include/fleet_protocol_module.h",
 		"usr/share/doc/external-server/install.md", "usr/share/doc/external-server/examples/fleet.json.example",
+		"usr/share/doc/external-server/examples/for_docker.json", "usr/share/doc/external-server/performance.svg",
+		"usr/share/doc/external-server/deploy/prometheus/alerts.yml", "usr/share/doc/external-server/deploy/grafana/external-server.json",
+		"usr/share/doc/external-server/deploy/mosquitto/mosquitto.conf",
 		"usr/share/man/man1/external-server-health.1", "usr/share/bash-completion/completions/external-server",
 	} {
 		if _, err := os.Stat(filepath.Join(root, path)); err != nil {
