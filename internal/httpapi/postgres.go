@@ -89,10 +89,12 @@ func openPostgres(ctx context.Context, dsn string, _ *slog.Logger) (Store, error
 		_ = s.Close()
 		e := classifyPostgres(err)
 		text := fmt.Sprintf("http_api.store: database %q at %s:%d", config.Database, config.Host, config.Port)
+		// The library tells of each address in a line of its own.
+		cause := strings.Join(strings.Fields(e.Error()), " ")
 		if e.Fault.hint() != "" {
-			return nil, fmt.Errorf("%s: %w; %s", text, e, e.Fault.hint())
+			return nil, fmt.Errorf("%s: %s; %s", text, cause, e.Fault.hint())
 		}
-		return nil, fmt.Errorf("%s: %w", text, e)
+		return nil, fmt.Errorf("%s: %s", text, cause)
 	}
 	return s, nil
 }

@@ -301,3 +301,11 @@ func TestCheckStore(t *testing.T) {
 		t.Errorf("made in the folder: %v, before %v, %v", after, before, err)
 	}
 }
+
+// TestPostgresFaultIsOneLine: a start that fails has one reason, in one line.
+func TestPostgresFaultIsOneLine(t *testing.T) {
+	_, err := OpenStore(t.Context(), "postgres://u:planted@127.0.0.1:1/d", slog.New(slog.DiscardHandler))
+	if err == nil || strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), "planted") || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("%q", err)
+	}
+}
