@@ -9,6 +9,12 @@ if command -v systemd-sysusers >/dev/null 2>&1; then
 elif ! grep -q '^external-server:' "$root/etc/passwd"; then
 	useradd --root "$root/" --system --user-group --no-create-home --home-dir /var/lib/external-server --shell /usr/sbin/nologin external-server
 fi
+# What systemd would make at the first start (StateDirectory, LogsDirectory of the
+# unit), because the configuration is checked before.
+owner=$(sed -n 's/^external-server:[^:]*:\([0-9]*\):\([0-9]*\):.*/\1:\2/p' "$root/etc/passwd")
+for dir in var/lib/external-server var/log/external-server; do
+	install -d -m 0750 -o "${owner%:*}" -g "${owner#*:}" "$root/$dir"
+done
 # The configuration may hold passwords: for root and the server only.
 group=$(sed -n 's/^external-server:[^:]*:\([0-9]*\):.*/\1/p' "$root/etc/group")
 chgrp -R "$group" "$root/etc/external-server"
@@ -21,6 +27,6 @@ if [ -z "$root" ] && [ -d /run/systemd/system ]; then
 fi
 if [ "$1" = configure ] && [ -z "$2" ] || [ "$1" = 1 ]; then
 	echo "external-server is installed. Edit /etc/external-server/config.json, then:"
-	echo "  external-server check /etc/external-server/config.json"
+	echo "  runuser -u external-server -- external-server check /etc/external-server/config.json"
 	echo "  systemctl enable --now external-server"
 fi

@@ -1,16 +1,22 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
 	"slices"
+	"syscall"
 	"time"
 
 	"external-server/internal/config"
 	"external-server/internal/fleet"
 	"external-server/internal/httpapi"
+	"external-server/internal/logging"
+	"external-server/internal/tlsfiles"
 )
 
 // CheckResult is what Check found for one car and module.
@@ -21,11 +27,24 @@ type CheckResult struct {
 	Err    error  // nil: the context could be created and destroyed
 }
 
+// Report is what Check found.
+type Report struct {
+	Modules  []CheckResult
+	Problems []config.Problem // of everything that is no module
+	Warnings []string         // of modules, as a server would log them
+}
+
 // Check tries every module of the configuration without serving: the library is
 // opened, its symbols and number are verified, and a context per car is created
-// and destroyed. One failure does not hide another.
-func Check(ctx context.Context, cfg *config.Config) []CheckResult {
+// and destroyed. One failure does not hide another. A server may be running with
+// the same configuration: built-in modules touch neither their spools nor the API.
+// Files that the server reads or writes at its start are looked at as well.
+func Check(ctx context.Context, cfg *config.Config) Report {
+	var report Report
+	warnings := &warningList{}
 	libs := newLibraries(slog.New(slog.DiscardHandler))
+	libs.builtinLog = slog.New(warnings)
+	libs.dryRun = true
 	libs.failed = make(map[string]error) // a program that never greets takes its 10 s once, not once per car
 	if cfg.HTTPAPI != nil {
 		// Its store is not opened: a server may be running with it.
@@ -35,7 +54,6 @@ func Check(ctx context.Context, cfg *config.Config) []CheckResult {
 			defer api.Close()
 		}
 	}
-	var out []CheckResult
 	cars := cfg.Cars
 	if cfg.AnyCar != nil { // a name that such a car may have
 		cars = append(slices.Clone(cars), config.Car{Name: "any_car", Modules: cfg.AnyCar.Modules})
@@ -44,15 +62,105 @@ func Check(ctx context.Context, cfg *config.Config) []CheckResult {
 		for _, m := range c.Modules {
 			r := CheckResult{Car: c.Name, Module: m.Number, Origin: m.Origin()}
 			r.Err = checkModule(ctx, libs, fleet.CarID{Company: cfg.Company, Car: c.Name}, m)
-			out = append(out, r)
+			report.Modules = append(report.Modules, r)
 		}
 	}
-	if err := libs.close(); err != nil && len(out) > 0 {
-		last := &out[len(out)-1]
+	if err := libs.close(); err != nil && len(report.Modules) > 0 {
+		last := &report.Modules[len(report.Modules)-1]
 		last.Err = errors.Join(last.Err, err)
+	}
+	report.Problems = checkFiles(cfg)
+	report.Warnings = warnings.list
+	return report
+}
+
+// checkFiles tries what a start needs and what can be tried without network and
+// without any effect.
+func checkFiles(cfg *config.Config) []config.Problem {
+	var out []config.Problem
+	add := func(name string, err error) {
+		if err != nil {
+			out = append(out, cfg.Problem(name, err.Error()))
+		}
+	}
+	if t := cfg.Broker.TLS; t != nil {
+		if t.CAFile != "" {
+			_, err := tlsfiles.Client(&config.TLS{CAFile: t.CAFile})
+			add(config.PlaceBrokerCA, err)
+		}
+		_, err := tlsfiles.Client(&config.TLS{CertFile: t.CertFile, KeyFile: t.KeyFile})
+		add(config.PlaceBrokerCert, err)
+	}
+	for _, of := range listeners(cfg) {
+		_, err := tlsfiles.Server(of.files)
+		add(of.key, err)
+	}
+	if h := cfg.HTTPAPI; h != nil {
+		add("http_api.store", httpapi.CheckStore(h.Store.Reveal()))
+		if h.KeysFile != "" {
+			_, err := httpapi.ReadKeys(h.KeysFile)
+			add("http_api.keys_file", err)
+		}
+	}
+	if cfg.Logging.File.Use {
+		add(config.PlaceLogPath, checkLogDirectory(cmp.Or(cfg.Logging.File.Path, ".")))
 	}
 	return out
 }
+
+// checkLogDirectory tells whether this user can make files in the directory of the
+// log.
+func checkLogDirectory(dir string) error {
+	info, err := os.Stat(dir)
+	switch {
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return fmt.Errorf("%s is not a directory; expected the directory of the log file", dir)
+	}
+	const write, search = 2, 1 // of access(2)
+	if err := syscall.Access(dir, write|search); err != nil {
+		return fmt.Errorf("%s cannot be written to by this user: %w; expected a directory of the user that the server runs as", dir, err)
+	}
+	return nil
+}
+
+// warningList keeps what is logged at the level WARNING or above.
+type warningList struct {
+	attrs []slog.Attr
+	root  *warningList // nil: this one
+	list  []string
+}
+
+// Enabled implements slog.Handler.
+func (*warningList) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelWarn }
+
+// Handle implements slog.Handler. Modules are opened one after the other, so it
+// needs no lock.
+func (w *warningList) Handle(_ context.Context, r slog.Record) error {
+	text := r.Message
+	show := func(a slog.Attr) bool {
+		if a.Key != logging.ComponentKey {
+			text += fmt.Sprintf("; %s %v", a.Key, a.Value)
+		}
+		return true
+	}
+	for _, a := range w.attrs {
+		show(a)
+	}
+	r.Attrs(show)
+	to := cmp.Or(w.root, w)
+	to.list = append(to.list, text)
+	return nil
+}
+
+// WithAttrs implements slog.Handler.
+func (w *warningList) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &warningList{attrs: append(slices.Clone(w.attrs), attrs...), root: cmp.Or(w.root, w)}
+}
+
+// WithGroup implements slog.Handler; nothing here uses groups.
+func (w *warningList) WithGroup(string) slog.Handler { return w }
 
 // notServed takes the place of the embedded HTTP API, so that modules that would
 // use it can be created.

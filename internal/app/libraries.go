@@ -27,7 +27,9 @@ type libraries struct {
 	api  httpapi.API    // the embedded HTTP API, nil: none
 	pool *fleetapi.Pool // shared by the built-in modules
 
-	instead func(config.Module) (module.Module, error) // see Options.Module
+	instead    func(config.Module) (module.Module, error) // see Options.Module
+	builtinLog *slog.Logger                               // of built-in modules; nil: log
+	dryRun     bool                                       // built-in modules have no effect, see Check
 
 	making sync.Mutex       // before mu; held while a module is made or closed, which may take seconds
 	failed map[string]error // what could not be made, by moduleKey; nil: it is tried again
@@ -152,9 +154,10 @@ func (l *libraries) make(m config.Module) (module.Module, error) {
 			Builtin:        string(m.Builtin),
 			Pool:           l.pool,
 			API:            l.api,
-			Logger:         l.log,
+			Logger:         cmp.Or(l.builtinLog, l.log),
 			SpoolDirectory: m.SpoolDirectory,
 			SpoolMaxBytes:  m.SpoolMaxBytes,
+			DryRun:         l.dryRun,
 		})
 	case len(m.Command) > 0:
 		opts.Command = m.Command

@@ -72,6 +72,14 @@ func (l *loader) broker(top *object, cfg *Config) {
 	o.finish()
 }
 
+// value returns where the value of a key stands, or the object without it.
+func (o *object) value(key string) int {
+	if n := o.n.member(key); n != nil {
+		return n.off
+	}
+	return o.n.off
+}
+
 // offset returns where the key itself stands.
 func (o *object) offset(key string) int {
 	for i := range o.n.members {
@@ -171,7 +179,7 @@ func (l *loader) credentials(o *object, k brokerKeys, cfg *Config) {
 		}
 	}
 	if b.Username == "" {
-		l.errorf(o.offset(k.username), "embedded_broker.users", "every user is restricted to a car; add one without car, with which the server itself logs in")
+		l.errorf(l.users, "embedded_broker.users", "every user is restricted to a car; add one without car, with which the server itself logs in")
 		return
 	}
 	l.errorf(o.offset(k.username), o.key(k.username), "no user of embedded_broker without car has this name and password; leave it out to use the first one")
@@ -185,6 +193,8 @@ func (l *loader) brokerTLS(o *object, k brokerKeys, b *Broker, schemeTLS bool) {
 		CertFile: l.pemFile(o, k.certFile),
 		KeyFile:  l.pemFile(o, k.privKeyFile),
 	}
+	l.note(PlaceBrokerCA, o.value(k.caFile), o.key(k.caFile))
+	l.note(PlaceBrokerCert, o.value(k.certFile), o.key(k.certFile))
 	switch {
 	case files.CertFile != "" && files.KeyFile == "":
 		l.errorf(o.offset(k.certFile), o.key(k.certFile), "a certificate without private key; expected %s too", o.key(k.privKeyFile))

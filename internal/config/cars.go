@@ -5,6 +5,9 @@ import (
 	"strings"
 )
 
+// nameTooLong is the fault of a name that a topic has no room for.
+const nameTooLong = "the name is too long: the topics of a car hold the names of company and car and have at most 65535 bytes"
+
 // cars reads the cars and their modules, in the notation of format A or that of
 // the others.
 func (l *loader) cars(top *object, cfg *Config) {
@@ -46,6 +49,9 @@ func (l *loader) cars(top *object, cfg *Config) {
 		if fault := nameFault(m.key); fault != "" {
 			l.errorf(m.off, o.key(m.key), `%s, or "*" for every car of the company`, fault)
 		}
+		if !tooLong(cfg.Company, "") && tooLong(cfg.Company, m.key) {
+			l.errorf(m.off, o.key(m.key), nameTooLong)
+		}
 		cfg.Cars = append(cfg.Cars, car)
 	}
 }
@@ -83,6 +89,9 @@ func (l *loader) singleCar(top *object, cfg *Config) {
 		l.warnf(top.offset("common_modules"), "common_modules", "ignored, it belongs to the formats with several cars; here all modules are in modules")
 	}
 	car := Car{Name: top.name("car_name", "the name of the car, or cars for several")}
+	if !tooLong(cfg.Company, "") && tooLong(cfg.Company, car.Name) {
+		l.errorf(top.value("car_name"), "car_name", nameTooLong)
+	}
 	if n := top.required("modules", "an object with module numbers as keys"); n != nil {
 		car.Modules = l.modules(n, "modules", FormatA).list
 		if n.kind == kindObject && len(n.members) == 0 {

@@ -27,7 +27,10 @@ func TestErrors(t *testing.T) {
 	}{
 		// not JSON
 		{"empty file", " \n", false, `config.json:1:1: the file is empty; expected a JSON object`},
-		{"syntax", "{\n  \"a\": 1\n  \"b\": 2\n}", false, `config.json:3:3: invalid JSON: invalid character '"' after object key:value pair`},
+		{"syntax", "{\n  \"a\": 1\n  \"b\": 2\n}", false, `config.json:3:3: invalid JSON: invalid character '"' after object key:value pair; a comma is missing before it`},
+		{"comment", "{\n  // why\n  \"a\": 1}", false, `config.json:2:3: invalid JSON: invalid character '/' looking for beginning of object key string; JSON has no comments, remove it`},
+		{"comma before a bracket", "{\"a\": [1,\n]}", false, `config.json:2:1: invalid JSON: invalid character ']' looking for beginning of value; remove the comma before ]`},
+		{"comma before a brace", "{\"a\": 1, }", false, `config.json:1:10: invalid JSON: invalid character '}' looking for beginning of object key string; remove the comma before }`},
 		{"cut off", "{\n  \"a\": [1,\n", false, `config.json:3:1: invalid JSON: unexpected end of JSON input; a closing bracket, brace or quote is missing`},
 		{"trailing garbage", "{}\n}", false, `config.json:2:1: invalid JSON: invalid character '}' after top-level value`},
 		{"byte order mark", "\xef\xbb\xbf{}", false, `config.json:1:1: the file begins with a byte order mark; expected plain UTF-8, save it without BOM`},
@@ -79,6 +82,17 @@ func TestErrors(t *testing.T) {
 		{"port text", with(minimalA, `"mqtt_port": "0x10"`), true, `config.json:1:116: mqtt_port: expected a whole number from 1 to 65535, got a string`},
 		{"protocol", strings.Replace(minimalD, `{"server`, `{"protocol": "mqtt", "server`, 1), true,
 			`config.json:1:62: external_communication.protocol: expected "MQTT"; there is no other protocol`},
+		{"name too long", strings.Replace(minimalD, `"v"`, `"`+strings.Repeat("v", 65507)+`"`, 1), false,
+			`config.json:1:132: cars."` + strings.Repeat("v", 200) + `…": the name is too long: the topics of a car hold the names of company and car and have at most 65535 bytes`},
+		{"company too long", strings.Replace(minimalA, `"c"`, `"`+strings.Repeat("c", 65508)+`"`, 1), false,
+			`config.json:1:18: company_name: the name is too long: the topics of a car hold the names of company and car and have at most 65535 bytes`},
+		{"one address for two", with(minimalD, `"embedded_broker": {"listen": "127.0.0.1:8080"}, "http_api": {"listen": "localhost:8080"}, "admin": {"listen": "0.0.0.0:8080", "insecure": true}`), false,
+			"config.json:1:214: http_api.listen: embedded_broker.listen listens on the same address; each needs a port of its own\n" +
+				`config.json:1:253: admin.listen: embedded_broker.listen listens on the same address; each needs a port of its own`},
+		{"database in no folder", with(minimalD, `"http_api": {"store": "sqlite:/no/dir/x.db"}`), false,
+			`config.json:1:164: http_api.store: the folder of the database is not an existing directory; create it first or correct the path`},
+		{"one token with two roles", with(minimalD, `"admin": {"tokens": [{"name": "a", "token": "planted"}, {"name": "b", "role": "operate", "token": "planted"}]}`), false,
+			`config.json:1:240: admin.tokens[1].token: the same token as an earlier one with another role; expected a token of its own for each role`},
 		{"password alone", with(minimalA, `"mqtt_password": "planted"`), false,
 			`config.json:1:103: mqtt_password: a password without user name; expected mqtt_username (or EXTERNAL_SERVER_MQTT_USERNAME in the environment) too`},
 		{"certificate without key", with(minimalA, `"mqtt_cert_file": "cert.pem"`), false,
@@ -90,7 +104,7 @@ func TestErrors(t *testing.T) {
 		{"server restricted to a car", `{"company_name": "c", "car_name": "v", "modules": {"5": {"lib_path": "lib.so"}}, "mqtt_username": "y", "mqtt_password": "planted", "embedded_broker": {"users": [{"name": "y", "password": "planted", "car": "v"}]}}`, false,
 			`config.json:1:82: mqtt_username: no user of embedded_broker without car has this name and password; leave it out to use the first one`},
 		{"all users restricted to a car", `{"company_name": "c", "car_name": "v", "modules": {"5": {"lib_path": "lib.so"}}, "embedded_broker": {"users": [{"name": "y", "password": "planted", "car": "v"}]}}`, false,
-			`config.json:1:1: embedded_broker.users: every user is restricted to a car; add one without car, with which the server itself logs in`},
+			`config.json:1:111: embedded_broker.users: every user is restricted to a car; add one without car, with which the server itself logs in`},
 		{"user of a car with a strange name", `{"company_name": "c", "car_name": "v", "modules": {"5": {"lib_path": "lib.so"}}, "embedded_broker": {"users": [{"name": "x", "password": "planted"}, {"name": "y", "password": "planted", "car": "v/#"}]}}`, true,
 			`config.json:1:194: embedded_broker.users[1].car: expected lower-case letters, digits and _ only (VOC-1)`},
 

@@ -11,6 +11,18 @@ type Flags struct {
 	CA, Cert, Key string
 }
 
+// movePlace notes that a file of the broker's TLS came from the command line.
+func (c *Config) movePlace(flag string) {
+	name := PlaceBrokerCert
+	if flag == "--ca" {
+		name = PlaceBrokerCA
+	}
+	if c.places == nil {
+		c.places = make(map[string]place)
+	}
+	c.places[name] = place{key: flag}
+}
+
 // ApplyFlags overrides the TLS settings of the broker. --tls needs all three
 // files, those of the configuration count (CLI-10); --ca, --cert and --key
 // replace single files where TLS is on and are ignored elsewhere (CLI-7).
@@ -33,6 +45,7 @@ func (c *Config) ApplyFlags(f Flags) error {
 	for i, o := range options {
 		if o.value != "" {
 			*paths[i] = o.value
+			c.movePlace(o.name)
 			if fault := check.readable(o.value); fault != "" { // CLI-11
 				faults = append(faults, o.name+": "+fault)
 			}

@@ -120,6 +120,7 @@ func (d *document) parse(report func(off int, path, key string)) (node, *parseEr
 			return node{}, &parseError{off - 1, tooDeep}
 		default:
 			off-- // Offset counts the offending byte
+			text += d.remedy(off, text)
 		}
 		return node{}, &parseError{off, "invalid JSON: " + text}
 	}
@@ -130,6 +131,25 @@ func (d *document) parse(report func(off int, path, key string)) (node, *parseEr
 		return node{}, &parseError{s.tooDeep - 1, tooDeep}
 	}
 	return n, nil
+}
+
+// remedy tells what to do about the usual reasons for a character that is not JSON.
+func (d *document) remedy(off int, text string) string {
+	if off < 0 || off >= len(d.text) {
+		return ""
+	}
+	before := strings.TrimRight(d.text[:off], " \t\r\n")
+	switch c := d.text[off]; {
+	case c == '/', c == '#':
+		return "; JSON has no comments, remove it"
+	case (c == ']' || c == '}') && strings.HasSuffix(before, ","):
+		return fmt.Sprintf("; remove the comma before %c", c)
+	case c == '\'':
+		return `; JSON knows only " as a quote`
+	case c != ':' && (strings.HasSuffix(text, "after object key:value pair") || strings.HasSuffix(text, "after array element")):
+		return "; a comma is missing before it"
+	}
+	return ""
 }
 
 func (d *document) checkEncoding() *parseError {

@@ -83,6 +83,8 @@ type loader struct {
 	doc       *document
 	lookupEnv func(string) (string, bool)
 	files     files
+	places    map[string]place
+	users     int  // where embedded_broker.users stands
 	converted bool // a module's config had values that were not strings
 	errs      problems
 	warns     problems
@@ -139,6 +141,9 @@ func (l *loader) load() *Config {
 	cfg := &Config{Source: l.path, Format: formatOf(top)}
 	top.get("$schema")
 	cfg.Company = top.name("company_name", "the name of the company")
+	if tooLong(cfg.Company, "") {
+		l.errorf(top.value("company_name"), "company_name", nameTooLong)
+	}
 	cfg.MessageTimeout = top.duration("timeout", time.Second, defaultMessageTimeout, leastTimeout)
 	if n := top.get("timeout"); n != nil && cfg.MessageTimeout < advisedMessageTimeout {
 		l.warnf(n.off, "timeout", "below %v s gateways on slow networks never finish the connect sequence (GW-57)", advisedMessageTimeout.Seconds())
@@ -154,6 +159,8 @@ func (l *loader) load() *Config {
 	cfg.HTTPAPI = l.httpAPI(top)
 	cfg.Admin = l.admin(top)
 	cfg.Tracing = l.tracing(top)
+	l.clashes(cfg)
+	cfg.places = l.places
 	top.finish()
 	return cfg
 }

@@ -348,3 +348,26 @@ func TestLogOfA(t *testing.T) {
 		}
 	}
 }
+
+// TestAddressesApart: what can be listened on at the same time is no error.
+func TestAddressesApart(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want bool
+	}{
+		{"127.0.0.1:0", "127.0.0.1:0", false},
+		{"127.0.0.1:80", "127.0.0.1:81", false},
+		{"127.0.0.1:80", "127.0.0.2:80", false},
+		{"[::1]:80", "127.0.0.1:80", false},
+		{"0.0.0.0:80", "[::1]:80", false},
+		{"a.example:80", "b.example:80", false},
+		{"a.example:80", "a.example:80", true},
+		{":80", "127.0.0.1:80", true},
+		{"[::1]:80", "[::]:80", true},
+		{"127.0.0.1:80", "0.0.0.0:80", true},
+	} {
+		if clash(c.a, c.b) != c.want || clash(c.b, c.a) != c.want {
+			t.Errorf("%s and %s: %v, want %v", c.a, c.b, !c.want, c.want)
+		}
+	}
+}

@@ -156,6 +156,9 @@ func (l *loader) level(o *object, def slog.Level) slog.Level {
 // logDirectory checks the directory of a file sink that is used (CLI-14).
 func (l *loader) logDirectory(o *object, key string, s Sink) {
 	n := o.n.member(key)
+	if s.Use {
+		l.note(PlaceLogPath, o.value(key), o.key(key))
+	}
 	if n == nil || n.kind != kindString || !s.Use {
 		return
 	}

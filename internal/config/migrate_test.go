@@ -106,7 +106,7 @@ func TestMigrateKeepsMeaning(t *testing.T) {
 
 // normalize removes what a migration is meant to change.
 func normalize(c *Config) {
-	c.Format, c.defaultPort = "", false
+	c.Format, c.defaultPort, c.places = "", false, nil
 	if f := &c.Logging.File; f.Use && f.Path == "" {
 		f.Path = "." // the same
 	}

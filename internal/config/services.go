@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -28,6 +29,7 @@ func (l *loader) embeddedBroker(top *object) *EmbeddedBroker {
 	}
 	b := &EmbeddedBroker{Listen: l.listen(o, defaultBrokerListen), TLS: l.serverTLS(o)}
 	names := make(map[string]struct{})
+	l.users = o.value("users")
 	l.list(o, "users", func(u *object) {
 		user := User{Name: u.text("name"), Password: NewSecret(u.text("password"))}
 		if u.has("car") {
@@ -83,6 +85,7 @@ func (l *loader) list(o *object, key string, each func(*object)) {
 // listen reads an address to listen on. Port 0 is any free port.
 func (l *loader) listen(o *object, def string) string {
 	text := o.str("listen", def)
+	l.note(o.key("listen"), o.value("listen"), o.key("listen"))
 	host, port, err := net.SplitHostPort(text)
 	if err == nil && host != "" && !hostname.MatchString(host) {
 		_, err = netip.ParseAddr(host)
@@ -112,6 +115,7 @@ func (l *loader) serverTLS(parent *object) *ServerTLS {
 	if o == nil {
 		return nil
 	}
+	l.note(o.path, o.n.off, o.path)
 	t := &ServerTLS{}
 	for _, f := range []struct {
 		key, what string
@@ -143,8 +147,14 @@ func (l *loader) httpAPI(top *object) *HTTPAPI {
 		Retention:   o.duration("retention_s", time.Second, defaultAPIRetention, time.Second),
 		WaitTimeout: o.duration("wait_timeout_ms", time.Millisecond, defaultAPIWait, leastTimeout),
 	}
-	if !storeValid(a.Store.Reveal()) {
+	l.note(o.key("store"), o.value("store"), o.key("store"))
+	l.note(o.key("keys_file"), o.value("keys_file"), o.key("keys_file"))
+	path, sqlite := strings.CutPrefix(a.Store.Reveal(), "sqlite:")
+	switch {
+	case !storeValid(a.Store.Reveal()):
 		l.errorf(o.n.member("store").off, o.key("store"), `expected "sqlite:PATH" or "postgres://…"`)
+	case sqlite && l.files.directory(filepath.Dir(path)) != "": // the store is never printed
+		l.errorf(o.value("store"), o.key("store"), "the folder of the database is not an existing directory; create it first or correct the path")
 	}
 	if a.KeysFile == "" && !loopback(a.Listen) {
 		l.errorf(o.n.off, o.key("keys_file"), "required, because the API listens beyond this machine; expected the file of its API keys")
@@ -192,6 +202,11 @@ func (l *loader) admin(top *object) *Admin {
 			l.errorf(t.n.off, t.key("name"), "the same name as an earlier token; names must differ")
 		}
 		names[token.Name] = struct{}{}
+		for _, other := range a.Tokens {
+			if !token.Token.IsZero() && other.Role != token.Role && other.Token.Equal(token.Token) {
+				l.errorf(t.value("token"), t.key("token"), "the same token as an earlier one with another role; expected a token of its own for each role")
+			}
+		}
 		a.Tokens = append(a.Tokens, token)
 	})
 	if !off && !loopback(a.Listen) && !o.has("tokens") && !a.Insecure {

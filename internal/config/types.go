@@ -55,6 +55,7 @@ type Config struct {
 	Presence bool
 
 	defaultPort bool // Broker.Port was not configured
+	places      map[string]place
 }
 
 // Broker is the connection to the MQTT broker.

@@ -2,11 +2,14 @@ package deploytest
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"external-server/internal/servertest"
@@ -60,13 +63,8 @@ func TestPackages(t *testing.T) {
 			t.Errorf("%s has mode %o, expected %o", c.path, info.Mode().Perm(), c.mode)
 		}
 	}
-	accounts, err := os.ReadFile(filepath.Join(root, "etc/passwd"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(accounts), "external-server:") {
-		t.Errorf("the user was not made:\n%s", accounts)
-	}
+	stateFolders(t, root)
+	checkAsService(t, root)
 
 	edited := `{"company_name": "edited"}`
 	write(t, config, edited)
@@ -75,11 +73,89 @@ func TestPackages(t *testing.T) {
 		t.Errorf("the edited configuration did not survive an upgrade: %v\n%s", err, text)
 	}
 	dpkg(t, root, "-P", "external-server")
-	for _, gone := range []string{"usr/bin/external-server", "etc/external-server"} {
+	for _, gone := range []string{"usr/bin/external-server", "etc/external-server", "var/lib/external-server", "var/log/external-server"} {
 		if _, err := os.Stat(filepath.Join(root, gone)); err == nil {
 			t.Errorf("%s is still there after purging", gone)
 		}
 	}
+}
+
+// stateFolders: they are there before the first start, as systemd would make them,
+// because the configuration is checked before.
+func stateFolders(t *testing.T, root string) {
+	t.Helper()
+	uid, gid := serviceUser(t, root)
+	unit := readUnit(t)
+	for _, f := range []struct{ dir, mode string }{{"var/lib", "StateDirectoryMode"}, {"var/log", "LogsDirectoryMode"}} {
+		path := filepath.Join(root, f.dir, "external-server")
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		owner := info.Sys().(*syscall.Stat_t)
+		if owner.Uid != uid || owner.Gid != gid {
+			t.Errorf("%s belongs to %d:%d, expected %d:%d", path, owner.Uid, owner.Gid, uid, gid)
+		}
+		if want := setting(unit, f.mode); len(want) != 1 || fmt.Sprintf("%04o", info.Mode().Perm()) != want[0] {
+			t.Errorf("%s has mode %04o, systemd would make it %v", path, info.Mode().Perm(), want)
+		}
+	}
+}
+
+// checkAsService runs what the package tells to run before the first start, as the
+// user of the service.
+func checkAsService(t *testing.T, root string) {
+	t.Helper()
+	uid, gid := serviceUser(t, root)
+	text, err := os.ReadFile(filepath.Join(root, "etc/external-server/config.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dir := root; dir != "/" && dir != os.TempDir(); dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(root, "etc/external-server/check.json")
+	write(t, path, strings.ReplaceAll(string(text), "/var/lib/", root+"/var/lib/"))
+	if err := os.Chown(path, 0, int(gid)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(filepath.Join(root, "usr/bin/external-server"), "check", path)
+	cmd.Dir = root
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}}
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "all ok") {
+		t.Errorf("check as the user of the service, before the first start: %v\n%s", err, out)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// serviceUser returns the numbers of the user that the package made.
+func serviceUser(t *testing.T, root string) (uid, gid uint32) {
+	t.Helper()
+	accounts, err := os.ReadFile(filepath.Join(root, "etc/passwd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`(?m)^external-server:[^:]*:(\d+):(\d+):`).FindSubmatch(accounts)
+	if m == nil {
+		t.Fatalf("the user was not made:\n%s", accounts)
+	}
+	numbers := [2]uint32{}
+	for i := range numbers {
+		n, err := strconv.ParseUint(string(m[i+1]), 10, 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		numbers[i] = uint32(n)
+	}
+	return numbers[0], numbers[1]
 }
 
 // installed looks at what the package put into root, and runs it.
@@ -89,6 +165,9 @@ func installed(t *testing.T, root string) {
 		"usr/lib/systemd/system/external-server.service", "usr/lib/sysusers.d/external-server.conf",
 		"usr/lib/external-server/modules", "usr/include/fleet_protocol_module.h",
 		"usr/share/doc/external-server/install.md", "usr/share/doc/external-server/examples/fleet.json.example",
+		"usr/share/doc/external-server/examples/for_docker.json", "usr/share/doc/external-server/performance.svg",
+		"usr/share/doc/external-server/deploy/prometheus/alerts.yml", "usr/share/doc/external-server/deploy/grafana/external-server.json",
+		"usr/share/doc/external-server/deploy/mosquitto/mosquitto.conf",
 		"usr/share/man/man1/external-server-health.1", "usr/share/bash-completion/completions/external-server",
 	} {
 		if _, err := os.Stat(filepath.Join(root, path)); err != nil {

@@ -144,12 +144,8 @@ func changeKeys(path string, change func([]Key) ([]Key, error)) (err error) {
 	}
 	_, err = temporary.Write(append(text, '\n'))
 	err = errors.Join(err, temporary.Sync(), temporary.Close())
-	if info, statErr := os.Stat(path); err == nil && statErr == nil {
-		// The server may run as another user than the one who adds keys.
-		err = os.Chmod(temporary.Name(), info.Mode().Perm())
-		if stat, ok := info.Sys().(*syscall.Stat_t); ok && err == nil {
-			_ = os.Chown(temporary.Name(), int(stat.Uid), int(stat.Gid)) // only root may
-		}
+	if err == nil {
+		err = giveTo(path, temporary.Name())
 	}
 	if err == nil {
 		err = os.Rename(temporary.Name(), path)
@@ -158,6 +154,26 @@ func changeKeys(path string, change func([]Key) ([]Key, error)) (err error) {
 		return errors.Join(fmt.Errorf("keys file: %w", err), os.Remove(temporary.Name()))
 	}
 	return nil
+}
+
+// giveTo gives the temporary file to who may read the keys file, because the server
+// may run as another user than the one who adds keys: as before when there is one,
+// else also to the group of its folder, if it is another than ours.
+func giveTo(path, temporary string) error {
+	owner := func(info fs.FileInfo) *syscall.Stat_t { return info.Sys().(*syscall.Stat_t) }
+	if info, err := os.Stat(path); err == nil {
+		_ = os.Chown(temporary, int(owner(info).Uid), int(owner(info).Gid)) // only root may
+		return os.Chmod(temporary, info.Mode().Perm())
+	}
+	dir, err := os.Stat(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	group := owner(dir).Gid
+	if int(group) == os.Getegid() || os.Chown(temporary, -1, int(group)) != nil {
+		return nil // for ourselves only
+	}
+	return os.Chmod(temporary, 0o640)
 }
 
 // keyring checks keys against a file and follows its changes. A file that cannot

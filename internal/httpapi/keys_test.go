@@ -1,11 +1,13 @@
 package httpapi
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -54,6 +56,43 @@ func TestKeys(t *testing.T) {
 	if files, _ := filepath.Glob(filepath.Dir(path) + "/.keys-*"); len(files) != 0 {
 		t.Errorf("left over: %v", files)
 	}
+}
+
+// TestKeysFileIsReadableForTheServer: whoever adds keys as root leaves a file that
+// the group of its folder can read, which is how the server reads its folder. A
+// file that exists keeps owner, group and mode.
+func TestKeysFileIsReadableForTheServer(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may give folders away")
+	}
+	const group = 4711
+	dir := filepath.Join(t.TempDir(), "etc")
+	if err := errors.Join(os.Mkdir(dir, 0o750), os.Chown(dir, 0, group)); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "keys.json")
+	expect := func(when string, uid, gid uint32, mode os.FileMode) {
+		t.Helper()
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		owner := info.Sys().(*syscall.Stat_t)
+		if info.Mode().Perm() != mode || owner.Uid != uid || owner.Gid != gid {
+			t.Errorf("%s: %d:%d, mode %o; expected %d:%d, %o", when, owner.Uid, owner.Gid, info.Mode().Perm(), uid, gid, mode)
+		}
+	}
+	if _, err := AddKey(path, "first", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	expect("made", 0, group, 0o640)
+	if err := errors.Join(os.Chown(path, 4712, 4713), os.Chmod(path, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := AddKey(path, "second", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	expect("rewritten", 4712, 4713, 0o600)
 }
 
 // TestKeysAddedAtTheSameTime: none is lost.

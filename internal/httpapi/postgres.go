@@ -65,11 +65,9 @@ var postgresMigrations = []string{`
 // advisory lock as long as it lives, so that a second server is refused, also
 // after a reconnect.
 func openPostgres(ctx context.Context, dsn string, _ *slog.Logger) (Store, error) {
-	config, err := pgx.ParseConfig(dsn)
+	config, err := parsePostgres(dsn)
 	if err != nil {
-		// The library's error may repeat the URL; it hides the password only when
-		// it could parse it.
-		return nil, errors.New("http_api.store: the PostgreSQL URL is not valid; expected postgres://USER:PASSWORD@HOST:PORT/DATABASE")
+		return nil, fmt.Errorf("http_api.store: %w", err)
 	}
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = 5 * time.Second
@@ -103,12 +101,24 @@ func openPostgres(ctx context.Context, dsn string, _ *slog.Logger) (Store, error
 		_ = s.Close()
 		e := classifyPostgres(err)
 		text := fmt.Sprintf("http_api.store: database %q at %s:%d", config.Database, config.Host, config.Port)
+		// The library tells of each address in a line of its own.
+		cause := strings.Join(strings.Fields(e.Error()), " ")
 		if e.Fault.hint() != "" {
-			return nil, fmt.Errorf("%s: %w; %s", text, e, e.Fault.hint())
+			return nil, fmt.Errorf("%s: %s; %s", text, cause, e.Fault.hint())
 		}
-		return nil, fmt.Errorf("%s: %w", text, e)
+		return nil, fmt.Errorf("%s: %s", text, cause)
 	}
 	return s, nil
+}
+
+func parsePostgres(dsn string) (*pgx.ConnConfig, error) {
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		// The library's error may repeat the URL; it hides the password only when
+		// it could parse it.
+		return nil, errors.New("the PostgreSQL URL is not valid; expected postgres://USER:PASSWORD@HOST:PORT/DATABASE")
+	}
+	return config, nil
 }
 
 func connectPostgres(ctx context.Context, db *sql.DB) (*sql.Conn, error) {

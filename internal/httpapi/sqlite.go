@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/url"
 	"os"
@@ -68,13 +69,8 @@ func openSQLite(ctx context.Context, path string, _ *slog.Logger) (Store, error)
 		}
 		return fmt.Errorf("http_api.store: %s: %w", path, err)
 	}
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return nil, describe(errors.New("is a directory; expected the path of a database file"))
-	}
-	if dir := filepath.Dir(path); dir != "." {
-		if err := os.MkdirAll(dir, 0o750); err != nil {
-			return nil, describe(err)
-		}
+	if err := checkSQLitePath(path); err != nil {
+		return nil, describe(err)
 	}
 	lock, err := lockFile(path + ".lock")
 	if err != nil {
@@ -111,6 +107,59 @@ func openSQLite(ctx context.Context, path string, _ *slog.Logger) (Store, error)
 		return nil, describe(classifySQLite(err))
 	}
 	return s, nil
+}
+
+// checkSQLitePath looks at the path without making anything. A folder that is
+// missing is not made: it is rather mistyped, or not mounted.
+func checkSQLitePath(path string) error {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return errors.New("is a directory; expected the path of a database file")
+	}
+	info, err := os.Stat(filepath.Dir(path))
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("the folder %s does not exist; create it first or correct the path", filepath.Dir(path))
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return fmt.Errorf("%s is not a folder; correct the path", filepath.Dir(path))
+	}
+	return nil
+}
+
+// checkSQLite tells what keeps the file from being opened as a database, as far as
+// that can be seen without opening it as one: a server may be using it.
+func checkSQLite(path string) error {
+	if err := checkSQLitePath(path); err != nil {
+		return err
+	}
+	const read, write, search = 4, 2, 1 // of access(2)
+	if err := syscall.Access(filepath.Dir(path), write|search); err != nil {
+		return fmt.Errorf("the folder %s cannot be written to by this user: %w", filepath.Dir(path), err)
+	}
+	file, err := os.Open(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil // it will be made
+	case err != nil:
+		return err
+	}
+	defer func() { _ = file.Close() }() // nothing was written
+	if err := syscall.Access(path, read|write); err != nil {
+		return fmt.Errorf("cannot be written to by this user: %w", err)
+	}
+	const header = "SQLite format 3\x00"
+	begin := make([]byte, len(header))
+	n, err := io.ReadFull(file, begin)
+	switch {
+	case errors.Is(err, io.EOF): // empty: as good as new
+		return nil
+	case err != nil && !errors.Is(err, io.ErrUnexpectedEOF):
+		return err
+	case string(begin[:n]) != header:
+		return errors.New("is not a SQLite database; expected one, or a path where none is yet")
+	}
+	return nil
 }
 
 // sqliteDSN waits 2 s for locks of other programs, such as a backup.

@@ -148,6 +148,20 @@ func asStoreError(err error) *StoreError {
 	return &StoreError{Fault: FaultOther, Err: err}
 }
 
+// CheckStore tells what keeps OpenStore from opening the store, as far as that can be
+// seen without a network and without any effect. Errors do not repeat the password
+// of a URL.
+func CheckStore(name string) error {
+	if path, ok := strings.CutPrefix(name, "sqlite:"); ok {
+		if err := checkSQLite(path); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		return nil
+	}
+	_, err := parsePostgres(name)
+	return err
+}
+
 // OpenStore opens the store named by the configuration: "sqlite:PATH" or a
 // "postgres://" or "postgresql://" URL. It creates or migrates the schema. Errors
 // do not repeat the password of the URL.

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -295,6 +296,9 @@ func TestOpenStoreErrors(t *testing.T) {
 // TestSQLiteAnyPath uses characters that mean something in a URI.
 func TestSQLiteAnyPath(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a b?c#d%41é", "fleet.db")
+	if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	s := openStore(t, "sqlite:"+path)
 	apply(t, s, 5, statusPost(car1, 5, status(1, 1, "a", `1`)))
 	_ = s.Close()
@@ -309,5 +313,60 @@ func TestSQLiteAnyPath(t *testing.T) {
 	}
 	if err := db.QueryRow(`SELECT count(*) FROM fleet_messages`).Scan(&n); err != nil || n != 1 {
 		t.Errorf("%d messages, %v", n, err)
+	}
+}
+
+// TestCheckStore finds what OpenStore would stumble over, and makes nothing.
+func TestCheckStore(t *testing.T) {
+	dir := t.TempDir()
+	junk, empty := filepath.Join(dir, "junk"), filepath.Join(dir, "empty")
+	if err := errors.Join(os.WriteFile(junk, []byte("no database, but long enough"), 0o600), os.WriteFile(empty, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	used := filepath.Join(dir, "used")
+	store, err := OpenStore(t.Context(), "sqlite:"+used, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = store.Close() }()
+	before, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"sqlite:" + used:                             "", // while a server uses it
+		"sqlite:" + empty:                            "",
+		"sqlite:" + filepath.Join(dir, "new"):        "",
+		"sqlite:" + dir:                              "is a directory",
+		"sqlite:" + filepath.Join(dir, "no", "file"): "does not exist; create it first",
+		"sqlite:" + filepath.Join(junk, "file"):      "is not a folder",
+		"sqlite:" + junk:                             "is not a SQLite database",
+		"postgres://u:SECRET@127.0.0.1:1/d":          "",
+		"postgres://u:SECRET@host:port/d":            "the PostgreSQL URL is not valid",
+		"postgres://u:SECRET@h/d?connect_timeout=x":  "the PostgreSQL URL is not valid",
+	} {
+		err := CheckStore(name)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) || err != nil && strings.Contains(err.Error(), "SECRET") {
+			t.Errorf("%s: %v, want %q", name, err, want)
+		}
+		if want == "" || strings.HasPrefix(name, "postgres:") {
+			continue
+		}
+		if s, err := OpenStore(t.Context(), name, slog.New(slog.DiscardHandler)); err == nil {
+			t.Errorf("%s was opened", name)
+			_ = s.Close()
+		}
+	}
+	_ = os.Remove(junk + ".lock") // of OpenStore
+	if after, err := os.ReadDir(dir); err != nil || len(after) != len(before) {
+		t.Errorf("made in the folder: %v, before %v, %v", after, before, err)
+	}
+}
+
+// TestPostgresFaultIsOneLine: a start that fails has one reason, in one line.
+func TestPostgresFaultIsOneLine(t *testing.T) {
+	_, err := OpenStore(t.Context(), "postgres://u:planted@127.0.0.1:1/d", slog.New(slog.DiscardHandler))
+	if err == nil || strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), "planted") || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("%q", err)
 	}
 }

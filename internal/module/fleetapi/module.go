@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -34,6 +35,9 @@ type Options struct {
 	// below it; empty: in memory only.
 	SpoolDirectory string
 	SpoolMaxBytes  int64 // per car and module, default 64 MiB
+	// DryRun: instances are only opened and closed again, to see whether they can
+	// be. Their spools are not touched, which may belong to a server that runs.
+	DryRun bool
 }
 
 // Module is one built-in module. It fills module.Module.
@@ -80,7 +84,8 @@ func (m *Module) Supports(deviceType uint32) bool { return m.kind.supports(devic
 
 // Open checks the configuration (MM-9) and makes the instance of one car. It
 // talks to nobody: an API that is down does not prevent the start (CLI-20).
-// Statuses that an earlier run left in the spool are posted first.
+// Statuses that an earlier run left in the spool are posted first, but for a dry
+// run.
 func (m *Module) Open(_ context.Context, spec module.InstanceSpec) (module.Instance, error) {
 	i, err := m.open(spec)
 	if err != nil {
@@ -105,7 +110,13 @@ func (m *Module) open(spec module.InstanceSpec) (*Instance, error) {
 		return nil, err
 	}
 	i := newInstance(m, s, a, h)
-	if m.opts.SpoolDirectory == "" {
+	switch {
+	case m.opts.SpoolDirectory == "":
+		return i, nil
+	case m.opts.DryRun:
+		if err := writable(m.opts.SpoolDirectory); err != nil {
+			return nil, fmt.Errorf("spool_directory: %w", err)
+		}
 		return i, nil
 	}
 	dir := filepath.Join(m.opts.SpoolDirectory, s.car.Company, s.car.Car, "module-"+strconv.Itoa(int(m.kind.number)))
@@ -131,6 +142,22 @@ func (m *Module) open(spec module.InstanceSpec) (*Instance, error) {
 		return nil, fmt.Errorf("spool_directory: %w", err)
 	}
 	return i, nil
+}
+
+// writable tells whether spools can be made in the folder, and makes nothing.
+func writable(dir string) error {
+	info, err := os.Stat(dir)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w; expected an existing directory, create it first", err)
+	case !info.IsDir():
+		return fmt.Errorf("%s is not a directory; expected an existing directory", dir)
+	}
+	const write, search = 2, 1 // of access(2)
+	if err := syscall.Access(dir, write|search); err != nil {
+		return fmt.Errorf("%s cannot be written to by this user: %w; expected a directory of the user that the server runs as", dir, err)
+	}
+	return nil
 }
 
 // warn logs each key once, however many cars have it.

@@ -138,7 +138,7 @@ func (p *Pool) client(id clientID) (*httpapi.Client, error) {
 	}
 	c, err := httpapi.NewClient(o)
 	if err != nil {
-		return nil, fmt.Errorf("keys %s, %s, %s: %w", keyCA, keyCert, keyKeyFile, err)
+		return nil, fmt.Errorf("keys %s, %s, %s: %s", keyCA, keyCert, keyKeyFile, id.tls.nameFiles(err.Error()))
 	}
 	p.clients[id] = c
 	return c, nil

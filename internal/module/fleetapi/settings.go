@@ -3,6 +3,7 @@ package fleetapi
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"regexp"
@@ -61,7 +62,8 @@ var (
 )
 
 // parseSettings checks the pairs as MM-9 says and reports all faults at once.
-// No error holds a value of api_key. unknown returns the keys that mean nothing
+// No error holds a value, because each may be a secret in the wrong place (DEF-45).
+// unknown returns the keys that mean nothing
 // to the modules, loose those whose number is followed by other characters.
 func parseSettings(k *kind, spec module.InstanceSpec) (s settings, unknown, loose []string, err error) {
 	s = settings{
@@ -124,7 +126,7 @@ func parseSettings(k *kind, spec module.InstanceSpec) (s settings, unknown, loos
 	}
 	for _, n := range []struct{ key, value string }{{keyCompany, s.car.Company}, {keyCar, s.car.Car}} {
 		if !namePattern.MatchString(n.value) {
-			fail(n.key, "%q is not a name; expected lower case letters, digits and underscores, at least one", n.value)
+			fail(n.key, "expected lower case letters, digits and underscores, at least one")
 		}
 	}
 	if (s.tls.cert == "") != (s.tls.key == "") {
@@ -138,10 +140,29 @@ func parseSettings(k *kind, spec module.InstanceSpec) (s settings, unknown, loos
 			continue
 		}
 		if _, err := os.Stat(f.path); err != nil {
-			fail(f.key, "%v", err)
+			fail(f.key, "the file cannot be used: %v; expected the path of a PEM file", withoutPath(err))
 		}
 	}
 	return s, unknown, loose, errors.Join(errs...)
+}
+
+// withoutPath returns why a file cannot be used.
+func withoutPath(err error) error {
+	var about *fs.PathError
+	if errors.As(err, &about) {
+		return about.Err
+	}
+	return err
+}
+
+// nameFiles puts the keys in the place of the paths in a text about the files.
+func (f tlsFiles) nameFiles(text string) string {
+	for _, named := range []struct{ path, key string }{{f.ca, keyCA}, {f.cert, keyCert}, {f.key, keyKeyFile}} {
+		if named.path != "" {
+			text = strings.ReplaceAll(text, named.path, named.key)
+		}
+	}
+	return text
 }
 
 // checkURL accepts what MM-9 accepts. The value may hold a key in a wrong place,
@@ -166,7 +187,7 @@ func checkURL(value string) error {
 	}
 	if p := u.Port(); p != "" {
 		if n, err := strconv.Atoi(p); err != nil || n < 1 || n > 65535 {
-			return fmt.Errorf("port %s is out of range; expected 1 to 65535", p)
+			return errors.New("the port is out of range; expected 1 to 65535")
 		}
 	}
 	return nil
@@ -184,7 +205,7 @@ func parseNumber(k *kind, value string, most int64) (n int64, rest bool, err err
 	}
 	n, err = strconv.ParseInt(text, 10, 64)
 	if err != nil || n < 0 || n > most {
-		return 0, false, fmt.Errorf("%q is not valid; expected an integer from 0 to %d", value, most)
+		return 0, false, fmt.Errorf("expected an integer from 0 to %d", most)
 	}
 	return n, rest, nil
 }

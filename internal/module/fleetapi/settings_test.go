@@ -14,7 +14,7 @@ import (
 
 // TestSettings is MM-9. An empty want means that the module opens.
 func TestSettings(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "file.pem")
+	file := filepath.Join(t.TempDir(), "SECRET.pem")
 	if err := os.WriteFile(file, []byte("no certificate"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -36,10 +36,10 @@ func TestSettings(t *testing.T) {
 		{"dot in the path", Mission, []string{"api_url", "http://host/v2.0"}, "key api_url"},
 		{"space", Mission, []string{"api_url", "http://ho st"}, "key api_url"},
 		{"line break", Mission, []string{"api_url", "http://host\n"}, "key api_url"},
-		{"port", Mission, []string{"api_url", "http://host:65536"}, "port 65536 is out of range"},
+		{"port", Mission, []string{"api_url", "http://host:65536"}, "the port is out of range; expected 1 to 65535"},
 		{"empty key", Mission, []string{"api_url", "http://host", "api_key", ""}, "key api_key: it is empty"},
-		{"negative number", Mission, []string{"api_url", "http://host", "max_requests_threshold_count", "-1"}, `key max_requests_threshold_count: "-1" is not valid; expected an integer from 0 to 10000`},
-		{"no number", IO, []string{"api_url", "http://host", "retry_requests_delay_ms", "soon"}, `key retry_requests_delay_ms: "soon"`},
+		{"negative number", Mission, []string{"api_url", "http://host", "max_requests_threshold_count", "-1"}, `key max_requests_threshold_count: expected an integer from 0 to 10000`},
+		{"no number", IO, []string{"api_url", "http://host", "retry_requests_delay_ms", "soon"}, `key retry_requests_delay_ms: expected an integer from 0 to 86400000`},
 		{"too large", IO, []string{"api_url", "http://host", "max_requests_threshold_period_ms", "99999999999999999999"}, "key max_requests_threshold_period_ms"},
 		{"fraction", Mission, []string{"api_url", "http://host", "retry_requests_delay_ms", "1.5"}, "key retry_requests_delay_ms"},
 		{"module 1 is strict", Mission, []string{"api_url", "http://host", "retry_requests_delay_ms", "220ms"}, "key retry_requests_delay_ms"},
@@ -77,6 +77,34 @@ func TestSettings(t *testing.T) {
 	}
 }
 
+// TestNoValueInErrors: any value of a configuration may be a secret in the wrong
+// place, so errors and the log name keys only.
+func TestNoValueInErrors(t *testing.T) {
+	const secret = "SECRET/nothing-there"
+	for _, builtin := range []string{Mission, IO, Transparent} {
+		for _, key := range []string{keyURL, keyKey, keyCompany, keyCar, keyCount, keyPeriod, keyLong, keyShort, keyCA, keyCert, keyKeyFile, "colour"} {
+			var log testlog.Buffer
+			m, err := New(Options{Builtin: builtin, Logger: log.Logger()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			pairs := module.InstanceSpec{Car: car, Config: []module.Pair{{Key: key, Value: secret}, {Key: keyURL, Value: "https://host"}}}
+			if key == keyCert || key == keyKeyFile {
+				pairs.Config = append(pairs.Config, module.Pair{Key: keyCert, Value: secret}, module.Pair{Key: keyKeyFile, Value: secret})
+			}
+			i, err := m.Open(t.Context(), pairs)
+			if err == nil {
+				stop(t, i.(*Instance))
+			} else if strings.Contains(err.Error(), "SECRET") || !strings.Contains(err.Error(), key) {
+				t.Errorf("%s, %s: %v", builtin, key, err)
+			}
+			if err == nil && key != keyKey && key != "colour" || strings.Contains(log.String(), "SECRET") {
+				t.Errorf("%s, %s: error %v, log %s", builtin, key, err, log.String())
+			}
+		}
+	}
+}
+
 // TestAllFaultsAtOnce: whoever has three keys wrong reads about three.
 func TestAllFaultsAtOnce(t *testing.T) {
 	m, err := New(Options{Builtin: Mission})
@@ -87,7 +115,7 @@ func TestAllFaultsAtOnce(t *testing.T) {
 	if err == nil {
 		t.Fatal("no error")
 	}
-	for _, key := range []string{"key api_url", "key retry_requests_delay_ms", `key company_name: "Acme"`, `key car_name: ""`} {
+	for _, key := range []string{"key api_url", "key retry_requests_delay_ms", "key company_name: expected lower case letters", "key car_name: expected lower case letters"} {
 		if !strings.Contains(err.Error(), key) {
 			t.Errorf("%v does not name %s", err, key)
 		}

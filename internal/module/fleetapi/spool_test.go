@@ -342,3 +342,37 @@ func TestForeignRecords(t *testing.T) {
 		}
 	})
 }
+
+// TestDryRunNeedsAWritableSpool: a folder that the server could not use is found
+// without making anything in it.
+func TestDryRunNeedsAWritableSpool(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string]string{dir: "", file: "is not a directory", filepath.Join(dir, "none"): "create it first"}
+	if os.Geteuid() != 0 { // root may write anywhere
+		locked := filepath.Join(dir, "locked")
+		if err := os.Mkdir(locked, 0o500); err != nil {
+			t.Fatal(err)
+		}
+		tests[locked] = "cannot be written to by this user"
+	}
+	for dir, want := range tests {
+		m, err := New(Options{Builtin: IO, API: &faultyAPI{}, SpoolDirectory: dir, DryRun: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		i, err := m.Open(t.Context(), spec())
+		switch {
+		case want == "" && err == nil:
+			stop(t, i.(*Instance))
+		case want == "" || err == nil || !strings.Contains(err.Error(), want):
+			t.Errorf("%s: %v, want %q", dir, err, want)
+		}
+	}
+	if found, err := filepath.Glob(filepath.Join(dir, "acme*")); err != nil || len(found) != 0 {
+		t.Errorf("made in the folder: %v, %v", found, err)
+	}
+}

@@ -158,16 +158,21 @@ func (m *Module) needed() bool {
 	return !m.retired || len(m.instances) > 0
 }
 
-// shutDown ends the process: the end of the connection asks it to, and after a
-// while it is made to; at once when it has kept a context waiting all the time that
-// there was for the stop.
-func (m *Module) shutDown(c *child) {
+// grace is how long the process may take to end by itself: nothing when it has kept a
+// context waiting all the time that there was for the stop.
+func (m *Module) grace() time.Duration {
 	m.mu.Lock()
-	grace := stopGrace
+	defer m.mu.Unlock()
 	if m.late > 0 {
-		grace = 0
+		return 0
 	}
-	m.mu.Unlock()
+	return stopGrace
+}
+
+// shutDown ends the process: the end of the connection asks it to, and after a
+// while it is made to.
+func (m *Module) shutDown(c *child) {
+	grace := m.grace()
 	_ = c.conn.CloseWrite()
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
