@@ -2,12 +2,16 @@ package e2e
 
 import (
 	"bufio"
+	"bytes"
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"external-server/internal/servertest"
+	"external-server/internal/testwait"
 )
 
 // The demo shows a person cars that connect, drive, obey, and a device that
@@ -52,6 +56,8 @@ func TestDemoWithoutReader(t *testing.T) {
 	temporary := t.TempDir()
 	cmd := exec.Command(servertest.Binary(t), "demo")
 	cmd.Env = append(os.Environ(), "TMPDIR="+temporary)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -64,8 +70,10 @@ func TestDemoWithoutReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = out.Close()
+	hung := time.AfterFunc(testwait.Patience, func() { _ = cmd.Process.Signal(syscall.SIGQUIT) })
+	defer hung.Stop()
 	if err := cmd.Wait(); err != nil {
-		t.Errorf("the demo ended with %v", err)
+		t.Errorf("the demo ended with %v: %s", err, errs.String())
 	}
 	left, err := os.ReadDir(temporary)
 	if err != nil || len(left) > 0 {
