@@ -36,11 +36,15 @@ func newConn(nc net.Conn, b *Broker) *conn {
 	return &conn{Conn: nc, broker: b, gone: make(chan struct{}), wake: make(chan struct{}, 1)}
 }
 
-// start begins to write.
+// start begins to write, unless the connection was closed before: nobody would wake
+// the writer any more.
 func (c *conn) start() {
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing || c.failed != nil {
+		return
+	}
 	c.started = true
-	c.mu.Unlock()
 	c.written.Go(c.writeLoop)
 }
 

@@ -54,12 +54,17 @@ func Run(ctx context.Context, opts Options) error {
 		ctx, cancel = context.WithTimeout(ctx, opts.Duration)
 		defer cancel()
 	}
+	ctx, serverEnded := context.WithCancel(ctx) // without the server there is nothing to show
+	defer serverEnded()
 	// The cars go home before the server stops, so that it can be seen stopping.
 	serverCtx, stopServer := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServer()
 	var serverErr error
 	var running sync.WaitGroup
-	running.Go(func() { serverErr = server.Run(serverCtx) })
+	running.Go(func() {
+		serverErr = server.Run(serverCtx)
+		serverEnded()
+	})
 
 	n := newNarrator(opts.Out)
 	n.welcome(server)
