@@ -47,18 +47,7 @@ var postgresMigrations = []string{`
 		role TEXT NOT NULL, name TEXT NOT NULL, encoding TEXT NOT NULL, data TEXT NOT NULL);
 	CREATE UNIQUE INDEX fleet_messages_read ON fleet_messages (car_id, kind, at, position);
 	CREATE INDEX fleet_messages_age ON fleet_messages (at);`,
-	// The age of a message is not that of its timestamp, which a clock that was once
-	// wrong may have put years ahead; and such a timestamp is the concern of its car
-	// alone. Of a car without messages only the highest timestamp of all is known.
-	`
-	ALTER TABLE fleet_messages ADD COLUMN stored_at BIGINT NOT NULL DEFAULT 0;
-	UPDATE fleet_messages SET stored_at = at;
-	DROP INDEX fleet_messages_age;
-	CREATE INDEX fleet_messages_age ON fleet_messages (stored_at, id);
-	ALTER TABLE fleet_cars ADD COLUMN last_at BIGINT NOT NULL DEFAULT 0;
-	UPDATE fleet_cars SET last_at = COALESCE((SELECT value FROM fleet_meta WHERE name = 'high'), 0)
-		WHERE NOT EXISTS (SELECT 1 FROM fleet_messages m WHERE m.car_id = fleet_cars.id AND m.kind IN (0, 1));
-	DELETE FROM fleet_meta WHERE name = 'high';`,
+	ageByStorage,
 }
 
 // openPostgres connects to a database server. The writing connection holds an
