@@ -135,7 +135,7 @@ func (c *Car) handle(it *item) {
 		m.Redelivered, m.Received = it.dup, it.at
 		ev.Message = m
 	case session.EventAdmission:
-		ev.Ticket, ev.Admitted = it.ticket, it.admitted
+		ev.Ticket, ev.Admitted, ev.Unsupported = it.ticket, it.admitted, it.unsupported
 	case session.EventLinkUp:
 		c.setLink(true, nil)
 	case session.EventLinkDown:
@@ -186,6 +186,8 @@ func (c *Car) perform(e *session.Effect) bool {
 		c.port.DiscardPending()
 	case session.EffectDeviceConnected:
 		c.deviceConnected(e)
+	case session.EffectAskType:
+		c.askType(e)
 	case session.EffectForward:
 		c.forward(e)
 	case session.EffectDeviceDisconnected:

@@ -119,6 +119,7 @@ func New(opts Options) (*Car, error) {
 		worker := module.WorkerOptions{
 			Logger:    c.log,
 			QueueSize: opts.Limits.Queue,
+			Supports:  b.Module.Supports,
 			Notify: func() {
 				if c.mail.putCommands(number) {
 					go c.work(nil, false)

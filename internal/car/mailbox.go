@@ -10,13 +10,14 @@ import (
 
 // item is one thing that happened to a car, in order of arrival.
 type item struct {
-	kind     session.EventKind
-	at       time.Time // EventMessage: when the link delivered it
-	payload  []byte    // EventMessage: not decoded yet
-	dup      bool
-	ticket   uint64 // EventAdmission
-	admitted bool
-	reason   error // EventLinkDown
+	kind    session.EventKind
+	at      time.Time // EventMessage: when the link delivered it
+	payload []byte    // EventMessage: not decoded yet
+	dup     bool
+	reason  error // EventLinkDown
+
+	ticket                uint64 // EventAdmission
+	admitted, unsupported bool
 }
 
 // verdict is what the mailbox says about an item.
