@@ -260,7 +260,7 @@ func (c *contract) compare(t *testing.T, s step, body []byte) {
 	}
 }
 
-// TestContractCoversTheRules fails when a rule of HTTP-2 to HTTP-19 has no step. HTTP-18 takes
+// TestContractCoversTheRules fails when a rule of HTTP-2 to HTTP-17 or HTTP-19 has no step. HTTP-18 takes
 // longer than a table can wait.
 func TestContractCoversTheRules(t *testing.T) {
 	text, err := os.ReadFile("testdata/contract.json")

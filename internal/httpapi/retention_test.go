@@ -314,7 +314,7 @@ func TestOnlyStatusKeepsKnown(t *testing.T) {
 
 // TestFirstNameStays: a device keeps the first name it was known by (HTTP-19), also over
 // a restart, until it is forgotten; messages keep theirs.
-func TestFirstNameStays(t *testing.T) {
+func TestFirstNameStays(t *testing.T) { // HTTP-17, HTTP-19
 	forEachStore(t, func(t *testing.T, name string) {
 		store := openStore(t, name)
 		defer func() { _ = store.Close() }()
