@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/link"
 	"external-server/internal/protocol"
 )
 
@@ -37,7 +38,7 @@ func TestTypesAreAskedElsewhere(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r.link.receiver.Message(raw, false)
+			r.link.receiver.Message(raw, link.Delivery{})
 			r.link.receiver.Sent()
 		}
 		var devices []fleet.Device
