@@ -255,7 +255,9 @@ func (r *reader) record() *Record {
 		out.Passed = append(out.Passed, r.uint32())
 	}
 	for range r.count() {
-		out.Ahead = append(out.Ahead, r.held())
+		m := r.held()
+		m.SessionID = out.ID
+		out.Ahead = append(out.Ahead, m)
 	}
 	out.Next = r.uint32()
 	for range r.count() {

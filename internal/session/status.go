@@ -106,7 +106,7 @@ func (s *Session) drain() {
 		o.missingBy = time.Time{} // the next missing counter has a limit of its own
 		s.accepted(m)
 	}
-	if s.phase != PhaseRunning {
+	if s.phase != PhaseRunning || s.recovery != nil { // a gap is judged when all was read
 		return
 	}
 	if _, ok := o.ahead[o.expected]; ok || len(o.ahead) == 0 {
