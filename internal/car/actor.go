@@ -29,6 +29,7 @@ func (c *Car) work(first *item, onLink bool) {
 		c.handle(first)
 	}
 	for {
+		c.fetchLeft()
 		c.arm()
 		mail, ok := c.mail.take(c.spare)
 		if !ok {
@@ -107,11 +108,7 @@ func (c *Car) handleMail(m mail) {
 		slices.SortFunc(m.modules, func(a, b int32) int { return c.position(a) - c.position(b) })
 	}
 	for _, n := range m.modules {
-		if commands := c.find(n).worker.TakeCommands(); len(commands) > 0 {
-			c.now = time.Now()
-			c.tellCommands(n, commands)
-			c.step(c.now, session.Event{Kind: session.EventCommands, Module: n, Commands: commands})
-		}
+		c.fetch(n)
 	}
 	if m.due { // what came before the deadline may have moved it (DEF-27)
 		c.step(time.Now(), session.Event{Kind: session.EventDeadline})

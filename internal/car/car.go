@@ -82,6 +82,7 @@ type Car struct {
 	timer      *time.Timer
 	armed      time.Time
 	spare      mail
+	unfetched  []int32       // modules with fetched commands that found no room
 	phase      session.Phase // as in view
 	started    time.Time     // of the current session
 	linkReason error         // of the last loss of the link
