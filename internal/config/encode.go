@@ -281,6 +281,7 @@ func (e encoder) httpAPI(a *HTTPAPI) ordered {
 	o.add("store", e.secret(a.Store))
 	e.optional(&o, "keys_file", a.KeysFile, a.KeysFile == "")
 	e.optional(&o, "retention_s", seconds(a.Retention), a.Retention == defaultAPIRetention)
+	e.optional(&o, "max_cars", a.MaxCars, a.MaxCars == defaultAPICars)
 	e.optional(&o, "wait_timeout_ms", millis(a.WaitTimeout), a.WaitTimeout == defaultAPIWait)
 	return o
 }

@@ -15,6 +15,7 @@ const (
 	defaultBrokerListen  = "127.0.0.1:1883"
 	defaultAPIListen     = "127.0.0.1:8080"
 	defaultAPIStore      = "sqlite:external_server.db"
+	defaultAPICars       = 50_000
 	defaultAPIRetention  = time.Hour
 	defaultAPIWait       = 5 * time.Second // HTTP-11
 	defaultAdminListen   = "127.0.0.1:8090"
@@ -145,6 +146,7 @@ func (l *loader) httpAPI(top *object) *HTTPAPI {
 		Store:       NewSecret(o.str("store", defaultAPIStore)),
 		KeysFile:    o.str("keys_file", ""),
 		Retention:   o.duration("retention_s", time.Second, defaultAPIRetention, time.Second),
+		MaxCars:     int(o.integer("max_cars", defaultAPICars, 1, 1_000_000)),
 		WaitTimeout: o.duration("wait_timeout_ms", time.Millisecond, defaultAPIWait, leastTimeout),
 	}
 	l.note(o.key("store"), o.value("store"), o.key("store"))

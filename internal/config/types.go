@@ -221,6 +221,7 @@ type HTTPAPI struct {
 	KeysFile    string        // hashed API keys; empty: no key is needed on loopback only
 	Retention   time.Duration // how long messages are kept
 	WaitTimeout time.Duration // of requests with wait=true
+	MaxCars     int           // cars known at a time (REC-22)
 }
 
 // Admin is the operator's endpoint.
