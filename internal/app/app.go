@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"regexp"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -152,7 +153,7 @@ func (a *App) startBroker() (address string, client func() (*tls.Config, error),
 	serverTLS := a.brokerFiles.Config()
 	b, err := broker.New(broker.Options{
 		Listen: eb.Listen, TLS: serverTLS, Users: brokerUsers(a.cfg), Logger: part(a.log, logging.ComponentBroker),
-		MaxPacket: largestMessage(a.cfg) + brokerHeader,
+		MaxPacket: largestMessage(a.cfg) + brokerHeader, Subscribe: gatewayTopics,
 	})
 	if err != nil {
 		return "", nil, err
@@ -168,6 +169,18 @@ func (a *App) startBroker() (address string, client func() (*tls.Config, error),
 		}
 	}
 	return address, client, nil
+}
+
+// gatewayClient is the client identifier of a gateway, company/car (CONN-9).
+var gatewayClient = regexp.MustCompile(`^[a-z0-9_]+/[a-z0-9_]+$`)
+
+// gatewayTopics are the topics that a gateway subscribes. One whose connection was cut
+// connects again and does not subscribe (GW-55).
+func gatewayTopics(client string) []string {
+	if !gatewayClient.MatchString(client) {
+		return nil
+	}
+	return []string{client + "/external_server", client + "/external_server_disconnect"}
 }
 
 func (a *App) presence() string {
