@@ -40,10 +40,6 @@ type Port interface {
 	// DiscardPending forgets queued messages that were not handed to the broker
 	// yet, except disconnect notifications (DEF-20).
 	DiscardPending()
-	// HandOver makes next the receiver of what comes from now on; the port stays as
-	// it is. A delivery that is under way may still go to the receiver before it. next
-	// hears of later changes of the link only.
-	HandOver(next Receiver)
 	// Close unsubscribes the car and forgets what is queued, except disconnect
 	// notifications.
 	Close()

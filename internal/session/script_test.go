@@ -25,7 +25,7 @@ import (
 //	room 1 no|yes      whether the queue of module 1 takes a status
 //	option NAME=VALUE  (before the first event)
 //	link up|down, stop, reload, publish-failed
-//	succeed            a new Session takes the place of the old one
+//	new-owner          the Session goes on with the modules of another owner
 func TestScripts(t *testing.T) {
 	scripttest.Run(t, func(script *scripttest.Script) func([]string) {
 		st := &stage{Script: script, now: time.Unix(1000, 0), refused: map[string]bool{}, modules: scriptModules{full: map[int32]bool{}}}
@@ -108,10 +108,9 @@ func (st *stage) do(w []string) {
 		st.step(Event{Kind: EventStop})
 	case "reload":
 		st.step(Event{Kind: EventReload})
-	case "succeed":
-		previous := st.s
-		st.s = New(st.opts, st.modules)
-		st.s.Succeed(previous)
+	case "new-owner":
+		st.modules.full = map[int32]bool{}
+		st.s.UseModules(st.modules)
 	case "publish-failed":
 		st.step(Event{Kind: EventPublishFailed})
 	default:
