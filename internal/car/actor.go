@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/link"
 	"external-server/internal/protocol"
 	"external-server/internal/session"
 )
@@ -140,8 +141,12 @@ func (o *occupant) handleMail(m mail) {
 }
 
 func (o *occupant) handle(it *item) {
+	o.ack = it.delivery.Ack
+	defer o.acknowledge()
 	ev := session.Event{Kind: it.kind}
 	switch it.kind {
+	case kindDropped:
+		return
 	case session.EventMessage:
 		m, err := o.decoder.Client(it.payload)
 		if err != nil { // CONN-32
@@ -150,8 +155,8 @@ func (o *occupant) handle(it *item) {
 			o.limit.Log(o.log, slog.LevelInfo, "message of the gateway cannot be read, ignored", slog.Any("error", err))
 			return
 		}
-		m.Redelivered, m.Received = it.dup, it.at
-		ev.Message = m
+		m.Redelivered, m.Received = it.delivery.Duplicate, it.at
+		ev.Message, o.answering = m, m.Counter
 	case session.EventAdmission:
 		if it.by != nil && !slices.Contains(o.modules, it.by) {
 			return // of the occupant before
@@ -168,6 +173,14 @@ func (o *occupant) handle(it *item) {
 		o.tellMessage(&ev.Message)
 	}
 	o.step(now, ev)
+}
+
+// acknowledge acknowledges the message that was handled, unless its answer did.
+func (o *occupant) acknowledge() {
+	if o.ack != (link.Ack{}) {
+		o.port.Acknowledge(o.ack)
+		o.ack = link.Ack{}
+	}
 }
 
 // step lets the session handle one event and performs the effects.
@@ -191,7 +204,14 @@ func (o *occupant) step(now time.Time, ev session.Event) {
 func (o *occupant) perform(e *session.Effect) bool {
 	switch e.Kind {
 	case session.EffectPublish:
-		ok := o.port.Publish(protocol.EncodeServer(e.Message))
+		var ack link.Ack
+		if e.Message.Kind == fleet.ServerStatusResponse && e.Message.Counter == o.answering {
+			ack = o.ack
+		}
+		ok := o.port.Publish(protocol.EncodeServer(e.Message), ack)
+		if ok && ack != (link.Ack{}) {
+			o.ack = link.Ack{}
+		}
 		o.tellSent(e, ok)
 		return ok
 	case session.EffectNotifyDisconnect:

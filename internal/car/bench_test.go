@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/link"
 	"external-server/internal/module"
 	"external-server/internal/protocol"
 	"external-server/internal/session"
@@ -40,10 +41,11 @@ func (takerModule) Close() error { return nil }
 
 type blackHole struct{}
 
-func (blackHole) Publish([]byte) bool    { return true }
-func (blackHole) NotifyDisconnect() bool { return true }
-func (blackHole) DiscardPending()        {}
-func (blackHole) Close()                 {}
+func (blackHole) Publish([]byte, link.Ack) bool { return true }
+func (blackHole) Acknowledge(link.Ack)          {}
+func (blackHole) NotifyDisconnect() bool        { return true }
+func (blackHole) DiscardPending()               {}
+func (blackHole) Close()                        {}
 
 // runningCar is a car in normal communication; next makes the payload of the next
 // status.
@@ -70,7 +72,7 @@ func runningCar(tb testing.TB, observer Observer) (c *Seat, next func() []byte) 
 		if err != nil {
 			tb.Fatal(err)
 		}
-		c.Message(raw, false)
+		c.Message(raw, link.Delivery{})
 		c.Sent()
 	}
 	say(fleet.ClientMessage{Kind: fleet.ClientConnect, Devices: []fleet.Device{button}})
@@ -127,7 +129,7 @@ func benchmarkStatus(b *testing.B, observer Observer) {
 			}
 			b.StartTimer()
 		}
-		c.Message(items[i%len(items)], false)
+		c.Message(items[i%len(items)], link.Delivery{})
 		c.Sent()
 		expected++
 	}
@@ -154,7 +156,7 @@ func statusAllocatesItsAnswer(t *testing.T, observer Observer) {
 	}
 	i := 0
 	allocs := testing.AllocsPerRun(runs, func() {
-		c.Message(items[i], false)
+		c.Message(items[i], link.Delivery{})
 		c.Sent()
 		i++
 	})

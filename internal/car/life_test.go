@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/link"
 	"external-server/internal/session"
 )
 
@@ -92,7 +93,7 @@ func TestDefectThatRunDoesNotSee(t *testing.T) {
 				io := &fakeModule{number: 2}
 				r := newRig(t, Options{}, io)
 				r.replace(io)
-				r.link.receiver.LinkUp()
+				r.link.receiver.LinkUp(link.Fresh)
 				r.connect(button)
 				r.link.set(func() { r.link.broken = true })
 				r.status(2, button, "s2")
@@ -171,7 +172,7 @@ func TestLinkDownAndUp(t *testing.T) {
 		r := newRig(t, Options{}, io).run()
 		r.connect(button)
 		r.link.take()
-		r.link.receiver.LinkDown(errors.New("connection reset"))
+		r.link.receiver.LinkDown(errors.New("connection reset"), false)
 		synctest.Wait()
 		r.wantSent()
 		r.wantLogged(`reason="broker connection lost"`, 1)
@@ -179,7 +180,7 @@ func TestLinkDownAndUp(t *testing.T) {
 		if s := r.seat.Snapshot(); s.LinkUp || s.Phase != session.PhaseWaiting {
 			t.Errorf("snapshot %+v", s)
 		}
-		r.link.receiver.LinkUp()
+		r.link.receiver.LinkUp(link.Fresh)
 		r.connect(button)
 		if s := r.seat.Snapshot(); !s.LinkUp || s.Sessions != 2 {
 			t.Errorf("snapshot %+v", s)

@@ -5,16 +5,21 @@ import (
 	"sync"
 	"time"
 
+	"external-server/internal/link"
 	"external-server/internal/session"
 )
+
+// kindDropped is a message that was dropped; the broker still has to be told that it
+// is handled.
+const kindDropped session.EventKind = 0
 
 // item is one thing that happened to a car, in order of arrival.
 type item struct {
 	kind     session.EventKind
-	at       time.Time // EventMessage: when the link delivered it
-	payload  []byte    // EventMessage: not decoded yet
-	dup      bool
-	ticket   uint64 // EventAdmission
+	at       time.Time     // EventMessage: when the link delivered it
+	payload  []byte        // EventMessage: not decoded yet
+	delivery link.Delivery // EventMessage, and the acknowledgement of one that was dropped
+	ticket   uint64        // EventAdmission
 	admitted bool
 	by       *boundModule // EventAdmission: that was asked; nil: none was
 	reason   error        // EventLinkDown
@@ -211,26 +216,27 @@ func (m *mailbox) takeUntil(end func(*item) bool) (items []item, found bool) {
 	return items, len(m.items) > 0
 }
 
-// close refuses everything from now on and forgets what is queued.
-func (m *mailbox) close() {
+// close refuses everything from now on and returns what is queued.
+func (m *mailbox) close() (left []item) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.refuse()
+	return m.refuse()
 }
 
 // closeUnheard closes the mailbox unless a message waits in it.
-func (m *mailbox) closeUnheard() (closed bool) {
+func (m *mailbox) closeUnheard() (left []item, closed bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.messages > 0 {
-		return false
+		return nil, false
 	}
-	m.refuse()
-	return true
+	return m.refuse(), true
 }
 
-// refuse ends the mailbox; mu is held.
-func (m *mailbox) refuse() {
+// refuse ends the mailbox and returns what is queued; mu is held.
+func (m *mailbox) refuse() (left []item) {
+	left = m.items
 	m.closed, m.items = true, nil
 	m.messages, m.bytes = 0, 0
+	return left
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/link"
 	"external-server/internal/protocol"
 	"external-server/internal/session"
 )
@@ -27,13 +28,15 @@ type occupant struct {
 	broken  chan struct{}                   // closed by a defect
 
 	// Of the working goroutine.
-	now    time.Time // of the current step
-	event  *Event    // see tell; nil without observer
-	onLink bool      // see work
-	timer  *time.Timer
-	armed  time.Time
-	spare  mail
-	phase  session.Phase // as in view
+	now       time.Time // of the current step
+	ack       link.Ack  // of the message that is being handled
+	answering uint32    // its counter
+	event     *Event    // see tell; nil without observer
+	onLink    bool      // see work
+	timer     *time.Timer
+	armed     time.Time
+	spare     mail
+	phase     session.Phase // as in view
 
 	concluding bool // see conclude
 	tellLast   bool // see perform

@@ -4,11 +4,12 @@ import (
 	"log/slog"
 	"time"
 
+	"external-server/internal/link"
 	"external-server/internal/session"
 )
 
 // Message implements link.Receiver.
-func (s *Seat) Message(payload []byte, duplicate bool) (heard bool) {
+func (s *Seat) Message(payload []byte, d link.Delivery) (heard bool) {
 	now := time.Now()
 	s.heard(now)
 	if limit := s.payload.Load(); int64(len(payload)) > limit {
@@ -16,9 +17,10 @@ func (s *Seat) Message(payload []byte, duplicate bool) (heard bool) {
 		s.limit.Log(s.log, slog.LevelInfo, "message of the gateway is too large, ignored",
 			slog.Int("bytes", len(payload)), slog.Int64("limit", limit))
 		s.tellDropped(DropTooLarge)
+		s.dropped(d)
 		return true
 	}
-	it := item{kind: session.EventMessage, payload: payload, dup: duplicate, at: now}
+	it := item{kind: session.EventMessage, payload: payload, delivery: d, at: now}
 	v, work := s.mail.put(it)
 	switch {
 	case v == gone:
@@ -34,12 +36,21 @@ func (s *Seat) Message(payload []byte, duplicate bool) (heard bool) {
 		s.counters.overflow.Add(1)
 		s.limit.Log(s.log, slog.LevelWarn, "messages arrive faster than they are handled, dropped")
 		s.tellDropped(DropOverflow)
+		s.dropped(d)
 	case tooMany:
 		s.counters.limited.Add(1)
 		s.limit.Log(s.log, slog.LevelWarn, "the gateway sends more messages than limits.messages_per_second allows, dropped")
 		s.tellDropped(DropLimited)
+		s.dropped(d)
 	}
 	return true
+}
+
+// dropped has a message acknowledged that will not be handled.
+func (s *Seat) dropped(d link.Delivery) {
+	if d.Ack != (link.Ack{}) {
+		s.linkChanged(item{kind: kindDropped, delivery: d})
+	}
 }
 
 // Sent implements link.Receiver: the calls of the modules begin. Those of an occupant
@@ -53,10 +64,13 @@ func (s *Seat) Sent() {
 }
 
 // LinkUp implements link.Receiver.
-func (s *Seat) LinkUp() { s.linkChanged(item{kind: session.EventLinkUp}) }
+func (s *Seat) LinkUp(link.Up) { s.linkChanged(item{kind: session.EventLinkUp}) }
+
+// BacklogRead implements link.Receiver.
+func (s *Seat) BacklogRead() {}
 
 // LinkDown implements link.Receiver.
-func (s *Seat) LinkDown(reason error) {
+func (s *Seat) LinkDown(reason error, _ bool) {
 	s.linkChanged(item{kind: session.EventLinkDown, reason: reason})
 }
 

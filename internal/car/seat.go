@@ -322,7 +322,7 @@ func (s *Seat) leave(ctx context.Context) error {
 			o.forsake()
 		}
 	}
-	s.mail.close()
+	left := s.mail.close()
 	s.turn.Unlock()
 	if o != nil {
 		err = errors.Join(err, o.release(bound))
@@ -334,7 +334,7 @@ func (s *Seat) leave(ctx context.Context) error {
 	if tell {
 		s.port.NotifyDisconnect()
 	}
-	s.port.Close() // a disconnect notification that is queued still goes out
+	s.closePort(left)
 	return err
 }
 
@@ -344,10 +344,25 @@ func (s *Seat) leave(ctx context.Context) error {
 func (s *Seat) Leave() (left bool) {
 	s.turn.Lock()
 	defer s.turn.Unlock()
-	if s.left || s.occupant.Load() != nil || !s.mail.closeUnheard() {
+	if s.left || s.occupant.Load() != nil {
 		return false
 	}
-	s.left = true
+	items, left := s.mail.closeUnheard()
+	if left {
+		s.left = true
+		s.closePort(items)
+	}
+	return left
+}
+
+// closePort leaves the link. What will not be handled is acknowledged: the broker would
+// hold back messages of other cars. That, and a disconnect notification that is queued,
+// still goes out.
+func (s *Seat) closePort(left []item) {
+	for i := range left {
+		if ack := left[i].delivery.Ack; ack != (link.Ack{}) {
+			s.port.Acknowledge(ack)
+		}
+	}
 	s.port.Close()
-	return true
 }

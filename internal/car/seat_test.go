@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/link"
+	"external-server/internal/protocol"
 	"external-server/internal/session"
 )
 
@@ -271,11 +273,11 @@ func TestLeave(t *testing.T) {
 		if !r.seat.Leave() {
 			t.Fatal("an empty seat is not left")
 		}
-		if r.link.receiver.Message([]byte{1}, false) {
+		if r.link.receiver.Message([]byte{1}, link.Delivery{}) {
 			t.Error("a message was heard that no occupant will handle")
 		}
 		r.link.receiver.Sent()
-		r.link.receiver.LinkUp()
+		r.link.receiver.LinkUp(link.Fresh)
 		if !r.link.closed {
 			t.Error("the port is still open")
 		}
@@ -284,6 +286,50 @@ func TestLeave(t *testing.T) {
 		}
 		if err := r.end(); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// Every message is acknowledged once, also those that were dropped, met a change of the
+// occupant, or will not be handled any more.
+func TestEverythingIsAcknowledged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Options{Limits: Limits{Payload: 100}}, &fakeModule{number: 2}).run()
+		r.connect(button)
+		packet := uint16(0)
+		say := func(payload []byte) {
+			packet++
+			r.link.receiver.Message(payload, link.Delivery{Ack: link.Ack{Connection: 1, Packet: packet}})
+		}
+		status, err := protocol.EncodeClient(fleet.ClientMessage{Kind: fleet.ClientStatus, SessionID: "session1", Counter: 2, Device: button}, carID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		say(status)
+		say([]byte{1}) // cannot be read
+		if err := r.seat.rest(t.Context(), r.seat.occupant.Load()); err != nil {
+			t.Fatal(err)
+		}
+		say(status)            // waits
+		say(make([]byte, 101)) // too large, waits to be acknowledged
+		r.replace(&fakeModule{number: 2})
+		synctest.Wait()
+		if err := r.seat.rest(t.Context(), r.seat.occupant.Load()); err != nil {
+			t.Fatal(err)
+		}
+		connect, err := protocol.EncodeClient(fleet.ClientMessage{Kind: fleet.ClientConnect, SessionID: "s2", Devices: []fleet.Device{button}}, carID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		say(connect) // is left
+		say(status)  // is left, too
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
+		all, answered := r.link.acknowledged()
+		slices.Sort(all)
+		if !slices.Equal(all, []uint16{1, 2, 3, 4, 5, 6}) || !slices.Equal(answered, []uint16{1}) {
+			t.Errorf("acknowledged %v, with an answer %v", all, answered)
 		}
 	})
 }
@@ -303,7 +349,7 @@ func TestSilent(t *testing.T) {
 			t.Errorf("silent for %v in a session", got)
 		}
 		r.send(fleet.ClientMessage{Kind: fleet.ClientConnect, SessionID: "x"}) // without devices: ends it
-		r.link.receiver.LinkDown(errors.New("reset"))
+		r.link.receiver.LinkDown(errors.New("reset"), false)
 		advance(time.Minute)
 		r.seat.counters.lastSeen.Store(0) // the clock of the machine was set
 		if got := r.seat.Silent(); got != time.Minute {

@@ -11,7 +11,7 @@ import (
 func (s *Session) connect(m fleet.ClientMessage) {
 	if s.phase != PhaseWaiting && m.SessionID == s.id {
 		switch {
-		case m.Redelivered:
+		case m.Redelivered || s.recovery != nil:
 			s.note(Info, NoteRedelivered, fleet.Device{}, 0) // REC-4; an answer would end the session (GW-34)
 		case s.phase == PhaseRunning:
 			s.note(Info, NoteAlreadyLogged, fleet.Device{}, 0)
@@ -117,6 +117,7 @@ func (s *Session) admission(ticket uint64, ok bool) {
 	} else {
 		s.note(Error, NoteRefused, dev.Device, 0)
 		dev.supported, dev.started = false, false // REC-6, DEF-48
+		s.changed = true
 		// A session whose last device turns out to be unsupported goes on without
 		// modules, as if that had been known at once.
 		s.withModule = s.withModule && slices.ContainsFunc(s.devices, func(d *device) bool { return d.supported })
@@ -127,7 +128,7 @@ func (s *Session) admission(ticket uint64, ok bool) {
 }
 
 func (s *Session) connected(dev *device) {
-	s.withModule = true
+	s.withModule, s.changed = true, true
 	s.note(Info, NoteDeviceConnected, dev.Device, 0)
 }
 
@@ -214,6 +215,7 @@ func (s *Session) acceptFirsts() {
 		}
 		s.heldBytes -= size(m)
 		if dev.supported {
+			s.recordStatus(m, statusAnswered|statusForwarded)
 			s.forward(m) // DEF-5: at once, an answer is a promise
 		}
 		s.answer(m) // MSG-4
@@ -275,12 +277,20 @@ func (s *Session) firstResponse(m fleet.ClientMessage) {
 	s.sessionBy = s.now.Add(s.opts.SessionTimeout) // SESS-7
 	s.sender.restart(s.now, s.now.Add(s.opts.MessageTimeout))
 	s.emit(Effect{Kind: EffectSessionRunning, SessionID: s.id})
-	for i := range s.pending { // REC-13, DEF-13
-		p := s.pending[i]
+	s.recordSession()
+	s.sendPending()
+	s.release() // REC-28
+}
+
+// sendPending sends what was held back (REC-13, DEF-13).
+func (s *Session) sendPending() {
+	pending := s.pending
+	s.pending = nil
+	for i := range pending {
+		p := &pending[i]
 		for _, c := range p.commands {
 			s.sendFetched(p.module, c)
 		}
+		s.recordPosition(p.module, p.position)
 	}
-	s.pending = nil
-	s.release() // REC-28
 }

@@ -1,7 +1,9 @@
 package session
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -25,6 +27,12 @@ import (
 //	room 1 no|yes      whether the queue of module 1 takes a status
 //	option NAME=VALUE  (before the first event)
 //	link up|down, stop, reload, publish-failed
+//	link up kept 3s    the broker kept what came in the 3 s without link
+//	link down kept|settled
+//	backlog read       all that the broker kept has come
+//	delivered 1 0      module 1 has confirmed its statuses up to number 0
+//	crash 3s           a new Session goes on, 3 s later, where the journal ends
+//	suspend            and before that everything sent has reached the broker
 //	new-owner          the Session goes on with the modules of another owner
 func TestScripts(t *testing.T) {
 	scripttest.Run(t, func(script *scripttest.Script) func([]string) {
@@ -41,6 +49,8 @@ type stage struct {
 	modules scriptModules
 	refused map[string]bool
 	manual  bool
+	fold    *Fold // of the journal
+	steps   int
 }
 
 // scriptModules: modules 1 (type 1), 2 (types 1-4), 3 (every type), 1000 (type 0).
@@ -72,7 +82,7 @@ func (st *stage) do(w []string) {
 		return
 	}
 	if st.s == nil {
-		st.s = New(st.opts, st.modules)
+		st.s = st.durable()
 	}
 	switch w[0] {
 	case "recv":
@@ -85,11 +95,7 @@ func (st *stage) do(w []string) {
 		}
 		st.step(ev)
 	case "advance":
-		d, err := time.ParseDuration(w[1])
-		if err != nil {
-			st.Fatal("%v", err)
-		}
-		st.advance(st.now.Add(d))
+		st.advance(st.now.Add(st.duration(w[1])))
 	case "refuse":
 		st.refused[w[1]] = true
 	case "manual":
@@ -99,7 +105,31 @@ func (st *stage) do(w []string) {
 	case "room":
 		st.modules.full[int32(st.Number(w[1]))] = w[2] == "no"
 	case "link":
-		st.step(Event{Kind: map[string]EventKind{"up": EventLinkUp, "down": EventLinkDown}[w[1]]})
+		ev := Event{Kind: map[string]EventKind{"up": EventLinkUp, "down": EventLinkDown}[w[1]]}
+		if len(w) > 2 {
+			ev.Kept, ev.Settled = true, w[2] == "settled"
+		}
+		if len(w) > 3 {
+			ev.Down = st.duration(w[3])
+		}
+		st.step(ev)
+	case "backlog":
+		st.step(Event{Kind: EventBacklogRead})
+	case "delivered":
+		st.apply(AppendDelivered(nil, "car", int32(st.Number(w[1])), uint64(st.Number(w[2]))))
+	case "suspend":
+		st.apply(st.s.AppendSettled(nil))
+	case "crash":
+		known, err := st.fold.Car("car")
+		if err != nil {
+			st.Fatal("%v", err)
+		}
+		if known == nil {
+			known = new(Resumption)
+		}
+		st.now = st.now.Add(st.duration(w[1]))
+		st.s = st.durable()
+		st.step(Event{Kind: EventResume, Resume: known, Down: st.duration(w[1])})
 	case "disconnect":
 		st.step(Event{Kind: EventDisconnect})
 	case "reannounce":
@@ -116,6 +146,80 @@ func (st *stage) do(w []string) {
 	default:
 		st.Fatal("unknown input %q", w[0])
 	}
+}
+
+func (st *stage) duration(word string) time.Duration {
+	d, err := time.ParseDuration(word)
+	if err != nil {
+		st.Fatal("%v", err)
+	}
+	return d
+}
+
+// durable returns a new Session whose journal is folded into st.fold.
+func (st *stage) durable() *Session {
+	if st.fold == nil {
+		st.fold = NewFold()
+	}
+	s := New(st.opts, st.modules)
+	s.Durable("car")
+	return s
+}
+
+// apply adds a record to what the journal says, and compacts it now and then.
+func (st *stage) apply(record []byte) {
+	if err := st.fold.Apply(record); err != nil {
+		st.Fatal("the journal: %v", err)
+	}
+	if st.steps++; st.steps%3 == 0 {
+		compact := NewFold()
+		st.fold.Snapshot(func(r []byte) {
+			if err := compact.Apply(r); err != nil {
+				st.Fatal("the compacted journal: %v", err)
+			}
+		})
+		st.fold = compact
+	}
+}
+
+// checkJournal compares what the journal says with the session.
+func (st *stage) checkJournal() {
+	if r := st.s.Journal(); r != nil {
+		st.apply(r)
+	}
+	known, err := st.fold.Car("car")
+	if err != nil {
+		st.Fatal("the journal: %v", err)
+	}
+	if known == nil {
+		known = new(Resumption)
+	}
+	if want, got := plain(st.s.Record()), plain(known.Record); want != got {
+		st.Fatal("the journal says\n%s\nthe session\n%s", got, want)
+	}
+}
+
+// plain returns a record as text. The order of what waits ahead and whether the broker
+// has all do not count.
+func plain(r *Record) string {
+	if r == nil {
+		return "no session"
+	}
+	c := *r
+	c.Settled = false
+	c.Ahead = slices.Clone(r.Ahead)
+	for i := range c.Ahead {
+		c.Ahead[i].Received = time.Time{}
+	}
+	slices.SortFunc(c.Ahead, func(a, b fleet.ClientMessage) int { return cmp.Compare(a.Counter, b.Counter) })
+	if len(c.Ahead) > 0 && !c.Counting {
+		c.Counting, c.First, c.Expected = true, c.Ahead[0].Counter, c.Ahead[0].Counter
+	}
+	c.Commands = slices.Clone(r.Commands)
+	for i := range c.Commands {
+		c.Commands[i].Command.Fetched = time.Time{}
+	}
+	return fmt.Sprintf("%+v", c)
 }
 
 func (st *stage) option(kv string) {
@@ -154,7 +258,9 @@ func (st *stage) advance(to time.Time) {
 func (st *stage) step(ev Event) {
 	var tickets []uint64
 	var verdicts []bool
-	for _, e := range st.s.Step(st.now, ev) {
+	effects := st.s.Step(st.now, ev)
+	st.checkJournal()
+	for _, e := range effects {
 		st.Effect(describe(e))
 		if e.Kind == EffectDeviceConnected {
 			tickets = append(tickets, e.Ticket)
@@ -194,6 +300,9 @@ func describe(e Effect) string {
 		}
 		return fmt.Sprintf("device_connected %v ticket=%d%s", e.Device, e.Ticket, first)
 	case EffectForward:
+		if e.Again {
+			return fmt.Sprintf("forward again %v %q", e.Device, e.Data)
+		}
 		if len(e.Error) > 0 {
 			return fmt.Sprintf("forward %v %q error %q", e.Device, e.Data, e.Error)
 		}
@@ -204,6 +313,8 @@ func describe(e Effect) string {
 		return fmt.Sprintf("command_ack module=%d %v %q", e.Module, e.Command.Device, e.Command.Data)
 	case EffectSessionStarted:
 		return "session started " + strconv.Quote(e.SessionID)
+	case EffectSessionResumed:
+		return fmt.Sprintf("session resumed %s after %v", e.SessionID, e.Down)
 	case EffectSessionRunning:
 		return "session running " + e.SessionID
 	case EffectSessionEnded:
