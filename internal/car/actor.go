@@ -161,7 +161,7 @@ func (o *occupant) handle(it *item) {
 		if it.by != nil && !slices.Contains(o.modules, it.by) {
 			return // of the occupant before
 		}
-		ev.Ticket, ev.Admitted = it.ticket, it.admitted
+		ev.Ticket, ev.Admitted, ev.Unsupported = it.ticket, it.admitted, it.unsupported
 	case session.EventLinkUp:
 		o.setLink(true, nil)
 	case session.EventLinkDown:
@@ -224,6 +224,8 @@ func (o *occupant) perform(e *session.Effect) bool {
 		o.port.DiscardPending()
 	case session.EffectDeviceConnected:
 		o.deviceConnected(e)
+	case session.EffectAskType:
+		o.askType(e)
 	case session.EffectForward:
 		o.forward(e)
 	case session.EffectDeviceDisconnected:

@@ -194,7 +194,7 @@ type rig struct {
 	t       *testing.T
 	seat    *Seat
 	link    *fakeLink
-	modules []*fakeModule
+	modules []Binding // of the first occupant
 	log     testlog.Buffer
 	stop    context.CancelCauseFunc
 	ended   chan error
@@ -203,7 +203,7 @@ type rig struct {
 // newRig makes a seat whose first occupant has the modules; it takes the seat in run.
 func newRig(t *testing.T, opts Options, modules ...*fakeModule) *rig {
 	t.Helper()
-	r := &rig{t: t, link: &fakeLink{}, modules: modules, ended: make(chan error, 1)}
+	r := &rig{t: t, link: &fakeLink{}, modules: bindings(modules...), ended: make(chan error, 1)}
 	opts.ID = carID
 	opts.Logger = slog.New(slog.NewTextHandler(&r.log, nil))
 	var err error
@@ -226,7 +226,7 @@ func bindings(modules ...*fakeModule) []Binding {
 
 func (r *rig) run() *rig {
 	r.t.Helper()
-	r.replace(r.modules...)
+	r.put(r.modules)
 	r.watch()
 	r.link.receiver.LinkUp(link.Fresh)
 	synctest.Wait()
@@ -243,7 +243,12 @@ func (r *rig) watch() {
 // replace puts an occupant with the modules into the seat.
 func (r *rig) replace(modules ...*fakeModule) (ended func() error) {
 	r.t.Helper()
-	ended, err := r.seat.Replace(context.Background(), Occupant{Modules: bindings(modules...)})
+	return r.put(bindings(modules...))
+}
+
+func (r *rig) put(modules []Binding) (ended func() error) {
+	r.t.Helper()
+	ended, err := r.seat.Replace(context.Background(), Occupant{Modules: modules})
 	if err != nil {
 		r.t.Fatal(err)
 	}

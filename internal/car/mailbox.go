@@ -19,10 +19,12 @@ type item struct {
 	at       time.Time     // EventMessage: when the link delivered it
 	payload  []byte        // EventMessage: not decoded yet
 	delivery link.Delivery // EventMessage, and the acknowledgement of one that was dropped
-	ticket   uint64        // EventAdmission
-	admitted bool
-	by       *boundModule // EventAdmission: that was asked; nil: none was
-	reason   error        // EventLinkDown
+	reason   error         // EventLinkDown
+
+	// EventAdmission: by is the module that was asked, nil: none was.
+	by                    *boundModule
+	ticket                uint64
+	admitted, unsupported bool
 }
 
 // verdict is what the mailbox says about an item.

@@ -1,6 +1,7 @@
 package car
 
 import (
+	"errors"
 	"log/slog"
 	"slices"
 	"sync/atomic"
@@ -34,6 +35,7 @@ func (s *Seat) bind(b Binding) *boundModule {
 	worker := module.WorkerOptions{
 		Logger:    s.log,
 		QueueSize: s.limits.Queue,
+		Supports:  b.Module.Supports,
 		Notify: func() {
 			if s.mail.putCommands(number) {
 				go s.work(nil, false)
@@ -107,10 +109,10 @@ func (o *occupant) forward(e *session.Effect) {
 // deviceConnected asks the module about a device; the answer is an item of the
 // mailbox.
 func (o *occupant) deviceConnected(e *session.Effect) {
-	ticket := e.Ticket
 	m := o.find(e.Device.Module)
+	answer := o.admission(m, e.Ticket)
 	if m == nil {
-		o.put(item{kind: session.EventAdmission, ticket: ticket})
+		answer(errNoWorker)
 		return
 	}
 	if e.First { // DEV-3
@@ -122,22 +124,42 @@ func (o *occupant) deviceConnected(e *session.Effect) {
 			}
 		}
 	}
-	accepted := m.worker.DeviceConnected(e.Device.ForModule(), func(err error) {
-		o.put(item{kind: session.EventAdmission, by: m, ticket: ticket, admitted: err == nil})
-	})
-	if !accepted {
-		o.put(item{kind: session.EventAdmission, ticket: ticket})
+	if !m.worker.DeviceConnected(e.Device.ForModule(), answer) {
+		answer(errNoWorker)
 	}
 }
 
-// moduleView answers the session's questions about the car's modules.
+// askType asks the module about the type of a device; the answer is an item of the
+// mailbox.
+func (o *occupant) askType(e *session.Effect) {
+	m := o.find(e.Device.Module)
+	answer := o.admission(m, e.Ticket)
+	if m == nil || !m.worker.AskType(e.Device.Type, answer) {
+		answer(errNoWorker)
+	}
+}
+
+// errNoWorker refuses what no module can be asked about.
+var errNoWorker = errors.New("the module is closed")
+
+// admission returns what brings a module's answer to the session.
+func (s *Seat) admission(m *boundModule, ticket uint64) func(error) {
+	return func(err error) {
+		s.put(item{kind: session.EventAdmission, by: m, ticket: ticket, admitted: err == nil, unsupported: errors.Is(err, module.ErrUnsupportedType)})
+	}
+}
+
+// moduleView answers the session's questions about the car's modules, on the
+// goroutine of the link: nothing here may wait.
 type moduleView struct{ o *occupant }
 
 func (v moduleView) Configured(n int32) bool { return v.o.find(n) != nil }
 
-func (v moduleView) Supports(n int32, deviceType uint32) bool {
-	m := v.o.find(n)
-	return m != nil && m.module.Supports(deviceType)
+func (v moduleView) Recall(n int32, deviceType uint32) (supported, known bool) {
+	if m := v.o.find(n); m != nil {
+		return module.Recall(m.module, deviceType)
+	}
+	return false, true
 }
 
 func (v moduleView) Position(n int32) int { return v.o.position(n) }

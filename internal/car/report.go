@@ -198,7 +198,7 @@ func (o *occupant) lifeLine(now time.Time) (suppressed []any, due bool) {
 // them at will.
 func (o *occupant) note(e *session.Effect) {
 	lifecycle := e.Note == session.NoteDeviceConnected || e.Note == session.NoteDeviceDisconnected
-	if lifecycle || e.Note == session.NoteRefused {
+	if lifecycle || e.Note == session.NoteRefused || e.Note == session.NoteTypeUnsupported {
 		o.mu.Lock()
 		o.view.Devices = o.session.Devices()
 		o.mu.Unlock()

@@ -111,9 +111,7 @@ func (s *Session) end(reason Reason, notify bool) {
 		}
 	}
 	for i := range s.pending {
-		if n := len(s.pending[i].commands); n > 0 { // DEF-49
-			s.emit(Effect{Kind: EffectNote, Level: Warning, Note: NoteCommandsStale, Module: s.pending[i].module, Count: n})
-		}
+		s.stale(&s.pending[i]) // DEF-49
 	}
 	s.emit(Effect{Kind: EffectSessionEnded, SessionID: s.id, Reason: reason, Established: established, Count: unacked})
 	s.phase = PhaseWaiting
@@ -121,6 +119,7 @@ func (s *Session) end(reason Reason, notify bool) {
 	s.held, s.firsts, s.heldBytes = nil, nil, 0
 	s.firstsAt = time.Time{}
 	s.pending = nil
+	s.asking = question{}
 	s.withModule = false
 	s.admitBy, s.waitBy, s.sessionBy = time.Time{}, time.Time{}, time.Time{}
 	s.recovery, s.rejoin, s.left = nil, false, nil
