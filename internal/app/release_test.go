@@ -40,9 +40,9 @@ type leavingReceiver struct {
 	l *leavingLink
 }
 
-func (r leavingReceiver) Message(payload []byte, duplicate bool) bool {
+func (r leavingReceiver) Message(payload []byte, d link.Delivery) bool {
 	defer r.l.heard(payload)
-	return r.Receiver.Message(payload, duplicate)
+	return r.Receiver.Message(payload, d)
 }
 
 // TestGatewayHeardAfterRelease: a car of "*" that comes back when it has been decided

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/link"
 	"external-server/internal/protocol"
 	"external-server/internal/session"
 )
@@ -122,8 +123,12 @@ func (c *Car) handleMail(m mail) {
 }
 
 func (c *Car) handle(it *item) {
+	c.ack = it.delivery.Ack
+	defer c.acknowledge()
 	ev := session.Event{Kind: it.kind}
 	switch it.kind {
+	case kindDropped:
+		return
 	case session.EventMessage:
 		m, err := c.decoder.Client(it.payload)
 		if err != nil { // CONN-32
@@ -132,10 +137,10 @@ func (c *Car) handle(it *item) {
 			c.limit.Log(c.log, slog.LevelInfo, "message of the gateway cannot be read, ignored", slog.Any("error", err))
 			return
 		}
-		m.Redelivered, m.Received = it.dup, it.at
-		ev.Message = m
+		m.Redelivered, m.Received = it.delivery.Duplicate, it.at
+		ev.Message, c.answering = m, m.Counter
 	case session.EventAdmission:
-		ev.Ticket, ev.Admitted = it.ticket, it.admitted
+		ev.Ticket, ev.Admitted, ev.Unsupported = it.ticket, it.admitted, it.unsupported
 	case session.EventLinkUp:
 		c.setLink(true, nil)
 	case session.EventLinkDown:
@@ -147,6 +152,14 @@ func (c *Car) handle(it *item) {
 		c.tellMessage(&ev.Message)
 	}
 	c.step(now, ev)
+}
+
+// acknowledge acknowledges the message that was handled, unless its answer did.
+func (c *Car) acknowledge() {
+	if c.ack != (link.Ack{}) {
+		c.port.Acknowledge(c.ack)
+		c.ack = link.Ack{}
+	}
 }
 
 // step lets the session handle one event and performs the effects.
@@ -170,7 +183,14 @@ func (c *Car) step(now time.Time, ev session.Event) {
 func (c *Car) perform(e *session.Effect) bool {
 	switch e.Kind {
 	case session.EffectPublish:
-		ok := c.port.Publish(protocol.EncodeServer(e.Message))
+		var ack link.Ack
+		if e.Message.Kind == fleet.ServerStatusResponse && e.Message.Counter == c.answering {
+			ack = c.ack
+		}
+		ok := c.port.Publish(protocol.EncodeServer(e.Message), ack)
+		if ok && ack != (link.Ack{}) {
+			c.ack = link.Ack{}
+		}
 		c.tellSent(e, ok)
 		return ok
 	case session.EffectNotifyDisconnect:
@@ -186,6 +206,8 @@ func (c *Car) perform(e *session.Effect) bool {
 		c.port.DiscardPending()
 	case session.EffectDeviceConnected:
 		c.deviceConnected(e)
+	case session.EffectAskType:
+		c.askType(e)
 	case session.EffectForward:
 		c.forward(e)
 	case session.EffectDeviceDisconnected:

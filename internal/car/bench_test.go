@@ -41,11 +41,12 @@ func (takerModule) Close() error { return nil }
 
 type blackHole struct{}
 
-func (blackHole) Publish([]byte) bool    { return true }
-func (blackHole) NotifyDisconnect() bool { return true }
-func (blackHole) DiscardPending()        {}
-func (blackHole) HandOver(link.Receiver) {}
-func (blackHole) Close()                 {}
+func (blackHole) Publish([]byte, link.Ack) bool { return true }
+func (blackHole) Acknowledge(link.Ack)          {}
+func (blackHole) NotifyDisconnect() bool        { return true }
+func (blackHole) DiscardPending()               {}
+func (blackHole) HandOver(link.Receiver)        {}
+func (blackHole) Close()                        {}
 
 // runningCar is a car in normal communication; next makes the payload of the next
 // status.
@@ -69,7 +70,7 @@ func runningCar(tb testing.TB, observer Observer) (c *Car, next func() []byte) {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		c.Message(raw, false)
+		c.Message(raw, link.Delivery{})
 		c.Sent()
 	}
 	say(fleet.ClientMessage{Kind: fleet.ClientConnect, Devices: []fleet.Device{button}})
@@ -126,7 +127,7 @@ func benchmarkStatus(b *testing.B, observer Observer) {
 			}
 			b.StartTimer()
 		}
-		c.Message(items[i%len(items)], false)
+		c.Message(items[i%len(items)], link.Delivery{})
 		c.Sent()
 		expected++
 	}
@@ -153,7 +154,7 @@ func statusAllocatesItsAnswer(t *testing.T, observer Observer) {
 	}
 	i := 0
 	allocs := testing.AllocsPerRun(runs, func() {
-		c.Message(items[i], false)
+		c.Message(items[i], link.Delivery{})
 		c.Sent()
 		i++
 	})

@@ -75,6 +75,8 @@ type Car struct {
 
 	// Of whoever works only, see mailbox.
 	now        time.Time // of the current step
+	ack        link.Ack  // of the message that is being handled
+	answering  uint32    // its counter
 	event      *Event    // see tell; nil without observer
 	onLink     bool      // see work
 	timer      *time.Timer
@@ -119,6 +121,7 @@ func New(opts Options) (*Car, error) {
 		worker := module.WorkerOptions{
 			Logger:    c.log,
 			QueueSize: opts.Limits.Queue,
+			Supports:  b.Module.Supports,
 			Notify: func() {
 				if c.mail.putCommands(number) {
 					go c.work(nil, false)
@@ -155,7 +158,7 @@ func (c *Car) Attach(l link.Link) error {
 }
 
 // Message implements link.Receiver.
-func (c *Car) Message(payload []byte, duplicate bool) (heard bool) {
+func (c *Car) Message(payload []byte, d link.Delivery) (heard bool) {
 	now := time.Now()
 	c.heard(now)
 	if limit := c.payload.Load(); int64(len(payload)) > limit {
@@ -163,14 +166,15 @@ func (c *Car) Message(payload []byte, duplicate bool) (heard bool) {
 		c.limit.Log(c.log, slog.LevelInfo, "message of the gateway is too large, ignored",
 			slog.Int("bytes", len(payload)), slog.Int64("limit", limit))
 		c.tellDropped(DropTooLarge)
+		c.dropped(d)
 		return true
 	}
-	it := item{kind: session.EventMessage, payload: payload, dup: duplicate, at: now}
+	it := item{kind: session.EventMessage, payload: payload, delivery: d, at: now}
 	v, work := c.mail.put(it)
 	switch {
 	case v == gone:
 		heir := c.heir.Load()
-		return heir != nil && heir.Message(payload, duplicate)
+		return heir != nil && heir.Message(payload, d)
 	case work && len(payload) <= quickPayload:
 		c.work(&it, true)
 	case work:
@@ -182,12 +186,21 @@ func (c *Car) Message(payload []byte, duplicate bool) (heard bool) {
 		c.counters.overflow.Add(1)
 		c.limit.Log(c.log, slog.LevelWarn, "messages arrive faster than they are handled, dropped")
 		c.tellDropped(DropOverflow)
+		c.dropped(d)
 	case tooMany:
 		c.counters.limited.Add(1)
 		c.limit.Log(c.log, slog.LevelWarn, "the gateway sends more messages than limits.messages_per_second allows, dropped")
 		c.tellDropped(DropLimited)
+		c.dropped(d)
 	}
 	return true
+}
+
+// dropped has a message acknowledged that will not be handled.
+func (c *Car) dropped(d link.Delivery) {
+	if d.Ack != (link.Ack{}) {
+		c.linkChanged(item{kind: kindDropped, delivery: d})
+	}
 }
 
 // Sent implements link.Receiver: the calls of the modules begin.
@@ -201,10 +214,13 @@ func (c *Car) Sent() {
 }
 
 // LinkUp implements link.Receiver.
-func (c *Car) LinkUp() { c.linkChanged(item{kind: session.EventLinkUp}) }
+func (c *Car) LinkUp(link.Up) { c.linkChanged(item{kind: session.EventLinkUp}) }
+
+// BacklogRead implements link.Receiver.
+func (c *Car) BacklogRead() {}
 
 // LinkDown implements link.Receiver.
-func (c *Car) LinkDown(reason error) {
+func (c *Car) LinkDown(reason error, _ bool) {
 	c.linkChanged(item{kind: session.EventLinkDown, reason: reason})
 }
 

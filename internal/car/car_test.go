@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/link"
 	"external-server/internal/module"
 	"external-server/internal/protocol"
 	"external-server/internal/session"
@@ -78,7 +79,7 @@ func TestModuleIsCalledAfterTheAnswer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.link.receiver.Message(raw, false)
+		r.link.receiver.Message(raw, link.Delivery{})
 		synctest.Wait()
 		r.wantSent("statusResponse 2")
 		if n := len(io.made()); n != before {

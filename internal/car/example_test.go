@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/link"
 	"external-server/internal/module"
 	"external-server/internal/module/cabi"
 	"external-server/internal/protocol"
@@ -52,7 +53,7 @@ func TestExampleLibrary(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.Message(raw, false)
+		c.Message(raw, link.Delivery{})
 		c.Sent()
 	}
 	var sent []string

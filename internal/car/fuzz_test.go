@@ -1,6 +1,10 @@
 package car
 
-import "testing"
+import (
+	"testing"
+
+	"external-server/internal/link"
+)
 
 // Whatever arrives on the car's topic, the car lives on.
 func FuzzMessage(f *testing.F) {
@@ -10,7 +14,7 @@ func FuzzMessage(f *testing.F) {
 	f.Add([]byte("\x0a\x0c\x0a\x08session2\x22\x00"), false)
 	f.Add([]byte("\x1a\x0c\x0a\x08abcdefgh\x18\x01"), true)
 	f.Fuzz(func(t *testing.T, payload []byte, duplicate bool) {
-		c.Message(payload, duplicate)
+		c.Message(payload, link.Delivery{Duplicate: duplicate})
 		c.Sent()
 		select {
 		case d := <-c.defect:

@@ -67,8 +67,8 @@ func (c *Car) bequeath() (done bool) {
 	c.mail.passOn(func(it item) {
 		switch it.kind {
 		case session.EventMessage:
-			heir.Message(it.payload, it.dup)
-		case session.EventLinkUp, session.EventLinkDown:
+			heir.Message(it.payload, it.delivery)
+		case session.EventLinkUp, session.EventLinkDown, kindDropped:
 			heir.linkChanged(it)
 		}
 	})

@@ -28,7 +28,7 @@ func TestHandOver(t *testing.T) {
 		}})
 		ctx, stop := context.WithCancelCause(context.Background())
 		go func() { old.ended <- old.car.Run(ctx) }()
-		old.link.receiver.LinkUp()
+		old.link.receiver.LinkUp(link.Fresh)
 		synctest.Wait()
 		old.connect(button)
 		old.link.take()
@@ -108,11 +108,11 @@ func TestLeave(t *testing.T) {
 			t.Fatal("an heir that has heard nothing stays")
 		}
 		for _, r := range []link.Receiver{before, heir} {
-			if r.Message([]byte{1}, false) {
+			if r.Message([]byte{1}, link.Delivery{}) {
 				t.Errorf("%p has heard a message that nobody will handle", r)
 			}
 			r.Sent()
-			r.LinkUp()
+			r.LinkUp(link.Fresh)
 		}
 		old.link.set(func() {
 			if !old.link.closed {
@@ -141,7 +141,7 @@ func TestSilent(t *testing.T) {
 			t.Errorf("silent for %v in a session", got)
 		}
 		r.send(fleet.ClientMessage{Kind: fleet.ClientConnect, SessionID: "x"}) // without devices: ends it
-		r.link.receiver.LinkDown(errors.New("reset"))
+		r.link.receiver.LinkDown(errors.New("reset"), false)
 		advance(time.Minute)
 		r.car.counters.lastSeen.Store(0) // the clock of the machine was set
 		if got := r.car.Silent(); got != time.Minute {
@@ -214,23 +214,23 @@ func TestHandOverKeepsOrder(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			to.Message(raw, false)
+			to.Message(raw, link.Delivery{})
 		}
 		old := newRig(t, Options{}, &fakeModule{number: 2})
 		old.car.port = &handOverLink{
 			fakeLink: old.link,
 			before: func(r link.Receiver) {
 				connect(r, "second")
-				r.LinkDown(errors.New("reset"))
+				r.LinkDown(errors.New("reset"), false)
 			},
 			after: func(r link.Receiver) {
-				r.LinkUp()
+				r.LinkUp(link.Fresh)
 				connect(r, "third")
 			},
 		}
 		ctx, stop := context.WithCancelCause(context.Background())
 		go func() { old.ended <- old.car.Run(ctx) }()
-		old.link.receiver.LinkUp()
+		old.link.receiver.LinkUp(link.Fresh)
 		synctest.Wait()
 		fresh := newRig(t, Options{}, &fakeModule{number: 2})
 		heir := fresh.car

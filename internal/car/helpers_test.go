@@ -110,6 +110,8 @@ type fakeLink struct {
 	broken bool          // Publish panics
 	hold   chan struct{} // if set, Publish waits for it
 	closed bool
+
+	acks, answered []uint16 // see acknowledged
 }
 
 func (l *fakeLink) Attach(_ fleet.CarID, r link.Receiver) (link.Port, error) {
@@ -141,7 +143,20 @@ func (l *fakeLink) set(change func()) {
 	change()
 }
 
-func (l *fakeLink) Publish(payload []byte) bool {
+func (l *fakeLink) Acknowledge(a link.Ack) { l.set(func() { l.acks = append(l.acks, a.Packet) }) }
+
+// acknowledged returns the packets that were acknowledged, and those of them that were
+// with an answer.
+func (l *fakeLink) acknowledged() (all, answered []uint16) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.acks, l.answered
+}
+
+func (l *fakeLink) Publish(payload []byte, ack link.Ack) bool {
+	if ack != (link.Ack{}) {
+		l.set(func() { l.acks, l.answered = append(l.acks, ack.Packet), append(l.answered, ack.Packet) })
+	}
 	l.mu.Lock()
 	down, broken, hold := l.down, l.broken, l.hold
 	l.mu.Unlock()
@@ -208,7 +223,7 @@ func (r *rig) run() *rig {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
 	go func() { r.ended <- r.car.Run(ctx) }()
-	r.link.receiver.LinkUp()
+	r.link.receiver.LinkUp(link.Fresh)
 	synctest.Wait()
 	return r
 }
@@ -242,7 +257,7 @@ func (r *rig) send(m fleet.ClientMessage) {
 		r.t.Fatal(err)
 	}
 	to := r.link.receiver
-	go func() { to.Message(raw, false); to.Sent() }() // busy may hold the link's goroutine up
+	go func() { to.Message(raw, link.Delivery{}); to.Sent() }() // busy may hold the link's goroutine up
 	synctest.Wait()
 }
 

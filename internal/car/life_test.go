@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"external-server/internal/link"
 	"external-server/internal/session"
 )
 
@@ -62,7 +63,7 @@ func TestAbandon(t *testing.T) {
 		if !r.link.closed {
 			t.Error("the car has not left the link")
 		}
-		r.link.receiver.Message([]byte{1}, false) // must not pile up anywhere
+		r.link.receiver.Message([]byte{1}, link.Delivery{}) // must not pile up anywhere
 		if len(r.car.mail.items) != 0 {
 			t.Error("an abandoned car takes messages")
 		}
@@ -124,7 +125,7 @@ func TestLinkDownAndUp(t *testing.T) {
 		r := newRig(t, Options{}, io).run()
 		r.connect(button)
 		r.link.take()
-		r.link.receiver.LinkDown(errors.New("connection reset"))
+		r.link.receiver.LinkDown(errors.New("connection reset"), false)
 		synctest.Wait()
 		r.wantSent()
 		r.wantLogged(`reason="broker connection lost"`, 1)
@@ -132,7 +133,7 @@ func TestLinkDownAndUp(t *testing.T) {
 		if s := r.car.Snapshot(); s.LinkUp || s.Phase != session.PhaseWaiting {
 			t.Errorf("snapshot %+v", s)
 		}
-		r.link.receiver.LinkUp()
+		r.link.receiver.LinkUp(link.Fresh)
 		r.connect(button)
 		if s := r.car.Snapshot(); !s.LinkUp || s.Sessions != 2 {
 			t.Errorf("snapshot %+v", s)

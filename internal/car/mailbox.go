@@ -5,18 +5,24 @@ import (
 	"sync"
 	"time"
 
+	"external-server/internal/link"
 	"external-server/internal/session"
 )
+
+// kindDropped is a message that was dropped; the broker still has to be told that it
+// is handled.
+const kindDropped session.EventKind = 0
 
 // item is one thing that happened to a car, in order of arrival.
 type item struct {
 	kind     session.EventKind
-	at       time.Time // EventMessage: when the link delivered it
-	payload  []byte    // EventMessage: not decoded yet
-	dup      bool
-	ticket   uint64 // EventAdmission
-	admitted bool
-	reason   error // EventLinkDown
+	at       time.Time     // EventMessage: when the link delivered it
+	payload  []byte        // EventMessage: not decoded yet
+	delivery link.Delivery // EventMessage, and the acknowledgement of one that was dropped
+	reason   error         // EventLinkDown
+
+	ticket                uint64 // EventAdmission
+	admitted, unsupported bool
 }
 
 // verdict is what the mailbox says about an item.

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"external-server/internal/link"
 	"external-server/internal/session"
 )
 
@@ -140,8 +141,8 @@ func TestUnreadableMessages(t *testing.T) {
 		r.connect(button)
 		r.link.take()
 		for range 100 {
-			r.link.receiver.Message([]byte("not protobuf at all"), false)
-			r.link.receiver.Message(make([]byte, 1001), false)
+			r.link.receiver.Message([]byte("not protobuf at all"), link.Delivery{})
+			r.link.receiver.Message(make([]byte, 1001), link.Delivery{})
 			synctest.Wait()
 		}
 		r.status(2, button, "s2")
@@ -162,7 +163,7 @@ func TestOverflowIsCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Options{MailboxSize: 10}, &fakeModule{number: 2})
 		for range 25 {
-			r.link.receiver.Message([]byte{0xff}, false)
+			r.link.receiver.Message([]byte{0xff}, link.Delivery{})
 		}
 		if s := r.car.Snapshot(); s.Overflow != 15 {
 			t.Errorf("snapshot %+v", s)

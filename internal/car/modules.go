@@ -1,6 +1,7 @@
 package car
 
 import (
+	"errors"
 	"log/slog"
 	"slices"
 	"sync/atomic"
@@ -74,10 +75,10 @@ func (c *Car) forward(e *session.Effect) {
 // deviceConnected asks the module about a device; the answer is an item of the
 // mailbox.
 func (c *Car) deviceConnected(e *session.Effect) {
-	ticket := e.Ticket
+	answer := c.admission(e.Ticket)
 	m := c.find(e.Device.Module)
 	if m == nil {
-		c.put(item{kind: session.EventAdmission, ticket: ticket})
+		answer(errNoWorker)
 		return
 	}
 	if e.First { // DEV-3
@@ -89,22 +90,41 @@ func (c *Car) deviceConnected(e *session.Effect) {
 			}
 		}
 	}
-	accepted := m.worker.DeviceConnected(e.Device.ForModule(), func(err error) {
-		c.put(item{kind: session.EventAdmission, ticket: ticket, admitted: err == nil})
-	})
-	if !accepted {
-		c.put(item{kind: session.EventAdmission, ticket: ticket})
+	if !m.worker.DeviceConnected(e.Device.ForModule(), answer) {
+		answer(errNoWorker)
 	}
 }
 
-// moduleView answers the session's questions about the car's modules.
+// askType asks the module about the type of a device; the answer is an item of the
+// mailbox.
+func (c *Car) askType(e *session.Effect) {
+	answer := c.admission(e.Ticket)
+	if m := c.find(e.Device.Module); m == nil || !m.worker.AskType(e.Device.Type, answer) {
+		answer(errNoWorker)
+	}
+}
+
+// errNoWorker refuses what no module can be asked about.
+var errNoWorker = errors.New("the module is closed")
+
+// admission returns what brings a module's answer to the session.
+func (c *Car) admission(ticket uint64) func(error) {
+	return func(err error) {
+		c.put(item{kind: session.EventAdmission, ticket: ticket, admitted: err == nil, unsupported: errors.Is(err, module.ErrUnsupportedType)})
+	}
+}
+
+// moduleView answers the session's questions about the car's modules, on the
+// goroutine of the link: nothing here may wait.
 type moduleView struct{ c *Car }
 
 func (v moduleView) Configured(n int32) bool { return v.c.find(n) != nil }
 
-func (v moduleView) Supports(n int32, deviceType uint32) bool {
-	m := v.c.find(n)
-	return m != nil && m.module.Supports(deviceType)
+func (v moduleView) Recall(n int32, deviceType uint32) (supported, known bool) {
+	if m := v.c.find(n); m != nil {
+		return module.Recall(m.module, deviceType)
+	}
+	return false, true
 }
 
 func (v moduleView) Position(n int32) int { return v.c.position(n) }

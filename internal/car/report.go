@@ -196,7 +196,7 @@ func (c *Car) lifeLine(now time.Time) (suppressed []any, due bool) {
 // them at will.
 func (c *Car) note(e *session.Effect) {
 	lifecycle := e.Note == session.NoteDeviceConnected || e.Note == session.NoteDeviceDisconnected
-	if lifecycle || e.Note == session.NoteRefused {
+	if lifecycle || e.Note == session.NoteRefused || e.Note == session.NoteTypeUnsupported {
 		c.mu.Lock()
 		c.view.Devices = c.session.Devices()
 		c.mu.Unlock()

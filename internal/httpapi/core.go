@@ -188,8 +188,11 @@ func (c *core) checkAndPost(ctx context.Context, k kind, car fleet.CarID, messag
 
 // post hands checked messages to the writer and waits until they are durable.
 func (c *core) post(ctx context.Context, k kind, car fleet.CarID, messages []Message) error {
-	if len(messages) == 0 {
-		return nil // HTTP-15
+	if len(messages) == 0 { // HTTP-14, HTTP-15
+		if k == kindCommand && !c.isKnown(car) {
+			return notKnown(car)
+		}
+		return nil
 	}
 	p := &post{car: car, kind: k, messages: messages, result: make(chan error, 1)}
 	c.mu.Lock()
@@ -264,6 +267,13 @@ func (c *core) read(ctx context.Context, k kind, car fleet.CarID, q Query) ([]Me
 type answer struct {
 	messages []Message
 	err      error
+}
+
+func (c *core) isKnown(id fleet.CarID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	car := c.cars[id]
+	return car != nil && car.known()
 }
 
 func notKnown(car fleet.CarID) *Error {

@@ -196,17 +196,25 @@ func (s *sqlStore) applyCar(ctx context.Context, p *StoredPost, ids map[fleet.Ca
 	return id, nil
 }
 
+const touchDevice = `INSERT INTO fleet_devices (car_id, module, type, role, name, status_at)
+	VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (car_id, module, type, role)
+	DO UPDATE SET status_at = excluded.status_at`
+
 func (s *sqlStore) applyDevices(ctx context.Context, id int64, p *StoredPost) error {
+	first := map[deviceKey]bool{}
 	for _, d := range p.First {
+		first[keyOf(d)] = true
 		if _, err := s.exec(ctx, `DELETE FROM fleet_messages
 			WHERE car_id = ?1 AND kind = 1 AND module = ?2 AND type = ?3 AND role = ?4`, id, d.ModuleID, d.Type, d.Role); err != nil {
 			return err
 		}
 	}
 	for _, d := range p.Touch {
-		if _, err := s.exec(ctx, `INSERT INTO fleet_devices (car_id, module, type, role, name, status_at)
-			VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (car_id, module, type, role)
-			DO UPDATE SET name = excluded.name, status_at = excluded.status_at`, id, d.ModuleID, d.Type, d.Role, d.Name, p.At); err != nil {
+		query := touchDevice // keeps the first name (HTTP-19)
+		if first[keyOf(d)] {
+			query = touchDevice + `, name = excluded.name`
+		}
+		if _, err := s.exec(ctx, query, id, d.ModuleID, d.Type, d.Role, d.Name, p.At); err != nil {
 			return err
 		}
 	}

@@ -132,8 +132,11 @@ func (c *core) expire(w *waiter) {
 	c.waits--
 	var err error
 	if w.car != nil {
-		if !w.car.known() {
+		switch {
+		case !w.car.known():
 			err = notKnown(w.car.id)
+		case w.kind == kindStatus:
+			err = newError(http.StatusNotFound, "the car %s has posted nothing newer", w.car.id)
 		}
 		c.release(w.car)
 	}

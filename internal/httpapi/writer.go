@@ -258,7 +258,7 @@ func (s *staged) statusPost(car *carState, p *post, stored *StoredPost) {
 			stored.First = append(stored.First, id)
 			stored.Touch = append(stored.Touch, id)
 			stored.CarKnown = !known
-		} else if device != nil && (stored.At-device.notedAt >= touchInterval || device.id.Name != id.Name) {
+		} else if device != nil && stored.At-device.notedAt >= touchInterval {
 			stored.Touch = append(stored.Touch, id)
 		}
 	}
@@ -326,13 +326,13 @@ func (c *core) noteStatuses(car *carState, p *StoredPost, storedAt int64) (becam
 		id := p.Messages[i].DeviceID
 		d := car.devices[keyOf(id)]
 		if d == nil {
-			d = &deviceState{}
+			d = &deviceState{id: id} // the name stays the first one (HTTP-19)
 			car.devices[keyOf(id)] = d
 			c.devices++
 		} else if p.Messages[i].Payload.MessageType != TypeStatus {
 			continue
 		}
-		d.id, d.storedAt = id, storedAt
+		d.storedAt = storedAt
 	}
 	for _, id := range p.Touch {
 		if d := car.devices[keyOf(id)]; d != nil {

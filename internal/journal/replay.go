@@ -262,7 +262,7 @@ func (r *found) readSegments(opts Options, segments []part) error {
 		}
 		h, ok, err := readHeader(f, path)
 		if err == nil && ok {
-			err, open = r.readSegment(f, path, h, open, i == len(segments)-1 || headless(opts.Dir, segments[i+1:]))
+			open, err = r.readSegment(f, path, h, open, i == len(segments)-1 || headless(opts.Dir, segments[i+1:]))
 		}
 		_ = f.Close() // only read
 		if err != nil {
@@ -288,19 +288,19 @@ func headless(dir string, segments []part) bool {
 }
 
 // readSegment reads one segment; before is where the one before it ended badly.
-func (r *found) readSegment(f *os.File, path string, h header, before *DamageError, last bool) (error, *DamageError) {
+func (r *found) readSegment(f *os.File, path string, h header, before *DamageError, last bool) (open *DamageError, err error) {
 	switch {
 	case h.kind != kindSegment:
-		return &DamageError{File: path, Reason: "this is no segment"}, nil
+		return nil, &DamageError{File: path, Reason: "this is no segment"}
 	case h.first != r.next && before != nil:
-		return before, nil
+		return nil, before
 	case h.first != r.next:
-		return &DamageError{File: path, Reason: fmt.Sprintf(
-			"it begins with batch %d, number %d was expected: what lies between is missing", h.first, r.next)}, nil
+		return nil, &DamageError{File: path, Reason: fmt.Sprintf(
+			"it begins with batch %d, number %d was expected: what lies between is missing", h.first, r.next)}
 	}
 	s := scan{f: f, path: path, seed: h.crc, next: r.next}
 	if err := s.run(r.apply); err != nil {
-		return err, nil
+		return nil, err
 	}
 	r.next = s.next
 	if s.ended {
@@ -311,15 +311,15 @@ func (r *found) readSegment(f *os.File, path string, h header, before *DamageErr
 	}
 	damage := &DamageError{File: path, Offset: s.at, Reason: s.bad}
 	if !last {
-		return nil, damage
+		return damage, nil
 	}
 	follows, err := s.follows()
 	if err != nil {
-		return err, nil
+		return nil, err
 	}
 	if follows {
 		damage.Reason += "; others follow"
-		return damage, nil
+		return nil, damage
 	}
 	return nil, nil
 }

@@ -7,25 +7,66 @@ package link
 
 import (
 	"context"
+	"errors"
 
 	"external-server/internal/fleet"
 )
+
+// Ack stands for one received message that the broker still has to be told is
+// handled. It is a small value of the link's, valid on the connection that brought the
+// message; later it means nothing and is ignored. The zero Ack needs nothing.
+type Ack struct {
+	// Connection numbers the connections of the link; zero: there is nothing to
+	// acknowledge.
+	Connection uint32
+	// Packet identifies the message on its connection.
+	Packet uint16
+}
+
+// Delivery is what the transport says about a message.
+type Delivery struct {
+	// Duplicate is the transport's own mark of a redelivery (the DUP flag of MQTT).
+	Duplicate bool
+	// Ack is to be given to Port.Publish or Port.Acknowledge, once, when the message
+	// is handled. It is zero if the link acknowledges by itself.
+	Ack Ack
+}
+
+// Up tells what continues when the broker is reached.
+type Up uint8
+
+const (
+	// Fresh: nothing of an earlier connection continues.
+	Fresh Up = iota
+	// Continued: the broker kept the session. What it holds comes first, and is
+	// followed by BacklogRead.
+	Continued
+)
+
+// ErrSuspend is the cause of the end of Run's context when another process takes over
+// what this one leaves: the broker keeps the session.
+var ErrSuspend = errors.New("suspended until the next start")
 
 // Receiver takes what the link has for one car. All its methods are called from
 // the link's own goroutine and must return at once; a full mailbox is the
 // receiver's problem, never the link's.
 type Receiver interface {
-	// Message delivers one payload; the receiver owns it. duplicate is the
-	// transport's own mark of a redelivery (the DUP flag of MQTT). False: the receiver
-	// has ended, nobody has heard the message, and payload is still the link's.
-	Message(payload []byte, duplicate bool) (heard bool)
+	// Message delivers one payload; the receiver owns it, and has to acknowledge it
+	// if d.Ack is not zero: until then the broker may hold back further messages, also
+	// of other cars. False: the receiver has ended, nobody has heard the message, and
+	// payload and acknowledgement are still the link's.
+	Message(payload []byte, d Delivery) (heard bool)
 	// Sent follows one or several Messages, when what they caused was written, or
 	// left to the link's writer, and whatever else they cause is in nobody's way.
 	Sent()
 	// LinkUp says that the car's topic is subscribed and messages can flow.
-	LinkUp()
-	// LinkDown says that the broker is gone; nothing queued before will be sent.
-	LinkDown(reason error)
+	LinkUp(up Up)
+	// BacklogRead follows LinkUp(Continued): all that the broker held for the
+	// connection has been delivered, or was given up after a bound.
+	BacklogRead()
+	// LinkDown says that the broker is gone; nothing queued before will be sent. kept:
+	// the broker keeps the session for a while, and LinkUp tells whether it continues.
+	LinkDown(reason error, kept bool)
 }
 
 // Port is one car's way out. Its methods never block and may be called from any
@@ -33,12 +74,17 @@ type Receiver interface {
 type Port interface {
 	// Publish queues one message to the gateway, QoS 1, not retained. It reports
 	// false when the bounded queue of the car is full or the link is down: the
-	// message will not be sent. The port owns payload afterwards.
-	Publish(payload []byte) bool
+	// message will not be sent. The port owns payload afterwards. A received message
+	// that payload answers is acknowledged with it: ack leaves immediately before it,
+	// in the same write. Without success ack is not used.
+	Publish(payload []byte, ack Ack) bool
+	// Acknowledge queues an acknowledgement alone, in the order of the port.
+	Acknowledge(ack Ack)
 	// NotifyDisconnect queues the disconnect notification (CONN-3).
 	NotifyDisconnect() bool
 	// DiscardPending forgets queued messages that were not handed to the broker
-	// yet, except disconnect notifications (DEF-20).
+	// yet, except disconnect notifications (DEF-20). Their acknowledgements still
+	// go out.
 	DiscardPending()
 	// HandOver makes next the receiver of what comes from now on; the port stays as
 	// it is. A delivery that is under way may still go to the receiver before it. next

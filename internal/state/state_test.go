@@ -1,7 +1,6 @@
 package state
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -106,14 +105,6 @@ func killed(t testing.TB, opts Options) Options {
 
 func newOptions(t testing.TB) Options {
 	return Options{Dir: filepath.Join(t.TempDir(), "state"), Shards: 4, Version: "1.2.3"}
-}
-
-func tryOpen(opts Options) error {
-	d, err := Open(context.Background(), opts)
-	if err == nil {
-		err = d.Close(false)
-	}
-	return err
 }
 
 // TestKilledAndStopped: what was flushed is there in the next process, which knows

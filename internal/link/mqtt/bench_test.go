@@ -128,13 +128,17 @@ type echoReceiver struct {
 	up      func()
 }
 
-func (e *echoReceiver) Message(payload []byte, _ bool) bool { e.message(e, payload); return true }
-func (e *echoReceiver) LinkUp()                             { e.up() }
-func (e *echoReceiver) Sent()                               {}
-func (e *echoReceiver) LinkDown(error)                      {}
+func (e *echoReceiver) Message(payload []byte, _ link.Delivery) bool {
+	e.message(e, payload)
+	return true
+}
+func (e *echoReceiver) LinkUp(link.Up)       { e.up() }
+func (e *echoReceiver) BacklogRead()         {}
+func (e *echoReceiver) Sent()                {}
+func (e *echoReceiver) LinkDown(error, bool) {}
 
 func serveLink(b *testing.B, address string, cars int) func() {
-	return serve(b, address, cars, func(r *echoReceiver, payload []byte) { (*r.port.Load()).Publish(payload) })
+	return serve(b, address, cars, func(r *echoReceiver, payload []byte) { (*r.port.Load()).Publish(payload, link.Ack{}) })
 }
 
 func serveActors(b *testing.B, address string, cars int) func() {
@@ -147,7 +151,7 @@ func serveActors(b *testing.B, address string, cars int) func() {
 				for {
 					select {
 					case payload := <-r.mail:
-						(*r.port.Load()).Publish(payload)
+						(*r.port.Load()).Publish(payload, link.Ack{})
 					case <-ctx.Done():
 						return
 					}

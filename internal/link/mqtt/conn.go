@@ -277,7 +277,7 @@ func (c *conn) end(reason error) {
 	c.stats.disconnected()
 	c.mu.Unlock()
 	for _, r := range lost {
-		r.LinkDown(reason)
+		r.LinkDown(reason, false)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"external-server/internal/broker"
 	"external-server/internal/brokertest"
+	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/testwait"
 )
@@ -28,7 +29,7 @@ func TestBrokerRestart(t *testing.T) {
 	for round := 1; round <= 2; round++ {
 		m.Kill()
 		testwait.Until(t, "the car learns of the loss", func() bool { return len(r.lost()) == round })
-		if p.Publish([]byte("while down")) || p.NotifyDisconnect() {
+		if p.Publish([]byte("while down"), link.Ack{}) || p.NotifyDisconnect() {
 			t.Error("a message for a lost broker was accepted")
 		}
 		if l.State().Up {
@@ -39,7 +40,7 @@ func TestBrokerRestart(t *testing.T) {
 		g := gateway(t, m.Address(), car)
 		say(t, g, car, fmt.Sprint(round))
 		testwait.Until(t, "the subscription is restored", func() bool { return len(r.received()) == round })
-		if !p.Publish([]byte("after")) {
+		if !p.Publish([]byte("after"), link.Ack{}) {
 			t.Error("Publish failed after the return")
 		}
 		if got := hear(t, g); string(got.Payload) != "after" {
@@ -136,7 +137,7 @@ func TestRefusedAndUnreachable(t *testing.T) {
 			stop := runLink(t, l)
 			if tc.want == "" {
 				waitUp(t, r)
-				if !l.State().Up || !p.Publish([]byte("x")) {
+				if !l.State().Up || !p.Publish([]byte("x"), link.Ack{}) {
 					t.Error("the link is not usable")
 				}
 				return
@@ -190,7 +191,7 @@ func TestRefusedSubscription(t *testing.T) {
 	testwait.Until(t, "the refusal is logged", func() bool {
 		return log.count("level=WARN", "refuses a subscription", "company/bad/module_gateway") == 1
 	})
-	if bad.upCount() != 0 || p.Publish([]byte("x")) {
+	if bad.upCount() != 0 || p.Publish([]byte("x"), link.Ack{}) {
 		t.Error("a car without subscription is said to be up")
 	}
 	if n := l.State().Connections[0].SubscriptionsRefused; n != 1 {

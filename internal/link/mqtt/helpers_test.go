@@ -152,7 +152,7 @@ type recorder struct {
 	ended    bool // hears nothing any more
 }
 
-func (r *recorder) Message(payload []byte, duplicate bool) bool {
+func (r *recorder) Message(payload []byte, d link.Delivery) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.ended {
@@ -160,7 +160,7 @@ func (r *recorder) Message(payload []byte, duplicate bool) bool {
 	}
 	r.messages = append(r.messages, string(payload))
 	r.waiting++
-	if duplicate {
+	if d.Duplicate {
 		r.dups++
 	}
 	return true
@@ -172,7 +172,9 @@ func (r *recorder) Sent() {
 	r.waiting = 0
 }
 
-func (r *recorder) LinkUp() {
+func (r *recorder) BacklogRead() {}
+
+func (r *recorder) LinkUp(link.Up) {
 	r.mu.Lock()
 	r.ups++
 	f := r.onUp
@@ -182,7 +184,7 @@ func (r *recorder) LinkUp() {
 	}
 }
 
-func (r *recorder) LinkDown(reason error) {
+func (r *recorder) LinkDown(reason error, _ bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.downs = append(r.downs, reason)

@@ -17,7 +17,7 @@ func TestMessagesFlowBothWays(t *testing.T) {
 		l := newLink(t, mqtt.Options{Address: address})
 		car := id("company", "car_a")
 		r, p := attach(t, l, car) // before Run
-		if p.Publish([]byte("too early")) {
+		if p.Publish([]byte("too early"), link.Ack{}) {
 			t.Error("Publish reports success without a broker")
 		}
 		runLink(t, l)
@@ -26,7 +26,7 @@ func TestMessagesFlowBothWays(t *testing.T) {
 		say(t, g, car, "hello")
 		testwait.Until(t, "the message arrives", func() bool { return slices.Equal(r.received(), []string{"hello"}) })
 
-		if !p.Publish([]byte("answer")) || !p.NotifyDisconnect() {
+		if !p.Publish([]byte("answer"), link.Ack{}) || !p.NotifyDisconnect() {
 			t.Error("Publish or NotifyDisconnect failed on an open link")
 		}
 		m := hear(t, g)
@@ -65,7 +65,7 @@ func TestOrderPerCarUnderLoad(t *testing.T) {
 		for i, p := range ports {
 			go func() {
 				for _, s := range numbers(messages) {
-					if !p.Publish([]byte(s)) {
+					if !p.Publish([]byte(s), link.Ack{}) {
 						done <- fmt.Errorf("car %d: queue of %d is full", i, messages)
 						return
 					}

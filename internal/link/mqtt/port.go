@@ -45,7 +45,7 @@ type message struct {
 const extraNotifications = 8
 
 // Publish implements link.Port.
-func (p *port) Publish(payload []byte) bool {
+func (p *port) Publish(payload []byte, _ link.Ack) bool {
 	c := p.conn
 	opts := &c.link.opts
 	if len(payload) > c.link.tuning.Load().MaxPayload {
@@ -67,6 +67,9 @@ func (p *port) Publish(payload []byte) bool {
 	c.unlockAndWake()
 	return true
 }
+
+// Acknowledge implements link.Port.
+func (p *port) Acknowledge(link.Ack) {}
 
 // NotifyDisconnect implements link.Port.
 func (p *port) NotifyDisconnect() bool {

@@ -129,17 +129,17 @@ func TestWindowQueueAndDiscard(t *testing.T) {
 	read := make(chan struct{})
 	go func() { s.readMessages(false); close(read) }()
 	for _, m := range []string{"1", "2"} {
-		if !p.Publish([]byte(m)) {
+		if !p.Publish([]byte(m), link.Ack{}) {
 			t.Fatalf("message %s was not accepted", m)
 		}
 	}
 	testwait.Until(t, "the window is full", func() bool { return len(s.messages()) == 2 })
 	for i := 3; i <= 7; i++ {
-		if !p.Publish([]byte(fmt.Sprint(i))) {
+		if !p.Publish([]byte(fmt.Sprint(i)), link.Ack{}) {
 			t.Errorf("message %d was not accepted by a queue of 5", i)
 		}
 	}
-	if p.Publish([]byte("8")) {
+	if p.Publish([]byte("8"), link.Ack{}) {
 		t.Error("the queue is not bounded")
 	}
 	if !p.NotifyDisconnect() {
@@ -149,7 +149,7 @@ func TestWindowQueueAndDiscard(t *testing.T) {
 		t.Errorf("state: %+v", st)
 	}
 	p.DiscardPending()
-	if !p.Publish([]byte("of the next session")) {
+	if !p.Publish([]byte("of the next session"), link.Ack{}) {
 		t.Error("the queue was not emptied")
 	}
 	s.write(0x40, 2, 0, 1)
@@ -167,7 +167,7 @@ func TestWindowQueueAndDiscard(t *testing.T) {
 	if len(r.lost()) != 1 {
 		t.Errorf("the car was told %d times that the link is gone", len(r.lost()))
 	}
-	if p.Publish([]byte("after stop")) {
+	if p.Publish([]byte("after stop"), link.Ack{}) {
 		t.Error("a stopped link accepts messages")
 	}
 }
@@ -177,12 +177,12 @@ func TestQueueIsBoundedInBytes(t *testing.T) {
 	_, _, p, _ := attachStubborn(t, s, mqtt.Options{Window: 1, QueueBytes: 100, MaxPayload: 90})
 	defer s.conn.Close()
 	go s.readMessages(false)
-	p.Publish([]byte("in flight"))
+	p.Publish([]byte("in flight"), link.Ack{})
 	testwait.Until(t, "the window is full", func() bool { return len(s.messages()) == 1 })
-	if !p.Publish(make([]byte, 60)) || p.Publish(make([]byte, 60)) || !p.Publish(make([]byte, 40)) {
+	if !p.Publish(make([]byte, 60), link.Ack{}) || p.Publish(make([]byte, 60), link.Ack{}) || !p.Publish(make([]byte, 40), link.Ack{}) {
 		t.Error("the queue does not take exactly 100 bytes")
 	}
-	if p.Publish(make([]byte, 91)) {
+	if p.Publish(make([]byte, 91), link.Ack{}) {
 		t.Error("a payload above MaxPayload was accepted")
 	}
 }
@@ -198,7 +198,7 @@ func TestStopFlushes(t *testing.T) {
 	waitUp(t, r)
 	g := gateway(t, m.Address(), car)
 	for _, s := range numbers(500) {
-		p.Publish([]byte(s))
+		p.Publish([]byte(s), link.Ack{})
 	}
 	p.NotifyDisconnect()
 	stop()
@@ -226,9 +226,9 @@ func TestFairBetweenCars(t *testing.T) {
 	s.write(0x90, 3, body[0], body[1], 1)
 	waitUp(t, r)
 	for _, m := range numbers(100) {
-		busy.Publish([]byte(m))
+		busy.Publish([]byte(m), link.Ack{})
 	}
-	quiet.Publish([]byte("hello"))
+	quiet.Publish([]byte("hello"), link.Ack{})
 	go s.readMessages(true)
 	testwait.Until(t, "everything is sent", func() bool { return len(s.messages()) == 101 })
 	for i, m := range s.messages() {
@@ -247,7 +247,7 @@ func TestNoAcknowledgement(t *testing.T) {
 	s := startStubborn(t)
 	_, r, p, _ := attachStubborn(t, s, mqtt.Options{AckTimeout: 100 * time.Millisecond, KeepAlive: time.Second})
 	go s.readMessages(false)
-	p.Publish([]byte("x"))
+	p.Publish([]byte("x"), link.Ack{})
 	testwait.Until(t, "the loss is noticed", func() bool { return len(r.lost()) > 0 })
 	if err := r.lost()[0]; !strings.Contains(err.Error(), "acknowledged") && !strings.Contains(err.Error(), "ping") {
 		t.Errorf("reason: %v", err)

@@ -66,7 +66,7 @@ const maxHeard = 256
 
 // hear gives a receiver its message. False: it has ended.
 func (c *conn) hear(r link.Receiver, m *wire.Packet) bool {
-	if !r.Message(m.Payload, m.Duplicate) {
+	if !r.Message(m.Payload, link.Delivery{Duplicate: m.Duplicate}) {
 		return false
 	}
 	if n := len(c.heard); n > 0 && c.heard[n-1] == r {
@@ -181,7 +181,7 @@ func (c *conn) deliver(m *wire.Packet) error {
 		return nil
 	}
 	if first { // the subscription works although its answer is still on the way
-		receiver.LinkUp()
+		receiver.LinkUp(link.Fresh)
 	}
 	if !c.hear(receiver, m) {
 		return c.deliverUnknown(m)
@@ -238,7 +238,7 @@ func (c *conn) deliverUnknown(m *wire.Packet) error {
 		return nil
 	}
 	if first {
-		receiver.LinkUp()
+		receiver.LinkUp(link.Fresh)
 	}
 	if !c.hear(receiver, m) {
 		c.stats.foreign.Add(1)
@@ -275,9 +275,9 @@ func (c *conn) announce() {
 	c.mu.Unlock()
 	for _, ch := range changes {
 		if ch.up {
-			ch.receiver.LinkUp()
+			ch.receiver.LinkUp(link.Fresh)
 		} else {
-			ch.receiver.LinkDown(errRefused)
+			ch.receiver.LinkDown(errRefused, false)
 		}
 	}
 }

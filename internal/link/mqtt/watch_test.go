@@ -249,7 +249,7 @@ func TestAttachAndCloseWhileRunning(t *testing.T) {
 			}
 			p.Close()
 			p.Close()
-			if p.Publish([]byte("x")) || p.NotifyDisconnect() {
+			if p.Publish([]byte("x"), link.Ack{}) || p.NotifyDisconnect() {
 				t.Error("a closed port accepts messages")
 			}
 			old = append(old, r)

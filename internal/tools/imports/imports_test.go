@@ -21,7 +21,7 @@ const everything = "*"
 func may() map[string][]string {
 	return map[string][]string{
 		"cmd/external-server":             {everything},
-		"internal/admin":                  {"internal/car", "internal/config", "internal/fleet", "internal/link/mqtt", "internal/logging", "internal/module/host", "internal/observe", "internal/session", "internal/tlsfiles"},
+		"internal/admin":                  {"internal/car", "internal/config", "internal/fleet", "internal/forwarded", "internal/link/mqtt", "internal/logging", "internal/module/host", "internal/observe", "internal/session", "internal/tlsfiles"},
 		"internal/app":                    {everything},
 		"internal/bench":                  {everything},
 		"internal/broker":                 {"internal/logging"},
@@ -32,9 +32,10 @@ func may() map[string][]string {
 		"internal/console":                {"internal/fleet", "internal/protocol"},
 		"internal/demo":                   {"internal/app", "internal/config", "internal/fleet", "internal/gateway", "internal/httpapi"},
 		"internal/fleet":                  {},
+		"internal/forwarded":              {},
 		"internal/gateway":                {"internal/fleet", "internal/link/mqtt/wire", "internal/protocol"},
 		"internal/health":                 {"internal/config", "internal/tlsfiles"},
-		"internal/httpapi":                {"internal/config", "internal/fleet", "internal/tlsfiles"},
+		"internal/httpapi":                {"internal/config", "internal/fleet", "internal/forwarded", "internal/tlsfiles"},
 		"internal/journal":                {},
 		"internal/link":                   {"internal/fleet"},
 		"internal/link/mqtt":              {"internal/fleet", "internal/link", "internal/link/mqtt/wire", "internal/logging"},
