@@ -339,7 +339,7 @@ func (m *Module) start(ctx context.Context) (*child, error) {
 		c.work.Wait()
 		if errors.Is(err, errDied) || errors.Is(err, errNoGreeting) {
 			hint := ""
-			if errors.Is(err, errDied) && !m.opts.handlesOrphaning {
+			if errors.Is(err, errDied) && !m.opts.library {
 				hint = "; is it a program that speaks the module protocol?"
 			}
 			return nil, fmt.Errorf("did not start: %w%s", c.exit, hint)
