@@ -64,7 +64,8 @@ type App struct {
 	logs        *logging.Logs // nil: not ours to change
 	load        func() (*config.Config, []config.Problem, error)
 
-	reloading sync.Mutex // one Reload at a time
+	reloading *gate         // one Reload at a time
+	stepLimit time.Duration // see waits.step
 	mu        sync.Mutex
 	cfg       *config.Config
 }
@@ -74,7 +75,7 @@ type App struct {
 // broker is not needed yet (CLI-20). A module that fails prevents the start
 // (MOD-10, CLI-12). On error nothing is left behind.
 func New(ctx context.Context, opts Options) (_ *App, err error) {
-	a := &App{cfg: opts.Config, log: opts.Logger, libraries: newLibraries(part(opts.Logger, logging.ComponentModule))}
+	a := &App{cfg: opts.Config, log: opts.Logger, reloading: newGate(), libraries: newLibraries(part(opts.Logger, logging.ComponentModule))}
 	a.logs, a.load = opts.Logs, opts.Load
 	a.libraries.instead = opts.Module
 	a.roster = newRoster(a.cfg, a.log, a.libraries)
