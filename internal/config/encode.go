@@ -272,6 +272,7 @@ func (e encoder) embedded(b *EmbeddedBroker) ordered {
 		e.optional(&users[i], "car", u.Car, u.Car == "")
 	}
 	e.optional(&o, "users", users, len(users) == 0)
+	e.optional(&o, "insecure", b.Insecure, !b.Insecure)
 	return o
 }
 

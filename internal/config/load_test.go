@@ -162,8 +162,8 @@ func TestWarnings(t *testing.T) {
 			"config.json:1:73: modules.0: module number 0 is reserved (VOC-7)\n" +
 				"config.json:1:101: modules.0.spool_directory: has no effect on a library or command\n" +
 				"config.json:1:152: modules.2.memory_limit_mb: has no effect on a built-in module"},
-		{"open broker", with(minimalD, `"embedded_broker": {"listen": ":1883"}`),
-			"config.json:1:161: embedded_broker: listens beyond this machine and lets anybody in; add users, or tls with client_ca_file"},
+		{"open broker", with(minimalD, `"embedded_broker": {"listen": ":1883", "insecure": true}`),
+			"config.json:1:161: embedded_broker: the broker listens beyond this machine and anyone who reaches it could be any car; add users, or tls with client_ca_file"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, warnings := mustLoad(t, c.text)

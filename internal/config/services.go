@@ -42,8 +42,14 @@ func (l *loader) embeddedBroker(top *object) *EmbeddedBroker {
 		names[user.Name] = struct{}{}
 		b.Users = append(b.Users, user)
 	})
+	b.Insecure = o.boolean("insecure", false)
 	if !loopback(b.Listen) && len(b.Users) == 0 && (b.TLS == nil || b.TLS.ClientCAFile == "") {
-		l.warnf(o.n.off, o.path, "listens beyond this machine and lets anybody in; add users, or tls with client_ca_file")
+		const open = "the broker listens beyond this machine and anyone who reaches it could be any car"
+		if b.Insecure {
+			l.warnf(o.n.off, o.path, open+"; add users, or tls with client_ca_file")
+		} else {
+			l.errorf(l.users, o.key("users"), `required, because `+open+`; add users, or tls with client_ca_file, or "insecure": true to accept that`)
+		}
 	}
 	o.finish()
 	return b

@@ -89,6 +89,8 @@ type EmbeddedBroker struct {
 	Listen string // host:port
 	TLS    *ServerTLS
 	Users  []User // empty: anybody
+	// Insecure allows to listen beyond loopback without users or client certificates.
+	Insecure bool
 }
 
 // User may connect to the embedded broker.
