@@ -42,7 +42,7 @@ const (
 	segmentSuffix  = ".segment"
 	snapshotSuffix = ".snapshot"
 	tmpSuffix      = ".tmp"
-	maxNumber      = 1 << 62 // of files; no journal ever gets there
+	maxNumber      = 1 << 62 // of files and batches; no journal ever gets there
 )
 
 // part is one file of a journal.
@@ -202,7 +202,7 @@ func begin(opts Options, l listing, r *found) ([]part, error) {
 		}
 		if err == nil && ok && h.fresh {
 			r.snapshot = part{}
-			r.base, r.next = h.first, h.first
+			r.base, r.next = max(h.first, 1), max(h.first, 1)
 			return segments[i:], nil
 		}
 	}
@@ -237,7 +237,7 @@ func (r *found) readSnapshot(opts Options) error {
 	switch {
 	case err != nil:
 		return err
-	case !ok || h.kind != kindSnapshot:
+	case !ok || h.kind != kindSnapshot || h.first >= maxNumber:
 		return &DamageError{File: path, Reason: "this is no snapshot"}
 	}
 	s := scan{f: f, path: path, seed: h.crc, next: 1}
@@ -292,6 +292,8 @@ func (r *found) readSegment(f *os.File, path string, h header, before *DamageErr
 	switch {
 	case h.kind != kindSegment:
 		return nil, &DamageError{File: path, Reason: "this is no segment"}
+	case h.first >= maxNumber:
+		return nil, &DamageError{File: path, Reason: "the number of its first batch is too large"}
 	case h.first != r.next && before != nil:
 		return nil, before
 	case h.first != r.next:
