@@ -198,15 +198,17 @@ func TestOtherFiles(t *testing.T) {
 		err    error
 		say    string
 	}{
-		"newer version":     {func(f map[string][]byte) { f[lastFile] = newer }, ErrNewer, fmt.Sprintf("format %d", Version+1)},
-		"another shard":     {func(f map[string][]byte) { f[lastFile] = other(func(o *Options) { o.Shard = 8 })[lastFile] }, ErrForeign, "shard 8"},
-		"another directory": {func(f map[string][]byte) { f[snapshotFile] = other(func(o *Options) { o.Identity = "other" })[snapshotFile] }, ErrForeign, `"other"`},
-		"renamed":           {func(f map[string][]byte) { f["0000000000000004.segment"] = f[sealedFile] }, ErrForeign, "file number 2"},
-		"no snapshot":       {func(f map[string][]byte) { delete(f, snapshotFile) }, ErrDamaged, "batch 7, number 1 was expected"},
-		"segment missing":   {func(f map[string][]byte) { delete(f, sealedFile) }, ErrDamaged, "batch 10, number 7 was expected"},
-		"last one missing":  {func(f map[string][]byte) { delete(f, lastFile) }, ErrDamaged, "number 9, although number 12"},
-		"nothing left":      {func(f map[string][]byte) { clear(f) }, ErrDamaged, "number 0, although number 12"},
-		"batches twice":     {func(f map[string][]byte) { f[lastFile] = twice }, ErrDamaged, "although number 13"},
+		"newer version": {func(f map[string][]byte) { f[lastFile] = newer }, ErrNewer, fmt.Sprintf("format %d", Version+1)},
+		"another shard": {func(f map[string][]byte) { f[lastFile] = other(func(o *Options) { o.Shard = 8 })[lastFile] }, ErrForeign, "shard 8"},
+		"another directory": {func(f map[string][]byte) {
+			f[snapshotFile] = other(func(o *Options) { o.Identity = "other" })[snapshotFile]
+		}, ErrForeign, `"other"`},
+		"renamed":          {func(f map[string][]byte) { f["0000000000000004.segment"] = f[sealedFile] }, ErrForeign, "file number 2"},
+		"no snapshot":      {func(f map[string][]byte) { delete(f, snapshotFile) }, ErrDamaged, "batch 7, number 1 was expected"},
+		"segment missing":  {func(f map[string][]byte) { delete(f, sealedFile) }, ErrDamaged, "batch 10, number 7 was expected"},
+		"last one missing": {func(f map[string][]byte) { delete(f, lastFile) }, ErrDamaged, "number 9, although number 12"},
+		"nothing left":     {func(f map[string][]byte) { clear(f) }, ErrDamaged, "number 0, although number 12"},
+		"batches twice":    {func(f map[string][]byte) { f[lastFile] = twice }, ErrDamaged, "although number 13"},
 		"a segment as snapshot": {func(f map[string][]byte) {
 			delete(f, snapshotFile)
 			f["0000000000000002.snapshot"] = f[sealedFile]

@@ -8,9 +8,9 @@ import (
 // FuzzReplay: whatever the files hold, Open refuses them with a reason or goes on
 // behind them, and what it writes is read by the next one.
 func FuzzReplay(f *testing.F) {
-	files := written(f, options(f.TempDir()), 12)
+	files := written(f, options(f.TempDir()), 8)
 	f.Add(files[snapshotFile], files[sealedFile], files[lastFile], uint64(0))
-	f.Add(files[snapshotFile], files[sealedFile], files[lastFile][:len(files[lastFile])-5], uint64(12))
+	f.Add(files[snapshotFile], files[sealedFile], files[lastFile][:len(files[lastFile])-5], uint64(8))
 	f.Add([]byte(nil), []byte(nil), []byte(nil), uint64(1))
 	f.Add([]byte(nil), files[sealedFile], files[lastFile][:40], uint64(0))
 	fresh := header{version: Version, shard: 7, identity: testIdentity, number: 3, first: 1<<64 - 1, kind: kindSegment, fresh: true}

@@ -15,7 +15,14 @@ import (
 
 // TestReopen: what was flushed is there in the next process, what was not is not.
 func TestReopen(t *testing.T) {
+	for _, sync := range []bool{false, true} {
+		t.Run(fmt.Sprintf("sync=%v", sync), func(t *testing.T) { testReopen(t, sync) })
+	}
+}
+
+func testReopen(t *testing.T, sync bool) {
 	opts := options(t.TempDir() + "/07")
+	opts.Sync = sync
 	j := open(t, opts)
 	want(t, j.Replayed(), table{})
 	if j.Replayed() != nil {

@@ -82,10 +82,7 @@ func list(dir string) (listing, error) {
 			continue
 		}
 		stem, kind, _ := strings.Cut(e.Name(), ".")
-		if kind = "." + kind; strings.HasSuffix(kind, tmpSuffix) {
-			l.tmp = append(l.tmp, filepath.Join(dir, e.Name()))
-			continue
-		}
+		kind = "." + kind
 		n, err := strconv.ParseUint(stem, 16, 64)
 		if err != nil || len(stem) != 16 || n == 0 || n >= maxNumber {
 			continue
@@ -99,6 +96,8 @@ func list(dir string) (listing, error) {
 			l.segments = append(l.segments, p)
 		case snapshotSuffix:
 			l.snapshots = append(l.snapshots, p)
+		case snapshotSuffix + tmpSuffix:
+			l.tmp = append(l.tmp, filepath.Join(dir, e.Name()))
 		}
 	}
 	return l, nil // ReadDir sorts by name, and so by number

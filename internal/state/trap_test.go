@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"external-server/internal/journal"
 	"external-server/internal/testlog"
@@ -63,6 +66,42 @@ func TestNoDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused(t, Options{Dir: link}, syscall.ELOOP)
+}
+
+// TestUnwritable: an ordinary user is told which right is missing.
+func TestUnwritable(t *testing.T) {
+	base := t.TempDir()
+	dir := filepath.Join(base, "state")
+	if err := os.Mkdir(dir, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Chmod(filepath.Dir(base), 0o755), os.Chmod(base, 0o555)); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := os.Chmod(base, 0o700); err != nil {
+			t.Error(err)
+		}
+	}()
+	if os.Geteuid() == 0 { // one thread becomes an ordinary user for the file system
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		theirs := filepath.Join(filepath.Dir(base), "theirs")
+		if err := errors.Join(os.Mkdir(theirs, 0o700), os.Chown(theirs, 65534, 65534)); err != nil {
+			t.Fatal(err)
+		}
+		refused(t, Options{Dir: theirs}, nil, "belongs to uid 65534", "chown 0 "+theirs)
+		if _, err := unix.SetfsuidRetUid(65534); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if _, err := unix.SetfsuidRetUid(0); err != nil {
+				t.Error(err)
+			}
+		}()
+	}
+	refused(t, Options{Dir: dir}, syscall.EACCES, "cannot write to it", "chown")
+	refused(t, Options{Dir: filepath.Join(base, "new")}, syscall.EACCES, "cannot be made", "give this user")
 }
 
 // TestModes: nobody else can read what the directory holds.
