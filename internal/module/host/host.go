@@ -235,7 +235,7 @@ func (m *Module) Close() error {
 	instances := slices.Collect(maps.Values(m.instances))
 	m.mu.Unlock()
 	for _, i := range instances {
-		i.forget()
+		i.gate.Shut() // on this side only
 	}
 	m.stop()
 	<-m.ended
