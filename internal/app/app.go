@@ -244,7 +244,7 @@ func (a *App) endedEarly(ctx context.Context, part string, err error) {
 
 // Close releases an App whose Run was never called.
 func (a *App) Close(ctx context.Context) error {
-	err := a.roster.discard(ctx)
+	err := a.roster.discard()
 	if a.api != nil {
 		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
+	"external-server/internal/car"
 	"external-server/internal/config"
 )
 
@@ -56,138 +58,172 @@ func (a *App) Reload(ctx context.Context, cfg *config.Config) (Changes, error) {
 // errInForce marks what went wrong after the point of no return.
 var errInForce = errors.New("the new configuration is in force, but not all of it works")
 
-// reload builds what is new, then removes, replaces and starts cars.
+// opened is a car of the new configuration with its modules.
+type opened struct {
+	cfg     config.Car
+	found   bool // by "*"
+	modules []car.Binding
+}
+
+// reload opens what is new, then removes, replaces and starts cars.
 func (r *roster) reload(ctx context.Context, cfg *config.Config) (Changes, error) {
 	var changes Changes
-	var fresh []*entry
+	var fresh []opened
 	fail := func(err error) (Changes, error) {
-		stopped, cancel := context.WithCancel(ctx)
-		cancel()
-		for _, e := range fresh {
-			err = errors.Join(err, e.car.Close(stopped))
+		for _, o := range fresh {
+			err = errors.Join(err, closeModules(o.modules))
 		}
-		r.forget(changes.Added...)
 		return Changes{}, err
+	}
+	open := func(cc config.Car, found bool) error {
+		modules, err := r.openModules(ctx, cfg, cc, found)
+		if err == nil {
+			fresh = append(fresh, opened{cc, found, modules})
+		}
+		return err
 	}
 	r.mu.Lock()
 	if r.ctx == nil {
 		r.mu.Unlock()
 		return fail(errors.New("the server is still starting; try again"))
 	}
-	running := make(map[string]*entry, len(r.entries))
+	running := make(map[string]opened, len(r.entries))
 	for name, e := range r.entries {
-		running[name] = e
+		running[name] = opened{cfg: e.cfg, found: e.found}
 	}
 	r.mu.Unlock()
+	named := make(map[string]bool, len(cfg.Cars))
 	for _, cc := range cfg.Cars {
-		e := running[cc.Name]
+		named[cc.Name] = true
+		old, served := running[cc.Name]
 		switch {
-		case e != nil && !e.found && sameCar(e.cfg, cc):
+		case served && !old.found && sameCar(old.cfg, cc):
 			changes.Unchanged++
 			continue
-		case e != nil:
+		case served:
 			changes.Changed = append(changes.Changed, cc.Name)
 		default:
 			changes.Added = append(changes.Added, cc.Name)
 		}
-		made, err := r.build(ctx, cfg, cc, false)
-		if err != nil {
+		if err := open(cc, false); err != nil {
 			return fail(err)
 		}
-		fresh = append(fresh, made)
-	}
-	named := make(map[string]bool, len(cfg.Cars))
-	for _, cc := range cfg.Cars {
-		named[cc.Name] = true
 	}
 	if err := r.loadAny(ctx, cfg); err != nil {
 		return fail(err)
 	}
 	found, same := 0, sameAny(r.config(), cfg)
-	for name, e := range running {
+	for name, old := range running {
 		limit := cfg.Limits.AnyCars
 		switch {
 		case named[name]:
-		case e.found && same:
+		case old.found && same:
 			found++
 		case cfg.AnyCar != nil && (limit <= 0 || found < limit): // "*" serves it from now on
 			found++
 			cc := *cfg.AnyCar
 			cc.Name = name
-			made, err := r.build(ctx, cfg, cc, true)
-			if err != nil {
+			if err := open(cc, true); err != nil {
 				return fail(err)
 			}
-			fresh = append(fresh, made)
 			changes.Changed = append(changes.Changed, name)
 		default:
 			changes.Removed = append(changes.Removed, name)
 		}
 	}
 	// Nothing below fails for a reason that lies in the configuration.
-	err := r.apply(cfg, fresh, changes)
-	r.forget(changes.Removed...)
+	err := r.apply(ctx, cfg, fresh, changes)
 	if err != nil {
 		err = fmt.Errorf("%w: %w", errInForce, err)
 	}
 	return changes, err
 }
 
-func (r *roster) apply(cfg *config.Config, fresh []*entry, changes Changes) error {
+// apply puts the configuration in force: each changed car keeps its seat and gets
+// another occupant.
+func (r *roster) apply(ctx context.Context, cfg *config.Config, fresh []opened, changes Changes) error {
 	r.turnover.Lock()
 	defer r.turnover.Unlock()
-	r.mu.Lock()
-	r.replacing = make(map[string]bool, len(fresh))
-	for _, e := range fresh {
-		r.replacing[e.id.Car] = true
-		if old := r.entries[e.id.Car]; old != nil {
-			old.car.HandOver(e.car)
-		}
-	}
-	r.mu.Unlock()
-	ending := append([]string(nil), changes.Removed...)
-	for _, e := range fresh { // those that changed, and those that "*" has found meanwhile
-		ending = append(ending, e.id.Car)
-	}
-	r.remove(ending...)
+	r.remove(changes.Removed...)
 	sameWatch := sameAny(r.config(), cfg)
 	if !sameWatch {
 		r.stopAny()
-		late := r.foundCars() // since the changes were made out
-		r.remove(late...)
-		r.forget(late...)
+		changes.Removed = append(changes.Removed, r.removeLate(fresh, changes.Removed)...)
 	}
+	defer r.forget(changes.Removed...)
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	var errs []error
 	if r.ctx.Err() != nil { // stop has seen all cars it waits for, or waits for mu
-		stopped, cancel := context.WithCancel(context.Background())
-		cancel()
-		errs = append(errs, errors.New("the server stops"))
-		for _, e := range fresh {
-			errs = append(errs, e.car.Close(stopped))
+		r.mu.Unlock()
+		errs := []error{errors.New("the server stops")}
+		for _, o := range fresh {
+			errs = append(errs, closeModules(o.modules))
 		}
 		return errors.Join(errs...)
 	}
 	r.cfg = cfg
-	for _, e := range fresh {
-		if err := r.launch(e); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		r.entries[e.id.Car] = e
-	}
 	r.order = r.order[:0]
 	for _, cc := range cfg.Cars {
 		r.order = append(r.order, cc.Name)
 	}
+	r.mu.Unlock()
+	var errs []error
+	var ended []func() error
+	for _, o := range fresh {
+		end, err := r.occupy(ctx, cfg, o)
+		if err != nil {
+			errs = append(errs, err, closeModules(o.modules))
+			continue
+		}
+		ended = append(ended, end)
+	}
+	r.mu.Lock()
 	for _, e := range r.entries {
-		e.car.Configure(carLimits(cfg))
+		e.seat.Configure(carLimits(cfg))
 	}
 	if !sameWatch {
 		errs = append(errs, r.startAny())
 	}
+	r.mu.Unlock()
+	for _, end := range ended {
+		if err := end(); err != nil {
+			r.log.Warn("a car did not end cleanly", "error", err)
+		}
+	}
 	return errors.Join(errs...)
+}
+
+// occupy puts an occupant into the seat of its car, which may be a new one.
+func (r *roster) occupy(ctx context.Context, cfg *config.Config, o opened) (ended func() error, err error) {
+	r.mu.Lock()
+	e := r.entries[o.cfg.Name] // "*" may have found it meanwhile
+	if e == nil {
+		defer r.mu.Unlock()
+		if e, err = r.newEntry(cfg, o.cfg, o.found, o.modules); err != nil {
+			return nil, err
+		}
+		if err := r.launch(e); err != nil {
+			return nil, err
+		}
+		r.entries[o.cfg.Name] = e
+		return func() error { return nil }, nil
+	}
+	r.mu.Unlock()
+	if ended, err = e.seat.Replace(ctx, car.Occupant{Modules: o.modules}); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	e.cfg, e.found = o.cfg, o.found
+	r.mu.Unlock()
+	return ended, nil
+}
+
+// removeLate removes the cars that "*" has found since the changes were made out.
+func (r *roster) removeLate(fresh []opened, removed []string) []string {
+	late := slices.DeleteFunc(r.foundCars(), func(name string) bool {
+		return slices.ContainsFunc(fresh, func(o opened) bool { return o.cfg.Name == name }) || slices.Contains(removed, name)
+	})
+	r.remove(late...)
+	return late
 }
 
 // sameAny tells whether "*" means the same in both.

@@ -149,14 +149,15 @@ func (s *server) answered(sessions ...string) {
 	}
 }
 
-// TestGatewayHeardDuringReload: a gateway whose car has ended and whose new one does
-// not run yet is heard all the same, by the named car and not by "*".
+// TestGatewayHeardDuringReload: gateways whose cars are changed are served while the
+// modules of the old ones still end, whatever car holds the reload up: named cars, cars
+// of "*", and that car itself.
 func TestGatewayHeardDuringReload(t *testing.T) {
 	m := idleModule{held: "b", closing: make(chan struct{}), release: make(chan struct{}), once: new(sync.Once)}
 	s := startServer(t, m)
 	let := sync.OnceFunc(func() { close(m.release) })
 	defer let()
-	if err := s.peer.Subscribe(1, "company/a/external_server", "company/found/external_server"); err != nil {
+	if err := s.peer.Subscribe(1, "company/a/external_server", "company/b/external_server", "company/found/external_server"); err != nil {
 		t.Fatal(err)
 	}
 	s.connect("found", "session0") // a car of "*", which the reload changes too
@@ -166,15 +167,20 @@ func TestGatewayHeardDuringReload(t *testing.T) {
 		_, err := s.Reload(t.Context(), s.load(2))
 		reloaded <- err
 	}()
-	<-m.closing // car a ends or has ended, b keeps the reload from going on
-	testwait.Until(t, "car a is replaced", func() bool { _, served := s.roster.find("a"); return !served })
+	<-m.closing
 	s.connect("a", "session1")
 	s.connect("found", "session2")
+	s.connect("b", "session3")
+	s.answered("session1", "session2", "session3")
+	select {
+	case err := <-reloaded:
+		t.Errorf("the reload ended before the modules of the old cars: %v", err)
+	default:
+	}
 	let()
 	if err := <-reloaded; err != nil {
 		t.Error(err)
 	}
-	s.answered("session1", "session2")
 	if cars := s.Cars(); len(cars) != 3 {
 		t.Errorf("%d cars are served, expected 3", len(cars))
 	}

@@ -72,6 +72,9 @@ type Broker struct {
 	users    atomic.Pointer[map[string]User] // by name
 	server   *mqtt.Server
 	listener *listener
+	retained retained
+	throttle throttle
+	unread   atomic.Int64 // bytes of introductions that are not complete, beyond firstRead each
 
 	mu      sync.Mutex
 	clients map[string]*conn // by client identifier
@@ -131,8 +134,9 @@ func (b *Broker) Start() error {
 	b.server = mqtt.New(&mqtt.Options{
 		Logger:       slog.New(&logHandler{broker: b}),
 		Capabilities: b.capabilities(),
-		// The statistics topics stop the world to count memory; nobody reads them.
-		SysTopicResendInterval: int64((24 * time.Hour).Seconds()),
+		// The statistics topics stop the world to count memory, and the library keeps
+		// them in its own table of retained messages.
+		SysTopicResendInterval: int64((100 * 365 * 24 * time.Hour).Seconds()),
 	})
 	err = b.server.AddHook(&guard{broker: b}, nil)
 	if err == nil {
@@ -141,6 +145,12 @@ func (b *Broker) Start() error {
 	if err == nil {
 		err = b.server.Serve()
 	}
+	// The library retains its statistics once, at the start. With its table empty it
+	// never reads what other clients write there.
+	for topic := range b.server.Topics.Retained.GetAll() {
+		b.server.Topics.Retained.Delete(topic)
+	}
+	close(b.listener.ready)
 	if err != nil {
 		return errors.Join(fmt.Errorf("embedded broker: %w", err), b.Close())
 	}

@@ -91,6 +91,24 @@ func (s *Session) commandsFetched(module int32, commands []fleet.Command, positi
 	s.holdBack(module, commands, position) // REC-13
 }
 
+// dropPending drops what is held back of a module that has no device any more
+// (DEF-38).
+func (s *Session) dropPending(module int32) {
+	for i := range s.pending {
+		if s.pending[i].module == module {
+			s.stale(&s.pending[i])
+		}
+	}
+}
+
+// stale tells of commands that are held back and will not be sent, and forgets them.
+func (s *Session) stale(p *pendingCommands) {
+	if n := len(p.commands); n > 0 {
+		s.emit(Effect{Kind: EffectNote, Level: Warning, Note: NoteCommandsStale, Module: p.module, Count: n})
+	}
+	p.commands = nil
+}
+
 func (s *Session) holdBack(module int32, commands []fleet.Command, position []byte) {
 	at, found := slices.BinarySearchFunc(s.pending, s.modules.Position(module), func(p pendingCommands, position int) int {
 		return s.modules.Position(p.module) - position // SEQ-31

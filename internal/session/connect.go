@@ -56,11 +56,13 @@ func (s *Session) begin(m fleet.ClientMessage) {
 	s.admitted()
 }
 
-// join adds a device: a supported one is offered to its module, any other is
-// served without a module (REC-6). It returns the device.
-func (s *Session) join(d fleet.Device, listed bool) *device {
+// join adds a device: one whose type its module serves, or was never asked about,
+// is offered to the module, any other is served without a module (REC-6).
+func (s *Session) join(d fleet.Device, listed bool) {
 	dev := &device{Device: d, listed: listed}
-	if s.serves(d) {
+	if why, _ := s.unservable(d); why != "" {
+		s.note(Warning, why, d, 0)
+	} else {
 		s.tickets++
 		dev.supported, dev.started, dev.asked, dev.ticket = true, true, true, s.tickets
 		s.emit(Effect{
@@ -74,34 +76,31 @@ func (s *Session) join(d fleet.Device, listed bool) *device {
 		}
 	}
 	s.devices = append(s.devices, dev)
-	return dev
 }
 
-// serves tells whether a module takes the device, and notes why not.
-func (s *Session) serves(d fleet.Device) bool {
-	why := s.unservable(d)
-	if why != "" {
-		s.note(Warning, why, d, 0)
+// unservable tells why no module takes the device. "" means that one does, for
+// certain or as long as it was not asked about the type.
+func (s *Session) unservable(d fleet.Device) (why Note, certain bool) {
+	if !s.modules.Configured(d.Module) {
+		return NoteModuleUnsupported, true
 	}
-	return why == ""
-}
-
-// unservable tells why no module takes the device; "" means that one does.
-func (s *Session) unservable(d fleet.Device) Note {
+	supported, known := s.recall(d)
 	switch {
-	case !s.modules.Configured(d.Module):
-		return NoteModuleUnsupported
-	case !s.modules.Supports(d.Module, d.Type):
-		return NoteTypeUnsupported
+	case known && !supported:
+		return NoteTypeUnsupported, true
 	case d.Role == "":
-		return NoteEmptyRole // DEF-6, DEF-31, MOD-11
+		return NoteEmptyRole, true // DEF-6, DEF-31, MOD-11
 	}
-	return ""
+	return "", known
 }
 
 // admission takes the module's answer to device_connected. A late answer can
 // only take the device back (REC-8).
-func (s *Session) admission(ticket uint64, ok bool) {
+func (s *Session) admission(ticket uint64, ok, unsupported bool) {
+	if s.asking.ticket == ticket && s.asking.waiting {
+		s.learn(ok)
+		return
+	}
 	i := slices.IndexFunc(s.devices, func(d *device) bool { return d.ticket == ticket })
 	if i < 0 {
 		return // of a device or session that is gone
@@ -115,12 +114,19 @@ func (s *Session) admission(ticket uint64, ok bool) {
 			s.connected(dev)
 		}
 	} else {
-		s.note(Error, NoteRefused, dev.Device, 0)
+		if unsupported {
+			s.note(Warning, NoteTypeUnsupported, dev.Device, 0)
+		} else {
+			s.note(Error, NoteRefused, dev.Device, 0)
+		}
 		dev.supported, dev.started = false, false // REC-6, DEF-48
 		s.changed = true
 		// A session whose last device turns out to be unsupported goes on without
 		// modules, as if that had been known at once.
 		s.withModule = s.withModule && slices.ContainsFunc(s.devices, func(d *device) bool { return d.supported })
+		if !s.moduleConnected(dev.Module, nil) {
+			s.dropPending(dev.Module)
+		}
 	}
 	if undecided {
 		s.admitted()
@@ -141,12 +147,17 @@ func (s *Session) decideSlowAdmissions() {
 			s.connected(d)
 		}
 	}
+	if s.asking.waiting {
+		s.note(Warning, NoteAdmissionSlow, s.asking.device, 0)
+		s.learn(true) // and nothing is answered that might be a module's
+		return
+	}
 	s.admitted()
 }
 
 // admitted goes on when no admission is undecided any more.
 func (s *Session) admitted() {
-	if slices.ContainsFunc(s.devices, func(d *device) bool { return d.asked }) {
+	if s.asking.waiting || slices.ContainsFunc(s.devices, func(d *device) bool { return d.asked }) {
 		return
 	}
 	s.admitBy = time.Time{}

@@ -111,9 +111,7 @@ func (s *Session) end(reason Reason, notify bool) {
 		}
 	}
 	for i := range s.pending {
-		if n := len(s.pending[i].commands); n > 0 { // DEF-49
-			s.emit(Effect{Kind: EffectNote, Level: Warning, Note: NoteCommandsStale, Module: s.pending[i].module, Count: n})
-		}
+		s.stale(&s.pending[i]) // DEF-49
 	}
 	s.emit(Effect{Kind: EffectSessionEnded, SessionID: s.id, Reason: reason, Established: established, Count: unacked})
 	s.phase = PhaseWaiting
@@ -121,6 +119,7 @@ func (s *Session) end(reason Reason, notify bool) {
 	s.held, s.firsts, s.heldBytes = nil, nil, 0
 	s.firstsAt = time.Time{}
 	s.pending = nil
+	s.asking = question{}
 	s.withModule = false
 	s.admitBy, s.waitBy, s.sessionBy = time.Time{}, time.Time{}, time.Time{}
 	s.recovery, s.rejoin, s.left = nil, false, nil
@@ -147,12 +146,6 @@ func (s *Session) notifyNow() {
 	s.emit(Effect{Kind: EffectNotifyDisconnect})
 	s.stayQuiet(s.opts.QuietAfterEnd)
 }
-
-// Succeed makes a new session machine take the place of one that has ended for good: a
-// status that was under way to the session of that one, whose gateway is told of its
-// end anyhow, causes no second notification, which would fail its next connect
-// sequence (GW-20).
-func (s *Session) Succeed(previous *Session) { s.quietUntil = previous.quietUntil }
 
 func (s *Session) discardOutgoing() {
 	s.emit(Effect{Kind: EffectDiscardOutgoing}) // DEF-20

@@ -14,7 +14,7 @@ const (
 	EventMessage       EventKind = iota + 1 // Message arrived from the gateway
 	EventCommands                           // Commands were fetched from module Module
 	EventDeadline                           // the time of Deadline has come
-	EventAdmission                          // device_connected with Ticket returned; Admitted is its result
+	EventAdmission                          // the answer to EffectDeviceConnected or EffectAskType with Ticket: Admitted, Unsupported
 	EventLinkUp                             // the car's topic is subscribed; Kept: the broker held what came in the time Down
 	EventLinkDown                           // the broker is gone, queued messages with it; Kept: it may hold what comes, Settled
 	EventPublishFailed                      // a message of the last effects could not be queued (CONN-29)
@@ -34,6 +34,8 @@ type Event struct {
 	Commands []fleet.Command
 	Ticket   uint64
 	Admitted bool
+	// Unsupported: not admitted because the module does not serve the type of the device.
+	Unsupported bool
 	// Position is how far the module has fetched, Commands included (EventCommands).
 	Position []byte
 	// Kept: the broker holds messages for the car while the link is down. An
@@ -58,10 +60,16 @@ const (
 	EffectNotifyDisconnect
 	// EffectDiscardOutgoing: forget messages not yet handed to the broker (DEF-20).
 	EffectDiscardOutgoing
-	// EffectDeviceConnected: call device_connected for Device and report the
-	// result as EventAdmission with Ticket. First: no device of the module was
-	// connected, so commands fetched earlier are stale (DEV-3).
+	// EffectDeviceConnected: ask the module of Device whether it serves the type,
+	// unless that is remembered, call device_connected if it does, and report the
+	// result as EventAdmission with Ticket. Whoever performs effects must not wait
+	// for either. First: no device of the module was connected, so commands fetched
+	// earlier are stale (DEV-3).
 	EffectDeviceConnected
+	// EffectAskType: ask the module of Device whether it serves the type, without
+	// waiting for it, and report the answer as EventAdmission with Ticket. A later
+	// one of the same module replaces it.
+	EffectAskType
 	// EffectForward: call forward_status with Data and, if Error is not empty,
 	// forward_error_message (STAT-30, STAT-32). Number is that of the status among
 	// those of its module. Again: an earlier process has accepted it; there need not be

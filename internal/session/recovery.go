@@ -86,7 +86,7 @@ func (s *Session) restore(r *Record) {
 	s.id, s.phase, s.withModule, s.rejoin = r.ID, PhaseRunning, r.WithModule, true
 	for _, d := range r.Devices {
 		dev := &device{Device: d.Device, listed: true, first: true}
-		if d.Supported && s.unservable(d.Device) == "" {
+		if why, _ := s.unservable(d.Device); d.Supported && why == "" {
 			s.tickets++
 			dev.supported, dev.started, dev.ticket = true, true, s.tickets
 			s.emit(Effect{Kind: EffectDeviceConnected, Device: d.Device, Ticket: dev.ticket})

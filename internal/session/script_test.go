@@ -23,7 +23,8 @@ import (
 //	advance 2s                                        (deadlines on the way are played)
 //	refuse 1/1/r1      modules refuse this device from now on
 //	manual             device_connected is not answered by itself any more
-//	admit 1 ok|refused
+//	admit 1 ok|refused|unsupported
+//	strange 1/4        module 1 was not asked yet about type 4; the admission asks
 //	room 1 no|yes      whether the queue of module 1 takes a status
 //	option NAME=VALUE  (before the first event)
 //	link up|down, stop, reload, publish-failed
@@ -33,10 +34,10 @@ import (
 //	delivered 1 0      module 1 has confirmed its statuses up to number 0
 //	crash 3s           a new Session goes on, 3 s later, where the journal ends
 //	suspend            and before that everything sent has reached the broker
-//	succeed            a new Session takes the place of the old one
+//	new-owner          the Session goes on with the modules of another owner
 func TestScripts(t *testing.T) {
 	scripttest.Run(t, func(script *scripttest.Script) func([]string) {
-		st := &stage{Script: script, now: time.Unix(1000, 0), refused: map[string]bool{}, modules: scriptModules{full: map[int32]bool{}}}
+		st := &stage{Script: script, now: time.Unix(1000, 0), refused: map[string]bool{}, modules: scriptModules{full: map[int32]bool{}, strange: map[[2]uint32]bool{}}}
 		return st.do
 	})
 }
@@ -54,11 +55,20 @@ type stage struct {
 }
 
 // scriptModules: modules 1 (type 1), 2 (types 1-4), 3 (every type), 1000 (type 0).
-type scriptModules struct{ full map[int32]bool }
+type scriptModules struct {
+	full    map[int32]bool
+	strange map[[2]uint32]bool // types a module was never asked about
+}
 
 func (m scriptModules) Configured(n int32) bool { return n == 1 || n == 2 || n == 3 || n == 1000 }
 func (m scriptModules) Position(n int32) int    { return int(n) }
-func (m scriptModules) Supports(n int32, typ uint32) bool {
+func (m scriptModules) Recall(n int32, typ uint32) (supported, known bool) {
+	if m.strange[[2]uint32{uint32(n), typ}] {
+		return false, false
+	}
+	return m.supports(n, typ), true
+}
+func (m scriptModules) supports(n int32, typ uint32) bool {
 	switch n {
 	case 1:
 		return typ == 1
@@ -101,7 +111,10 @@ func (st *stage) do(w []string) {
 	case "manual":
 		st.manual = true
 	case "admit":
-		st.step(Event{Kind: EventAdmission, Ticket: uint64(st.Number(w[1])), Admitted: w[2] == "ok"})
+		st.step(Event{Kind: EventAdmission, Ticket: uint64(st.Number(w[1])), Admitted: w[2] == "ok", Unsupported: w[2] == "unsupported"})
+	case "strange":
+		n, typ, _ := strings.Cut(w[1], "/")
+		st.modules.strange[[2]uint32{st.Number(n), st.Number(typ)}] = true
 	case "room":
 		st.modules.full[int32(st.Number(w[1]))] = w[2] == "no"
 	case "link":
@@ -138,10 +151,9 @@ func (st *stage) do(w []string) {
 		st.step(Event{Kind: EventStop})
 	case "reload":
 		st.step(Event{Kind: EventReload})
-	case "succeed":
-		previous := st.s
-		st.s = st.durable()
-		st.s.Succeed(previous)
+	case "new-owner":
+		st.modules.full = map[int32]bool{}
+		st.s.UseModules(st.modules)
 	case "publish-failed":
 		st.step(Event{Kind: EventPublishFailed})
 	default:
@@ -257,22 +269,25 @@ func (st *stage) advance(to time.Time) {
 }
 
 func (st *stage) step(ev Event) {
-	var tickets []uint64
-	var verdicts []bool
+	var answers []Event
 	effects := st.s.Step(st.now, ev)
 	st.checkJournal()
 	for _, e := range effects {
 		st.Effect(describe(e))
-		if e.Kind == EffectDeviceConnected {
-			tickets = append(tickets, e.Ticket)
-			verdicts = append(verdicts, !st.refused[e.Device.ID().String()])
+		supported := st.modules.supports(e.Device.Module, e.Device.Type)
+		switch e.Kind {
+		case EffectDeviceConnected:
+			admitted := supported && !st.refused[e.Device.ID().String()]
+			answers = append(answers, Event{Kind: EventAdmission, Ticket: e.Ticket, Admitted: admitted, Unsupported: !supported})
+		case EffectAskType:
+			answers = append(answers, Event{Kind: EventAdmission, Ticket: e.Ticket, Admitted: supported, Unsupported: !supported})
 		}
 	}
 	if st.manual {
 		return
 	}
-	for i, ticket := range tickets {
-		st.step(Event{Kind: EventAdmission, Ticket: ticket, Admitted: verdicts[i]})
+	for _, answer := range answers {
+		st.step(answer)
 	}
 }
 
@@ -300,6 +315,8 @@ func describe(e Effect) string {
 			first = " first"
 		}
 		return fmt.Sprintf("device_connected %v ticket=%d%s", e.Device, e.Ticket, first)
+	case EffectAskType:
+		return fmt.Sprintf("ask type of %v ticket=%d", e.Device, e.Ticket)
 	case EffectForward:
 		if e.Again {
 			return fmt.Sprintf("forward again %v %q", e.Device, e.Data)

@@ -6,13 +6,19 @@ import (
 	"external-server/internal/fleet"
 )
 
-// Modules is what the core may ask about the modules of its car. The answers
-// must come at once and must not change within one Step.
+// Modules is what the core may ask about the modules of its car. Step calls it,
+// and Step runs on the goroutine that serves all cars of a connection. So every
+// method answers from memory, under no lock that is held while a module is called:
+// it must not call a module, ask its process, nor wait for either. What only the
+// module knows is asked by effects (EffectDeviceConnected, EffectAskType). The
+// answers must not change within one Step.
 type Modules interface {
 	// Configured tells whether the car has the module (VOC-9).
 	Configured(module int32) bool
-	// Supports tells whether the module serves the device type (VOC-9).
-	Supports(module int32, deviceType uint32) bool
+	// Recall tells whether the module serves the device type (VOC-9), if it has been
+	// asked before; known is false otherwise. The number of remembered types must be
+	// bounded: they come from the network.
+	Recall(module int32, deviceType uint32) (supported, known bool)
 	// Room tells how many more statuses the module's queue takes.
 	Room(module int32) int
 	// Position tells the place of a configured module among the car's modules,
@@ -113,6 +119,7 @@ type Session struct {
 	devices []*device
 	tickets uint64
 	admitBy time.Time // decide admissions as OK at this time; zero: none undecided
+	asking  question
 
 	waitBy     time.Time // limit of the connect sequence (SEQ-11, SEQ-45)
 	responses  int       // command responses still awaited in PhaseCommands
@@ -156,6 +163,10 @@ func New(opts Options, modules Modules) *Session {
 // Configure puts other settings in force. Time limits that are running stay as
 // they are.
 func (s *Session) Configure(opts Options) { s.opts = opts.withDefaults() }
+
+// UseModules makes others the modules that are asked from the next Step on: those of
+// a new owner, to whom the session goes on, whatever its phase.
+func (s *Session) UseModules(modules Modules) { s.modules = modules }
 
 // Phase returns the current phase.
 func (s *Session) Phase() Phase { return s.phase }
@@ -233,7 +244,7 @@ func (s *Session) handle(ev Event) {
 	case EventDeadline:
 		s.deadline()
 	case EventAdmission:
-		s.admission(ev.Ticket, ev.Admitted)
+		s.admission(ev.Ticket, ev.Admitted, ev.Unsupported)
 	case EventLinkDown:
 		s.linkLost(ev.Kept, ev.Settled)
 	case EventLinkUp:

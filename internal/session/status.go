@@ -137,7 +137,8 @@ func (s *Session) mayForward(m fleet.ClientMessage) bool {
 	if dev := s.find(m.Device.ID()); dev != nil {
 		return dev.supported
 	}
-	return s.joins(m) && s.unservable(m.Device) == ""
+	why, _ := s.unservable(m.Device)
+	return s.joins(m) && why == ""
 }
 
 // accepted handles a status whose turn it is (STAT-20..STAT-28).
@@ -146,11 +147,31 @@ func (s *Session) accepted(m fleet.ClientMessage) {
 	switch {
 	case dev != nil && dev.supported:
 		s.connectedStatus(dev, m)
-	case dev != nil || !s.serves(m.Device):
+	case dev != nil:
 		s.unsupportedStatus(dev, m)
+	default:
+		if s.unknownDevice(m) {
+			return
+		}
+	}
+	s.endWithoutDevices()
+}
+
+// unknownDevice handles a status of a device that is not known. It reports true
+// when the status waits for its module, at the head of the order.
+func (s *Session) unknownDevice(m fleet.ClientMessage) (waits bool) {
+	why, certain := s.unservable(m.Device)
+	if !s.joins(m) && !certain {
+		s.ask(m)
+		return true
+	}
+	s.asking = question{}
+	switch {
+	case why != "":
+		s.note(Warning, why, m.Device, 0)
+		s.unsupportedStatus(nil, m)
 	case s.joins(m):
-		s.lateJoin(m) // STAT-20
-		return
+		return s.lateJoin(m) // STAT-20
 	case m.State < fleet.StateConnecting || m.State > fleet.StateDisconnect:
 		s.pass(m)
 		s.note(Warning, NoteStatusState, m.Device, m.Counter) // STAT-28
@@ -158,7 +179,7 @@ func (s *Session) accepted(m fleet.ClientMessage) {
 		s.pass(m)
 		s.note(Info, NoteStatusNotConnected, m.Device, m.Counter) // STAT-24, STAT-26, DEF-44
 	}
-	s.endWithoutDevices()
+	return false
 }
 
 func (s *Session) connectedStatus(dev *device, m fleet.ClientMessage) {
@@ -205,13 +226,19 @@ func (s *Session) unsupportedStatus(dev *device, m fleet.ClientMessage) {
 
 // lateJoin offers the device to its module; the status waits for the answer at
 // the head of the order, and with it everything behind (STAT-20, REC-24).
-func (s *Session) lateJoin(m fleet.ClientMessage) {
+func (s *Session) lateJoin(m fleet.ClientMessage) (waits bool) {
 	if len(s.devices) >= s.opts.MaxDevices {
 		s.pass(m)
 		s.note(Warning, NoteStatusNotConnected, m.Device, m.Counter)
-		return
+		return false
 	}
 	s.join(m.Device, false)
+	s.wait(m)
+	return true
+}
+
+// wait puts the status whose turn it is back to the head of the order.
+func (s *Session) wait(m fleet.ClientMessage) {
 	s.order.expected--
 	s.putAside(m)
 }

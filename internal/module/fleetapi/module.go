@@ -52,7 +52,10 @@ type Module struct {
 	warned map[string]bool // keys of the configuration that were warned about
 }
 
-var _ module.Module = (*Module)(nil)
+var (
+	_ module.Module   = (*Module)(nil)
+	_ module.Recaller = (*Module)(nil)
+)
 
 // New makes the module. It does no I/O.
 func New(opts Options) (*Module, error) {
@@ -81,6 +84,11 @@ func (m *Module) Number() int32 { return m.kind.number }
 
 // Supports is MM-20, MM-30, MM-40.
 func (m *Module) Supports(deviceType uint32) bool { return m.kind.supports(deviceType) }
+
+// Recall implements module.Recaller; nobody has to be asked.
+func (m *Module) Recall(deviceType uint32) (supported, known bool) {
+	return m.kind.supports(deviceType), true
+}
 
 // Open checks the configuration (MM-9) and makes the instance of one car. It
 // talks to nobody: an API that is down does not prevent the start (CLI-20).

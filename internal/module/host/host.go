@@ -16,7 +16,10 @@ import (
 	pb "external-server/sdk/module/moduleproto"
 )
 
-var _ module.Module = (*Module)(nil)
+var (
+	_ module.Module   = (*Module)(nil)
+	_ module.Recaller = (*Module)(nil)
+)
 
 // maxCachedTypes bounds the remembered answers of Supports: device types come
 // from the network, and there are 2^32 of them.
@@ -33,8 +36,10 @@ type Module struct {
 	suspects chan struct{}
 	outside  chan struct{} // closed when out of service, which is for good
 
-	mu        sync.Mutex
+	typesMu   sync.Mutex // taken for a moment only; mu may be held when it is, not the other way round
 	supported map[uint32]bool
+
+	mu        sync.Mutex
 	late      int // contexts given up whose calls have not come back
 	retired   bool
 	overdue   int // questions of Supports that wait for longer than askPatience
@@ -116,21 +121,19 @@ const askPatience = 20 * time.Millisecond
 // Supports answers from what is known. A type that was never asked for is asked
 // for in at most 20 ms; without an answer it counts as supported, and
 // DeviceConnected decides: the module's side asks is_device_type_supported
-// before it calls device_connected. Whoever calls serves many cars, so a process
-// that keeps one question waiting is not asked another one until it has answered.
+// before it calls device_connected. A process that keeps one question waiting is not
+// asked another one until it has answered: a gateway may name thousands of types.
 // While the module is out of service nothing is supported (REC-6).
 func (m *Module) Supports(deviceType uint32) bool {
+	if answer, known := m.Recall(deviceType); known {
+		return answer
+	}
 	m.mu.Lock()
-	answer, known := m.supported[deviceType]
-	known = known || len(m.supported) > 0 && deviceType < prefetched
 	c := m.current
 	switch {
-	case m.status.OutOfService || m.closed:
+	case m.closed:
 		m.mu.Unlock()
 		return false
-	case known:
-		m.mu.Unlock()
-		return answer
 	case m.overdue > 0 || c.isDead():
 		m.mu.Unlock()
 		return true
@@ -164,6 +167,21 @@ func (m *Module) Supports(deviceType uint32) bool {
 	return true
 }
 
+// Recall implements module.Recaller: it asks and waits for nobody.
+func (m *Module) Recall(deviceType uint32) (supported, known bool) {
+	select {
+	case <-m.outside:
+		return false, true
+	case <-m.stopped.Done():
+		return false, true
+	default:
+	}
+	m.typesMu.Lock()
+	defer m.typesMu.Unlock()
+	supported, known = m.supported[deviceType]
+	return supported, known || len(m.supported) > 0 && deviceType < prefetched
+}
+
 // ask asks the process whether it supports the type, and remembers the answer.
 func (m *Module) ask(c *child, deviceType uint32) bool {
 	result, err := c.request(m.stopped, &pb.ServerFrame{Kind: &pb.ServerFrame_Supports{Supports: &pb.Supports{Type: deviceType}}},
@@ -173,6 +191,8 @@ func (m *Module) ask(c *child, deviceType uint32) bool {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.typesMu.Lock()
+	defer m.typesMu.Unlock()
 	if m.current == c && len(m.supported) < maxCachedTypes {
 		m.supported[deviceType] = result.GetCode() == module.CodeOK
 	}
@@ -319,7 +339,7 @@ func (m *Module) start(ctx context.Context) (*child, error) {
 		c.work.Wait()
 		if errors.Is(err, errDied) || errors.Is(err, errNoGreeting) {
 			hint := ""
-			if errors.Is(err, errDied) && !m.opts.handlesOrphaning {
+			if errors.Is(err, errDied) && !m.opts.library {
 				hint = "; is it a program that speaks the module protocol?"
 			}
 			return nil, fmt.Errorf("did not start: %w%s", c.exit, hint)
@@ -332,6 +352,8 @@ func (m *Module) start(ctx context.Context) (*child, error) {
 		m.number = result.GetModuleNumber()
 		m.opts.Expect = m.number
 	}
+	m.typesMu.Lock()
+	defer m.typesMu.Unlock()
 	clear(m.supported)
 	for _, deviceType := range result.GetSupportedTypes() {
 		if len(m.supported) < maxCachedTypes {

@@ -61,9 +61,7 @@ type Options struct {
 	BackoffMax time.Duration
 	Logger     *slog.Logger
 
-	// handlesOrphaning tells that the process ends itself, and its group, when
-	// the server is gone (see package cabi).
-	handlesOrphaning bool
+	library bool // the process is this program and runs a library
 }
 
 const (
@@ -102,7 +100,7 @@ func ForLibrary(path string, opts Options) Options {
 	// Not os.Executable: after an upgrade that is another program.
 	opts.Command = []string{"/proc/self/exe", hostCommand, path}
 	opts.Name = path
-	opts.handlesOrphaning = true
+	opts.library = true
 	return opts
 }
 
