@@ -309,7 +309,9 @@ type durableView struct{ s *durableServer }
 
 func (v durableView) Configured(n int32) bool { return configured(n) }
 
-func (v durableView) Supports(n int32, deviceType uint32) bool { return supports(n, deviceType) }
+func (v durableView) Recall(n int32, deviceType uint32) (supported, known bool) {
+	return supports(n, deviceType), true
+}
 
 func (v durableView) Position(n int32) int { return moduleView{}.Position(n) }
 
