@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"time"
 
 	"external-server/internal/admin"
 	"external-server/internal/broker"
@@ -152,9 +151,7 @@ func (o operator) Reannounce(name string) error {
 
 func (o operator) Reload(ctx context.Context) (string, error) {
 	// A reload that has begun is finished, whoever asked for it.
-	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-	defer cancel()
-	changes, err := o.a.ReloadFile(bound)
+	changes, err := o.a.ReloadFile(context.WithoutCancel(ctx))
 	return changes.String(), err
 }
 

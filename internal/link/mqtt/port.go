@@ -13,8 +13,9 @@ type port struct {
 	out  string // CONN-1
 	bye  string // CONN-3
 
+	receiver link.Receiver
+
 	// Guarded by conn.mu.
-	receiver   link.Receiver
 	queue      fifo
 	bytes      int   // of the queued payloads
 	next       *port // in the ring of ports that have something to send
@@ -112,13 +113,6 @@ func (p *port) discard() {
 		}
 	}
 	p.bytes = 0
-}
-
-// HandOver implements link.Port.
-func (p *port) HandOver(next link.Receiver) {
-	p.conn.mu.Lock()
-	p.receiver = next
-	p.conn.mu.Unlock()
 }
 
 // Close implements link.Port. A delivery that is under way may still finish; a
