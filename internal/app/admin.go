@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"time"
 
 	"external-server/internal/admin"
 	"external-server/internal/broker"
@@ -156,9 +155,7 @@ func (o operator) Reannounce(name string) error {
 
 func (o operator) Reload(ctx context.Context) (string, error) {
 	// A reload that has begun is finished, whoever asked for it.
-	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-	defer cancel()
-	changes, err := o.a.ReloadFile(bound)
+	changes, err := o.a.ReloadFile(context.WithoutCancel(ctx))
 	return changes.String(), err
 }
 

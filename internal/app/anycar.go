@@ -13,8 +13,9 @@ import (
 	"external-server/internal/protocol"
 )
 
-// retireTimeout bounds the wait for the message in hand of a car that is released.
-const retireTimeout = time.Second
+// retireTimeout bounds the wait for the end of a car that is released, and of its
+// modules.
+const retireTimeout = 15 * time.Second
 
 // anyCars is the service of the cars that the configuration does not name ("*"
 // in cars).
@@ -32,7 +33,7 @@ func (r *roster) loadAny(ctx context.Context, cfg *config.Config) error {
 	}
 	id := fleet.CarID{Company: cfg.Company, Car: "any"} // nobody hears of it
 	for _, m := range cfg.AnyCar.Modules {
-		made, err := r.libraries.module(m)
+		made, err := r.libraries.module(ctx, m)
 		if err != nil {
 			return err
 		}
@@ -192,7 +193,7 @@ func (r *roster) retire(ctx context.Context, e *entry) {
 		r.log.Warn("a silent car was not released; it is tried again", "error", err)
 		return
 	}
-	if err := ended(); err != nil {
+	if err := ended(bound); err != nil {
 		r.log.Warn("a car did not end cleanly", "error", err)
 	}
 	if r.leave(e) {
@@ -209,7 +210,7 @@ func (r *roster) retire(ctx context.Context, e *entry) {
 	}
 	if err != nil && ctx.Err() == nil {
 		r.log.Error("a car was released and cannot be served at once although it comes back", "car", name, "error", err)
-		r.remove(name)
+		r.remove(bound, name)
 		r.forget(name)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"external-server/internal/car"
 	"external-server/internal/config"
@@ -26,15 +27,27 @@ func (c Changes) String() string {
 // are opened; on error the old configuration stays in force and nothing has
 // changed. Unchanged cars keep their sessions. Settings that cannot change while
 // the server runs are an error that names them.
+//
+// A reload is bounded, whatever ctx says: 15 s for each start of a module or of one
+// context, and 60 s and 0.1 s per car for all of them. The error says what it waited
+// for. The stop of the server ends it.
 func (a *App) Reload(ctx context.Context, cfg *config.Config) (Changes, error) {
-	a.reloading.Lock()
-	defer a.reloading.Unlock()
+	ctx, cancel := context.WithTimeoutCause(ctx, reloadTimeout+time.Duration(len(cfg.Cars))*reloadCarTimeout, errStep)
+	defer cancel()
+	w := &waits{step: a.stepLimit}
+	if err := a.reloading.enter(ctx, w); err != nil {
+		return Changes{}, fmt.Errorf("%s: %w", cfg.Source, err)
+	}
+	defer a.reloading.leave()
+	begun := time.Now()
 	old := a.Config()
+	w.next("the files that the configuration names")
 	if err := a.prepare(old, cfg); err != nil {
 		return Changes{}, fmt.Errorf("%s: %w; the configuration in force stays unchanged", cfg.Source, err)
 	}
-	changes, err := a.roster.reload(ctx, cfg)
+	changes, err := a.roster.reload(ctx, cfg, w)
 	if err != nil && !errors.Is(err, errInForce) {
+		w.next("modules that were opened in vain to end")
 		return Changes{}, errors.Join(fmt.Errorf("%s: %w; the configuration in force stays unchanged", cfg.Source, err),
 			a.libraries.closeUnused(old))
 	}
@@ -45,15 +58,28 @@ func (a *App) Reload(ctx context.Context, cfg *config.Config) (Changes, error) {
 	if a.logs != nil {
 		a.logs.SetSinkLevels(cfg.Logging.Console.Level, cfg.Logging.File.Level)
 	}
+	w.next("modules that are no longer used to end")
 	if err := a.libraries.closeUnused(cfg); err != nil {
 		a.log.Warn("modules that are no longer used did not end cleanly", "error", err)
 	}
 	if err != nil {
 		return changes, fmt.Errorf("%s: %w", cfg.Source, err)
 	}
-	a.log.Info("configuration reloaded", "file", cfg.Source, "changes", changes.String())
+	slowest, took := w.slowest()
+	args := []any{"file", cfg.Source, "changes", changes.String()}
+	if took > slowStep {
+		args = append(args, "took", time.Since(begun).Round(time.Millisecond).String(),
+			"waited_longest_for", slowest, "waited", took.Round(time.Millisecond).String())
+	}
+	a.log.Info("configuration reloaded", args...)
 	return changes, nil
 }
+
+// slowStep is how long a step of a reload may take without being named in the log.
+const slowStep = time.Second
+
+// errStops ends a reload that meets the stop of the server.
+var errStops = errors.New("the server stops")
 
 // errInForce marks what went wrong after the point of no return.
 var errInForce = errors.New("the new configuration is in force, but not all of it works")
@@ -66,7 +92,7 @@ type opened struct {
 }
 
 // reload opens what is new, then removes, replaces and starts cars.
-func (r *roster) reload(ctx context.Context, cfg *config.Config) (Changes, error) {
+func (r *roster) reload(ctx context.Context, cfg *config.Config, w *waits) (Changes, error) {
 	var changes Changes
 	var fresh []opened
 	fail := func(err error) (Changes, error) {
@@ -76,17 +102,22 @@ func (r *roster) reload(ctx context.Context, cfg *config.Config) (Changes, error
 		return Changes{}, err
 	}
 	open := func(cc config.Car, found bool) error {
-		modules, err := r.openModules(ctx, cfg, cc, found)
-		if err == nil {
-			fresh = append(fresh, opened{cc, found, modules})
-		}
-		return err
+		return w.within(ctx, "the modules of car "+cc.Name, func(ctx context.Context) error {
+			modules, err := r.openModules(ctx, cfg, cc, found)
+			if err == nil {
+				fresh = append(fresh, opened{cc, found, modules})
+			}
+			return err
+		})
 	}
 	r.mu.Lock()
 	if r.ctx == nil {
 		r.mu.Unlock()
 		return fail(errors.New("the server is still starting; try again"))
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(r.ctx, func() { cancel(errStops) })()
 	running := make(map[string]opened, len(r.entries))
 	for name, e := range r.entries {
 		running[name] = opened{cfg: e.cfg, found: e.found}
@@ -109,7 +140,8 @@ func (r *roster) reload(ctx context.Context, cfg *config.Config) (Changes, error
 			return fail(err)
 		}
 	}
-	if err := r.loadAny(ctx, cfg); err != nil {
+	err := w.within(ctx, `the modules of "*"`, func(ctx context.Context) error { return r.loadAny(ctx, cfg) })
+	if err != nil {
 		return fail(err)
 	}
 	found, same := 0, sameAny(r.config(), cfg)
@@ -132,7 +164,10 @@ func (r *roster) reload(ctx context.Context, cfg *config.Config) (Changes, error
 		}
 	}
 	// Nothing below fails for a reason that lies in the configuration.
-	err := r.apply(ctx, cfg, fresh, changes)
+	bound, cancelApply := context.WithTimeoutCause(context.WithoutCancel(ctx), applyTimeout, errStep)
+	defer cancelApply()
+	w.next("the end of the cars that were changed or removed")
+	err = r.apply(bound, cfg, fresh, changes)
 	if err != nil {
 		err = fmt.Errorf("%w: %w", errInForce, err)
 	}
@@ -144,17 +179,19 @@ func (r *roster) reload(ctx context.Context, cfg *config.Config) (Changes, error
 func (r *roster) apply(ctx context.Context, cfg *config.Config, fresh []opened, changes Changes) error {
 	r.turnover.Lock()
 	defer r.turnover.Unlock()
-	r.remove(changes.Removed...)
+	errs := r.remove(ctx, changes.Removed...)
 	sameWatch := sameAny(r.config(), cfg)
 	if !sameWatch {
 		r.stopAny()
-		changes.Removed = append(changes.Removed, r.removeLate(fresh, changes.Removed)...)
+		late, err := r.removeLate(ctx, fresh, changes.Removed)
+		changes.Removed = append(changes.Removed, late...)
+		errs = append(errs, err...)
 	}
 	defer r.forget(changes.Removed...)
 	r.mu.Lock()
 	if r.ctx.Err() != nil { // stop has seen all cars it waits for, or waits for mu
 		r.mu.Unlock()
-		errs := []error{errors.New("the server stops")}
+		errs = append(errs, errStops)
 		for _, o := range fresh {
 			errs = append(errs, closeModules(o.modules))
 		}
@@ -166,8 +203,7 @@ func (r *roster) apply(ctx context.Context, cfg *config.Config, fresh []opened, 
 		r.order = append(r.order, cc.Name)
 	}
 	r.mu.Unlock()
-	var errs []error
-	var ended []func() error
+	var ended []func(context.Context) error
 	for _, o := range fresh {
 		end, err := r.occupy(ctx, cfg, o)
 		if err != nil {
@@ -185,7 +221,7 @@ func (r *roster) apply(ctx context.Context, cfg *config.Config, fresh []opened, 
 	}
 	r.mu.Unlock()
 	for _, end := range ended {
-		if err := end(); err != nil {
+		if err := end(ctx); err != nil {
 			r.log.Warn("a car did not end cleanly", "error", err)
 		}
 	}
@@ -193,7 +229,7 @@ func (r *roster) apply(ctx context.Context, cfg *config.Config, fresh []opened, 
 }
 
 // occupy puts an occupant into the seat of its car, which may be a new one.
-func (r *roster) occupy(ctx context.Context, cfg *config.Config, o opened) (ended func() error, err error) {
+func (r *roster) occupy(ctx context.Context, cfg *config.Config, o opened) (ended func(context.Context) error, err error) {
 	r.mu.Lock()
 	e := r.entries[o.cfg.Name] // "*" may have found it meanwhile
 	if e == nil {
@@ -205,7 +241,7 @@ func (r *roster) occupy(ctx context.Context, cfg *config.Config, o opened) (ende
 			return nil, err
 		}
 		r.entries[o.cfg.Name] = e
-		return func() error { return nil }, nil
+		return func(context.Context) error { return nil }, nil
 	}
 	r.mu.Unlock()
 	if ended, err = e.seat.Replace(ctx, car.Occupant{Modules: o.modules}); err != nil {
@@ -218,12 +254,11 @@ func (r *roster) occupy(ctx context.Context, cfg *config.Config, o opened) (ende
 }
 
 // removeLate removes the cars that "*" has found since the changes were made out.
-func (r *roster) removeLate(fresh []opened, removed []string) []string {
-	late := slices.DeleteFunc(r.foundCars(), func(name string) bool {
+func (r *roster) removeLate(ctx context.Context, fresh []opened, removed []string) (late []string, errs []error) {
+	late = slices.DeleteFunc(r.foundCars(), func(name string) bool {
 		return slices.ContainsFunc(fresh, func(o opened) bool { return o.cfg.Name == name }) || slices.Contains(removed, name)
 	})
-	r.remove(late...)
-	return late
+	return late, r.remove(ctx, late...)
 }
 
 // sameAny tells whether "*" means the same in both.

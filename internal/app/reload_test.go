@@ -26,13 +26,19 @@ type idleModule struct {
 	closing chan struct{} // closed when the context of held is to end
 	release chan struct{}
 	once    *sync.Once
+	open    func(context.Context) error // what opening a context does; nil: nothing
 }
 
 func (m idleModule) Number() int32        { return 5 }
 func (m idleModule) Supports(uint32) bool { return true }
 func (m idleModule) Close() error         { return nil }
 
-func (m idleModule) Open(_ context.Context, spec module.InstanceSpec) (module.Instance, error) {
+func (m idleModule) Open(ctx context.Context, spec module.InstanceSpec) (module.Instance, error) {
+	if m.open != nil {
+		if err := m.open(ctx); err != nil {
+			return nil, err
+		}
+	}
 	return idleInstance{m, spec.Car}, nil
 }
 
@@ -104,8 +110,8 @@ func startServer(t *testing.T, m idleModule) *server {
 	return s
 }
 
-// start runs the server until the test ends.
-func (s *server) start() {
+// start runs the server until stop is called or the test ends.
+func (s *server) start() (stop func()) {
 	t := s.t
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
@@ -122,6 +128,7 @@ func (s *server) start() {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.peer.Close() })
+	return stop
 }
 
 // connect sends the Connect of a car with one device.

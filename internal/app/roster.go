@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"reflect"
 	"slices"
@@ -254,8 +255,8 @@ func (r *roster) stop() error {
 	return errors.Join(r.errs...)
 }
 
-// remove ends the cars together and waits for them.
-func (r *roster) remove(names ...string) {
+// remove ends the cars together and waits for them until ctx ends.
+func (r *roster) remove(ctx context.Context, names ...string) (errs []error) {
 	var ending []*entry
 	r.mu.Lock()
 	for _, name := range names {
@@ -267,8 +268,13 @@ func (r *roster) remove(names ...string) {
 	}
 	r.mu.Unlock()
 	for _, e := range ending {
-		<-e.done
+		select {
+		case <-e.done:
+		case <-ctx.Done():
+			errs = append(errs, fmt.Errorf("car %s has not ended yet: %w", e.id.Car, context.Cause(ctx)))
+		}
 	}
+	return errs
 }
 
 // forget drops what is remembered of cars that are no longer served.

@@ -241,12 +241,12 @@ func (r *rig) watch() {
 }
 
 // replace puts an occupant with the modules into the seat.
-func (r *rig) replace(modules ...*fakeModule) (ended func() error) {
+func (r *rig) replace(modules ...*fakeModule) (ended func(context.Context) error) {
 	r.t.Helper()
 	return r.put(bindings(modules...))
 }
 
-func (r *rig) put(modules []Binding) (ended func() error) {
+func (r *rig) put(modules []Binding) (ended func(context.Context) error) {
 	r.t.Helper()
 	ended, err := r.seat.Replace(context.Background(), Occupant{Modules: modules})
 	if err != nil {

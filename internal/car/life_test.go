@@ -81,7 +81,7 @@ func TestDefect(t *testing.T) {
 func TestDefectThatRunDoesNotSee(t *testing.T) {
 	for name, ends := range map[string]func(r *rig){
 		"replaced": func(r *rig) {
-			if err := r.replace(&fakeModule{number: 2})(); err != nil {
+			if err := r.replace(&fakeModule{number: 2})(context.Background()); err != nil {
 				r.t.Error(err)
 			}
 			r.watch()

@@ -143,25 +143,25 @@ func (s *Seat) Attach(l link.Link) error {
 // the gateway, which was told to connect anew unless it did so by itself. The modules
 // of the old one have up to Limits.Stop to take what was accepted for them; a module
 // of the same number is called for the new one after that, so that it hears everything
-// in order. ended waits for this end and returns what could not be delivered or
-// closed.
+// in order. ended waits for this end, until its ctx ends, and returns what could not be
+// delivered or closed.
 //
 // ctx bounds the wait for the message in hand. On error nothing has changed and the
 // instances stay the caller's.
-func (s *Seat) Replace(ctx context.Context, next Occupant) (ended func() error, err error) {
+func (s *Seat) Replace(ctx context.Context, next Occupant) (ended func(context.Context) error, err error) {
 	return s.change(ctx, &next)
 }
 
 // Vacate ends the occupant as Replace does and leaves the seat empty: what the gateway
 // sends waits for Replace, or keeps Leave from leaving.
-func (s *Seat) Vacate(ctx context.Context) (ended func() error, err error) {
+func (s *Seat) Vacate(ctx context.Context) (ended func(context.Context) error, err error) {
 	return s.change(ctx, nil)
 }
 
 // Occupied tells whether there is an occupant.
 func (s *Seat) Occupied() bool { return s.occupant.Load() != nil }
 
-func (s *Seat) change(ctx context.Context, next *Occupant) (ended func() error, err error) {
+func (s *Seat) change(ctx context.Context, next *Occupant) (ended func(context.Context) error, err error) {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	switch {
@@ -171,7 +171,7 @@ func (s *Seat) change(ctx context.Context, next *Occupant) (ended func() error, 
 		return nil, errors.New("car: Attach must be called before Replace")
 	}
 	old, tell := s.occupant.Load(), false
-	ended = func() error { return nil }
+	ended = func(context.Context) error { return nil }
 	if old != nil {
 		if err := s.rest(ctx, old); err != nil {
 			if s.mail.resume() {
@@ -239,7 +239,7 @@ func (s *Seat) rest(ctx context.Context, o *occupant) error {
 
 // end releases an occupant in a goroutine of its own, for which Run waits; turn is
 // held.
-func (s *Seat) end(ctx context.Context, o *occupant) (ended func() error) {
+func (s *Seat) end(ctx context.Context, o *occupant) (ended func(context.Context) error) {
 	done := make(chan struct{})
 	var err error
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(s.stop.Load()))
@@ -248,9 +248,13 @@ func (s *Seat) end(ctx context.Context, o *occupant) (ended func() error) {
 		defer cancel()
 		err = o.release(bound)
 	})
-	return func() error {
-		<-done
-		return err
+	return func(ctx context.Context) error {
+		select {
+		case <-done:
+			return err
+		case <-ctx.Done():
+			return fmt.Errorf("car %s: its former modules have not ended yet: %w", s.opts.ID.Car, context.Cause(ctx))
+		}
 	}
 }
 

@@ -47,7 +47,7 @@ func TestReplace(t *testing.T) {
 			t.Errorf("snapshot %+v", s)
 		}
 		let()
-		if err := ended(); err != nil {
+		if err := ended(t.Context()); err != nil {
 			t.Error(err)
 		}
 		r.wantCalls(old, "connected driver", "status driver first", "disconnected driver timeout", "close")
@@ -86,7 +86,7 @@ func TestReplaceKeepsOrderPerModule(t *testing.T) {
 			t.Errorf("the new context was called before the old one has ended: %q", fresh.made())
 		}
 		close(slow)
-		if err := ended(); err != nil {
+		if err := ended(t.Context()); err != nil {
 			t.Error(err)
 		}
 		synctest.Wait()
@@ -126,7 +126,7 @@ func TestStopWhileModulesEnd(t *testing.T) {
 		if d := time.Since(begin); d > 4*time.Second {
 			t.Errorf("the stop took %v", d)
 		}
-		if err := ended(); err == nil {
+		if err := ended(t.Context()); err == nil {
 			t.Error("the status that was not delivered is not told")
 		}
 		r.wantCalls(fresh, "close")
@@ -146,7 +146,7 @@ func TestReplaceHandlesWhatHasArrived(t *testing.T) {
 				r.link.take()
 				release := r.busy()
 				r.status(2, button, "s2") // in hand
-				replaced := make(chan func() error)
+				replaced := make(chan func(context.Context) error)
 				go func() {
 					ended, err := r.seat.Replace(context.Background(), Occupant{Modules: bindings(fresh)})
 					if err != nil {
@@ -162,7 +162,7 @@ func TestReplaceHandlesWhatHasArrived(t *testing.T) {
 					want = append(want[:2], "connectResponse session2")
 				}
 				release()
-				if err := (<-replaced)(); err != nil {
+				if err := (<-replaced)(t.Context()); err != nil {
 					t.Error(err)
 				}
 				synctest.Wait()
@@ -255,7 +255,7 @@ func TestLeave(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := ended(); err != nil {
+			if err := ended(t.Context()); err != nil {
 				t.Error(err)
 			}
 		}
@@ -391,7 +391,7 @@ func TestReplaceLosesNothing(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				if err := ended(); err != nil {
+				if err := ended(t.Context()); err != nil {
 					t.Error(err)
 				}
 			}

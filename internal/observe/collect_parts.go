@@ -135,5 +135,7 @@ func (k *collector) collectAPI(to chan<- prometheus.Metric, s httpapi.Stats) {
 	for fault, n := range s.StoreFaults {
 		k.httpFaults.send(to, float64(n), string(fault))
 	}
+	k.httpStoreBytes.send(to, float64(s.StoreBytes), "data")
+	k.httpStoreBytes.send(to, float64(s.LogBytes), "log")
 	k.httpStoreUp.send(to, number(s.StoreFault == ""))
 }

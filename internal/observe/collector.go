@@ -40,7 +40,7 @@ type collector struct {
 	processCommandsLost                                                                      scraped
 	brokerClients, brokerSubscriptions, brokerMessages, brokerBytes, brokerDropped           scraped
 	httpRequests, httpCars, httpDevices, httpWaiting, httpQueue, httpMessages, httpDeleted   scraped
-	httpTransactions, httpWrite, httpSlowest, httpFaults, httpStoreUp                        scraped
+	httpTransactions, httpWrite, httpSlowest, httpFaults, httpStoreUp, httpStoreBytes        scraped
 	logLost, eventsTotal                                                                     scraped
 	carState, carStatuses, carSessions, carSeen                                              scraped
 }
@@ -107,6 +107,7 @@ func newCollector(h *Hub, s Sources, c *catalogue, always func(chan<- prometheus
 	k.httpWrite = c.scraped("http_api_write_seconds_total", "counter", "Time spent in them.")
 	k.httpSlowest = c.scraped("http_api_write_slowest_seconds", "gauge", "The slowest one since the start.")
 	k.httpFaults = c.scraped("http_api_store_faults_total", "counter", "Failed operations of the message store.", "fault")
+	k.httpStoreBytes = c.scraped("http_api_store_bytes", "gauge", "Size of the message store and of its write-ahead log (SQLite), as of the last sweep of retention.", "part")
 	k.httpStoreUp = c.scraped("http_api_store_up", "gauge", "0 while the message store fails.")
 
 	k.logLost = c.scraped("log_lines_lost_total", "counter", "Log lines that could not be written.", "destination")
