@@ -272,6 +272,7 @@ func (e encoder) embedded(b *EmbeddedBroker) ordered {
 		e.optional(&users[i], "car", u.Car, u.Car == "")
 	}
 	e.optional(&o, "users", users, len(users) == 0)
+	e.optional(&o, "insecure", b.Insecure, !b.Insecure)
 	return o
 }
 
@@ -281,6 +282,7 @@ func (e encoder) httpAPI(a *HTTPAPI) ordered {
 	o.add("store", e.secret(a.Store))
 	e.optional(&o, "keys_file", a.KeysFile, a.KeysFile == "")
 	e.optional(&o, "retention_s", seconds(a.Retention), a.Retention == defaultAPIRetention)
+	e.optional(&o, "max_cars", a.MaxCars, a.MaxCars == defaultAPICars)
 	e.optional(&o, "wait_timeout_ms", millis(a.WaitTimeout), a.WaitTimeout == defaultAPIWait)
 	return o
 }

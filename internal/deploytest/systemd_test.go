@@ -41,7 +41,7 @@ func TestUnit(t *testing.T) {
 	unit := readUnit(t)
 	for key, want := range map[string]string{
 		"Type": "notify", "NoNewPrivileges": "yes", "ProtectSystem": "strict", "Restart": "on-failure",
-		"KillMode": "mixed", "CapabilityBoundingSet": "", "User": "external-server",
+		"KillMode": "mixed", "CapabilityBoundingSet": "", "User": "external-server", "StartLimitIntervalSec": "0",
 	} {
 		if got := setting(unit, key); len(got) != 1 || got[0] != want {
 			t.Errorf("%s is %v, expected %q", key, got, want)
