@@ -45,6 +45,9 @@ type Options struct {
 	// and 32 MiB. Twice as much, and 1 KiB per message counted in, may wait for its
 	// acknowledgement. A client that does not keep up is disconnected.
 	MaxPending, MaxPendingBytes int
+	// Subscribe names topics to which the broker subscribes a client by itself when it
+	// connects, by its identifier, as far as its user may use them; nil means none.
+	Subscribe func(client string) []string
 	// ConnectTimeout bounds the time until a client has introduced itself, TLS
 	// included; zero means 10 s.
 	ConnectTimeout time.Duration

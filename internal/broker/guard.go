@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	mqtt "github.com/wind-c/comqtt/v2/mqtt"
@@ -133,7 +134,26 @@ func (g *guard) OnSessionEstablish(cl *mqtt.Client, _ packets.Packet) {
 }
 
 // OnSessionEstablished is called when the session exists.
-func (g *guard) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) { g.unlimited(cl) }
+func (g *guard) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
+	g.unlimited(cl)
+	if g.broker.opts.Subscribe == nil {
+		return
+	}
+	for _, topic := range g.broker.opts.Subscribe(cl.ID) {
+		if g.broker.mayUse(cl.Properties.Username, topic) {
+			g.subscribe(cl, packets.Subscription{Filter: topic, Qos: 1})
+		}
+	}
+}
+
+// subscribe does what the library does for a filter that it grants.
+func (g *guard) subscribe(cl *mqtt.Client, s packets.Subscription) {
+	server := g.broker.server
+	if isNew, _ := server.Topics.Subscribe(cl.ID, s); isNew {
+		atomic.AddInt64(&server.Info.Subscriptions, 1)
+	}
+	cl.State.Subscriptions.Add(s.Filter, s)
+}
 
 // unlimited switches off the library's flow control towards the client, which
 // reorders messages and can lock itself up. What a client does not take or

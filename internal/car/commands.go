@@ -9,25 +9,29 @@ import (
 
 // fetch hands the session what a module's worker has fetched, as far as it has room.
 // The rest stays in the worker, which asks the module for no more meanwhile.
-func (c *Car) fetch(module int32) {
-	commands, left := c.find(module).worker.TakeCommands(c.session.CommandRoom(module))
-	at := slices.Index(c.unfetched, module)
+func (o *occupant) fetch(module int32) {
+	m := o.find(module)
+	if m == nil {
+		return // of the occupant before
+	}
+	commands, left := m.worker.TakeCommands(o.session.CommandRoom(module))
+	at := slices.Index(o.unfetched, module)
 	switch {
 	case left && at < 0:
-		c.unfetched = append(c.unfetched, module)
+		o.unfetched = append(o.unfetched, module)
 	case !left && at >= 0:
-		c.unfetched = slices.Delete(c.unfetched, at, at+1)
+		o.unfetched = slices.Delete(o.unfetched, at, at+1)
 	}
 	if len(commands) > 0 {
-		c.now = time.Now()
-		c.tellCommands(module, commands)
-		c.step(c.now, session.Event{Kind: session.EventCommands, Module: module, Commands: commands})
+		o.now = time.Now()
+		o.tellCommands(module, commands)
+		o.step(o.now, session.Event{Kind: session.EventCommands, Module: module, Commands: commands})
 	}
 }
 
 // fetchLeft is fetch for the modules whose commands found no room before.
-func (c *Car) fetchLeft() {
-	for _, module := range slices.Clone(c.unfetched) {
-		c.fetch(module)
+func (o *occupant) fetchLeft() {
+	for _, module := range slices.Clone(o.unfetched) {
+		o.fetch(module)
 	}
 }

@@ -57,7 +57,7 @@ func TestUnansweredCommandsAreBounded(t *testing.T) {
 				t.Fatalf("%d commands were sent after %d answers", n, counter+1)
 			}
 		}
-		if s := r.car.Snapshot(); s.Phase != session.PhaseRunning || s.Modules[0].CommandsDiscarded != 0 {
+		if s := r.seat.Snapshot(); s.Phase != session.PhaseRunning || s.Modules[0].CommandsDiscarded != 0 {
 			t.Errorf("%+v", s)
 		}
 		next := 0

@@ -22,13 +22,21 @@ func (m hesitant) Supports(deviceType uint32) bool {
 	return m.fakeModule.Supports(deviceType)
 }
 
+// rig runs a car with the module and others.
+func (m hesitant) rig(t *testing.T, others ...*fakeModule) *rig {
+	t.Helper()
+	r := newRig(t, Options{}, others...)
+	r.modules = append([]Binding{{Module: m, Instance: fakeInstance{m.fakeModule}}}, r.modules...)
+	return r.run()
+}
+
 // The goroutine that delivers the messages of all cars never waits for a module that
 // is asked about device types, neither at Connect nor for a status of a device that
 // is not connected: the answer comes only when this goroutine is done (REC-8).
 func TestTypesAreAskedElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := hesitant{&fakeModule{number: 2}, make(chan struct{})}
-		a := newRig(t, Options{Modules: []Binding{{Module: slow, Instance: fakeInstance{slow.fakeModule}}}}).run()
+		a := slow.rig(t)
 		b := newRig(t, Options{}, &fakeModule{number: 1}).run()
 		b.connect(driver)
 		b.link.take()
@@ -76,7 +84,7 @@ func calledFor(devices []fleet.Device) (calls []string) {
 func TestTypeOfUnknownDevice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := hesitant{&fakeModule{number: 2}, make(chan struct{})}
-		r := newRig(t, Options{Modules: []Binding{{Module: slow, Instance: fakeInstance{slow.fakeModule}}}}, &fakeModule{number: 1}).run()
+		r := slow.rig(t, &fakeModule{number: 1})
 		r.connect(driver)
 		r.link.take()
 		strange := fleet.Device{Module: 2, Type: 11, Role: "strange", Name: "s"}
@@ -100,7 +108,7 @@ func TestTypeOfUnknownDevice(t *testing.T) {
 func TestTypeIsNotAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := hesitant{&fakeModule{number: 2}, make(chan struct{})}
-		r := newRig(t, Options{Modules: []Binding{{Module: slow, Instance: fakeInstance{slow.fakeModule}}}}, &fakeModule{number: 1}).run()
+		r := slow.rig(t, &fakeModule{number: 1})
 		r.connect(driver)
 		r.link.take()
 		for n := range uint32(10) {
@@ -110,7 +118,7 @@ func TestTypeIsNotAnswered(t *testing.T) {
 			advance(2 * time.Second)
 			r.wantSent(fmt.Sprintf("statusResponse %d", 3+2*n))
 		}
-		if n := r.car.Snapshot().Modules[0].Queued; n > 2 { // the one that is asked and the one that waits
+		if n := r.seat.Snapshot().Modules[0].Queued; n > 2 { // the one that is asked and the one that waits
 			t.Errorf("%d calls wait for the module", n)
 		}
 		close(slow.ready)

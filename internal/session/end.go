@@ -147,12 +147,6 @@ func (s *Session) notifyNow() {
 	s.stayQuiet(s.opts.QuietAfterEnd)
 }
 
-// Succeed makes a new session machine take the place of one that has ended for good: a
-// status that was under way to the session of that one, whose gateway is told of its
-// end anyhow, causes no second notification, which would fail its next connect
-// sequence (GW-20).
-func (s *Session) Succeed(previous *Session) { s.quietUntil = previous.quietUntil }
-
 func (s *Session) discardOutgoing() {
 	s.emit(Effect{Kind: EffectDiscardOutgoing}) // DEF-20
 	s.outgoing = false

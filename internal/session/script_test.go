@@ -34,7 +34,7 @@ import (
 //	delivered 1 0      module 1 has confirmed its statuses up to number 0
 //	crash 3s           a new Session goes on, 3 s later, where the journal ends
 //	suspend            and before that everything sent has reached the broker
-//	succeed            a new Session takes the place of the old one
+//	new-owner          the Session goes on with the modules of another owner
 func TestScripts(t *testing.T) {
 	scripttest.Run(t, func(script *scripttest.Script) func([]string) {
 		st := &stage{Script: script, now: time.Unix(1000, 0), refused: map[string]bool{}, modules: scriptModules{full: map[int32]bool{}, strange: map[[2]uint32]bool{}}}
@@ -151,10 +151,9 @@ func (st *stage) do(w []string) {
 		st.step(Event{Kind: EventStop})
 	case "reload":
 		st.step(Event{Kind: EventReload})
-	case "succeed":
-		previous := st.s
-		st.s = st.durable()
-		st.s.Succeed(previous)
+	case "new-owner":
+		st.modules.full = map[int32]bool{}
+		st.s.UseModules(st.modules)
 	case "publish-failed":
 		st.step(Event{Kind: EventPublishFailed})
 	default:

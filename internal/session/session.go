@@ -169,6 +169,10 @@ func New(opts Options, modules Modules) *Session {
 // they are.
 func (s *Session) Configure(opts Options) { s.opts = opts.withDefaults() }
 
+// UseModules makes others the modules that are asked from the next Step on: those of
+// a new owner, to whom the session goes on, whatever its phase.
+func (s *Session) UseModules(modules Modules) { s.modules = modules }
+
 // Phase returns the current phase.
 func (s *Session) Phase() Phase { return s.phase }
 
@@ -253,7 +257,7 @@ func (s *Session) handle(ev Event) {
 	case EventBacklogRead:
 		s.backlogRead()
 	case EventResume:
-		s.resume(ev.Resume, ev.Down)
+		s.resume(ev.Resume)
 	case EventPublishFailed:
 		s.end(ReasonPublishFailed, true)
 	case EventStop:
