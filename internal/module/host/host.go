@@ -43,30 +43,13 @@ type Module struct {
 	nextID    uint32
 	current   *child        // may be dead
 	replaced  chan struct{} // closed when current changes
-	status    State
+	status    module.ProcessState
 	closed    bool
 
 	stop    context.CancelFunc
 	stopped context.Context
 	work    sync.WaitGroup
 	ended   chan struct{} // closed when the supervisor has ended
-}
-
-// State describes a Module for readiness, metrics and the administrator.
-type State struct {
-	Number       int32
-	Name         string // library or command
-	PID          int    // 0: no process
-	Ready        bool   // the process answers and has all contexts
-	OutOfService bool
-	Since        time.Time // of the process, or of being out of service
-	Restarts     uint64    // processes that were replaced
-	LastExit     string    // reason of the last end, "" if there was none
-	LastExitAt   time.Time
-	RSS          int64 // resident memory in bytes
-	Contexts     int
-	Redelivered  uint64 // calls handed over again
-	CommandsLost uint64 // taken out of the module and never seen by the server
 }
 
 // Open starts the process and waits until it has loaded the module. The error
@@ -112,7 +95,7 @@ func Open(ctx context.Context, opts Options) (*Module, error) {
 func (m *Module) Number() int32 { return m.number }
 
 // State may be called at any time.
-func (m *Module) State() State {
+func (m *Module) State() module.ProcessState {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.status
