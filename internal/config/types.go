@@ -223,6 +223,7 @@ type HTTPAPI struct {
 	KeysFile    string        // hashed API keys; empty: no key is needed on loopback only
 	Retention   time.Duration // how long messages are kept
 	WaitTimeout time.Duration // of requests with wait=true
+	MaxCars     int           // cars known at a time (REC-22)
 }
 
 // Admin is the operator's endpoint.
@@ -249,6 +250,8 @@ type Token struct {
 	Name  string
 	Role  Role
 	Token Secret
+	// TokenFile is the file that Token was read from, empty if there is none.
+	TokenFile string
 }
 
 // Tracing is the export of traces by OTLP over HTTP.

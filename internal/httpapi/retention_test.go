@@ -153,8 +153,8 @@ func newSteppedCore(t *testing.T, store Store) *steppedCore {
 	now.Store(1_700_000_000_000)
 	o := Options{Config: config.HTTPAPI{Retention: time.Hour}, Now: func() time.Time { return time.UnixMilli(now.Load()) }}
 	o.setDefaults()
-	c, err := newCore(context.Background(), o, store)
-	if err != nil {
+	c := newCore(o, func(context.Context) (Store, error) { return store, nil })
+	if err := c.begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	c.close()

@@ -175,6 +175,9 @@ func (c *core) PollCommands(id fleet.CarID, since int64, done func([]Message, er
 	if err := checkCar(id); err != nil {
 		return p.later(func() ([]Message, bool, error) { return nil, false, err })
 	}
+	if err := c.starting.Load(); err != nil {
+		return p.later(func() ([]Message, bool, error) { return nil, false, err })
+	}
 	c.mu.Lock()
 	car := c.cars[id]
 	if !c.closed && (car == nil || !car.known() || car.newest[kindCommand] < since) {

@@ -44,7 +44,7 @@ type Event struct {
 	Kept bool
 	// Settled: the broker has acknowledged all that was published (EventLinkDown).
 	Settled bool
-	// Down is for how long the car was out of reach (EventLinkUp, EventResume).
+	// Down is for how long the car was out of reach, at least (EventLinkUp).
 	Down time.Duration
 	// Resume is what is known of the car (EventResume). It is the Session's from then on.
 	Resume *Resumption

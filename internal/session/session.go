@@ -252,7 +252,7 @@ func (s *Session) handle(ev Event) {
 	case EventBacklogRead:
 		s.backlogRead()
 	case EventResume:
-		s.resume(ev.Resume, ev.Down)
+		s.resume(ev.Resume)
 	case EventPublishFailed:
 		s.end(ReasonPublishFailed, true)
 	case EventStop:

@@ -188,6 +188,8 @@ func unavailable(err error) error {
 	switch code := httpapi.StatusOf(err); {
 	case err == nil:
 		return nil
+	case code == http.StatusInsufficientStorage: // it has no room for one more car; the others have theirs
+		return nil
 	case code == 0, code >= 500, code == http.StatusTooManyRequests, code == http.StatusRequestTimeout:
 		return err
 	}
