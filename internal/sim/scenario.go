@@ -22,7 +22,7 @@ type Scenario struct {
 	Outgoing     int             // messages the server's queue to the broker takes
 	MaxAhead     int
 	MaxPending   int
-	MaxUnacked   int // 0: the process asks for no room and hands over every command at once
+	MaxUnacked   int    // 0: the process asks for no room and hands over every command at once
 	StatusBase   uint32 // the gateway's first status counter; 1 with the real one
 	FirstCommand uint32
 	SendInvalid  bool          // CMD-6

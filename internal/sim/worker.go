@@ -34,7 +34,7 @@ type worker struct {
 	number int32
 	jobs   []job
 	inbox  []fleet.Command // that found no room in the core
-	queued int // statuses among them
+	queued int             // statuses among them
 	busy   bool
 
 	known map[fleet.DeviceID]bool // true: connected, false: refused since
