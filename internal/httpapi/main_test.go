@@ -225,6 +225,7 @@ func (p *postgresServer) url(database string) string {
 // database makes an empty database.
 func (p *postgresServer) database(t testing.TB) string {
 	t.Helper()
+	testneed.More(t, "PostgreSQL")
 	if _, err := postgresBin(); err != nil {
 		testneed.Missing(t, "PostgreSQL", "postgresql")
 	}

@@ -17,6 +17,7 @@ const variable = "REQUIRE_TOOLS"
 // test ends here; install is the Debian package that has it.
 func Tool(t testing.TB, install string, programs ...string) string {
 	t.Helper()
+	More(t, programs[0])
 	for _, name := range programs {
 		if path, err := exec.LookPath(name); err == nil {
 			return path
@@ -29,11 +30,20 @@ func Tool(t testing.TB, install string, programs ...string) string {
 // PythonProtobuf returns a Python that has the library of Protocol Buffers.
 func PythonProtobuf(t testing.TB) string {
 	t.Helper()
+	More(t, "Python")
 	const python = "/usr/bin/python3"
 	if exec.Command(python, "-c", "import google.protobuf").Run() != nil {
 		Missing(t, "Python's library google.protobuf", "python3-protobuf")
 	}
 	return python
+}
+
+// More says that the test needs more than Go and gcc: with -short it is skipped.
+func More(t testing.TB, what string) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("left out with -short: it needs " + what)
+	}
 }
 
 // Missing ends a test for which something is missing: it is skipped, or fails when
