@@ -27,25 +27,44 @@ const (
 type conn struct {
 	link     *Link
 	index    int
-	clientID string
+	clientID string // of clean sessions
 	log      *slog.Logger
-	cars     int // attached ports; guarded by link.mu
+	cars     int                     // attached ports; guarded by link.mu
+	scout    bool                    // serves the watches only, see watcher
+	cancel   context.CancelCauseFunc // of run; guarded by link.mu
 	stats    stats
 	wake     chan struct{} // capacity 1: the writer has something to do
 	reads    atomic.Uint64 // from the socket: proof that the broker lives
 
+	// Of run.
+	cleanStart bool          // the first session is a new one
+	lostAt     time.Duration // on link.clock
+	noRetain   bool          // the broker refuses a retained will
+	noWill     bool          // or any
+	clearing   bool          // see clear
+	closes     int           // connections of version 5 that ended without an answer, in a row
+
+	terms // set by begin, with mu held
+
 	sendMu sync.Mutex // before mu; held while packets are collected and written
 	send   *sender
 
-	mu       sync.Mutex
-	ports    map[string]*port  // by incoming topic
-	watches  map[string]*watch // by company
-	overlaps map[string]*overlap
-	alive    bool            // CONNACK was received; packets may be queued
-	woken    bool            // a token is in wake or the writer is about to look
-	heard    []link.Receiver // of the reader: who got messages since the last write
-	batch    bool            // the reader is in the middle of received packets and will wake the writer at their end
-	stopping bool            // the writer waits until everything is sent and acknowledged
+	mu         sync.Mutex
+	ports      map[string]*port  // by incoming topic
+	watches    map[string]*watch // by company
+	overlaps   map[string]*overlap
+	alive      bool             // CONNACK was received; packets may be queued
+	woken      bool             // a token is in wake or the writer is about to look
+	heard      []link.Receiver  // of the reader: who got messages since the last write
+	batch      bool             // the reader is in the middle of received packets and will wake the writer at their end
+	served     bool             // there was a connection before this one
+	generation uint32           // number of this connection in the link
+	owed       map[uint16]*port // see acks.go
+	leftovers  map[string]bool  // topics that were given up
+	barrier    barrier
+	rivalAt    time.Time // last take-over, see metRival
+	suspending bool      // what arrives is left to the next process
+	stopping   bool      // the writer waits until everything is sent and acknowledged
 
 	control []byte   // encoded packets other than messages, to be written first
 	acks    int      // PUBACKs in control
@@ -73,7 +92,9 @@ func newConn(l *Link, index int) *conn {
 		ports:    make(map[string]*port),
 		watches:  make(map[string]*watch),
 		overlaps: make(map[string]*overlap),
+		terms:    terms{version: wire.V311, window: l.opts.Window, qos: 1, retain: true, keepAlive: l.opts.KeepAlive},
 	}
+	c.cleanStart = l.opts.Sessions != nil && l.opts.Sessions.CleanStart
 	if index > 0 || l.opts.Connections > 1 {
 		c.log = c.log.With("connection", index)
 	}
@@ -86,12 +107,14 @@ const stableAfter = 5 * time.Second
 
 // run keeps the connection until ctx ends.
 func (c *conn) run(ctx context.Context) {
+	defer c.leave(ctx)
 	for failures := 0; ctx.Err() == nil; failures++ {
 		started := time.Now()
 		err := c.connectAndServe(ctx)
 		if ctx.Err() != nil {
 			return
 		}
+		c.noteEnd(time.Since(started), err)
 		if time.Since(started) > stableAfter {
 			failures = 0
 		}
@@ -116,33 +139,82 @@ func backoff(failures int, longest time.Duration) time.Duration {
 }
 
 func (c *conn) connectAndServe(ctx context.Context) error {
-	nc, reader, err := c.connect(ctx)
+	nc, reader, t, err := c.negotiate(ctx)
 	if err != nil {
 		return c.explain(err)
 	}
 	defer nc.Close()
-	c.begin()
+	c.begin(t)
 	err = c.serve(ctx, nc, reader)
 	if ctx.Err() != nil {
 		err = errStopped
+		if cause := context.Cause(ctx); errors.Is(cause, errGiveWay) || errors.Is(cause, errFallBack) {
+			err = cause
+		}
 	} else {
 		err = fmt.Errorf("connection lost: %w", c.explain(err))
 	}
-	c.end(err)
+	c.end(err, c.persistent && (ctx.Err() == nil || errors.Is(context.Cause(ctx), link.ErrSuspend)))
 	return err
 }
 
 var errStopped = errors.New("the link was stopped")
 
+// negotiate returns a connection in the best version that serves the purpose: 5 for a
+// session that is kept, otherwise 3.1.1.
+func (c *conn) negotiate(ctx context.Context) (net.Conn, *wire.Reader, terms, error) {
+	if !c.isShard() {
+		return c.connect(ctx, wire.V311)
+	}
+	nc, reader, t, err := c.connect(ctx, wire.V5)
+	var refused refused5Error
+	switch {
+	case err == nil:
+		c.closes = 0
+		return nc, reader, t, nil
+	case errors.As(err, &refused) && refused.version():
+	case errors.As(err, &refused) && refused.code == 0x9a && !c.noRetain:
+		c.noRetain = true
+		return c.connect(ctx, wire.V5)
+	case errors.As(err, &refused) && refused.code == 0x9b && !c.noWill:
+		c.noWill = true
+		return c.connect(ctx, wire.V5)
+	case errors.As(err, new(noAnswerError)) && isClosed(err) && ctx.Err() == nil:
+		if c.closes++; c.closes < 2 { // it may just have been starting
+			return nil, nil, t, err
+		}
+	default:
+		return nil, nil, t, err
+	}
+	if c.keeps(wire.V311) && c.beginsAnew() {
+		if err := c.clear(ctx); err != nil {
+			return nil, nil, t, err
+		}
+	}
+	return c.connect(ctx, wire.V311)
+}
+
+// clear removes the session of version 3.1.1 that the broker keeps.
+func (c *conn) clear(ctx context.Context) error {
+	c.clearing = true
+	defer func() { c.clearing = false }()
+	nc, _, _, err := c.connect(ctx, wire.V311)
+	if err != nil {
+		return err
+	}
+	_, err = nc.Write(wire.AppendDisconnect(nil))
+	return errors.Join(err, nc.Close())
+}
+
 // connect returns a connection that the broker has accepted.
-func (c *conn) connect(ctx context.Context) (_ net.Conn, _ *wire.Reader, result error) {
+func (c *conn) connect(ctx context.Context, version wire.Version) (_ net.Conn, _ *wire.Reader, _ terms, result error) {
 	opts := &c.link.opts
 	ctx, cancel := context.WithTimeout(ctx, opts.ConnectTimeout)
 	defer cancel()
 	var d net.Dialer
 	nc, err := d.DialContext(ctx, "tcp", opts.Address)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, terms{}, err
 	}
 	defer func() {
 		if result != nil {
@@ -151,13 +223,13 @@ func (c *conn) connect(ctx context.Context) (_ net.Conn, _ *wire.Reader, result 
 	}()
 	if t, ok := nc.(*net.TCPConn); ok {
 		if err := t.SetNoDelay(true); err != nil { // CONN-12
-			return nil, nil, err
+			return nil, nil, terms{}, err
 		}
 	}
 	if opts.TLS != nil {
 		cfg, err := opts.TLS()
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, terms{}, err
 		}
 		if cfg != nil {
 			cfg = cfg.Clone()
@@ -166,68 +238,97 @@ func (c *conn) connect(ctx context.Context) (_ net.Conn, _ *wire.Reader, result 
 			}
 			t := tls.Client(nc, cfg)
 			if err := t.HandshakeContext(ctx); err != nil {
-				return nil, nil, tlsError{withoutAddresses(err)}
+				return nil, nil, terms{}, tlsError{withoutAddresses(err)}
 			}
 			nc = t
 		}
 	}
 	reader := wire.NewReader(&countingReader{nc, c}, 0)
 	reader.LimitBy(func() int { return c.link.tuning.Load().MaxPayload })
+	reader.Speak(version)
 	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
-	err = c.handshake(nc, reader)
+	t, err := c.handshake(nc, reader, version)
 	if !stop() && err == nil { // the deadline may have been set
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, t, err
 	}
-	return nc, reader, nil
+	return nc, reader, t, nil
 }
 
 // handshake sends CONNECT and waits for CONNACK.
-func (c *conn) handshake(nc net.Conn, reader *wire.Reader) error {
-	opts, tuning := &c.link.opts, c.link.tuning.Load()
-	hello := wire.ConnectOptions{
-		ClientID:  c.clientID,
-		Username:  tuning.Username,
-		Password:  tuning.Password,
-		KeepAlive: uint16(opts.KeepAlive / time.Second),
-	}
-	if c.hasPresence() {
-		hello.Will = &wire.Will{Topic: opts.Presence, Payload: []byte("offline"), Retain: true}
-	}
+func (c *conn) handshake(nc net.Conn, reader *wire.Reader, version wire.Version) (terms, error) {
+	hello := c.hello(version)
 	_, isTLS := nc.(*tls.Conn) // version 1.3 refuses a client certificate after the handshake
 	if _, err := nc.Write(wire.AppendConnect(nil, hello)); err != nil {
-		return noAnswerError{withoutAddresses(err), isTLS}
+		return terms{}, noAnswerError{withoutAddresses(err), isTLS}
 	}
 	var p wire.Packet
 	if err := reader.Next(&p); err != nil {
-		return noAnswerError{withoutAddresses(err), isTLS}
+		return terms{}, noAnswerError{withoutAddresses(err), isTLS}
 	}
 	if p.Type != wire.Connack {
-		return fmt.Errorf("%w: %v instead of CONNACK", wire.ErrMalformed, p.Type)
+		return terms{}, fmt.Errorf("%w: %v instead of CONNACK", wire.ErrMalformed, p.Type)
 	}
-	if p.Code != 0 {
-		return refusedError(p.Code)
+	switch {
+	case p.Code == 0:
+		return c.agree(version, &p), nil
+	case version == wire.V5:
+		return terms{}, refused5Error{p.Code, p.Reason}
 	}
-	return nil
+	return terms{}, refusedError(p.Code)
+}
+
+// leave does what is left to do when the connection is not wanted any more.
+func (c *conn) leave(ctx context.Context) {
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, errFallBack) && c.index > 0:
+		c.link.gather(c)
+	case errors.Is(cause, errFallBack):
+		c.link.startAgain(c)
+	case errors.Is(cause, errGiveWay), errors.Is(cause, link.ErrSuspend):
+	case c.persistent && c.version == wire.V311:
+		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.link.opts.StopTimeout)
+		defer cancel()
+		if err := c.clear(bound); err != nil {
+			c.log.Warn("the broker may keep the session of this server for ever: remove the session of its client identifier", "client_id", c.shardID(), "reason", err.Error())
+		}
+	}
 }
 
 func (c *conn) hasPresence() bool { return c.link.opts.Presence != "" && c.index == 0 }
 
 // begin prepares a fresh session: nothing of an earlier one is left (DEF-20).
-func (c *conn) begin() {
+func (c *conn) begin(t terms) {
 	c.mu.Lock()
-	c.alive, c.batch, c.woken, c.stopping = true, false, true, false
+	c.alive, c.batch, c.woken, c.stopping, c.suspending = true, false, true, false, false
+	c.terms = t
+	c.generation = c.link.keeping.generation.Add(1)
+	c.owed, c.leftovers = make(map[uint16]*port), make(map[string]bool)
+	if t.persistent {
+		c.cleanStart = false
+	}
+	if t.continued {
+		c.stats.resumed.Add(1)
+	}
+	for _, p := range c.ports {
+		p.continues = t.continued
+	}
 	c.inflight, c.inflights = [len(c.inflight)]uint64{}, 0
 	c.requests = make(map[uint16]*request)
 	c.control = c.control[:0]
 	c.acks, c.initial = 0, 0
 	c.joining, c.leaving, c.up, c.notes = nil, nil, nil, nil
 	if c.hasPresence() {
-		c.control = wire.AppendPublish(c.control, c.link.opts.Presence, []byte("online"), 1, c.takeID(), true, false)
+		c.control = c.publish(c.control, c.link.opts.Presence, []byte("online"), c.retain)
 	}
 	c.subscribeAll()
+	if t.persistent {
+		c.beginBarrier()
+	} else {
+		c.barrier.open = false
+	}
 	if c.initial == 0 {
 		c.complete()
 	}
@@ -256,15 +357,18 @@ func (c *conn) unlockAndNote() {
 }
 
 // end forgets what belonged to the connection and tells the receivers.
-func (c *conn) end(reason error) {
+func (c *conn) end(reason error, kept bool) {
 	c.mu.Lock()
 	c.alive, c.batch = false, false
+	c.served = c.served || c.persistent
+	c.lostAt = c.link.clock()
+	clear(c.owed)
 	var lost []link.Receiver
 	for _, p := range c.ports {
 		if p.up {
 			lost = append(lost, p.receiver)
 		}
-		p.up, p.subscribed, p.refused, p.waiting, p.next = false, false, false, false, nil
+		p.up, p.subscribed, p.refused, p.waiting, p.continues, p.next = false, false, false, false, false, nil
 		p.queue, p.bytes = fifo{}, 0
 	}
 	c.stats.linkDown.Add(uint64(c.queued)) // also of closed ports
@@ -277,7 +381,7 @@ func (c *conn) end(reason error) {
 	c.stats.disconnected()
 	c.mu.Unlock()
 	for _, r := range lost {
-		r.LinkDown(reason, false)
+		r.LinkDown(reason, kept)
 	}
 }
 

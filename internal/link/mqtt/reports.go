@@ -48,5 +48,13 @@ func (r *reports) up(c *conn) {
 	if len(r.missing) == 0 {
 		r.reason = ""
 	}
-	c.log.Info("connected to the broker", "client_id", c.clientID)
+	level := slog.LevelInfo
+	if c.persistent && c.index > 0 { // one line speaks for all
+		level = slog.LevelDebug
+	}
+	id := c.clientID
+	if c.persistent {
+		id = c.shardID()
+	}
+	c.log.Log(context.Background(), level, "connected to the broker", "client_id", id)
 }

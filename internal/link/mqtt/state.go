@@ -15,8 +15,13 @@ type State struct {
 	// connected.
 	Since time.Time
 	// LastError is why the last connection failed or was lost; "" if none was.
-	LastError   string
-	Cars        int // attached
+	LastError string
+	Cars      int // attached
+	// Stopped is why the link has stopped serving for good; "" if it has not.
+	Stopped string
+	// Declined is why sessions are not kept although they should be; "" if they are. A
+	// broker that keeps none shows in the connections only.
+	Declined    string
 	Connections []ConnectionState
 }
 
@@ -41,6 +46,19 @@ type ConnectionState struct {
 	IgnoredRetained        uint64 // received, kept by the broker from before the subscription
 	IgnoredBadName         uint64 // received for a watch, name of the car not allowed
 	IgnoredRepeatedForeign uint64 // second copies while a watch began or ended
+
+	Version         string // of MQTT: "3.1.1" or "5"
+	Kept            bool   // the broker keeps the session when the connection is lost
+	Continued       bool   // it had kept the session before this connection
+	Unacknowledged  int    // received, not acknowledged yet by the receivers
+	Resumed         uint64 // connections whose session continued
+	Backlog         uint64 // messages that the broker had kept
+	Redelivered     uint64 // messages that the broker sent once more
+	BarriersGivenUp uint64 // ends of the backlog that could not be told
+	Leftovers       uint64 // cars that a kept session knew and this process did not
+	TakenOver       uint64 // times that another server had the connection meanwhile
+	FlushFailed     uint64 // calls of Sessions.Flush
+	MessagesRefused uint64 // by the broker
 }
 
 // stats are the counters of one connection.
@@ -49,11 +67,15 @@ type stats struct {
 	queueFull, linkDown, discarded, tooLarge             atomic.Uint64
 	oversized, foreign, badName, repeated, refused       atomic.Uint64
 	retained                                             atomic.Uint64
-	refusedAt                                            time.Time // guarded by conn.mu
-	mu                                                   sync.Mutex
-	up                                                   bool
-	since                                                time.Time
-	lastError                                            string
+
+	resumed, backlog, redelivered, barrierGivenUp, leftovers atomic.Uint64
+	takenOver, flushFailed, refusedMessages                  atomic.Uint64
+
+	refusedAt time.Time // guarded by conn.mu
+	mu        sync.Mutex
+	up        bool
+	since     time.Time
+	lastError string
 }
 
 func (s *stats) connected() {
@@ -82,7 +104,17 @@ func (l *Link) State() State {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	out := State{Up: true, Cars: len(l.ports)}
+	if err := l.keeping.dead.Load(); err != nil {
+		out.Stopped, out.Up = (*err).Error(), false
+	}
+	declined := l.keeping.declined.Load()
+	if declined != nil {
+		out.Declined = *declined
+	}
 	for _, c := range l.conns {
+		if declined != nil && c != l.conns[0] {
+			continue
+		}
 		cs := c.state()
 		cs.Cars = c.cars
 		out.Connections = append(out.Connections, cs)
@@ -93,6 +125,9 @@ func (l *Link) State() State {
 		if cs.LastError != "" && (out.LastError == "" || !cs.Up) {
 			out.LastError = cs.LastError
 		}
+	}
+	if out.Stopped != "" {
+		out.LastError = out.Stopped
 	}
 	return out
 }
@@ -107,6 +142,11 @@ func (c *conn) state() ConnectionState {
 	if !c.alive {
 		out.InFlight = 0
 	}
+	out.Version, out.Kept, out.Continued = c.version.String(), c.persistent, c.continued
+	out.Unacknowledged = len(c.owed)
+	if c.persistent {
+		out.ClientID = c.shardID()
+	}
 	c.mu.Unlock()
 	out.Connects = s.connects.Load()
 	out.MessagesIn, out.BytesIn = s.messagesIn.Load(), s.bytesIn.Load()
@@ -116,6 +156,9 @@ func (c *conn) state() ConnectionState {
 	out.DroppedDiscarded, out.DroppedTooLarge = s.discarded.Load(), s.tooLarge.Load()
 	out.IgnoredOversized, out.IgnoredForeign = s.oversized.Load(), s.foreign.Load()
 	out.IgnoredRetained = s.retained.Load()
+	out.Resumed, out.Backlog, out.Redelivered = s.resumed.Load(), s.backlog.Load(), s.redelivered.Load()
+	out.BarriersGivenUp, out.Leftovers, out.TakenOver = s.barrierGivenUp.Load(), s.leftovers.Load(), s.takenOver.Load()
+	out.FlushFailed, out.MessagesRefused = s.flushFailed.Load(), s.refusedMessages.Load()
 	out.IgnoredBadName, out.IgnoredRepeatedForeign = s.badName.Load(), s.repeated.Load()
 	return out
 }

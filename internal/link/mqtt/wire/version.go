@@ -106,3 +106,9 @@ func (v Version) appendFilters(b []byte, t Type, id uint16, filters []string, ea
 func AppendForget(b []byte) []byte {
 	return append(b, byte(Disconnect)<<4, 7, 0, 5, byte(propSessionExpiry), 0, 0, 0, 0)
 }
+
+// AppendDisconnectWithWill appends the DISCONNECT of version 5 after which the broker
+// publishes the will, when its delay has passed and the client has not come back.
+func AppendDisconnectWithWill(b []byte) []byte {
+	return append(b, byte(Disconnect)<<4, 1, 4)
+}
