@@ -264,8 +264,12 @@ func TestSessionsDeclinedByTheEmbeddedBroker(t *testing.T) {
 		if got := k.heard(); !slices.Equal(got, []string{"fresh", "hello"}) {
 			t.Errorf("heard %q", got)
 		}
-		t.Logf("%+v", l.State().Connections[0])
-		t.Logf("%s", log)
+		if s := l.State().Connections[0]; s.Kept || s.Version != "5" {
+			t.Errorf("state: %+v", s)
+		}
+		if log.count("level=WARN", "keeps no sessions") != 1 {
+			t.Error("it was not said once")
+		}
 		end(link.ErrSuspend)
 	}
 }
