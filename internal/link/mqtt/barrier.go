@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"fmt"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -36,7 +37,6 @@ type barrier struct {
 	over    bool // the reader is to end it, see pastBarrier
 	refused bool
 	probing bool // waits for the broker's answer before the first message
-	met     bool // the message of a rival was met on this connection
 }
 
 // beginBarrier asks for the private topic; c.mu is held.
@@ -47,7 +47,7 @@ func (c *conn) beginBarrier() {
 	b.port.conn.Store(c)
 	b.first = b.sent + 1
 	b.since, b.open, b.over = time.Now(), c.continued, false
-	b.refused, b.probing, b.met = false, false, false
+	b.refused, b.probing, b.packet = false, false, 0
 	c.subscribe(&request{private: true}, topic)
 	if !c.served {
 		c.sendBarrier() // whatever is found there is of an earlier process
@@ -57,12 +57,12 @@ func (c *conn) beginBarrier() {
 // sendBarrier queues the next message; c.mu is held.
 func (c *conn) sendBarrier() {
 	b := &c.barrier
-	if b.port.queue.len() > 0 { // the window is full
+	if b.port.queue.len() > 0 || c.link.keeping.dead.Load() != nil { // the window is full, or we are silent for good
 		return
 	}
 	b.sent++
-	text := strings.Join([]string{"1", strconv.FormatUint(b.sent, 10), c.link.keeping.token, c.link.opts.Sessions.Self}, " ")
-	b.port.push(message{payload: []byte(text), retain: c.retain})
+	m := greeting{c.generation, b.sent, c.link.keeping.token, c.link.opts.Sessions.Self}
+	b.port.push(message{payload: m.encode(), retain: c.retain})
 }
 
 // privateAnswered handles the answer to the subscription; c.mu is held.
@@ -140,57 +140,85 @@ func (c *conn) pastBarrier() {
 
 // private handles a message on a private topic of ours or of another shard.
 func (c *conn) private(m *wire.Packet) {
-	token, self, number, ok := parseBarrier(m.Payload)
+	g, ok := parseGreeting(m.Payload)
 	if !ok {
 		return // a stranger's
 	}
 	own := string(m.Topic) == privatePrefix+c.shardID()
 	if !own {
-		if token == c.link.keeping.token {
+		if g.token == c.link.keeping.token {
 			c.link.fallBack(oneIdentifier)
 		}
 		return
 	}
-	if token != c.link.keeping.token {
-		c.metRival(self)
+	if g.token != c.link.keeping.token {
+		c.metRival(g)
 		return
 	}
 	c.mu.Lock()
-	if b := &c.barrier; b.open && number >= b.first && !m.Retain {
+	if b := &c.barrier; b.open && g.number >= b.first && !m.Retain {
 		b.over = true
 	}
 	c.mu.Unlock()
 }
 
-// parseBarrier takes a message apart.
-func parseBarrier(payload []byte) (token, self string, number uint64, ok bool) {
-	if len(payload) > maxSelf+64 {
-		return "", "", 0, false
-	}
-	parts := strings.SplitN(string(payload), " ", 4)
-	if len(parts) != 4 || parts[0] != "1" || parts[2] == "" {
-		return "", "", 0, false
-	}
-	number, err := strconv.ParseUint(parts[1], 10, 64)
-	return parts[2], strings.ToValidUTF8(parts[3], "?"), number, err == nil
+// greeting is what a connection sends to itself.
+type greeting struct {
+	connection uint32 // number of the connection in its process
+	number     uint64 // of the greeting
+	token      string // of the process
+	self       string // Sessions.Self
 }
 
-// metRival counts the take-overs by another process. On the first connection it is the
-// process before this one.
-func (c *conn) metRival(self string) {
+func (g greeting) encode() []byte {
+	return fmt.Appendf(nil, "1 %d %d %s %s", g.connection, g.number, g.token, g.self)
+}
+
+// parseGreeting reads what encode has written, or somebody else.
+func parseGreeting(payload []byte) (g greeting, ok bool) {
+	if len(payload) > maxSelf+64 {
+		return g, false
+	}
+	parts := strings.SplitN(string(payload), " ", 5)
+	if len(parts) != 5 || parts[0] != "1" || parts[3] == "" {
+		return g, false
+	}
+	connection, err := strconv.ParseUint(parts[1], 10, 32)
+	number, err2 := strconv.ParseUint(parts[2], 10, 64)
+	return greeting{uint32(connection), number, parts[3], strings.ToValidUTF8(parts[4], "?")}, err == nil && err2 == nil
+}
+
+// rival is another process that uses the same client identifier.
+type rival struct {
+	token      string
+	connection uint32    // its last one that was met
+	at         time.Time // when
+}
+
+// metRival counts the take-overs by another process; what is met on the first connection
+// is of the process before this one. Each connection of the other counts once, however
+// often the session brings what it has said. The first shard alone decides: otherwise each of
+// the two could give way over another shard.
+func (c *conn) metRival(g greeting) {
+	now := time.Now()
 	c.mu.Lock()
-	if c.barrier.met || !c.served {
+	old := c.rival
+	if old.token == g.token && g.connection <= old.connection {
 		c.mu.Unlock()
 		return
 	}
-	c.barrier.met = true
-	now := time.Now()
-	again := !c.rivalAt.IsZero() && now.Sub(c.rivalAt) < rivalWithin
-	c.rivalAt = now
+	c.rival = rival{g.token, g.connection, now}
+	first := !c.served
+	if first {
+		c.rival.at = time.Time{}
+	}
 	c.mu.Unlock()
+	if first {
+		return
+	}
 	c.stats.takenOver.Add(1)
-	c.log.Warn("another server has taken this connection over and was taken over in turn", "other", self, "this", c.link.opts.Sessions.Self)
-	if again {
-		c.link.giveWay(self)
+	c.log.Warn("another server has taken this connection over and was taken over in turn", "other", g.self, "this", c.link.opts.Sessions.Self)
+	if c.index == 0 && !old.at.IsZero() && now.Sub(old.at) < rivalWithin {
+		c.link.giveWay(g.self)
 	}
 }

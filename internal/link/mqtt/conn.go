@@ -61,9 +61,9 @@ type conn struct {
 	owed       map[uint16]*port // see acks.go
 	leftovers  map[string]bool  // topics that were given up
 	barrier    barrier
-	rivalAt    time.Time // last take-over, see metRival
-	suspending bool      // what arrives is left to the next process
-	stopping   bool      // the writer waits until everything is sent and acknowledged
+	rival      rival // the last one met
+	suspending bool  // what arrives is left to the next process
+	stopping   bool  // the writer waits until everything is sent and acknowledged
 
 	control []byte   // encoded packets other than messages, to be written first
 	acks    int      // PUBACKs in control
