@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"regexp"
@@ -78,9 +77,7 @@ The file of --config is JSON; all members are optional:
 			}
 			report := moduletest.Check(cmd.Context(), target, progress)
 			if asJSON {
-				encoder := json.NewEncoder(out)
-				encoder.SetIndent("", "  ")
-				if err := encoder.Encode(report); err != nil {
+				if err := writeReport(out, "", report); err != nil {
 					return err
 				}
 			}

@@ -17,3 +17,13 @@ func newModuleHostCommand() *cobra.Command {
 		},
 	}
 }
+
+func newModuleReaperCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "module-reaper MODULE",
+		Short:  "Start one module process and end what it leaves behind (started by the server itself)",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE:   func(*cobra.Command, []string) error { return host.RunReaper() },
+	}
+}

@@ -164,13 +164,13 @@ func coloured(out io.Writer) bool {
 	return ok && console.Terminal(f)
 }
 
-// printJSON prints an answer of the endpoint as it is.
+// printJSON prints an answer of the endpoint, harmless for a terminal.
 func printJSON(ctx context.Context, c *console.Client, path string, query map[string][]string, out io.Writer) error {
 	raw, err := c.Raw(ctx, path, query)
 	if err != nil {
 		return err
 	}
-	_, err = out.Write(raw)
+	_, err = out.Write(console.CleanJSON(raw))
 	return err
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"external-server/internal/config"
+	"external-server/internal/console"
 	"external-server/internal/gateway"
 	"external-server/internal/simulate"
 	"external-server/internal/tlsfiles"
@@ -174,7 +175,7 @@ func writeReport(out io.Writer, path string, report any) error {
 	if err != nil {
 		return err
 	}
-	text = append(text, '\n')
+	text = append(console.CleanJSON(text), '\n') // it may be shown on a terminal
 	if path != "" {
 		return os.WriteFile(path, text, 0o644)
 	}

@@ -8,9 +8,10 @@ import (
 	"time"
 )
 
-// crowd bounds the connections of the endpoint. When there are too many, one without
-// a request under way makes room for the newcomer, the one that has been so for
-// longest: whoever opens connections and never asks keeps nobody from asking.
+// crowd bounds the connections of the endpoint. When there are too many, one makes room
+// for the newcomer: of those without a request of somebody who may ask, the one that
+// has been so for longest. Connections that never ask, or that ask for what everybody
+// gets and do not read it, keep nobody from asking.
 type crowd struct {
 	limit int
 
@@ -20,8 +21,9 @@ type crowd struct {
 
 // member is one connection.
 type member struct {
-	requests int       // under way
-	since    time.Time // without one
+	crowd *crowd
+	held  int       // requests under way that were let through
+	since time.Time // without one
 }
 
 type memberKey struct{}
@@ -42,13 +44,7 @@ func (c *crowd) attend(server *http.Server, handler http.Handler) {
 	server.ConnContext = func(ctx context.Context, nc net.Conn) context.Context {
 		return context.WithValue(ctx, memberKey{}, c.enter(nc)) // called once, first of all
 	}
-	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if m, ok := r.Context().Value(memberKey{}).(*member); ok {
-			c.count(m, 1)
-			defer c.count(m, -1)
-		}
-		handler.ServeHTTP(w, r)
-	})
+	server.Handler = handler
 }
 
 func (c *crowd) enter(nc net.Conn) *member {
@@ -57,7 +53,7 @@ func (c *crowd) enter(nc net.Conn) *member {
 	for len(c.members) >= c.limit {
 		var oldest net.Conn
 		for other, m := range c.members {
-			if m.requests == 0 && (oldest == nil || m.since.Before(c.members[oldest].since)) {
+			if m.held == 0 && (oldest == nil || m.since.Before(c.members[oldest].since)) {
 				oldest = other
 			}
 		}
@@ -67,14 +63,16 @@ func (c *crowd) enter(nc net.Conn) *member {
 		delete(c.members, oldest)
 		_ = oldest.Close() // its peer learns nothing else
 	}
-	m := &member{since: time.Now()}
+	m := &member{crowd: c, since: time.Now()}
 	c.members[nc] = m
 	return m
 }
 
-func (c *crowd) count(m *member, n int) {
+// hold counts the requests of a connection that were let through: while there is one,
+// the connection stays.
+func (c *crowd) hold(m *member, n int) {
 	c.mu.Lock()
-	m.requests += n
+	m.held += n
 	m.since = time.Now()
 	c.mu.Unlock()
 }

@@ -17,6 +17,9 @@ func TestConnectionsWithoutRequestsMakeRoom(t *testing.T) {
 	server := httptest.NewUnstartedServer(nil)
 	newCrowd(limit).attend(server.Config, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow" {
+			m := r.Context().Value(memberKey{}).(*member)
+			m.crowd.hold(m, 1)
+			defer m.crowd.hold(m, -1)
 			close(asked)
 			<-answer
 		}

@@ -33,7 +33,7 @@ func payload(p observe.Payload) *payloadJSON {
 		}
 	}
 	switch {
-	case !out.Truncated && len(p.Data) > 0 && json.Valid(p.Data):
+	case !out.Truncated && len(p.Data) > 0 && json.Valid(p.Data) && utf8.Valid(p.Data): // json lets bytes that are no UTF-8 pass
 		out.Encoding, out.Data = "json", json.RawMessage(p.Data)
 	case printable(text):
 		out.Encoding, out.Data = "text", string(text)

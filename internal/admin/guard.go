@@ -18,8 +18,32 @@ func who(r *http.Request) identity {
 	return i
 }
 
-// allow lets through who has the role.
+// allow lets through who has the role, as long as not too many of them ask at a
+// time. Only who is let through takes a place: strangers cannot take them all.
 func (s *Server) allow(role config.Role, next http.HandlerFunc) http.Handler {
+	return s.identified(role, func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case s.requests <- struct{}{}:
+		default:
+			w.Header().Set("Retry-After", "1")
+			fail(w, http.StatusServiceUnavailable, "too many requests at a time")
+			return
+		}
+		free := func() { <-s.requests }
+		defer func() { free() }()
+		if m, ok := r.Context().Value(memberKey{}).(*member); ok {
+			m.crowd.hold(m, 1)
+			defer m.crowd.hold(m, -1)
+		}
+		// A failure to set a limit means that the connection has none to set.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(requestTimeout))
+		release := func() { free(); free = func() {} } // a stream counts as a stream only
+		next(w, r.WithContext(context.WithValue(r.Context(), releaseKey{}, release)))
+	})
+}
+
+// identified lets through who has the role.
+func (s *Server) identified(role config.Role, next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		i, refused := s.access.Load().identify(r)
 		if refused != "" {
@@ -42,11 +66,12 @@ func (s *Server) allow(role config.Role, next http.HandlerFunc) http.Handler {
 	})
 }
 
-// probe lets through, besides who may read, the probes of this machine.
+// probe lets through, besides who may read, the probes of this machine. Probes take
+// no place: an endpoint that is busy is alive.
 func (s *Server) probe(next http.HandlerFunc) http.HandlerFunc {
-	open := s.allow(config.RoleRead, next)
+	open := s.identified(config.RoleRead, next)
 	return func(w http.ResponseWriter, r *http.Request) {
-		if _, given := bearer(r); !given && fromHere(r) && s.access.Load().ours(r.Host) {
+		if _, given := bearer(r); !given && fromHere(r) && proxied(r) == "" && s.access.Load().ours(r.Host) {
 			next(w, r)
 			return
 		}
@@ -54,30 +79,21 @@ func (s *Server) probe(next http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// guard is around everything: headers, sizes, times, the number of requests,
-// requests of other sites.
+// guard is around everything: headers, sizes, times, requests of other sites. What
+// needs no place, such as the files of the dashboard and refusals, is written soon or
+// not at all.
 func (s *Server) guard(next http.Handler) http.Handler {
 	sites := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		secure(w.Header(), s.opts.Config.TLS != nil)
-		select {
-		case s.requests <- struct{}{}:
-		default:
-			w.Header().Set("Retry-After", "1")
-			fail(w, http.StatusServiceUnavailable, "too many requests at a time")
-			return
-		}
-		free := func() { <-s.requests }
-		defer func() { free() }()
+		// A failure to set a limit means that the connection has none to set.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(briefTimeout))
 		if err := sites.Check(r); err != nil {
 			fail(w, http.StatusForbidden, "requests of other sites change nothing here")
 			return
 		}
-		// A failure to set a limit means that the connection has none to set.
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(requestTimeout))
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		release := func() { free(); free = func() {} } // a stream counts as a stream only
-		next.ServeHTTP(&problems{ResponseWriter: w}, r.WithContext(context.WithValue(r.Context(), releaseKey{}, release)))
+		next.ServeHTTP(&problems{ResponseWriter: w}, r)
 	})
 }
 

@@ -21,12 +21,13 @@ import (
 // Bounds of the endpoint.
 const (
 	maxConnections = 512
-	maxRequests    = 64 // at a time, streams not counted
+	maxRequests    = 64 // at a time of those who may ask; streams, probes and files not counted
 	maxStreams     = 64
 	maxHeader      = 16 << 10 // bytes
 	maxBody        = 64 << 10 // bytes
 	headerTimeout  = 5 * time.Second
 	requestTimeout = 30 * time.Second // to read a request, to write an answer
+	briefTimeout   = 5 * time.Second  // to write a file of the dashboard, a probe's answer, a refusal
 	reloadTimeout  = 90 * time.Second // to answer a reload
 	idleTimeout    = 2 * time.Minute
 )

@@ -3,15 +3,15 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
-	"time"
 
 	"external-server/internal/admin"
 	"external-server/internal/broker"
 	"external-server/internal/car"
 	"external-server/internal/httpapi"
-	"external-server/internal/link/mqtt"
+	"external-server/internal/link"
 	"external-server/internal/logging"
 	"external-server/internal/observe"
 	"external-server/internal/session"
@@ -39,7 +39,7 @@ func (a *App) startObserving(version string) (err error) {
 func (a *App) sources() observe.Sources {
 	s := observe.Sources{
 		Cars:      a.Cars,
-		Link:      func() mqtt.State { return a.link.State() },
+		Link:      func() link.State { return a.link.State() },
 		Processes: a.libraries.processes,
 		Broker: func() (broker.Stats, bool) {
 			if a.broker == nil {
@@ -83,7 +83,7 @@ type operator struct{ a *App }
 
 func (o operator) Company() string      { return o.a.Config().Company }
 func (o operator) Cars() []car.Snapshot { return o.a.Cars() }
-func (o operator) Link() mqtt.State     { return o.a.link.State() }
+func (o operator) Link() link.State     { return o.a.link.State() }
 
 func (o operator) Car(name string) (car.Snapshot, bool) {
 	c, ok := o.a.roster.find(name)
@@ -100,7 +100,10 @@ func (o operator) Components() []admin.Component {
 	c := admin.Component{Name: "broker connection", Ready: link.Up}
 	if !link.Up {
 		c.Reason = "not connected"
-		if link.LastError != "" {
+		switch {
+		case link.Refused > 0:
+			c.Reason = fmt.Sprintf("the broker refuses the subscription to %s; %d refused, asked again every 30 s", link.RefusedTopic, link.Refused)
+		case link.LastError != "":
 			c.Reason += ": " + link.LastError
 		}
 	}
@@ -152,9 +155,7 @@ func (o operator) Reannounce(name string) error {
 
 func (o operator) Reload(ctx context.Context) (string, error) {
 	// A reload that has begun is finished, whoever asked for it.
-	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-	defer cancel()
-	changes, err := o.a.ReloadFile(bound)
+	changes, err := o.a.ReloadFile(context.WithoutCancel(ctx))
 	return changes.String(), err
 }
 

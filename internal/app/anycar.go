@@ -13,6 +13,10 @@ import (
 	"external-server/internal/protocol"
 )
 
+// retireTimeout bounds the wait for the end of a car that is released, and of its
+// modules.
+const retireTimeout = 15 * time.Second
+
 // anyCars is the service of the cars that the configuration does not name ("*"
 // in cars).
 type anyCars struct {
@@ -29,7 +33,7 @@ func (r *roster) loadAny(ctx context.Context, cfg *config.Config) error {
 	}
 	id := fleet.CarID{Company: cfg.Company, Car: "any"} // nobody hears of it
 	for _, m := range cfg.AnyCar.Modules {
-		made, err := r.libraries.module(m)
+		made, err := r.libraries.module(ctx, m)
 		if err != nil {
 			return err
 		}
@@ -83,7 +87,7 @@ func (r *roster) foundCar(id fleet.CarID, message []byte) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.ctx.Err() != nil || r.any.stop == nil || r.entries[id.Car] != nil || r.replacing[id.Car] {
+	if r.ctx.Err() != nil || r.any.stop == nil || r.entries[id.Car] != nil {
 		return
 	}
 	cfg := r.cfg
@@ -97,10 +101,7 @@ func (r *roster) foundCar(id fleet.CarID, message []byte) {
 	}
 	cc := *cfg.AnyCar
 	cc.Name = id.Car
-	e, err := r.build(r.ctx, cfg, cc, true) // in no time, see libraries.open
-	if err == nil {
-		err = r.launch(e)
-	}
+	err := r.serveFound(cfg, cc)
 	if err != nil {
 		r.limit.Log(r.log, slog.LevelError, "a car was found and cannot be served", slog.String("car", id.Car), slog.Any("error", err))
 		if r.hub != nil {
@@ -108,8 +109,24 @@ func (r *roster) foundCar(id fleet.CarID, message []byte) {
 		}
 		return
 	}
-	r.entries[id.Car] = e
 	r.log.Info("car found, serving it with the modules of \"*\"", "car", id.Car)
+}
+
+// serveFound serves a car that was found; the caller holds mu.
+func (r *roster) serveFound(cfg *config.Config, cc config.Car) error {
+	modules, err := r.openModules(r.ctx, cfg, cc, true) // in no time, see libraries.open
+	if err != nil {
+		return err
+	}
+	e, err := r.newEntry(cfg, cc, true, modules)
+	if err == nil {
+		err = r.launch(e)
+	}
+	if err != nil {
+		return errors.Join(err, closeModules(modules))
+	}
+	r.entries[cc.Name] = e
+	return nil
 }
 
 // foundCars names the cars that are served by "*".
@@ -150,54 +167,63 @@ func (r *roster) releaseIdle(ctx context.Context) {
 				continue
 			}
 			for _, e := range r.idleCars(idle) {
-				r.retire(e)
-				r.log.Info("released a car that had been silent", "car", e.id.Car, "idle", idle.String())
+				r.retire(ctx, e)
 			}
 		}
 	}
 }
 
-// retire ends a found car. Its gateway may come back at this very moment: then the
-// car that takes its place serves it.
-func (r *roster) retire(e *entry) {
+// retire ends a found car. Its gateway may come back at this very moment: then it is
+// served again. What arrives is heard either way: until the seat is left it waits
+// there, and from then on it finds the car anew.
+func (r *roster) retire(ctx context.Context, e *entry) {
 	r.turnover.Lock()
 	defer r.turnover.Unlock()
 	name := e.id.Car
 	r.mu.Lock()
-	if r.entries[name] != e || e.cancel == nil {
-		r.mu.Unlock()
-		return // replaced meanwhile
-	}
-	heir, err := r.build(r.ctx, r.cfg, e.cfg, true) // in no time, see libraries.open
-	if err == nil {
-		e.car.HandOver(heir.car)
-	}
-	delete(r.entries, name)
-	e.cancel(car.ErrReload)
+	served, cfg, cc := r.entries[name] == e && e.found, r.cfg, e.cfg
 	r.mu.Unlock()
-	<-e.done
+	if ctx.Err() != nil || !served || e.seat.Silent() <= cfg.Limits.IdleCar {
+		return // replaced or back meanwhile
+	}
+	bound, cancel := context.WithTimeout(ctx, retireTimeout)
+	defer cancel()
+	ended, err := e.seat.Vacate(bound)
 	if err != nil {
-		r.log.Error("a car was released and cannot be served at once if it comes back", "car", name, "error", err)
-		r.forget(name)
+		r.log.Warn("a silent car was not released; it is tried again", "error", err)
 		return
 	}
-	// Whatever arrives meanwhile is heard by one of two: the heir refuses it only when it
-	// leaves, and then foundCar, which waits for mu, makes the car anew.
-	r.mu.Lock()
-	back := r.ctx.Err() == nil && !heir.car.Leave()
-	if back {
-		if err = r.launch(heir); err == nil {
-			r.entries[name] = heir
+	if err := ended(bound); err != nil {
+		r.log.Warn("a car did not end cleanly", "error", err)
+	}
+	if r.leave(e) {
+		<-e.done
+		r.forget(name)
+		r.log.Info("released a car that had been silent", "car", name, "idle", cfg.Limits.IdleCar.String())
+		return
+	}
+	modules, err := r.openModules(ctx, cfg, cc, true) // in no time, see libraries.open
+	if err == nil {
+		if _, err = e.seat.Replace(ctx, car.Occupant{Modules: modules}); err != nil {
+			err = errors.Join(err, closeModules(modules))
 		}
 	}
-	r.mu.Unlock()
-	if !back || err != nil {
-		err = errors.Join(err, heir.car.Close(r.ctx))
+	if err != nil && ctx.Err() == nil {
+		r.log.Error("a car was released and cannot be served at once although it comes back", "car", name, "error", err)
+		r.remove(bound, name)
 		r.forget(name)
 	}
-	if err != nil {
-		r.log.Warn("a car did not end cleanly", "car", name, "error", err)
+}
+
+// leave gives up the seat of a car unless its gateway has come back.
+func (r *roster) leave(e *entry) (left bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if left = e.seat.Leave(); left {
+		delete(r.entries, e.id.Car)
+		e.cancel(car.ErrReload)
 	}
+	return left
 }
 
 // idleCars returns the found cars that have been silent for longer than idle. The
@@ -207,7 +233,7 @@ func (r *roster) idleCars(idle time.Duration) []*entry {
 	defer r.mu.Unlock()
 	var out []*entry
 	for _, e := range r.entries {
-		if e.found && e.car.Silent() > idle {
+		if e.found && e.seat.Silent() > idle {
 			out = append(out, e)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"regexp"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -63,7 +64,8 @@ type App struct {
 	logs        *logging.Logs // nil: not ours to change
 	load        func() (*config.Config, []config.Problem, error)
 
-	reloading sync.Mutex // one Reload at a time
+	reloading *gate         // one Reload at a time
+	stepLimit time.Duration // see waits.step
 	mu        sync.Mutex
 	cfg       *config.Config
 }
@@ -73,7 +75,7 @@ type App struct {
 // broker is not needed yet (CLI-20). A module that fails prevents the start
 // (MOD-10, CLI-12). On error nothing is left behind.
 func New(ctx context.Context, opts Options) (_ *App, err error) {
-	a := &App{cfg: opts.Config, log: opts.Logger, libraries: newLibraries(part(opts.Logger, logging.ComponentModule))}
+	a := &App{cfg: opts.Config, log: opts.Logger, reloading: newGate(), libraries: newLibraries(part(opts.Logger, logging.ComponentModule))}
 	a.logs, a.load = opts.Logs, opts.Load
 	a.libraries.instead = opts.Module
 	a.roster = newRoster(a.cfg, a.log, a.libraries)
@@ -152,7 +154,7 @@ func (a *App) startBroker() (address string, client func() (*tls.Config, error),
 	serverTLS := a.brokerFiles.Config()
 	b, err := broker.New(broker.Options{
 		Listen: eb.Listen, TLS: serverTLS, Users: brokerUsers(a.cfg), Logger: part(a.log, logging.ComponentBroker),
-		MaxPacket: largestMessage(a.cfg) + brokerHeader,
+		MaxPacket: largestMessage(a.cfg) + brokerHeader, Subscribe: gatewayTopics,
 	})
 	if err != nil {
 		return "", nil, err
@@ -168,6 +170,18 @@ func (a *App) startBroker() (address string, client func() (*tls.Config, error),
 		}
 	}
 	return address, client, nil
+}
+
+// gatewayClient is the client identifier of a gateway, company/car (CONN-9).
+var gatewayClient = regexp.MustCompile(`^[a-z0-9_]+/[a-z0-9_]+$`)
+
+// gatewayTopics are the topics that a gateway subscribes. One whose connection was cut
+// connects again and does not subscribe (GW-55).
+func gatewayTopics(client string) []string {
+	if !gatewayClient.MatchString(client) {
+		return nil
+	}
+	return []string{client + "/external_server", client + "/external_server_disconnect"}
 }
 
 func (a *App) presence() string {
@@ -244,7 +258,7 @@ func (a *App) endedEarly(ctx context.Context, part string, err error) {
 
 // Close releases an App whose Run was never called.
 func (a *App) Close(ctx context.Context) error {
-	err := a.roster.discard(ctx)
+	err := a.roster.discard()
 	if a.api != nil {
 		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()

@@ -31,7 +31,7 @@ type libraries struct {
 	builtinLog *slog.Logger                               // of built-in modules; nil: log
 	dryRun     bool                                       // built-in modules have no effect, see Check
 
-	making sync.Mutex       // before mu; held while a module is made or closed, which may take seconds
+	making chan struct{}    // capacity 1, before mu; full while a module is made or closed, which may take seconds
 	failed map[string]error // what could not be made, by moduleKey; nil: it is tried again
 
 	mu     sync.Mutex               // never held for long: the link waits for it when a car is found
@@ -40,7 +40,7 @@ type libraries struct {
 }
 
 func newLibraries(log *slog.Logger) *libraries {
-	return &libraries{log: log, pool: fleetapi.NewPool(log), made: make(map[string]module.Module), origin: make(map[string]config.Module)}
+	return &libraries{log: log, pool: fleetapi.NewPool(log), making: make(chan struct{}, 1), made: make(map[string]module.Module), origin: make(map[string]config.Module)}
 }
 
 // moduleKey tells which configured modules are one module in the process. The
@@ -69,9 +69,9 @@ func limits(m config.Module) string {
 }
 
 // module returns the module of the configuration, making it when it is the first
-// to ask. Errors name the key of the configuration, the module number and the
+// to ask. ctx bounds the start. Errors name the key of the configuration, the module number and the
 // library (CLI-12).
-func (l *libraries) module(m config.Module) (module.Module, error) {
+func (l *libraries) module(ctx context.Context, m config.Module) (module.Module, error) {
 	key, err := moduleKey(m)
 	if err != nil {
 		return nil, err
@@ -79,15 +79,19 @@ func (l *libraries) module(m config.Module) (module.Module, error) {
 	if made := l.find(key); made != nil {
 		return made, checkNumber(made, m)
 	}
-	l.making.Lock()
-	defer l.making.Unlock()
+	select {
+	case l.making <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%s: another module is being started or ended: %w", m.KeyPath, context.Cause(ctx))
+	}
+	defer func() { <-l.making }()
 	if made := l.find(key); made != nil { // somebody else has made it meanwhile
 		return made, checkNumber(made, m)
 	}
 	err, failed := l.failed[key]
 	var made module.Module
 	if !failed {
-		made, err = l.make(m)
+		made, err = l.make(ctx, m)
 	}
 	if err != nil {
 		if l.failed != nil {
@@ -122,7 +126,7 @@ func checkNumber(made module.Module, m config.Module) error {
 // its contexts are created with their first call, but for built-in modules that
 // are made in no time and then need no goroutine to wait for commands.
 func (l *libraries) open(ctx context.Context, id fleet.CarID, m config.Module, found bool) (car.Binding, error) {
-	made, err := l.module(m)
+	made, err := l.module(ctx, m)
 	if err != nil {
 		return car.Binding{}, err
 	}
@@ -137,7 +141,7 @@ func (l *libraries) open(ctx context.Context, id fleet.CarID, m config.Module, f
 }
 
 // make makes a module of the configured kind.
-func (l *libraries) make(m config.Module) (module.Module, error) {
+func (l *libraries) make(ctx context.Context, m config.Module) (module.Module, error) {
 	if l.instead != nil {
 		return l.instead(m)
 	}
@@ -167,24 +171,24 @@ func (l *libraries) make(m config.Module) (module.Module, error) {
 	default:
 		opts = host.ForLibrary(m.LibPath, opts)
 	}
-	return host.Open(context.Background(), opts)
+	return host.Open(ctx, opts)
 }
 
 // ModuleProcesses tells how the modules that run in processes of their own are,
 // ordered by module number.
-func (a *App) ModuleProcesses() []host.State { return a.libraries.processes() }
+func (a *App) ModuleProcesses() []module.ProcessState { return a.libraries.processes() }
 
 // processes tells how the modules that run in processes of their own are.
-func (l *libraries) processes() []host.State {
+func (l *libraries) processes() []module.ProcessState {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var out []host.State
+	var out []module.ProcessState
 	for _, made := range l.made {
 		if m, ok := made.(*host.Module); ok {
 			out = append(out, m.State())
 		}
 	}
-	slices.SortFunc(out, func(a, b host.State) int {
+	slices.SortFunc(out, func(a, b module.ProcessState) int {
 		return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.Name, b.Name))
 	})
 	return out
@@ -217,8 +221,8 @@ func (l *libraries) close() error {
 }
 
 func (l *libraries) closeWhere(which func(key string) bool) error {
-	l.making.Lock() // what is made again waits for the end of its predecessor
-	defer l.making.Unlock()
+	l.making <- struct{}{} // what is made again waits for the end of its predecessor
+	defer func() { <-l.making }()
 	var closing []module.Module
 	l.mu.Lock()
 	for key, made := range l.made {

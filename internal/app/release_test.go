@@ -32,8 +32,7 @@ type leavingPort struct {
 	l *leavingLink
 }
 
-func (p leavingPort) HandOver(next link.Receiver) { p.Port.HandOver(leavingReceiver{next, p.l}) }
-func (p leavingPort) Close()                      { p.l.closing(); p.Port.Close() }
+func (p leavingPort) Close() { p.l.closing(); p.Port.Close() }
 
 type leavingReceiver struct {
 	link.Receiver

@@ -26,13 +26,19 @@ type idleModule struct {
 	closing chan struct{} // closed when the context of held is to end
 	release chan struct{}
 	once    *sync.Once
+	open    func(context.Context) error // what opening a context does; nil: nothing
 }
 
 func (m idleModule) Number() int32        { return 5 }
 func (m idleModule) Supports(uint32) bool { return true }
 func (m idleModule) Close() error         { return nil }
 
-func (m idleModule) Open(_ context.Context, spec module.InstanceSpec) (module.Instance, error) {
+func (m idleModule) Open(ctx context.Context, spec module.InstanceSpec) (module.Instance, error) {
+	if m.open != nil {
+		if err := m.open(ctx); err != nil {
+			return nil, err
+		}
+	}
 	return idleInstance{m, spec.Car}, nil
 }
 
@@ -104,8 +110,8 @@ func startServer(t *testing.T, m idleModule) *server {
 	return s
 }
 
-// start runs the server until the test ends.
-func (s *server) start() {
+// start runs the server until stop is called or the test ends.
+func (s *server) start() (stop func()) {
 	t := s.t
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
@@ -122,6 +128,7 @@ func (s *server) start() {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.peer.Close() })
+	return stop
 }
 
 // connect sends the Connect of a car with one device.
@@ -149,14 +156,15 @@ func (s *server) answered(sessions ...string) {
 	}
 }
 
-// TestGatewayHeardDuringReload: a gateway whose car has ended and whose new one does
-// not run yet is heard all the same, by the named car and not by "*".
+// TestGatewayHeardDuringReload: gateways whose cars are changed are served while the
+// modules of the old ones still end, whatever car holds the reload up: named cars, cars
+// of "*", and that car itself.
 func TestGatewayHeardDuringReload(t *testing.T) {
 	m := idleModule{held: "b", closing: make(chan struct{}), release: make(chan struct{}), once: new(sync.Once)}
 	s := startServer(t, m)
 	let := sync.OnceFunc(func() { close(m.release) })
 	defer let()
-	if err := s.peer.Subscribe(1, "company/a/external_server", "company/found/external_server"); err != nil {
+	if err := s.peer.Subscribe(1, "company/a/external_server", "company/b/external_server", "company/found/external_server"); err != nil {
 		t.Fatal(err)
 	}
 	s.connect("found", "session0") // a car of "*", which the reload changes too
@@ -166,15 +174,20 @@ func TestGatewayHeardDuringReload(t *testing.T) {
 		_, err := s.Reload(t.Context(), s.load(2))
 		reloaded <- err
 	}()
-	<-m.closing // car a ends or has ended, b keeps the reload from going on
-	testwait.Until(t, "car a is replaced", func() bool { _, served := s.roster.find("a"); return !served })
+	<-m.closing
 	s.connect("a", "session1")
 	s.connect("found", "session2")
+	s.connect("b", "session3")
+	s.answered("session1", "session2", "session3")
+	select {
+	case err := <-reloaded:
+		t.Errorf("the reload ended before the modules of the old cars: %v", err)
+	default:
+	}
 	let()
 	if err := <-reloaded; err != nil {
 		t.Error(err)
 	}
-	s.answered("session1", "session2")
 	if cars := s.Cars(); len(cars) != 3 {
 		t.Errorf("%d cars are served, expected 3", len(cars))
 	}

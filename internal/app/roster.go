@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -21,8 +20,12 @@ import (
 	"external-server/internal/session"
 )
 
-// restartPause is waited before a car whose goroutine failed is built anew.
-const restartPause = time.Second
+// restartPause is waited before a car that met a defect gets a fresh occupant.
+// It grows to restartPauseMax while this fails.
+const (
+	restartPause    = time.Second
+	restartPauseMax = time.Minute
+)
 
 // roster holds the cars that are served. Cars come from the configuration or,
 // with "*", from the first message of their gateway, and go by a reload, by
@@ -34,7 +37,7 @@ type roster struct {
 	link      link.Link    // set before start
 	hub       *observe.Hub // sees what happens to the cars; nil: nobody does
 
-	turnover sync.Mutex // one replaces cars at a time; taken before mu
+	turnover sync.Mutex // one changes occupants of seats at a time; taken before mu
 
 	mu      sync.Mutex
 	cfg     *config.Config  // in force
@@ -42,21 +45,21 @@ type roster struct {
 	entries map[string]*entry
 	order   []string // of the configured cars
 	any     anyCars
-	// replacing names the cars that a reload is about to serve: "*" must not take
-	// them in the moment between the old and the new one.
-	replacing map[string]bool
-	running   sync.WaitGroup
-	errs      []error // of cars that did not end cleanly
+	running sync.WaitGroup
+	errs    []error // of cars that did not end cleanly
 }
 
-// entry is one car and what it was made from.
+// entry is one car that is served, or will be after start.
 type entry struct {
-	id     fleet.CarID
-	cfg    config.Car
-	found  bool // by "*"
-	car    *car.Car
+	id      fleet.CarID
+	seat    *car.Seat
+	waiting []car.Binding // the modules of its first occupant, before start
+
+	// Guarded by the roster's mu.
+	cfg    config.Car // what the occupant was made from
+	found  bool       // by "*"
 	cancel context.CancelCauseFunc
-	done   chan struct{}
+	done   chan struct{} // closed when the seat was left
 }
 
 func newRoster(cfg *config.Config, log *slog.Logger, libs *libraries) *roster {
@@ -69,38 +72,43 @@ func (r *roster) config() *config.Config {
 	return r.cfg
 }
 
-// build opens the modules of a car and makes the car; nothing runs yet.
-func (r *roster) build(ctx context.Context, cfg *config.Config, cc config.Car, found bool) (*entry, error) {
+// openModules opens the modules of a car; nothing runs yet.
+func (r *roster) openModules(ctx context.Context, cfg *config.Config, cc config.Car, found bool) ([]car.Binding, error) {
 	id := fleet.CarID{Company: cfg.Company, Car: cc.Name}
 	var bindings []car.Binding
-	fail := func(err error) (*entry, error) {
-		for _, b := range bindings {
-			err = errors.Join(err, b.Instance.Close(ctx))
-		}
-		return nil, err
-	}
 	for _, m := range cc.Modules {
 		b, err := r.libraries.open(ctx, id, m, found)
 		if err != nil {
-			return fail(err)
+			return nil, errors.Join(err, closeModules(bindings))
 		}
 		bindings = append(bindings, b)
 	}
-	var observer car.Observer
+	return bindings, nil
+}
+
+// closeModules closes modules that no car has used.
+func closeModules(bindings []car.Binding) error {
+	unused, cancel := context.WithCancel(context.Background())
+	cancel()
+	errs := make([]error, len(bindings))
+	for i, b := range bindings {
+		errs[i] = b.Instance.Close(unused)
+	}
+	return errors.Join(errs...)
+}
+
+// newEntry makes the seat of a car, with the modules of its first occupant.
+func (r *roster) newEntry(cfg *config.Config, cc config.Car, found bool, modules []car.Binding) (*entry, error) {
+	id := fleet.CarID{Company: cfg.Company, Car: cc.Name}
+	opts := car.Options{ID: id, Limits: carLimits(cfg), Logger: r.log}
 	if r.hub != nil {
-		observer = r.hub.Car(id)
+		opts.Observer = r.hub.Car(id)
 	}
-	c, err := car.New(car.Options{
-		ID:       id,
-		Observer: observer,
-		Limits:   carLimits(cfg),
-		Modules:  bindings,
-		Logger:   r.log,
-	})
+	seat, err := car.New(opts)
 	if err != nil {
-		return fail(err)
+		return nil, err
 	}
-	return &entry{id: id, cfg: cc, found: found, car: c, done: make(chan struct{})}, nil
+	return &entry{id: id, seat: seat, waiting: modules, cfg: cc, found: found, done: make(chan struct{})}, nil
 }
 
 func carLimits(cfg *config.Config) car.Limits {
@@ -122,9 +130,13 @@ func carLimits(cfg *config.Config) car.Limits {
 
 // add builds a configured car before start.
 func (r *roster) add(ctx context.Context, cc config.Car) error {
-	e, err := r.build(ctx, r.cfg, cc, false)
+	modules, err := r.openModules(ctx, r.cfg, cc, false)
 	if err != nil {
 		return err
+	}
+	e, err := r.newEntry(r.cfg, cc, false, modules)
+	if err != nil {
+		return errors.Join(err, closeModules(modules))
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -133,7 +145,7 @@ func (r *roster) add(ctx context.Context, cc config.Car) error {
 	return nil
 }
 
-// start attaches and runs all cars; they end with ctx or by stopCar.
+// start attaches and runs all cars; they end with ctx or by remove.
 func (r *roster) start(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -146,26 +158,42 @@ func (r *roster) start(ctx context.Context) error {
 	return r.startAny()
 }
 
-// launch attaches one car and runs it in a goroutine that running waits for. The
-// caller holds mu.
+// launch attaches one car, puts its first occupant into the seat and watches over it
+// in a goroutine that running waits for. The caller holds mu.
 func (r *roster) launch(e *entry) error {
-	if err := e.car.Attach(r.link); err != nil {
+	if err := e.seat.Attach(r.link); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(r.ctx)
 	e.cancel = cancel
+	if _, err := e.seat.Replace(ctx, car.Occupant{Modules: e.waiting}); err != nil {
+		cancel(nil)
+		return err
+	}
+	e.waiting = nil
 	r.running.Go(func() {
 		defer close(e.done)
 		defer cancel(nil)
-		err, failed := runCar(ctx, e.car, r.log)
-		if err != nil {
-			r.endedBadly(err)
-		}
-		if failed {
-			r.rebuild(e)
-		}
+		r.watch(ctx, e)
 	})
 	return nil
+}
+
+// watch runs the seat of a car. A defect met by one car must not end the others
+// (DEF-29), and not this one for long either.
+func (r *roster) watch(ctx context.Context, e *entry) {
+	for {
+		err := e.seat.Run(ctx)
+		var defect *car.Defect
+		switch {
+		case errors.As(err, &defect):
+			r.restart(ctx, e)
+			continue
+		case err != nil:
+			r.endedBadly(err)
+		}
+		return
+	}
 }
 
 // endedBadly takes what a car could not end cleanly: part of the error of stop, or
@@ -180,78 +208,42 @@ func (r *roster) endedBadly(err error) {
 	r.log.Warn("a car did not end cleanly", "error", err)
 }
 
-// runCar runs a car and turns a panic into an error: a defect met by one car
-// must not end the others (DEF-29).
-func runCar(ctx context.Context, c *car.Car, log *slog.Logger) (err error, failed bool) {
-	defer func() {
-		if p := recover(); p != nil {
-			failed = true
-			stack := debug.Stack()
-			if d, ok := p.(*car.Defect); ok {
-				stack = d.Stack
-			}
-			log.Error("a car failed by a defect of the server and is started anew; please report this",
-				"car", c.ID().Car, "defect", fmt.Sprint(p), "where", origin(stack))
+// restart puts a fresh occupant into the seat of a car whose last one met a defect,
+// after a pause that grows when its modules cannot be opened. What the gateway sends
+// meanwhile waits in the seat.
+func (r *roster) restart(ctx context.Context, e *entry) {
+	for pause := restartPause; ; pause = min(2*pause, restartPauseMax) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
 		}
-	}()
-	return c.Run(ctx), false
-}
-
-// origin names the function and line that panicked, without a stack trace.
-func origin(stack []byte) string {
-	lines := strings.Split(string(stack), "\n")
-	for i, l := range lines {
-		if strings.HasPrefix(l, "panic(") && i+3 < len(lines) {
-			return strings.TrimSpace(lines[i+2]) + " " + strings.TrimSpace(lines[i+3])
+		err := r.occupyAgain(ctx, e)
+		if err == nil || ctx.Err() != nil {
+			return
 		}
+		r.log.Error("the failed car could not be started anew; it is tried again, and with a reload", "car", e.id.Car, "error", err)
 	}
-	return "unknown"
 }
 
-// rebuild replaces a failed car by a fresh one after a pause.
-func (r *roster) rebuild(e *entry) {
+// occupyAgain fills an empty seat with what its car was made from last.
+func (r *roster) occupyAgain(ctx context.Context, e *entry) error {
 	r.mu.Lock()
-	ctx := r.ctx
+	cfg, cc, found := r.cfg, e.cfg, e.found
 	r.mu.Unlock()
-	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), restartPause)
-	if err := e.car.Abandon(bound); err != nil {
-		r.log.Warn("what the failed car held did not end cleanly", "car", e.id.Car, "error", err)
+	modules, err := r.openModules(ctx, cfg, cc, found) // may take long
+	if err != nil && !e.seat.Occupied() {
+		return err
 	}
-	<-bound.Done()
-	cancel()
-	if ctx.Err() != nil || !r.serves(e) {
-		return // stopped or replaced meanwhile
+	r.turnover.Lock()
+	defer r.turnover.Unlock()
+	if e.seat.Occupied() { // a reload was faster
+		return closeModules(modules)
 	}
-	fresh, err := r.build(ctx, r.config(), e.cfg, e.found) // may take long, so mu is not held
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err == nil && (ctx.Err() != nil || r.entries[e.id.Car] != e) {
-		stopped, cancel := context.WithCancel(ctx)
-		cancel()
-		if err := fresh.car.Close(stopped); err != nil {
-			r.log.Warn("a car did not end cleanly", "error", err)
-		}
-		return
+	if _, err := e.seat.Replace(ctx, car.Occupant{Modules: modules}); err != nil {
+		return errors.Join(err, closeModules(modules))
 	}
-	if err == nil {
-		fresh.car.Configure(carLimits(r.cfg)) // of a reload meanwhile
-		err = r.launch(fresh)
-	}
-	if err != nil {
-		if r.entries[e.id.Car] == e {
-			delete(r.entries, e.id.Car)
-		}
-		r.log.Error("the failed car could not be started anew; reload the configuration to try again", "car", e.id.Car, "error", err)
-		return
-	}
-	r.entries[e.id.Car] = fresh
-}
-
-// serves tells whether the entry is still the one of its car.
-func (r *roster) serves(e *entry) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.entries[e.id.Car] == e
+	return nil
 }
 
 // stop waits for all cars after the context of start has ended.
@@ -263,8 +255,8 @@ func (r *roster) stop() error {
 	return errors.Join(r.errs...)
 }
 
-// remove ends the cars together and waits for them.
-func (r *roster) remove(names ...string) {
+// remove ends the cars together and waits for them until ctx ends.
+func (r *roster) remove(ctx context.Context, names ...string) (errs []error) {
 	var ending []*entry
 	r.mu.Lock()
 	for _, name := range names {
@@ -273,12 +265,16 @@ func (r *roster) remove(names ...string) {
 			ending = append(ending, e)
 		}
 		delete(r.entries, name)
-		r.order = slices.DeleteFunc(r.order, func(n string) bool { return n == name })
 	}
 	r.mu.Unlock()
 	for _, e := range ending {
-		<-e.done
+		select {
+		case <-e.done:
+		case <-ctx.Done():
+			errs = append(errs, fmt.Errorf("car %s has not ended yet: %w", e.id.Car, context.Cause(ctx)))
+		}
 	}
+	return errs
 }
 
 // forget drops what is remembered of cars that are no longer served.
@@ -294,38 +290,34 @@ func (r *roster) forget(names ...string) {
 }
 
 // discard releases cars that were never started.
-func (r *roster) discard(ctx context.Context) error {
-	stopped, cancel := context.WithCancel(ctx)
-	cancel()
+func (r *roster) discard() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var errs []error
 	for _, e := range r.entries {
-		if e.cancel == nil {
-			errs = append(errs, e.car.Close(stopped))
-		}
+		errs = append(errs, closeModules(e.waiting))
 	}
 	clear(r.entries)
 	return errors.Join(errs...)
 }
 
-// find returns the car of that name.
-func (r *roster) find(name string) (*car.Car, bool) {
+// find returns the seat of the car of that name.
+func (r *roster) find(name string) (*car.Seat, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e, ok := r.entries[name]
 	if !ok {
 		return nil, false
 	}
-	return e.car, true
+	return e.seat, true
 }
 
 func (r *roster) snapshots() []car.Snapshot {
 	r.mu.Lock()
-	cars := make([]*car.Car, 0, len(r.entries))
+	cars := make([]*car.Seat, 0, len(r.entries))
 	for _, name := range r.order {
 		if e := r.entries[name]; e != nil {
-			cars = append(cars, e.car)
+			cars = append(cars, e.seat)
 		}
 	}
 	var found []*entry
@@ -337,7 +329,7 @@ func (r *roster) snapshots() []car.Snapshot {
 	r.mu.Unlock()
 	slices.SortFunc(found, func(a, b *entry) int { return strings.Compare(a.id.Car, b.id.Car) })
 	for _, e := range found {
-		cars = append(cars, e.car)
+		cars = append(cars, e.seat)
 	}
 	out := make([]car.Snapshot, len(cars))
 	for i, c := range cars {

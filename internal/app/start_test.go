@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +15,7 @@ import (
 	"external-server/internal/config"
 	"external-server/internal/fleet"
 	"external-server/internal/link"
+	"external-server/internal/module"
 	"external-server/internal/testlog"
 )
 
@@ -89,5 +92,50 @@ func TestFoundCarsThatFailAreLogged(t *testing.T) {
 	}
 	if err := libs.close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestCarsAreServedWithoutTheStore: the database of the HTTP API does not answer at the
+// start. Cars are served, the HTTP API says 503 and why, and so does the readiness.
+func TestCarsAreServedWithoutTheStore(t *testing.T) {
+	s := &server{path: filepath.Join(t.TempDir(), "config.json"), t: t}
+	text := `{"company_name": "company", "embedded_broker": {"listen": "127.0.0.1:0"}, "common_modules": {"5": {"command": ["true"]}}, "cars": {"a": {}},
+		"http_api": {"listen": "127.0.0.1:0", "store": "postgres://user@127.0.0.1:1/fleet"}}`
+	if err := os.WriteFile(s.path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, _, err := config.Load(s.path, func(string) (string, bool) { return "", false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.App, err = New(t.Context(), Options{Config: cfg, Logger: slog.New(slog.DiscardHandler),
+		Module: func(config.Module) (module.Module, error) { return idleModule{}, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	if err := s.peer.Subscribe(1, "company/a/external_server"); err != nil {
+		t.Fatal(err)
+	}
+	s.connect("a", "session1")
+	s.answered("session1")
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Get("http://" + s.HTTPAPIAddr().String() + "/v2/protocol/cars")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(body), "not reachable") {
+		t.Errorf("the HTTP API: %d %s, %v", response.StatusCode, body, err)
+	}
+	var reasons []string
+	for _, c := range (operator{s.App}).Components() {
+		if !c.Ready {
+			reasons = append(reasons, c.Name+": "+c.Reason)
+		}
+	}
+	if got := strings.Join(reasons, "; "); got != "http api: message store: unavailable" {
+		t.Errorf("not ready: %q", got)
 	}
 }

@@ -26,6 +26,9 @@ func (Null) Number() int32 { return NullNumber }
 // Supports implements module.Module: every type.
 func (Null) Supports(uint32) bool { return true }
 
+// Recall implements module.Recaller.
+func (Null) Recall(uint32) (supported, known bool) { return true, true }
+
 // Close implements module.Module.
 func (Null) Close() error { return nil }
 

@@ -17,13 +17,6 @@ const (
 	// needs. A topic of the Fleet Protocol has three levels (CONN-2).
 	maxLevels     = 32
 	maxTopicBytes = 1 << 10
-	// maxConnect bounds the packet of a client that introduces itself: its name, will
-	// and properties are kept as long as it is connected.
-	maxConnect = 128 << 10
-	// Retained messages are not part of the Fleet Protocol, besides the presence
-	// of a server; the bounds keep strangers from filling the memory.
-	maxRetained        = 1000
-	maxRetainedPayload = 64 << 10
 	// smallPacket is what another packet's topic may keep in memory: the library's
 	// topics and filters are parts of the packet they came with.
 	smallPacket = 4 << 10
@@ -31,6 +24,10 @@ const (
 	// its content.
 	messageWeight = 1 << 10
 )
+
+// publishable tells whether a message may be published to a topic. The library asks
+// this for messages, not for wills.
+func publishable(topic string) bool { return topic != "" && mqtt.IsValidFilter(topic, true) }
 
 // modest tells whether a topic or filter is one that the library may see.
 func modest(topic string) bool {
@@ -44,6 +41,9 @@ func (g *guard) checkTopics(cl *mqtt.Client, pk *packets.Packet) error {
 	case packets.Connect:
 		if pk.Connect.WillFlag && !modest(pk.Connect.WillTopic) {
 			return g.refuse(cl, "the topic of its will is too long or has too many levels", len(pk.Connect.WillTopic))
+		}
+		if pk.Connect.WillFlag && !publishable(pk.Connect.WillTopic) {
+			return g.refuse(cl, "its will is for a topic that no message may be published to: a wildcard, $SYS or an empty one", len(pk.Connect.WillTopic))
 		}
 	case packets.Publish:
 		if !modest(pk.TopicName) {
@@ -100,6 +100,13 @@ func (u *unacked) set(id uint16, weight int) (total int) {
 	return u.total
 }
 
+// len is the number of messages.
+func (u *unacked) len() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.weights)
+}
+
 // weigh is about what a message costs in memory. A property of a user is two strings
 // beside its text.
 func weigh(pk *packets.Packet) int {
@@ -137,10 +144,12 @@ func (g *guard) acknowledged(cl *mqtt.Client, pk *packets.Packet) {
 // OnPublishDropped is called when MaxPending was reached. The client would miss
 // a message of QoS 1 and never know, so it has to start anew.
 func (g *guard) OnPublishDropped(cl *mqtt.Client, pk packets.Packet) {
-	if pk.FixedHeader.Qos == 0 {
+	c, ok := cl.Net.Conn.(*conn)
+	if !ok {
 		return
 	}
-	if c, ok := cl.Net.Conn.(*conn); ok {
+	c.delivery.queued.Add(-1)
+	if pk.FixedHeader.Qos > 0 {
 		c.giveUp()
 	}
 }

@@ -45,6 +45,9 @@ type Options struct {
 	// and 32 MiB. Twice as much, and 1 KiB per message counted in, may wait for its
 	// acknowledgement. A client that does not keep up is disconnected.
 	MaxPending, MaxPendingBytes int
+	// Subscribe names topics to which the broker subscribes a client by itself when it
+	// connects, by its identifier, as far as its user may use them; nil means none.
+	Subscribe func(client string) []string
 	// ConnectTimeout bounds the time until a client has introduced itself, TLS
 	// included; zero means 10 s.
 	ConnectTimeout time.Duration
@@ -72,6 +75,9 @@ type Broker struct {
 	users    atomic.Pointer[map[string]User] // by name
 	server   *mqtt.Server
 	listener *listener
+	retained retained
+	throttle throttle
+	unread   atomic.Int64 // bytes of introductions that are not complete, beyond firstRead each
 
 	mu      sync.Mutex
 	clients map[string]*conn // by client identifier
@@ -131,8 +137,9 @@ func (b *Broker) Start() error {
 	b.server = mqtt.New(&mqtt.Options{
 		Logger:       slog.New(&logHandler{broker: b}),
 		Capabilities: b.capabilities(),
-		// The statistics topics stop the world to count memory; nobody reads them.
-		SysTopicResendInterval: int64((24 * time.Hour).Seconds()),
+		// The statistics topics stop the world to count memory, and the library keeps
+		// them in its own table of retained messages.
+		SysTopicResendInterval: int64((100 * 365 * 24 * time.Hour).Seconds()),
 	})
 	err = b.server.AddHook(&guard{broker: b}, nil)
 	if err == nil {
@@ -141,6 +148,12 @@ func (b *Broker) Start() error {
 	if err == nil {
 		err = b.server.Serve()
 	}
+	// The library retains its statistics once, at the start. With its table empty it
+	// never reads what other clients write there.
+	for topic := range b.server.Topics.Retained.GetAll() {
+		b.server.Topics.Retained.Delete(topic)
+	}
+	close(b.listener.ready)
 	if err != nil {
 		return errors.Join(fmt.Errorf("embedded broker: %w", err), b.Close())
 	}

@@ -296,28 +296,3 @@ func TestBounds(t *testing.T) {
 	// Who was refused may know it before the log does.
 	testwait.Until(t, "refused clients are logged", func() bool { return strings.Contains(log.String(), "too many clients") })
 }
-
-// A packet on which the library panics ends its sender and nobody else, and the
-// log says so.
-func TestPanicOfTheLibrary(t *testing.T) {
-	b, log := start(t, broker.Options{})
-	witness := dial(t, b, brokertest.PeerOptions{})
-	subscribe(t, witness, "a")
-	for range 3 {
-		c, err := net.Dial("tcp", b.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		hello := []byte{0x10, 17, 0, 4, 'M', 'Q', 'T', 'T', 5, 2, 0, 60, 0, 0, 4, 'f', 'u', 'z', '5'}
-		if _, err := c.Write(append(hello, panics...)); err != nil {
-			t.Fatal(err)
-		}
-		ended(t, c)
-		c.Close()
-	}
-	publish(t, witness, "a", "still here")
-	expect(t, witness, "a", "still here")
-	if n := strings.Count(log.String(), "failed on a client's packet"); n != 1 {
-		t.Errorf("logged %d times, expected once", n)
-	}
-}

@@ -1,7 +1,9 @@
 package broker
 
 import (
+	"crypto/tls"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -14,26 +16,60 @@ import (
 // client, so a client that does not read would hold them up. Small packets are
 // written together.
 type conn struct {
-	net.Conn
-	broker *Broker
-	gone   chan struct{} // closed when nothing of the client runs any more
+	net.Conn          // the socket, or TLS over it
+	socket   net.Conn // closing it never waits
+	broker   *Broker
+	gone     chan struct{} // closed when nothing of the client runs any more
+	quit     chan struct{} // closed when the connection is being ended
+
+	head     []byte // what introduce has read, for the library
+	bridge   bool   // the client says that it is the bridge of another broker
+	delivery delivery
 
 	mu      sync.Mutex
 	pending []byte
 	closing bool
 	failed  error
 	started bool
+	linger  bool
 	wake    chan struct{} // capacity 1
 	written sync.WaitGroup
 
 	unacked unacked
 }
 
+// lingerTimeout bounds how long a client that has not acknowledged everything may go on
+// when the broker ends.
+const lingerTimeout = 500 * time.Millisecond
+
 var errSlow = errors.New("the client does not read or acknowledge what it is sent")
 
 func newConn(nc net.Conn, b *Broker) *conn {
 	_ = nc.SetDeadline(time.Now().Add(b.opts.ConnectTimeout)) // it fails only when the client has gone, as Read will say
-	return &conn{Conn: nc, broker: b, gone: make(chan struct{}), wake: make(chan struct{}, 1)}
+	c := &conn{Conn: nc, socket: nc, broker: b, gone: make(chan struct{}), quit: make(chan struct{}), wake: make(chan struct{}, 1)}
+	if b.opts.TLS != nil {
+		c.Conn = tls.Server(nc, b.opts.TLS)
+	}
+	return c
+}
+
+// Read gives the library first what introduce has read.
+func (c *conn) Read(p []byte) (int, error) {
+	if len(c.head) > 0 {
+		n := copy(p, c.head)
+		if c.head = c.head[n:]; len(c.head) == 0 {
+			c.head = nil
+		}
+		return n, nil
+	}
+	return c.Conn.Read(p)
+}
+
+// open tells whether the client can still be sent something.
+func (c *conn) open() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.closing && c.failed == nil
 }
 
 // start begins to write, unless the connection was closed before: nobody would wake
@@ -75,9 +111,12 @@ func (c *conn) signal() {
 
 // fail gives the client up; c.mu is held.
 func (c *conn) fail(err error) {
+	if c.failed == nil && !c.closing {
+		close(c.quit)
+	}
 	c.failed = err
 	c.signal()
-	c.Conn.Close() // the library notices by its Read
+	c.socket.Close() // the library notices by its Read
 	if errors.Is(err, errSlow) {
 		c.broker.limit.Log(c.broker.log, slog.LevelInfo, "client of the embedded broker does not keep up, disconnecting it",
 			slog.String("remote", c.RemoteAddr().String()))
@@ -106,7 +145,7 @@ func (c *conn) writeLoop() {
 			}
 			if len(buf) == 0 {
 				if closing {
-					c.Conn.Close()
+					c.finish()
 					return
 				}
 				break
@@ -146,18 +185,45 @@ func (c *conn) Close() error {
 		return nil
 	}
 	c.closing = true
+	close(c.quit)
 	if !c.started {
-		return c.Conn.Close()
+		return c.socket.Close()
 	}
 	c.signal()
 	_ = c.SetReadDeadline(time.Unix(1, 0)) // it fails only when the connection has ended already
 	return c.Conn.SetWriteDeadline(time.Now().Add(time.Second))
 }
 
+// finish is called when everything is written. A client that has not acknowledged all
+// of it is left time to: what it sends to a closed socket would make the system throw
+// away what is still on its way to it.
+func (c *conn) finish() {
+	c.mu.Lock()
+	linger := c.linger
+	c.mu.Unlock()
+	half, ok := c.Conn.(interface{ CloseWrite() error })
+	if !linger || !ok || half.CloseWrite() != nil {
+		c.Conn.Close()
+	}
+}
+
+// prepareToLinger is called before the broker ends the client because it ends itself.
+func (c *conn) prepareToLinger() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.linger = c.unacked.len() > 0
+}
+
 // end closes the connection and waits for the writer.
 func (c *conn) end() {
 	c.Close()
 	c.written.Wait()
+	c.mu.Lock()
+	linger := c.linger && c.failed == nil
+	c.mu.Unlock()
+	if linger && c.Conn.SetReadDeadline(time.Now().Add(lingerTimeout)) == nil {
+		_, _ = io.Copy(io.Discard, c.socket) // until the client has closed, or the time is over
+	}
 	c.Conn.Close()
 	close(c.gone)
 }

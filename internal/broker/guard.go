@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	mqtt "github.com/wind-c/comqtt/v2/mqtt"
@@ -31,7 +32,8 @@ func (g *guard) Provides(method byte) bool {
 	switch method {
 	case mqtt.OnConnectAuthenticate, mqtt.OnACLCheck, mqtt.OnPacketRead, mqtt.OnPublish,
 		mqtt.OnSessionEstablish, mqtt.OnSessionEstablished, mqtt.OnPublishDropped, mqtt.OnWill,
-		mqtt.OnQosPublish, mqtt.OnQosDropped:
+		mqtt.OnQosPublish, mqtt.OnQosDropped, mqtt.OnSubscribe, mqtt.OnSubscribed, mqtt.OnPublished, mqtt.OnPacketIDExhausted,
+		mqtt.OnPacketEncode, mqtt.OnPacketSent, mqtt.OnPacketProcessed, mqtt.StoredRetainedMessages:
 		return true
 	}
 	return false
@@ -67,17 +69,13 @@ func (g *guard) inItsRoom(cl *mqtt.Client, pk *packets.Packet) bool {
 	return false
 }
 
-// OnWill bounds the retained messages that come as wills.
-func (g *guard) OnWill(cl *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
-	if will.Retain && !g.mayRetain(cl, will.TopicName, len(will.Payload), 32*len(will.User)) {
-		will.Retain = false
-	}
-	return will, nil
-}
-
 // OnACLCheck decides about topics.
-func (g *guard) OnACLCheck(cl *mqtt.Client, topic string, _ bool) bool {
-	return g.broker.mayUse(cl.Properties.Username, topic)
+func (g *guard) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
+	ok := g.broker.mayUse(cl.Properties.Username, topic)
+	if c, isConn := cl.Net.Conn.(*conn); isConn && ok && !write {
+		c.delivery.queued.Add(1)
+	}
+	return ok
 }
 
 // OnPacketRead refuses what would cost too much and corrects what the library would
@@ -87,10 +85,11 @@ func (g *guard) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet
 		return pk, err
 	}
 	switch pk.FixedHeader.Type {
-	case packets.Connect:
-		if n := pk.FixedHeader.Remaining; n > maxConnect {
-			return pk, g.refuse(cl, "its introduction is too long", n)
+	case packets.Publish:
+		if c, ok := cl.Net.Conn.(*conn); ok {
+			c.delivery.busy.Store(true)
 		}
+	case packets.Connect:
 		// Every session is a clean one (CONN-7): nothing accumulates for clients
 		// that do not come back. The library answers a client of MQTT 5 that asks for
 		// more with an expiry of 0 (MaximumSessionExpiryInterval).
@@ -113,37 +112,15 @@ func (g *guard) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet
 	return pk, nil
 }
 
-// OnPublish bounds retained messages.
-func (g *guard) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
-	properties := weigh(&pk) - messageWeight - len(pk.Payload) - len(pk.TopicName) - 5 // and other lengths
-	if pk.FixedHeader.Retain && !g.mayRetain(cl, pk.TopicName, len(pk.Payload), max(0, properties)) {
-		pk.FixedHeader.Retain = false
+// OnSubscribe keeps a bridge from getting back what it has published: the broker on its
+// other side would pass that on a second time.
+func (g *guard) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
+	if c, ok := cl.Net.Conn.(*conn); ok && c.bridge {
+		for i := range pk.Filters {
+			pk.Filters[i].NoLocal = !mqtt.IsSharedFilter(pk.Filters[i].Filter)
+		}
 	}
-	return pk, nil
-}
-
-// mayRetain tells whether a message may be retained. Without content it removes one,
-// and one that is there already may be replaced however many there are: otherwise
-// whoever fills the table would freeze what others have left. There is room for few,
-// so a client that is restricted to one car has none.
-func (g *guard) mayRetain(cl *mqtt.Client, topic string, payload, properties int) bool {
-	restricted := g.broker.user(cl.Properties.Username).Car != ""
-	if !restricted && (payload == 0 || payload+properties <= maxRetainedPayload && g.hasRoom(topic)) {
-		return true
-	}
-	g.broker.limit.Log(g.broker.log, slog.LevelInfo, "embedded broker passes a message on without retaining it: too large, too many, or of a client restricted to one car",
-		slog.String("topic", topic), slog.String("remote", cl.Net.Remote))
-	return false
-}
-
-// hasRoom tells whether a message with content may be retained for the topic.
-func (g *guard) hasRoom(topic string) bool {
-	retained := g.broker.server.Topics.Retained
-	if retained.Len() < maxRetained {
-		return true
-	}
-	_, exists := retained.Get(topic)
-	return exists
+	return pk
 }
 
 // OnSessionEstablish is called when the client may enter. An earlier connection
@@ -157,7 +134,26 @@ func (g *guard) OnSessionEstablish(cl *mqtt.Client, _ packets.Packet) {
 }
 
 // OnSessionEstablished is called when the session exists.
-func (g *guard) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) { g.unlimited(cl) }
+func (g *guard) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
+	g.unlimited(cl)
+	if g.broker.opts.Subscribe == nil {
+		return
+	}
+	for _, topic := range g.broker.opts.Subscribe(cl.ID) {
+		if g.broker.mayUse(cl.Properties.Username, topic) {
+			g.subscribe(cl, packets.Subscription{Filter: topic, Qos: 1})
+		}
+	}
+}
+
+// subscribe does what the library does for a filter that it grants.
+func (g *guard) subscribe(cl *mqtt.Client, s packets.Subscription) {
+	server := g.broker.server
+	if isNew, _ := server.Topics.Subscribe(cl.ID, s); isNew {
+		atomic.AddInt64(&server.Info.Subscriptions, 1)
+	}
+	cl.State.Subscriptions.Add(s.Filter, s)
+}
 
 // unlimited switches off the library's flow control towards the client, which
 // reorders messages and can lock itself up. What a client does not take or

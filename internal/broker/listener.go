@@ -14,15 +14,18 @@ import (
 	"github.com/wind-c/comqtt/v2/mqtt/packets"
 )
 
-// listener accepts clients for the library's server. It bounds their number,
-// survives a panic in the library's handling of one of them, and knows when the
+// listener accepts clients for the library's server. It bounds their number, lets the
+// library see only those that have introduced themselves, survives a panic in the library's handling of one of them, and knows when the
 // last one has gone.
 type listener struct {
 	net.Listener
 	broker *Broker
+	ready  chan struct{} // closed when the library has finished its start
+	room   *waitingRoom
 
 	mu      sync.Mutex
 	conns   map[*conn]struct{}
+	known   int // clients that have introduced themselves
 	ended   bool
 	closed  chan struct{}  // when ended
 	running sync.WaitGroup // accepted clients
@@ -31,7 +34,8 @@ type listener struct {
 var _ listeners.Listener = (*listener)(nil)
 
 func newListener(b *Broker, l net.Listener) *listener {
-	return &listener{Listener: l, broker: b, conns: make(map[*conn]struct{}), closed: make(chan struct{})}
+	return &listener{Listener: l, broker: b, ready: make(chan struct{}), room: newWaitingRoom(),
+		conns: make(map[*conn]struct{}), closed: make(chan struct{})}
 }
 
 // Init, ID, Address and Protocol are called by the library.
@@ -48,7 +52,9 @@ func (l *listener) Protocol() string { return "tcp" }
 
 // Serve accepts clients until the listener is closed.
 func (l *listener) Serve(establish listeners.EstablishFn) {
+	<-l.ready
 	for pause := time.Duration(0); ; {
+		l.room.await(l.closed)
 		nc, err := l.Accept()
 		switch {
 		case errors.Is(err, net.ErrClosed):
@@ -75,16 +81,12 @@ func (l *listener) admit(nc net.Conn, establish listeners.EstablishFn) {
 		nc.Close()
 		return
 	}
-	if len(l.conns) >= l.broker.opts.MaxClients {
-		nc.Close()
-		l.broker.limit.Log(l.broker.log, slog.LevelWarn, "embedded broker has too many clients, connection refused",
-			slog.Int("limit", l.broker.opts.MaxClients))
-		return
-	}
-	c := newConn(nc, l.broker)
+	c := newConn(withQuickAck(nc), l.broker)
 	l.conns[c] = struct{}{}
+	leave := l.room.enter(c)
 	l.running.Go(func() {
-		l.serve(c, establish)
+		defer leave()
+		l.serve(c, leave, establish)
 		l.mu.Lock()
 		delete(l.conns, c)
 		l.mu.Unlock()
@@ -92,7 +94,7 @@ func (l *listener) admit(nc net.Conn, establish listeners.EstablishFn) {
 }
 
 // serve lets the library talk to one client.
-func (l *listener) serve(c *conn, establish listeners.EstablishFn) {
+func (l *listener) serve(c *conn, known func(), establish listeners.EstablishFn) {
 	b := l.broker
 	defer func() {
 		if p := recover(); p != nil {
@@ -104,12 +106,22 @@ func (l *listener) serve(c *conn, establish listeners.EstablishFn) {
 		b.release(c)
 	}()
 	if b.opts.TLS != nil {
-		if err := c.secure(b.opts.TLS); err != nil {
+		if err := c.secure(); err != nil {
 			b.limit.Log(b.log, slog.LevelInfo, "client of the embedded broker failed the TLS handshake",
 				slog.String("remote", c.RemoteAddr().String()), slog.Any("error", err))
 			return
 		}
 	}
+	err := c.introduce()
+	if err == nil && !l.welcome() {
+		err = c.turnAway(false, 0x03, 0, errManyClients)
+	}
+	if err != nil {
+		l.turnedAway(c, err)
+		return
+	}
+	defer l.goodbye()
+	known()
 	c.start()
 	if err := establish(l.ID(), c); err != nil {
 		b.limit.Log(b.log, slog.LevelInfo, "client of the embedded broker disconnected",
@@ -117,16 +129,46 @@ func (l *listener) serve(c *conn, establish listeners.EstablishFn) {
 	}
 }
 
-// secure makes the connection a TLS one.
-func (c *conn) secure(cfg *tls.Config) error {
+// turnedAway says why a client was not admitted. Each reason of the broker has a text of
+// its own, because the limit of the log counts texts.
+func (l *listener) turnedAway(c *conn, err error) {
+	level, text, reason := slog.LevelInfo, "embedded broker does not admit a client", slog.Any("reason", err)
+	switch {
+	case errors.Is(err, errManyClients), errors.Is(err, errGuessing), errors.Is(err, errNoRoom):
+		level = slog.LevelWarn
+		fallthrough
+	case errors.Is(err, errNoConnect), errors.Is(err, errLongConnect), errors.Is(err, errProtocol):
+		text, reason = text+": "+err.Error(), slog.Attr{}
+	}
+	l.broker.limit.Log(l.broker.log, level, text, slog.String("remote", c.RemoteAddr().String()), reason)
+}
+
+// welcome counts a client that has introduced itself, unless there are too many.
+func (l *listener) welcome() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.known >= l.broker.opts.MaxClients {
+		return false
+	}
+	l.known++
+	return true
+}
+
+func (l *listener) goodbye() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.known--
+}
+
+// secure makes the handshake of TLS.
+func (c *conn) secure() error {
+	t, ok := c.Conn.(*tls.Conn)
+	if !ok {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), c.broker.opts.ConnectTimeout)
 	defer cancel()
-	t := tls.Server(c.Conn, cfg)
-	if err := t.HandshakeContext(ctx); err != nil {
-		return err
-	}
-	c.Conn = t
-	return nil
+	return t.HandshakeContext(ctx)
 }
 
 // shut refuses new clients and frees the port.
@@ -145,6 +187,9 @@ func (l *listener) shut() {
 func (l *listener) Close(listeners.CloseFn) {
 	l.shut()
 	for _, cl := range l.broker.server.Clients.GetAll() {
+		if c, ok := cl.Net.Conn.(*conn); ok {
+			c.prepareToLinger()
+		}
 		if !cl.Net.Inline && !cl.Closed() {
 			_ = l.broker.server.DisconnectClient(cl, packets.ErrServerShuttingDown) // it returns that as its error
 		}

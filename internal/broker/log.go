@@ -3,6 +3,8 @@ package broker
 import (
 	"context"
 	"log/slog"
+
+	"github.com/wind-c/comqtt/v2/mqtt/packets"
 )
 
 // logHandler takes the library's log. What clients do is their fault and at most
@@ -28,10 +30,15 @@ func lower(level slog.Level) slog.Level {
 // Handle implements slog.Handler.
 func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 	attrs := append([]slog.Attr(nil), h.attrs...)
+	ours := false
 	r.Attrs(func(a slog.Attr) bool {
+		ours = ours || a.Value.Any() == error(packets.CodeSuccessIgnore)
 		attrs = append(attrs, harmless(a)...)
 		return true
 	})
+	if ours { // OnPublish said so
+		return nil
+	}
 	text := "embedded broker: " + r.Message
 	if r.Message == "" {
 		text = "embedded broker: client disconnected"

@@ -23,6 +23,6 @@ func (b *Broker) Stats() Stats {
 		BytesOut:        count(&i.BytesSent),
 		MessagesDropped: count(&i.MessagesDropped),
 		InFlight:        count(&i.Inflight),
-		Retained:        count(&i.Retained),
+		Retained:        uint64(b.retained.len()),
 	}
 }

@@ -82,3 +82,19 @@ func TestACarLeavesNoRetainedMessages(t *testing.T) {
 	publish(t, server, "end", "of what was retained")
 	expect(t, server, "end", "of what was retained")
 }
+
+// A will may be for the topics that a message may be published to.
+func TestWillForWildcard(t *testing.T) {
+	b, _ := start(t, broker.Options{})
+	watch := dial(t, b, brokertest.PeerOptions{})
+	subscribe(t, watch, "#", "$SYS/#")
+	for _, topic := range []string{"company/#", "company/+/external_server", "#", "+", "$SYS/broker/version", ""} {
+		p, err := brokertest.Dial(brokertest.PeerOptions{Address: b.Addr().String(), Will: &wire.Will{Topic: topic, Payload: []byte("will"), Retain: true}})
+		if err == nil {
+			p.Conn.Close()
+			t.Errorf("a client may leave a will for %q", topic)
+		}
+	}
+	publish(t, watch, "end", "of all wills")
+	expect(t, watch, "end", "of all wills")
+}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"external-server/internal/fleet"
@@ -21,31 +22,24 @@ import (
 // handling it.
 //
 // onLink says that it is the link's goroutine, which calls Sent afterwards.
-func (c *Car) work(first *item, onLink bool) {
-	defer c.caught()
-	c.onLink = onLink
+func (o *occupant) work(first *item, onLink bool) {
+	defer o.caught()
+	o.onLink = onLink
 	if first != nil {
-		c.configure()
-		c.handle(first)
+		o.configure()
+		o.handle(first)
 	}
 	for {
-		c.arm()
-		mail, ok := c.mail.take(c.spare)
+		o.arm()
+		mail, ok := o.mail.take(o.spare)
 		if !ok {
 			return
 		}
-		c.handleMail(mail)
+		o.handleMail(mail)
 	}
 }
 
-// put queues something that is not a message.
-func (c *Car) put(it item) {
-	if _, work := c.mail.put(it); work {
-		go c.work(nil, false)
-	}
-}
-
-// Defect is the value of a panic of Run: what was recovered where the defect showed.
+// Defect is what was recovered from a panic of the working goroutine.
 type Defect struct {
 	Value any
 	Stack []byte // of the goroutine that met it
@@ -54,174 +48,200 @@ type Defect struct {
 // Error describes the defect.
 func (d *Defect) Error() string { return fmt.Sprint(d.Value) }
 
-// caught ends the work of a car with a defect for good: the mailbox stays busy, and
-// Run panics instead of the link.
-func (c *Car) caught() {
-	if p := recover(); p != nil {
-		c.defect <- &Defect{Value: p, Stack: debug.Stack()}
+// caught ends the work of an occupant with a defect for good: the mailbox stays busy,
+// and Run returns the defect. The link, and all other cars, go on (DEF-29).
+func (o *occupant) caught() {
+	p := recover()
+	if p == nil {
+		return
 	}
+	o.defect = &Defect{Value: p, Stack: debug.Stack()}
+	o.log.Error("a car failed by a defect of the server and is started anew; please report this",
+		"defect", o.defect.Error(), "where", o.defect.origin())
+	close(o.broken)
+	select {
+	case o.failed <- struct{}{}:
+	default: // Run has not looked yet
+	}
+}
+
+// origin names the function and line that panicked, without a stack trace.
+func (d *Defect) origin() string {
+	lines := strings.Split(string(d.Stack), "\n")
+	for i, l := range lines {
+		if strings.HasPrefix(l, "panic(") && i+3 < len(lines) {
+			return strings.TrimSpace(lines[i+2]) + " " + strings.TrimSpace(lines[i+3])
+		}
+	}
+	return "unknown"
 }
 
 // arm sets the one timer. A deadline that moved into the future is not set
 // anew, because it moves with every status: the timer fires, finds nothing due
 // and is set again.
-func (c *Car) arm() {
-	at := c.session.Deadline()
-	if at.IsZero() || (!c.armed.IsZero() && !c.armed.After(at)) {
+func (o *occupant) arm() {
+	at := o.session.Deadline()
+	if at.IsZero() || (!o.armed.IsZero() && !o.armed.After(at)) {
 		return
 	}
-	c.armed = at
-	if c.timer == nil {
-		c.timer = time.AfterFunc(time.Until(at), c.fire)
+	o.armed = at
+	if o.timer == nil {
+		o.timer = time.AfterFunc(time.Until(at), o.fire)
 		return
 	}
-	c.timer.Reset(time.Until(at))
+	o.timer.Reset(time.Until(at))
 }
 
-func (c *Car) fire() {
-	if c.mail.putDue() {
-		c.work(nil, false)
+func (o *occupant) fire() {
+	if o.mail.putDue() { // maybe for the next occupant, which finds nothing due
+		o.Seat.work(nil, false)
 	}
 }
 
 // configure puts new settings in force.
-func (c *Car) configure() {
-	if c.options.Load() == nil {
+func (o *occupant) configure() {
+	if o.options.Load() == nil {
 		return
 	}
-	if opts := c.options.Swap(nil); opts != nil {
-		c.session.Configure(*opts)
+	if opts := o.options.Swap(nil); opts != nil {
+		o.session.Configure(*opts)
 	}
 }
 
-func (c *Car) handleMail(m mail) {
-	c.configure()
+func (o *occupant) handleMail(m mail) {
+	o.configure()
 	if m.due {
-		c.armed = time.Time{}
+		o.armed = time.Time{}
 	}
 	for i := range m.items {
-		c.handle(&m.items[i])
+		o.handle(&m.items[i])
 	}
 	clear(m.items)
 	if len(m.modules) > 1 { // in the order of configuration (SEQ-31)
-		slices.SortFunc(m.modules, func(a, b int32) int { return c.position(a) - c.position(b) })
+		slices.SortFunc(m.modules, func(a, b int32) int { return o.position(a) - o.position(b) })
 	}
 	for _, n := range m.modules {
-		if commands := c.find(n).worker.TakeCommands(); len(commands) > 0 {
-			c.now = time.Now()
-			c.tellCommands(n, commands)
-			c.step(c.now, session.Event{Kind: session.EventCommands, Module: n, Commands: commands})
+		m := o.find(n)
+		if m == nil {
+			continue // of the occupant before
+		}
+		if commands := m.worker.TakeCommands(); len(commands) > 0 {
+			o.now = time.Now()
+			o.tellCommands(n, commands)
+			o.step(o.now, session.Event{Kind: session.EventCommands, Module: n, Commands: commands})
 		}
 	}
 	if m.due { // what came before the deadline may have moved it (DEF-27)
-		c.step(time.Now(), session.Event{Kind: session.EventDeadline})
+		o.step(time.Now(), session.Event{Kind: session.EventDeadline})
 	}
 	if cap(m.items) > maxIdleItems {
 		m.items = nil
 	}
-	c.spare = m
+	o.spare = m
 }
 
-func (c *Car) handle(it *item) {
-	c.ack = it.delivery.Ack
-	defer c.acknowledge()
+func (o *occupant) handle(it *item) {
+	o.ack = it.delivery.Ack
+	defer o.acknowledge()
 	ev := session.Event{Kind: it.kind}
 	switch it.kind {
 	case kindDropped:
 		return
 	case session.EventMessage:
-		m, err := c.decoder.Client(it.payload)
+		m, err := o.decoder.Client(it.payload)
 		if err != nil { // CONN-32
-			c.counters.unreadable.Add(1)
-			c.tellDropped(DropUnreadable)
-			c.limit.Log(c.log, slog.LevelInfo, "message of the gateway cannot be read, ignored", slog.Any("error", err))
+			o.counters.unreadable.Add(1)
+			o.tellDropped(DropUnreadable)
+			o.limit.Log(o.log, slog.LevelInfo, "message of the gateway cannot be read, ignored", slog.Any("error", err))
 			return
 		}
 		m.Redelivered, m.Received = it.delivery.Duplicate, it.at
-		ev.Message, c.answering = m, m.Counter
+		ev.Message, o.answering = m, m.Counter
 	case session.EventAdmission:
-		ev.Ticket, ev.Admitted = it.ticket, it.admitted
+		if it.by != nil && !slices.Contains(o.modules, it.by) {
+			return // of the occupant before
+		}
+		ev.Ticket, ev.Admitted, ev.Unsupported = it.ticket, it.admitted, it.unsupported
 	case session.EventLinkUp:
-		c.setLink(true, nil)
+		o.setLink(true, nil)
 	case session.EventLinkDown:
-		c.setLink(false, it.reason)
+		o.setLink(false, it.reason)
 	}
 	now := time.Now()
-	if ev.Kind == session.EventMessage && c.observing() {
-		c.now = now
-		c.tellMessage(&ev.Message)
+	if ev.Kind == session.EventMessage && o.observing() {
+		o.now = now
+		o.tellMessage(&ev.Message)
 	}
-	c.step(now, ev)
+	o.step(now, ev)
 }
 
 // acknowledge acknowledges the message that was handled, unless its answer did.
-func (c *Car) acknowledge() {
-	if c.ack != (link.Ack{}) {
-		c.port.Acknowledge(c.ack)
-		c.ack = link.Ack{}
+func (o *occupant) acknowledge() {
+	if o.ack != (link.Ack{}) {
+		o.port.Acknowledge(o.ack)
+		o.ack = link.Ack{}
 	}
 }
 
 // step lets the session handle one event and performs the effects.
-func (c *Car) step(now time.Time, ev session.Event) {
-	c.now = now
-	c.session.Quiet(!c.observing() && !c.log.Enabled(context.Background(), slog.LevelDebug))
+func (o *occupant) step(now time.Time, ev session.Event) {
+	o.now = now
+	o.session.Quiet(!o.observing() && !o.log.Enabled(context.Background(), slog.LevelDebug))
 	failed := false
-	effects := c.session.Step(now, ev)
+	effects := o.session.Step(now, ev)
 	for i := range effects {
-		if !c.perform(&effects[i]) {
+		if !o.perform(&effects[i]) {
 			failed = true
 		}
 	}
 	if failed && ev.Kind != session.EventPublishFailed {
-		c.step(now, session.Event{Kind: session.EventPublishFailed})
+		o.step(now, session.Event{Kind: session.EventPublishFailed})
 	}
-	c.showPhase()
+	o.showPhase()
 }
 
 // perform carries out one effect; false means that a message could not be sent.
-func (c *Car) perform(e *session.Effect) bool {
+func (o *occupant) perform(e *session.Effect) bool {
 	switch e.Kind {
 	case session.EffectPublish:
 		var ack link.Ack
-		if e.Message.Kind == fleet.ServerStatusResponse && e.Message.Counter == c.answering {
-			ack = c.ack
+		if e.Message.Kind == fleet.ServerStatusResponse && e.Message.Counter == o.answering {
+			ack = o.ack
 		}
-		ok := c.port.Publish(protocol.EncodeServer(e.Message), ack)
+		ok := o.port.Publish(protocol.EncodeServer(e.Message), ack)
 		if ok && ack != (link.Ack{}) {
-			c.ack = link.Ack{}
+			o.ack = link.Ack{}
 		}
-		c.tellSent(e, ok)
+		o.tellSent(e, ok)
 		return ok
 	case session.EffectNotifyDisconnect:
-		if c.stopping {
-			// The gateway connects anew at once, and a Connect that nobody hears costs it
-			// 15 s. So it is told last, when the modules have taken what was accepted:
-			// whoever takes over has the shortest time to be there in.
-			c.notifyLast = true
+		if o.concluding { // the seat knows when it is time
+			o.tellLast = true
 			break
 		}
-		c.port.NotifyDisconnect() // the session is over either way
+		o.port.NotifyDisconnect() // the session is over either way
 	case session.EffectDiscardOutgoing:
-		c.port.DiscardPending()
+		o.port.DiscardPending()
 	case session.EffectDeviceConnected:
-		c.deviceConnected(e)
+		o.deviceConnected(e)
+	case session.EffectAskType:
+		o.askType(e)
 	case session.EffectForward:
-		c.forward(e)
+		o.forward(e)
 	case session.EffectDeviceDisconnected:
-		c.tellDisconnected(e)
-		if m := c.find(e.Device.Module); m != nil {
+		o.tellDisconnected(e)
+		if m := o.find(e.Device.Module); m != nil {
 			m.worker.DeviceDisconnected(e.Disconnect, e.Device.ForModule())
 		}
 	case session.EffectAck:
-		if m := c.find(e.Module); m != nil {
+		if m := o.find(e.Module); m != nil {
 			m.worker.CommandAck(fleet.Command{Device: e.Command.Device.ForModule(), Data: e.Command.Data})
 		}
 	case session.EffectSessionStarted, session.EffectSessionRunning, session.EffectSessionEnded:
-		c.sessionChanged(e)
+		o.sessionChanged(e)
 	case session.EffectNote:
-		c.tellNote(e)
-		c.note(e)
+		o.tellNote(e)
+		o.note(e)
 	}
 	return true
 }

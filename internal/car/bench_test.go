@@ -45,22 +45,24 @@ func (blackHole) Publish([]byte, link.Ack) bool { return true }
 func (blackHole) Acknowledge(link.Ack)          {}
 func (blackHole) NotifyDisconnect() bool        { return true }
 func (blackHole) DiscardPending()               {}
-func (blackHole) HandOver(link.Receiver)        {}
 func (blackHole) Close()                        {}
 
 // runningCar is a car in normal communication; next makes the payload of the next
 // status.
-func runningCar(tb testing.TB, observer Observer) (c *Car, next func() []byte) {
+func runningCar(tb testing.TB, observer Observer) (c *Seat, next func() []byte) {
 	tb.Helper()
-	c, err := New(Options{ID: carID, Logger: newLogger(), Limits: Limits{Queue: 1 << 20}, Observer: observer, Modules: []Binding{{Module: takerModule{}, Instance: taker{}}}})
+	c, err := New(Options{ID: carID, Logger: newLogger(), Limits: Limits{Queue: 1 << 20}, Observer: observer})
 	if err != nil {
 		tb.Fatal(err)
 	}
 	c.port = blackHole{}
-	c.modules[0].worker.Start()
-	c.mail.open()
+	if _, err := c.Replace(tb.Context(), Occupant{Modules: []Binding{{Module: takerModule{}, Instance: taker{}}}}); err != nil {
+		tb.Fatal(err)
+	}
 	tb.Cleanup(func() {
-		if err := c.Close(context.Background()); err != nil {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		if err := c.Run(ctx); err != nil {
 			tb.Error(err)
 		}
 	})

@@ -37,7 +37,7 @@ func TestStatusAndCommand(t *testing.T) {
 		since := time.Now()
 		advance(time.Second)
 
-		s := r.car.Snapshot()
+		s := r.seat.Snapshot()
 		if s.ID != carID || !s.LinkUp || s.Phase != session.PhaseRunning || s.SessionID != "session1" || !s.Since.Equal(since) ||
 			!s.LastSeen.Equal(since) || !slices.Equal(s.Devices, []fleet.Device{button, driver}) || s.Statuses != 3 || s.Sessions != 1 || len(s.Ended) != 0 {
 			t.Errorf("snapshot %+v", s)
@@ -53,7 +53,7 @@ func TestStatusAndCommand(t *testing.T) {
 		r.wantCalls(mission, "connected driver", "status driver first", "disconnected driver timeout", "close")
 		r.wantCalls(io, "connected button", "status button first", "status button on", "error button hot",
 			"ack button x", "ack button y", "disconnected button timeout", "close")
-		if s := r.car.Snapshot(); s.Phase != session.PhaseWaiting || s.SessionID != "" || s.Ended[session.ReasonStopped] != 1 || len(s.Devices) != 0 {
+		if s := r.seat.Snapshot(); s.Phase != session.PhaseWaiting || s.SessionID != "" || s.Ended[session.ReasonStopped] != 1 || len(s.Devices) != 0 {
 			t.Errorf("snapshot after the stop %+v", s)
 		}
 		if !r.link.closed {
@@ -126,7 +126,7 @@ func TestBackPressure(t *testing.T) {
 			calls = append(calls, fmt.Sprintf("status button %d", i))
 		}
 		r.wantCalls(io, calls...)
-		if s := r.car.Snapshot(); s.Statuses != 9 || s.Lost != 0 || s.Phase != session.PhaseRunning {
+		if s := r.seat.Snapshot(); s.Statuses != 9 || s.Lost != 0 || s.Phase != session.PhaseRunning {
 			t.Errorf("snapshot %+v", s)
 		}
 		if err := r.end(); err != nil {
@@ -156,18 +156,18 @@ func TestQueueSizeChanges(t *testing.T) {
 		}
 		send(2, 4)
 		r.wantSent("statusResponse 2", "statusResponse 3")
-		r.car.Configure(Limits{Queue: 4})
+		r.seat.Configure(Limits{Queue: 4})
 		send(5, 6)
 		advance(time.Second)
 		r.wantSent("statusResponse 4", "statusResponse 5")
-		r.car.Configure(Limits{Queue: 1})
+		r.seat.Configure(Limits{Queue: 1})
 		send(7, 7)
 		advance(time.Second)
 		r.wantSent()
 		close(release)
 		advance(time.Second)
 		r.wantSent("statusResponse 6", "statusResponse 7")
-		if s := r.car.Snapshot(); s.Statuses != 7 || s.Lost != 0 {
+		if s := r.seat.Snapshot(); s.Statuses != 7 || s.Lost != 0 {
 			t.Errorf("snapshot %+v", s)
 		}
 		if err := r.end(); err != nil {
@@ -262,7 +262,7 @@ func TestMessageBeforeDeadline(t *testing.T) {
 			advance(11 * time.Second)
 			r.status(3, button, "s3")
 			release()
-			if s := r.car.Snapshot(); s.Phase != session.PhaseRunning {
+			if s := r.seat.Snapshot(); s.Phase != session.PhaseRunning {
 				t.Errorf("the session ended: %v", s.Ended)
 			}
 			if err := r.end(); err != nil {
@@ -295,11 +295,11 @@ func TestSlowAdmission(t *testing.T) {
 		r.respond(1)
 		r.status(3, button, "s3")
 		r.wantSent("statusResponse 1", "statusResponse 2", "command 0 button ", "command 1 lamp ", "statusResponse 3")
-		if s := r.car.Snapshot(); len(s.Devices) != 2 {
+		if s := r.seat.Snapshot(); len(s.Devices) != 2 {
 			t.Errorf("devices %v", s.Devices)
 		}
 		advance(10 * time.Second)
-		if s := r.car.Snapshot(); !slices.Equal(s.Devices, []fleet.Device{lamp}) {
+		if s := r.seat.Snapshot(); !slices.Equal(s.Devices, []fleet.Device{lamp}) {
 			t.Errorf("devices after the refusal %v", s.Devices)
 		}
 		r.status(4, button, "s4") // REC-6: answered, not forwarded
@@ -330,7 +330,7 @@ func TestConnectsWhileModuleHangs(t *testing.T) {
 		for n := range 50 {
 			r.send(fleet.ClientMessage{Kind: fleet.ClientConnect, SessionID: fmt.Sprint("session", n), Devices: listed})
 		}
-		if n := r.car.Snapshot().Modules[0].Queued; n > 3*devices {
+		if n := r.seat.Snapshot().Modules[0].Queued; n > 3*devices {
 			t.Errorf("%d calls wait for the module", n)
 		}
 		close(hold)

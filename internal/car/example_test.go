@@ -33,12 +33,15 @@ func TestExampleLibrary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := New(Options{ID: carID, Logger: newLogger(), Modules: []Binding{{Module: lib, Instance: instance}}})
+	c, err := New(Options{ID: carID, Logger: newLogger()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	l := &fakeLink{}
 	if err := c.Attach(l); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Replace(t.Context(), Occupant{Modules: []Binding{{Module: lib, Instance: instance}}}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

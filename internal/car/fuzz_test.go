@@ -16,10 +16,8 @@ func FuzzMessage(f *testing.F) {
 	f.Fuzz(func(t *testing.T, payload []byte, duplicate bool) {
 		c.Message(payload, link.Delivery{Duplicate: duplicate})
 		c.Sent()
-		select {
-		case d := <-c.defect:
-			t.Fatalf("%v\n%s", d, d.Stack)
-		default:
+		if o := c.occupant.Load(); o.hasFailed() {
+			t.Fatalf("%v\n%s", o.defect, o.defect.Stack)
 		}
 		if s := c.Snapshot(); s.Lost != 0 {
 			t.Errorf("lost statuses: %+v", s)

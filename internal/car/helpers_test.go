@@ -185,52 +185,79 @@ func (l *fakeLink) Publish(payload []byte, ack link.Ack) bool {
 	return true
 }
 
-func (l *fakeLink) NotifyDisconnect() bool   { l.record("disconnect"); return true }
-func (l *fakeLink) DiscardPending()          {}
-func (l *fakeLink) HandOver(r link.Receiver) { l.set(func() { l.receiver = r }) }
-func (l *fakeLink) Close()                   { l.set(func() { l.closed = true }) }
+func (l *fakeLink) NotifyDisconnect() bool { l.record("disconnect"); return true }
+func (l *fakeLink) DiscardPending()        {}
+func (l *fakeLink) Close()                 { l.set(func() { l.closed = true }) }
 
 // rig is a car between a fake link and fake modules, inside a synctest bubble.
 type rig struct {
 	t       *testing.T
-	car     *Car
+	seat    *Seat
 	link    *fakeLink
-	modules []*fakeModule
+	modules []Binding // of the first occupant
 	log     testlog.Buffer
-	stop    context.CancelFunc
+	stop    context.CancelCauseFunc
 	ended   chan error
 }
 
+// newRig makes a seat whose first occupant has the modules; it takes the seat in run.
 func newRig(t *testing.T, opts Options, modules ...*fakeModule) *rig {
 	t.Helper()
-	r := &rig{t: t, link: &fakeLink{}, modules: modules, ended: make(chan error, 1)}
+	r := &rig{t: t, link: &fakeLink{}, modules: bindings(modules...), ended: make(chan error, 1)}
 	opts.ID = carID
 	opts.Logger = slog.New(slog.NewTextHandler(&r.log, nil))
-	for _, m := range modules {
-		opts.Modules = append(opts.Modules, Binding{Module: m, Instance: fakeInstance{m}})
-	}
 	var err error
-	if r.car, err = New(opts); err != nil {
+	if r.seat, err = New(opts); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.car.Attach(r.link); err != nil {
+	if err := r.seat.Attach(r.link); err != nil {
 		t.Fatal(err)
 	}
 	return r
 }
 
+func bindings(modules ...*fakeModule) []Binding {
+	var out []Binding
+	for _, m := range modules {
+		out = append(out, Binding{Module: m, Instance: fakeInstance{m}})
+	}
+	return out
+}
+
 func (r *rig) run() *rig {
-	ctx, cancel := context.WithCancel(context.Background())
-	r.stop = cancel
-	go func() { r.ended <- r.car.Run(ctx) }()
+	r.t.Helper()
+	r.put(r.modules)
+	r.watch()
 	r.link.receiver.LinkUp(link.Fresh)
 	synctest.Wait()
 	return r
 }
 
+// watch calls Run.
+func (r *rig) watch() {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	r.stop = cancel
+	go func() { r.ended <- r.seat.Run(ctx) }()
+}
+
+// replace puts an occupant with the modules into the seat.
+func (r *rig) replace(modules ...*fakeModule) (ended func(context.Context) error) {
+	r.t.Helper()
+	return r.put(bindings(modules...))
+}
+
+func (r *rig) put(modules []Binding) (ended func(context.Context) error) {
+	r.t.Helper()
+	ended, err := r.seat.Replace(context.Background(), Occupant{Modules: modules})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return ended
+}
+
 // end stops the car and returns what Run returned.
 func (r *rig) end() error {
-	r.stop()
+	r.stop(nil)
 	return <-r.ended
 }
 
@@ -282,7 +309,7 @@ func (r *rig) connect(devices ...fleet.Device) {
 	for i := range devices {
 		r.respond(uint32(i))
 	}
-	if p := r.car.Snapshot().Phase; p != session.PhaseRunning {
+	if p := r.seat.Snapshot().Phase; p != session.PhaseRunning {
 		r.t.Fatalf("phase is %v after the connect sequence; sent %q", p, r.link.take())
 	}
 }

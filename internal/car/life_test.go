@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/session"
 )
@@ -28,7 +28,7 @@ func TestPanickingModule(t *testing.T) {
 		r.status(2, button, "s2")
 		r.wantSent("connectResponse session1", "statusResponse 1", "command 0 button ", "statusResponse 2") // STAT-31
 		r.wantLogged("forward_status panicked: index out of range", 1)
-		if s := r.car.Snapshot(); s.Modules[0].Errors != 2 {
+		if s := r.seat.Snapshot(); s.Modules[0].Errors != 2 {
 			t.Errorf("modules %+v", s.Modules)
 		}
 		if err := r.end(); err != nil {
@@ -37,57 +37,104 @@ func TestPanickingModule(t *testing.T) {
 	})
 }
 
-// A panic of our own ends Run only; Abandon then releases everything, and the
-// modules hear that the devices are gone.
-func TestAbandon(t *testing.T) {
+// A panic of our own ends the occupant only: Run says so and leaves an empty seat, the
+// modules hear that the devices are gone. What the gateway sends then waits for the
+// next occupant.
+func TestDefect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		io := &fakeModule{number: 2}
-		r := newRig(t, Options{}, io)
-		failed := make(chan any)
-		go func() {
-			defer func() { failed <- recover() }()
-			_ = r.car.Run(context.Background())
-		}()
+		io, fresh := &fakeModule{number: 2}, &fakeModule{number: 2}
+		r := newRig(t, Options{}, io).run()
 		r.connect(button)
+		r.link.take()
 		r.link.set(func() { r.link.broken = true })
 		r.status(2, button, "s2")
-		if d, ok := (<-failed).(*Defect); !ok || d.Value != "a defect" || !bytes.Contains(d.Stack, []byte("Publish")) {
-			t.Fatalf("Run ended with %v", d)
+		var d *Defect
+		if err := <-r.ended; !errors.As(err, &d) || d.Value != "a defect" || !bytes.Contains(d.Stack, []byte("Publish")) {
+			t.Fatalf("Run ended with %v", err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if err := r.car.Abandon(ctx); err != nil {
+		r.wantLogged("a car failed by a defect of the server", 1)
+		r.wantLogged("fakeLink).Publish", 1)
+		r.wantCalls(io, "connected button", "status button first", "status button s2", "disconnected button timeout", "close")
+		if s := r.seat.Snapshot(); r.seat.Occupied() || s.Phase != session.PhaseWaiting || len(s.Devices) > 0 || s.SessionID != "" {
+			t.Errorf("snapshot %+v", s)
+		}
+		r.link.set(func() {
+			r.link.broken = false
+			if r.link.closed {
+				t.Error("the seat was left")
+			}
+		})
+		r.send(fleet.ClientMessage{Kind: fleet.ClientConnect, SessionID: "session2", Devices: []fleet.Device{button}})
+		r.wantSent()
+		r.watch()
+		r.replace(fresh)
+		synctest.Wait()
+		r.wantSent("connectResponse session2")
+		if err := r.end(); err != nil {
 			t.Error(err)
 		}
-		r.wantCalls(io, "connected button", "status button first", "status button s2", "disconnected button timeout", "close")
-		if !r.link.closed {
-			t.Error("the car has not left the link")
-		}
-		r.link.receiver.Message([]byte{1}, link.Delivery{}) // must not pile up anywhere
-		if len(r.car.mail.items) != 0 {
-			t.Error("an abandoned car takes messages")
-		}
+		r.wantCalls(fresh, "connected button", "disconnected button timeout", "close")
 	})
 }
 
-// A car whose Run was never called closes its modules.
-func TestCloseWithoutRun(t *testing.T) {
-	io := &fakeModule{number: 2}
-	c, err := New(Options{ID: carID, Logger: newLogger(), Modules: []Binding{{Module: io, Instance: fakeInstance{io}}}})
-	if err != nil {
-		t.Fatal(err)
+// An occupant with a defect can be replaced, and the seat left, before Run has looked.
+func TestDefectThatRunDoesNotSee(t *testing.T) {
+	for name, ends := range map[string]func(r *rig){
+		"replaced": func(r *rig) {
+			if err := r.replace(&fakeModule{number: 2})(context.Background()); err != nil {
+				r.t.Error(err)
+			}
+			r.watch()
+		},
+		"left": func(r *rig) { r.watch(); r.stop(nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				io := &fakeModule{number: 2}
+				r := newRig(t, Options{}, io)
+				r.replace(io)
+				r.link.receiver.LinkUp(link.Fresh)
+				r.connect(button)
+				r.link.set(func() { r.link.broken = true })
+				r.status(2, button, "s2")
+				r.link.set(func() { r.link.broken = false })
+				ends(r)
+				if err := r.end(); err != nil {
+					var d *Defect
+					if !errors.As(err, &d) {
+						t.Error(err)
+					}
+				}
+				synctest.Wait()
+				r.wantCalls(io, "connected button", "status button first", "status button s2", "disconnected button timeout", "close")
+			})
+		})
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := c.Close(ctx); err != nil {
-		t.Error(err)
-	}
-	if got := io.made(); !slices.Equal(got, []string{"close"}) {
-		t.Errorf("calls %q", got)
-	}
-	if err := c.Run(t.Context()); err == nil {
-		t.Error("Run without Attach gives no error")
-	}
+}
+
+// A seat that was never taken is left all the same; what it needs is asked for.
+func TestEmptySeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := New(Options{ID: carID, Logger: newLogger()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Run(t.Context()); err == nil {
+			t.Error("Run without Attach gives no error")
+		}
+		if _, err := s.Replace(t.Context(), Occupant{}); err == nil {
+			t.Error("Replace without Attach gives no error")
+		}
+		r := newRig(t, Options{})
+		r.watch()
+		r.seat.Configure(Limits{})
+		if err := r.end(); err != nil || !r.link.closed {
+			t.Errorf("error %v, left %t", err, r.link.closed)
+		}
+		if _, err := r.seat.Replace(t.Context(), Occupant{}); !errors.Is(err, ErrLeft) {
+			t.Errorf("Replace of a seat that was left: %v", err)
+		}
+	})
 }
 
 func TestNewNeedsALogger(t *testing.T) {
@@ -106,7 +153,7 @@ func TestPublishFails(t *testing.T) {
 		r.link.set(func() { r.link.down = true })
 		r.status(2, button, "s2")
 		r.wantSent("disconnect")
-		if s := r.car.Snapshot(); s.Phase != session.PhaseWaiting || s.Ended[session.ReasonPublishFailed] != 1 {
+		if s := r.seat.Snapshot(); s.Phase != session.PhaseWaiting || s.Ended[session.ReasonPublishFailed] != 1 {
 			t.Errorf("snapshot %+v", s)
 		}
 		r.link.set(func() { r.link.down = false })
@@ -130,12 +177,12 @@ func TestLinkDownAndUp(t *testing.T) {
 		r.wantSent()
 		r.wantLogged(`reason="broker connection lost"`, 1)
 		r.wantLogged(`error="connection reset"`, 1)
-		if s := r.car.Snapshot(); s.LinkUp || s.Phase != session.PhaseWaiting {
+		if s := r.seat.Snapshot(); s.LinkUp || s.Phase != session.PhaseWaiting {
 			t.Errorf("snapshot %+v", s)
 		}
 		r.link.receiver.LinkUp(link.Fresh)
 		r.connect(button)
-		if s := r.car.Snapshot(); !s.LinkUp || s.Sessions != 2 {
+		if s := r.seat.Snapshot(); !s.LinkUp || s.Sessions != 2 {
 			t.Errorf("snapshot %+v", s)
 		}
 		if err := r.end(); err != nil {
@@ -160,7 +207,7 @@ func TestSessionTimeout(t *testing.T) {
 		r.wantSent()
 		advance(time.Millisecond)
 		r.wantSent("disconnect")
-		if s := r.car.Snapshot(); s.Ended[session.ReasonSessionTimeout] != 1 {
+		if s := r.seat.Snapshot(); s.Ended[session.ReasonSessionTimeout] != 1 {
 			t.Errorf("snapshot %+v", s)
 		}
 		if err := r.end(); err != nil {
@@ -175,7 +222,7 @@ func TestConfigure(t *testing.T) {
 		io := &fakeModule{number: 2}
 		r := newRig(t, Options{}, io).run()
 		r.connect(button)
-		r.car.Configure(Limits{Session: session.Options{SessionTimeout: 2 * time.Second}, Payload: 100, MessagesPerSec: 1, MessageBurst: 2})
+		r.seat.Configure(Limits{Session: session.Options{SessionTimeout: 2 * time.Second}, Payload: 100, MessagesPerSec: 1, MessageBurst: 2})
 		synctest.Wait()
 		r.link.take()
 		r.status(2, button, "s2")
@@ -183,7 +230,7 @@ func TestConfigure(t *testing.T) {
 		r.status(3, button, "s3")
 		r.status(4, button, "too fast")
 		r.wantSent("statusResponse 2", "statusResponse 3")
-		if s := r.car.Snapshot(); s.TooLarge != 1 || s.Limited != 1 || s.Phase != session.PhaseRunning {
+		if s := r.seat.Snapshot(); s.TooLarge != 1 || s.Limited != 1 || s.Phase != session.PhaseRunning {
 			t.Errorf("snapshot %+v", s)
 		}
 		advance(2 * time.Second)

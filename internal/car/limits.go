@@ -31,27 +31,36 @@ type Limits struct {
 // Configure puts other limits in force, from the next message on. A running
 // session goes on; time limits it has already set stay as they are. It may be
 // called from any goroutine.
-func (c *Car) Configure(limits Limits) {
-	c.setLimits(limits)
-	c.options.Store(&limits.Session)
-	if c.mail.poke() { // the session belongs to whoever works
-		go c.work(nil, false)
+func (s *Seat) Configure(limits Limits) {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	s.setLimits(limits)
+	o := s.occupant.Load()
+	if o == nil {
+		return // the next one begins with them
+	}
+	for _, m := range o.modules {
+		m.worker.SetQueueSize(limits.Queue)
+	}
+	o.options.Store(&limits.Session)
+	if s.mail.poke() { // the session belongs to the working goroutine
+		go s.work(nil, false)
 	}
 }
 
-func (c *Car) setLimits(limits Limits) {
-	if limits.Payload <= 0 {
-		limits.Payload = defaultPayload
+func (s *Seat) setLimits(limits Limits) {
+	s.limits = limits
+	s.payload.Store(int64(positive(limits.Payload, defaultPayload)))
+	s.stop.Store(int64(positive(limits.Stop, defaultStopTimeout)))
+	s.mail.setRate(limits.MessagesPerSec, limits.MessageBurst)
+}
+
+// positive returns v, or what is used in its place.
+func positive[T ~int | ~int64](v, otherwise T) T {
+	if v <= 0 {
+		return otherwise
 	}
-	if limits.Stop <= 0 {
-		limits.Stop = defaultStopTimeout
-	}
-	c.payload.Store(int64(limits.Payload))
-	c.stop.Store(int64(limits.Stop))
-	for _, m := range c.modules {
-		m.worker.SetQueueSize(limits.Queue)
-	}
-	c.mail.setRate(limits.MessagesPerSec, limits.MessageBurst)
+	return v
 }
 
 // bucket limits a rate: tokens of time, as many as the burst at most.

@@ -19,9 +19,12 @@ type item struct {
 	at       time.Time     // EventMessage: when the link delivered it
 	payload  []byte        // EventMessage: not decoded yet
 	delivery link.Delivery // EventMessage, and the acknowledgement of one that was dropped
-	ticket   uint64        // EventAdmission
-	admitted bool
-	reason   error // EventLinkDown
+	reason   error         // EventLinkDown
+
+	// EventAdmission: by is the module that was asked, nil: none was.
+	by                    *boundModule
+	ticket                uint64
+	admitted, unsupported bool
 }
 
 // verdict is what the mailbox says about an item.
@@ -31,7 +34,7 @@ const (
 	taken   verdict = iota
 	full            // the car's goroutine does not keep up
 	tooMany         // above the configured rate
-	gone            // the car has ended
+	gone            // the seat was left
 )
 
 // maxIdleItems is the largest buffer kept when a burst is over, in items.
@@ -53,15 +56,16 @@ type mailbox struct {
 	poked    bool    // there is something to do that is not in here
 	closed   bool
 
-	// Somebody works: handles what is in here. Only he may touch the session, and
-	// whoever finds nobody working becomes it. Busy from the start until open.
+	// Busy: a goroutine works, that is, handles what is in here; only this one may touch
+	// the session. One that puts something while none works becomes it. Busy, too, from
+	// the start until open, and after a defect.
 	busy   bool
-	halted bool          // nobody may begin to work any more
-	idle   chan struct{} // closed when halted and nobody works
+	halted bool          // no goroutine may begin to work
+	idle   chan struct{} // of the last halt: closed when no goroutine works
 }
 
 func newMailbox(limit, maxBytes int) *mailbox {
-	return &mailbox{limit: limit, maxBytes: maxBytes, busy: true, idle: make(chan struct{})}
+	return &mailbox{limit: limit, maxBytes: maxBytes, busy: true}
 }
 
 // put queues an item if there is room and tells whether the caller has to work.
@@ -128,11 +132,12 @@ func (m *mailbox) poke() (work bool) {
 	return m.engage()
 }
 
-// open lets the work begin. It tells whether the caller has to begin it.
+// open lets the work begin, also after halt or a defect. It tells whether the caller
+// has to begin it.
 func (m *mailbox) open() (work bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.busy = false
+	m.busy, m.halted = false, false
 	return m.waiting() && m.engage()
 }
 
@@ -141,17 +146,23 @@ func (m *mailbox) waiting() bool {
 	return len(m.items) > 0 || len(m.commands) > 0 || m.due || m.poked
 }
 
-// halt ends the work: when idle is closed, nobody works, and nobody will.
-func (m *mailbox) halt() {
+// halt ends the work until open or resume: when idle is closed, no goroutine works.
+func (m *mailbox) halt() (idle <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.halted {
-		return
-	}
-	m.halted = true
+	m.halted, m.idle = true, make(chan struct{})
 	if !m.busy {
 		close(m.idle)
 	}
+	return m.idle
+}
+
+// resume takes a halt back. It tells whether the caller has to work.
+func (m *mailbox) resume() (work bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.halted = false
+	return m.waiting() && m.engage()
 }
 
 // setRate replaces the limit of messages per second; 0: none.
@@ -187,37 +198,47 @@ func (m *mailbox) take(empty mail) (mail, bool) {
 	return out, true
 }
 
-// passOn refuses everything from now on and gives what is queued to next, before
-// anybody is refused.
-func (m *mailbox) passOn(next func(item)) {
+// takeUntil takes out what is queued before the first item that is one of those told
+// by end, and tells whether there is such an item. What is not queued, commands and the
+// timer, is forgotten: it was for an occupant that ends.
+func (m *mailbox) takeUntil(end func(*item) bool) (items []item, found bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, it := range m.items {
-		next(it)
+	m.commands, m.due, m.poked = m.commands[:0], false, false
+	n := 0
+	for n < len(m.items) && !end(&m.items[n]) {
+		if m.items[n].kind == session.EventMessage {
+			m.messages--
+			m.bytes -= len(m.items[n].payload)
+		}
+		n++
 	}
-	m.refuse()
+	items = slices.Clone(m.items[:n])
+	m.items = slices.Delete(m.items, 0, n)
+	return items, len(m.items) > 0
 }
 
-// close refuses everything from now on and forgets what is queued.
-func (m *mailbox) close() {
+// close refuses everything from now on and returns what is queued.
+func (m *mailbox) close() (left []item) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.refuse()
+	return m.refuse()
 }
 
 // closeUnheard closes the mailbox unless a message waits in it.
-func (m *mailbox) closeUnheard() (closed bool) {
+func (m *mailbox) closeUnheard() (left []item, closed bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.messages > 0 {
-		return false
+		return nil, false
 	}
-	m.refuse()
-	return true
+	return m.refuse(), true
 }
 
-// refuse ends the mailbox; mu is held.
-func (m *mailbox) refuse() {
+// refuse ends the mailbox and returns what is queued; mu is held.
+func (m *mailbox) refuse() (left []item) {
+	left = m.items
 	m.closed, m.items = true, nil
 	m.messages, m.bytes = 0, 0
+	return left
 }

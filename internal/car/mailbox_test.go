@@ -86,19 +86,25 @@ func TestOneWorksAtATime(t *testing.T) {
 	if got, ok := m.take(mail{}); !ok || len(got.items) != 0 || len(got.modules) != 1 || !got.due {
 		t.Errorf("%+v", got)
 	}
-	m.halt()
+	idle := m.halt()
 	select {
-	case <-m.idle:
-		t.Error("idle although somebody works")
+	case <-idle:
+		t.Error("idle although a goroutine works")
 	default:
 	}
 	put(message, false)
 	if _, ok := m.take(mail{}); ok {
 		t.Error("work goes on after halt")
 	}
-	<-m.idle
+	<-idle
 	if put(message, false); m.putDue() {
-		t.Error("somebody begins after halt")
+		t.Error("a goroutine begins after halt")
+	}
+	if !m.resume() {
+		t.Error("no goroutine is told to handle what came during the halt")
+	}
+	if got, ok := m.take(mail{}); !ok || len(got.items) != 2 || !got.due {
+		t.Errorf("%+v", got)
 	}
 }
 
@@ -147,7 +153,7 @@ func TestUnreadableMessages(t *testing.T) {
 		}
 		r.status(2, button, "s2")
 		r.wantSent("statusResponse 2")
-		if s := r.car.Snapshot(); s.Unreadable != 100 || s.TooLarge != 100 || s.Overflow != 0 {
+		if s := r.seat.Snapshot(); s.Unreadable != 100 || s.TooLarge != 100 || s.Overflow != 0 {
 			t.Errorf("snapshot %+v", s)
 		}
 		r.wantLogged("cannot be read", 1)
@@ -165,12 +171,12 @@ func TestOverflowIsCounted(t *testing.T) {
 		for range 25 {
 			r.link.receiver.Message([]byte{0xff}, link.Delivery{})
 		}
-		if s := r.car.Snapshot(); s.Overflow != 15 {
+		if s := r.seat.Snapshot(); s.Overflow != 15 {
 			t.Errorf("snapshot %+v", s)
 		}
 		r.wantLogged("faster than they are handled", 1)
 		r.run()
-		if s := r.car.Snapshot(); s.Unreadable != 10 {
+		if s := r.seat.Snapshot(); s.Unreadable != 10 {
 			t.Errorf("snapshot %+v", s)
 		}
 		if err := r.end(); err != nil {

@@ -1,6 +1,7 @@
 package car
 
 import (
+	"errors"
 	"log/slog"
 	"slices"
 	"sync/atomic"
@@ -18,10 +19,44 @@ type boundModule struct {
 	// instance belongs to the worker; it is only asked about its state.
 	instance module.Instance
 
+	started chan struct{} // closed when the worker was started, see occupant.start
+	closed  chan struct{} // closed when the worker was closed
+
 	due       atomic.Bool // the calls are to begin
 	forwarded uint64      // of the actor: statuses the worker took
 	delivered uint64      // of the worker: statuses it was done with
 	event     *Event      // of the worker, see called; nil without observer
+}
+
+// bind makes the worker of a module; it is not started.
+func (s *Seat) bind(b Binding) *boundModule {
+	number := b.Module.Number()
+	m := &boundModule{number: number, module: b.Module, instance: b.Instance, started: make(chan struct{}), closed: make(chan struct{})}
+	worker := module.WorkerOptions{
+		Logger:    s.log,
+		QueueSize: s.limits.Queue,
+		Supports:  b.Module.Supports,
+		Notify: func() {
+			if s.mail.putCommands(number) {
+				go s.work(nil, false)
+			}
+		},
+	}
+	if o := s.opts.Observer; o != nil {
+		m.event = new(Event)
+		worker.Called = func(call *module.Call) { m.called(o, call) }
+	}
+	m.worker = module.NewWorker(b.Instance, number, worker)
+	return m
+}
+
+func (m *boundModule) hasClosed() bool {
+	select {
+	case <-m.closed:
+		return true
+	default:
+		return false
+	}
 }
 
 // begin starts the calls that wait for it.
@@ -32,8 +67,8 @@ func (m *boundModule) begin() {
 }
 
 // find returns the module with the number, or nil. A car has few.
-func (c *Car) find(number int32) *boundModule {
-	for _, m := range c.modules {
+func (o *occupant) find(number int32) *boundModule {
+	for _, m := range o.modules {
 		if m.number == number {
 			return m
 		}
@@ -41,76 +76,96 @@ func (c *Car) find(number int32) *boundModule {
 	return nil
 }
 
-func (c *Car) position(number int32) int {
-	return slices.IndexFunc(c.modules, func(m *boundModule) bool { return m.number == number })
+func (o *occupant) position(number int32) int {
+	return slices.IndexFunc(o.modules, func(m *boundModule) bool { return m.number == number })
 }
 
 // forward queues a status for its module. The session has asked for room in the
 // same step, so a refusal is a defect of ours.
-func (c *Car) forward(e *session.Effect) {
-	m := c.find(e.Device.Module)
+func (o *occupant) forward(e *session.Effect) {
+	m := o.find(e.Device.Module)
 	if m != nil {
 		// Told before it is queued: the worker may be done with it at once.
-		c.tellForwarded(e, m, true)
+		o.tellForwarded(e, m, true)
 		ok, begin := m.worker.QueueStatus(e.Device.ForModule(), e.Data, e.Error)
 		switch {
-		case begin && c.onLink: // after the answer, which it would slow down
+		case begin && o.onLink: // after the answer, which it would slow down
 			m.due.Store(true)
 		case begin:
 			m.worker.Begin()
 		}
 		if ok {
-			c.counters.statuses.Add(1)
+			o.counters.statuses.Add(1)
 			return
 		}
 		m.forwarded--
 	}
-	c.counters.lost.Add(1)
-	c.tellDropped(DropUnqueued)
-	c.limit.Log(c.log, slog.LevelError, "an answered status could not be queued and is lost",
+	o.counters.lost.Add(1)
+	o.tellDropped(DropUnqueued)
+	o.limit.Log(o.log, slog.LevelError, "an answered status could not be queued and is lost",
 		slog.Any("device", e.Device), slog.Uint64("counter", uint64(e.Counter)))
 }
 
 // deviceConnected asks the module about a device; the answer is an item of the
 // mailbox.
-func (c *Car) deviceConnected(e *session.Effect) {
-	ticket := e.Ticket
-	m := c.find(e.Device.Module)
+func (o *occupant) deviceConnected(e *session.Effect) {
+	m := o.find(e.Device.Module)
+	answer := o.admission(m, e.Ticket)
 	if m == nil {
-		c.put(item{kind: session.EventAdmission, ticket: ticket})
+		answer(errNoWorker)
 		return
 	}
 	if e.First { // DEV-3
 		if n := m.worker.DiscardCommands(); n > 0 {
-			c.log.Info("commands fetched while the module had no device were discarded", "module", m.number, "commands", n)
-			if c.observing() {
-				c.event.Reason, c.event.Module, c.event.Count = DropStale, m.number, n
-				c.tell(Dropped, time.Time{})
+			o.log.Info("commands fetched while the module had no device were discarded", "module", m.number, "commands", n)
+			if o.observing() {
+				o.event.Reason, o.event.Module, o.event.Count = DropStale, m.number, n
+				o.tell(Dropped, time.Time{})
 			}
 		}
 	}
-	accepted := m.worker.DeviceConnected(e.Device.ForModule(), func(err error) {
-		c.put(item{kind: session.EventAdmission, ticket: ticket, admitted: err == nil})
-	})
-	if !accepted {
-		c.put(item{kind: session.EventAdmission, ticket: ticket})
+	if !m.worker.DeviceConnected(e.Device.ForModule(), answer) {
+		answer(errNoWorker)
 	}
 }
 
-// moduleView answers the session's questions about the car's modules.
-type moduleView struct{ c *Car }
-
-func (v moduleView) Configured(n int32) bool { return v.c.find(n) != nil }
-
-func (v moduleView) Supports(n int32, deviceType uint32) bool {
-	m := v.c.find(n)
-	return m != nil && m.module.Supports(deviceType)
+// askType asks the module about the type of a device; the answer is an item of the
+// mailbox.
+func (o *occupant) askType(e *session.Effect) {
+	m := o.find(e.Device.Module)
+	answer := o.admission(m, e.Ticket)
+	if m == nil || !m.worker.AskType(e.Device.Type, answer) {
+		answer(errNoWorker)
+	}
 }
 
-func (v moduleView) Position(n int32) int { return v.c.position(n) }
+// errNoWorker refuses what no module can be asked about.
+var errNoWorker = errors.New("the module is closed")
+
+// admission returns what brings a module's answer to the session.
+func (s *Seat) admission(m *boundModule, ticket uint64) func(error) {
+	return func(err error) {
+		s.put(item{kind: session.EventAdmission, by: m, ticket: ticket, admitted: err == nil, unsupported: errors.Is(err, module.ErrUnsupportedType)})
+	}
+}
+
+// moduleView answers the session's questions about the car's modules, on the
+// goroutine of the link: nothing here may wait.
+type moduleView struct{ o *occupant }
+
+func (v moduleView) Configured(n int32) bool { return v.o.find(n) != nil }
+
+func (v moduleView) Recall(n int32, deviceType uint32) (supported, known bool) {
+	if m := v.o.find(n); m != nil {
+		return module.Recall(m.module, deviceType)
+	}
+	return false, true
+}
+
+func (v moduleView) Position(n int32) int { return v.o.position(n) }
 
 func (v moduleView) Room(n int32) int {
-	if m := v.c.find(n); m != nil {
+	if m := v.o.find(n); m != nil {
 		return m.worker.Free()
 	}
 	return 0

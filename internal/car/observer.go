@@ -105,117 +105,117 @@ type Event struct {
 // tell hands the event the actor has filled in to the observer and empties it,
 // so that it keeps nothing alive. The actor uses one event for all of them:
 // observing allocates nothing. at zero means the time of the step.
-func (c *Car) tell(kind EventKind, at time.Time) {
-	ev := c.event
+func (o *occupant) tell(kind EventKind, at time.Time) {
+	ev := o.event
 	ev.Kind, ev.At = kind, at
 	if at.IsZero() {
-		ev.At = c.now
+		ev.At = o.now
 	}
-	c.opts.Observer.Observe(ev)
+	o.opts.Observer.Observe(ev)
 	*ev = Event{}
 }
 
-func (c *Car) observing() bool { return c.opts.Observer != nil }
+func (s *Seat) observing() bool { return s.opts.Observer != nil }
 
 // tellDropped reports what was dropped outside the actor.
-func (c *Car) tellDropped(reason string) {
-	if c.observing() {
-		c.opts.Observer.Observe(&Event{Kind: Dropped, At: time.Now(), Reason: reason, Count: 1})
+func (s *Seat) tellDropped(reason string) {
+	if s.observing() {
+		s.opts.Observer.Observe(&Event{Kind: Dropped, At: time.Now(), Reason: reason, Count: 1})
 	}
 }
 
-func (c *Car) tellMessage(m *fleet.ClientMessage) {
-	if c.observing() {
-		c.event.In, c.event.Since = *m, m.Received
-		c.tell(Received, time.Time{})
+func (o *occupant) tellMessage(m *fleet.ClientMessage) {
+	if o.observing() {
+		o.event.In, o.event.Since = *m, m.Received
+		o.tell(Received, time.Time{})
 	}
 }
 
-func (c *Car) tellCommands(number int32, commands []fleet.Command) {
-	if !c.observing() {
+func (o *occupant) tellCommands(number int32, commands []fleet.Command) {
+	if !o.observing() {
 		return
 	}
 	for i := range commands {
-		c.event.Module, c.event.Command = number, commands[i]
-		c.tell(CommandFetched, time.Time{})
+		o.event.Module, o.event.Command = number, commands[i]
+		o.tell(CommandFetched, time.Time{})
 	}
 }
 
-func (c *Car) tellSent(e *session.Effect, ok bool) {
-	if c.observing() {
-		c.event.Out, c.event.Since, c.event.OK = e.Message, e.Since, ok
-		c.tell(Sent, time.Now())
+func (o *occupant) tellSent(e *session.Effect, ok bool) {
+	if o.observing() {
+		o.event.Out, o.event.Since, o.event.OK = e.Message, e.Since, ok
+		o.tell(Sent, time.Now())
 	}
 }
 
-func (c *Car) tellForwarded(e *session.Effect, m *boundModule, ok bool) {
-	if !c.observing() {
+func (o *occupant) tellForwarded(e *session.Effect, m *boundModule, ok bool) {
+	if !o.observing() {
 		return
 	}
 	if ok {
 		m.forwarded++
 	}
-	ev := c.event
+	ev := o.event
 	ev.Device, ev.Counter, ev.Data, ev.Since, ev.OK, ev.Sequence = e.Device, e.Counter, e.Data, e.Since, ok, m.forwarded
-	c.tell(Forwarded, time.Time{})
+	o.tell(Forwarded, time.Time{})
 }
 
 // tellSession reports the life of a session; started is that of its connect
 // sequence.
-func (c *Car) tellSession(e *session.Effect, now, started time.Time) {
-	if !c.observing() {
+func (o *occupant) tellSession(e *session.Effect, now, started time.Time) {
+	if !o.observing() {
 		return
 	}
-	ev := c.event
+	ev := o.event
 	ev.SessionID, ev.Since, ev.Reason, ev.Established, ev.Count = e.SessionID, started, string(e.Reason), e.Established, e.Count
 	switch e.Kind {
 	case session.EffectSessionStarted:
-		c.tell(SessionStarted, now)
+		o.tell(SessionStarted, now)
 	case session.EffectSessionRunning:
-		c.tell(SessionRunning, now)
+		o.tell(SessionRunning, now)
 	default:
-		c.tell(SessionEnded, now)
+		o.tell(SessionEnded, now)
 	}
 }
 
-func (c *Car) tellDisconnected(e *session.Effect) {
-	if c.observing() {
-		c.event.Device = e.Device
-		c.tell(DeviceDisconnected, time.Time{})
+func (o *occupant) tellDisconnected(e *session.Effect) {
+	if o.observing() {
+		o.event.Device = e.Device
+		o.tell(DeviceDisconnected, time.Time{})
 	}
 }
 
 // tellNote reports an observation of the session as what it is about.
-func (c *Car) tellNote(e *session.Effect) {
-	if !c.observing() {
+func (o *occupant) tellNote(e *session.Effect) {
+	if !o.observing() {
 		return
 	}
-	ev := c.event
+	ev := o.event
 	ev.Device, ev.Counter, ev.SessionID, ev.Level, ev.Module = e.Device, e.Counter, e.SessionID, e.Level, e.Module
 	switch e.Note {
 	case session.NoteDeviceConnected:
-		c.tell(DeviceConnected, time.Time{})
+		o.tell(DeviceConnected, time.Time{})
 	case session.NoteStatusReceived, session.NoteDeviceDisconnected:
 		*ev = Event{} // reported as Received and DeviceDisconnected
 	case session.NoteCommandSent:
-		ev.Command, ev.Module = e.Command, c.configured(e.Device.Module)
-		c.tell(CommandSent, time.Time{})
+		ev.Command, ev.Module = e.Command, o.configured(e.Device.Module)
+		o.tell(CommandSent, time.Time{})
 	case session.NoteCommandAcked:
-		ev.Command, ev.Since, ev.Response, ev.Module = e.Command, e.Since, e.Response, c.configured(e.Device.Module)
-		c.tell(CommandAnswered, time.Time{})
+		ev.Command, ev.Since, ev.Response, ev.Module = e.Command, e.Since, e.Response, o.configured(e.Device.Module)
+		o.tell(CommandAnswered, time.Time{})
 	default:
 		ev.Reason, ev.Count = string(e.Note), max(1, e.Count)
 		if e.Note.Drops() {
-			c.tell(Dropped, time.Time{})
+			o.tell(Dropped, time.Time{})
 		} else {
-			c.tell(Noted, time.Time{})
+			o.tell(Noted, time.Time{})
 		}
 	}
 }
 
 // configured returns the number of a module of the car, or 0.
-func (c *Car) configured(number int32) int32 {
-	if c.find(number) == nil {
+func (o *occupant) configured(number int32) int32 {
+	if o.find(number) == nil {
 		return 0
 	}
 	return number

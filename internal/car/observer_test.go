@@ -97,12 +97,12 @@ func TestObserver(t *testing.T) {
 		r.respond(1)
 		want("received commandResponse 1 after 0s", "answered 1 OK after 1s", "called command_ack button 0 took 0s: <nil>")
 
-		r.car.Message(make([]byte, 201), link.Delivery{})
-		r.car.Message([]byte{0xff}, link.Delivery{})
+		r.seat.Message(make([]byte, 201), link.Delivery{})
+		r.seat.Message([]byte{0xff}, link.Delivery{})
 		r.send(fleet.ClientMessage{Kind: fleet.ClientStatus, State: fleet.StateRunning, Counter: 2, Device: button})
 		want("dropped 1: "+DropTooLarge, "dropped 1: "+DropUnreadable, "received status 2 after 0s", "dropped 1: "+string(session.NoteStatusLow))
 
-		r.car.Disconnect()
+		r.seat.Disconnect()
 		want("disconnected button", "ended session1: disconnected by an operator, 0 unanswered",
 			"called device_disconnected button 0 took 0s: <nil>")
 		if err := r.end(); err != nil {

@@ -45,97 +45,99 @@ type ModuleSnapshot struct {
 
 // Disconnect ends the session of the car, if there is one, and tells the gateway,
 // which connects anew. It may be called from any goroutine; it does not wait.
-func (c *Car) Disconnect() { c.put(item{kind: session.EventDisconnect}) }
+func (s *Seat) Disconnect() { s.put(item{kind: session.EventDisconnect}) }
 
 // Reannounce asks the gateway to connect anew and to announce its devices again;
 // the session goes on until it does. During a connect sequence nothing happens.
-func (c *Car) Reannounce() { c.put(item{kind: session.EventReannounce}) }
+func (s *Seat) Reannounce() { s.put(item{kind: session.EventReannounce}) }
 
 // counters are changed by several goroutines.
 type counters struct {
 	lastSeen                                                atomic.Int64 // Unix time in ns, 0: never; to be shown
-	heardAt                                                 atomic.Int64 // the same as ns since Car.born, which no change of the clock moves
+	heardAt                                                 atomic.Int64 // the same as ns since Seat.born, which no change of the clock moves
 	statuses, lost, unreadable, tooLarge, limited, overflow atomic.Uint64
 }
 
 // Snapshot may be called from any goroutine.
-func (c *Car) Snapshot() Snapshot {
-	c.mu.Lock()
-	v := c.view
-	v.Ended = maps.Clone(c.view.Ended)
-	v.Devices = slices.Clone(c.view.Devices)
-	c.mu.Unlock()
-	n := &c.counters
+func (s *Seat) Snapshot() Snapshot {
+	s.mu.Lock()
+	v := s.view
+	v.Ended = maps.Clone(s.view.Ended)
+	v.Devices = slices.Clone(s.view.Devices)
+	s.mu.Unlock()
+	n := &s.counters
 	if at := n.lastSeen.Load(); at != 0 {
 		v.LastSeen = time.Unix(0, at)
 	}
 	v.Statuses, v.Lost = n.statuses.Load(), n.lost.Load()
 	v.Unreadable, v.TooLarge, v.Limited, v.Overflow = n.unreadable.Load(), n.tooLarge.Load(), n.limited.Load(), n.overflow.Load()
-	for _, m := range c.modules {
-		v.Modules = append(v.Modules, ModuleSnapshot{Number: m.number, WorkerStats: m.worker.Stats(), Instance: m.instance})
+	if o := s.occupant.Load(); o != nil {
+		for _, m := range o.modules {
+			v.Modules = append(v.Modules, ModuleSnapshot{Number: m.number, WorkerStats: m.worker.Stats(), Instance: m.instance})
+		}
 	}
 	return v
 }
 
 // Silent tells for how long nothing has been heard of the gateway of a car that has
 // no session; 0 if there is a session, or nothing was ever heard. It costs little.
-func (c *Car) Silent() time.Duration {
-	at := c.counters.heardAt.Load()
+func (s *Seat) Silent() time.Duration {
+	at := s.counters.heardAt.Load()
 	if at == 0 {
 		return 0
 	}
-	c.mu.Lock()
-	waiting := c.view.Phase == session.PhaseWaiting
-	c.mu.Unlock()
+	s.mu.Lock()
+	waiting := s.view.Phase == session.PhaseWaiting
+	s.mu.Unlock()
 	if !waiting {
 		return 0
 	}
-	return time.Since(c.born) - time.Duration(at)
+	return time.Since(s.born) - time.Duration(at)
 }
 
 // heard notes that a message has come.
-func (c *Car) heard(now time.Time) {
-	c.counters.lastSeen.Store(now.UnixNano())
-	c.counters.heardAt.Store(max(1, int64(now.Sub(c.born))))
+func (s *Seat) heard(now time.Time) {
+	s.counters.lastSeen.Store(now.UnixNano())
+	s.counters.heardAt.Store(max(1, int64(now.Sub(s.born))))
 }
 
-func (c *Car) setLink(up bool, reason error) {
-	c.linkReason = reason
-	if c.observing() {
-		c.event.OK, c.event.Err = up, reason
-		c.tell(Link, time.Now())
+func (o *occupant) setLink(up bool, reason error) {
+	o.linkReason = reason
+	if o.observing() {
+		o.event.OK, o.event.Err = up, reason
+		o.tell(Link, time.Now())
 	}
-	c.mu.Lock()
-	c.view.LinkUp = up
-	c.mu.Unlock()
+	o.mu.Lock()
+	o.view.LinkUp = up
+	o.mu.Unlock()
 }
 
 // showPhase keeps the phase of the view current.
-func (c *Car) showPhase() {
-	if p := c.session.Phase(); p != c.phase {
-		c.phase = p
-		c.mu.Lock()
-		c.view.Phase = p
-		c.mu.Unlock()
+func (o *occupant) showPhase() {
+	if p := o.session.Phase(); p != o.phase {
+		o.phase = p
+		o.mu.Lock()
+		o.view.Phase = p
+		o.mu.Unlock()
 	}
 }
 
 // sessionChanged logs and records the life of a session. REC-21: every end has
 // a reason.
-func (c *Car) sessionChanged(e *session.Effect) {
+func (o *occupant) sessionChanged(e *session.Effect) {
 	now := time.Now()
 	if e.Kind == session.EffectSessionStarted {
-		c.started = now
+		o.started = now
 	}
-	c.tellSession(e, now, c.started)
-	suppressed, due := c.lifeLine(now)
+	o.tellSession(e, now, o.started)
+	suppressed, due := o.lifeLine(now)
 	switch {
 	case !due:
 	case e.Kind == session.EffectSessionStarted:
-		c.log.Info("gateway connects", append([]any{"session", e.SessionID}, suppressed...)...)
+		o.log.Info("gateway connects", append([]any{"session", e.SessionID}, suppressed...)...)
 	case e.Kind == session.EffectSessionRunning:
-		c.log.Info("session running", append([]any{"session", e.SessionID, "devices", len(c.session.Devices()),
-			"connect_sequence", now.Sub(c.started).Round(time.Millisecond).String()}, suppressed...)...)
+		o.log.Info("session running", append([]any{"session", e.SessionID, "devices", len(o.session.Devices()),
+			"connect_sequence", now.Sub(o.started).Round(time.Millisecond).String()}, suppressed...)...)
 	case e.Kind == session.EffectSessionEnded:
 		// A stop is ours and wanted, a replaced session is the gateway's normal
 		// restart; the rest an operator should look at (SM-6).
@@ -146,24 +148,24 @@ func (c *Car) sessionChanged(e *session.Effect) {
 		case session.ReasonPublishFailed:
 			level = slog.LevelError
 		}
-		args := []any{"session", e.SessionID, "reason", string(e.Reason), "lasted", now.Sub(c.started).Round(time.Millisecond).String()}
-		if e.Reason == session.ReasonLinkDown && c.linkReason != nil {
-			args = append(args, "error", c.linkReason)
+		args := []any{"session", e.SessionID, "reason", string(e.Reason), "lasted", now.Sub(o.started).Round(time.Millisecond).String()}
+		if e.Reason == session.ReasonLinkDown && o.linkReason != nil {
+			args = append(args, "error", o.linkReason)
 		}
 		if e.Count > 0 {
 			args = append(args, "unacknowledged_commands", e.Count) // DEF-41
 		}
-		c.log.Log(context.Background(), level, "session ended", append(args, suppressed...)...)
+		o.log.Log(context.Background(), level, "session ended", append(args, suppressed...)...)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.view.SessionID, c.view.Since = c.session.ID(), now
-	c.view.Devices = c.session.Devices()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.view.SessionID, o.view.Since = o.session.ID(), now
+	o.view.Devices = o.session.Devices()
 	switch e.Kind {
 	case session.EffectSessionRunning:
-		c.view.Sessions++
+		o.view.Sessions++
 	case session.EffectSessionEnded:
-		c.view.Ended[e.Reason]++
+		o.view.Ended[e.Reason]++
 	}
 }
 
@@ -177,33 +179,33 @@ const (
 
 // lifeLine tells whether a line about the life of a session or a device is due, and
 // what it must say about lines left out before.
-func (c *Car) lifeLine(now time.Time) (suppressed []any, due bool) {
-	if c.lifeLines.perSecond == 0 {
-		c.lifeLines.set(lifeLinesPerSecond, lifeLinesBurst)
+func (o *occupant) lifeLine(now time.Time) (suppressed []any, due bool) {
+	if o.lifeLines.perSecond == 0 {
+		o.lifeLines.set(lifeLinesPerSecond, lifeLinesBurst)
 	}
-	if !c.lifeLines.take(now) {
-		c.lifeLinesLeftOut++
+	if !o.lifeLines.take(now) {
+		o.lifeLinesLeftOut++
 		return nil, false
 	}
-	if c.lifeLinesLeftOut > 0 {
-		suppressed = []any{"suppressed", c.lifeLinesLeftOut}
-		c.lifeLinesLeftOut = 0
+	if o.lifeLinesLeftOut > 0 {
+		suppressed = []any{"suppressed", o.lifeLinesLeftOut}
+		o.lifeLinesLeftOut = 0
 	}
 	return suppressed, true
 }
 
 // note logs an observation of the session, limited in rate: a peer causes most of
 // them at will.
-func (c *Car) note(e *session.Effect) {
+func (o *occupant) note(e *session.Effect) {
 	lifecycle := e.Note == session.NoteDeviceConnected || e.Note == session.NoteDeviceDisconnected
-	if lifecycle || e.Note == session.NoteRefused {
-		c.mu.Lock()
-		c.view.Devices = c.session.Devices()
-		c.mu.Unlock()
+	if lifecycle || e.Note == session.NoteRefused || e.Note == session.NoteTypeUnsupported {
+		o.mu.Lock()
+		o.view.Devices = o.session.Devices()
+		o.mu.Unlock()
 	}
 	ctx := context.Background()
 	level := logLevel(e.Level)
-	if !c.log.Enabled(ctx, level) {
+	if !o.log.Enabled(ctx, level) {
 		return
 	}
 	attrs := make([]slog.Attr, 0, 4)
@@ -217,7 +219,7 @@ func (c *Car) note(e *session.Effect) {
 		attrs = append(attrs, slog.Uint64("counter", uint64(e.Counter)))
 	}
 	if lifecycle {
-		suppressed, due := c.lifeLine(time.Now())
+		suppressed, due := o.lifeLine(time.Now())
 		if !due {
 			return
 		}
@@ -226,10 +228,10 @@ func (c *Car) note(e *session.Effect) {
 		}
 	}
 	if lifecycle || level == slog.LevelDebug {
-		c.log.LogAttrs(ctx, level, string(e.Note), attrs...)
+		o.log.LogAttrs(ctx, level, string(e.Note), attrs...)
 		return
 	}
-	c.limit.Log(c.log, level, string(e.Note), attrs...)
+	o.limit.Log(o.log, level, string(e.Note), attrs...)
 }
 
 func logLevel(l session.Level) slog.Level {

@@ -272,6 +272,7 @@ func (e encoder) embedded(b *EmbeddedBroker) ordered {
 		e.optional(&users[i], "car", u.Car, u.Car == "")
 	}
 	e.optional(&o, "users", users, len(users) == 0)
+	e.optional(&o, "insecure", b.Insecure, !b.Insecure)
 	return o
 }
 
@@ -281,6 +282,7 @@ func (e encoder) httpAPI(a *HTTPAPI) ordered {
 	o.add("store", e.secret(a.Store))
 	e.optional(&o, "keys_file", a.KeysFile, a.KeysFile == "")
 	e.optional(&o, "retention_s", seconds(a.Retention), a.Retention == defaultAPIRetention)
+	e.optional(&o, "max_cars", a.MaxCars, a.MaxCars == defaultAPICars)
 	e.optional(&o, "wait_timeout_ms", millis(a.WaitTimeout), a.WaitTimeout == defaultAPIWait)
 	return o
 }
@@ -290,7 +292,12 @@ func (e encoder) admin(a *Admin) ordered {
 	serverTLSFields(&o, a.TLS)
 	tokens := make([]ordered, len(a.Tokens))
 	for i, t := range a.Tokens {
-		tokens[i] = ordered{{"name", t.Name}, {"role", t.Role}, {"token", e.secret(t.Token)}}
+		tokens[i] = ordered{{"name", t.Name}, {"role", t.Role}}
+		if t.TokenFile != "" {
+			tokens[i].add("token_file", t.TokenFile)
+		} else {
+			tokens[i].add("token", e.secret(t.Token))
+		}
 	}
 	e.optional(&o, "tokens", tokens, len(tokens) == 0)
 	e.optional(&o, "per_car_metrics", a.PerCarMetrics, !a.PerCarMetrics)

@@ -178,6 +178,10 @@ func TestErrors(t *testing.T) {
 				"config.json:1:250: embedded_broker.users[0].password: must not be empty\n" +
 				"config.json:1:255: embedded_broker.users[1].name: the same name as an earlier user; names must differ\n" +
 				`config.json:1:293: embedded_broker.users[2]: expected an object, got a number`},
+		{"open broker", with(minimalD, `"embedded_broker": {"listen": ":1883"}`), false,
+			`config.json:1:161: embedded_broker.users: required, because the broker listens beyond this machine and anyone who reaches it could be any car; add users, or tls with client_ca_file, or "insecure": true to accept that`},
+		{"broker for nobody", with(minimalD, `"embedded_broker": {"listen": "0.0.0.0:1883", "users": []}`), false,
+			`config.json:1:197: embedded_broker.users: required, because the broker listens beyond this machine and anyone who reaches it could be any car; add users, or tls with client_ca_file, or "insecure": true to accept that`},
 		{"open HTTP API", with(minimalD, `"http_api": {"listen": "0.0.0.0:8080", "store": "mysql://planted", "retention_s": 0}`), true,
 			"config.json:1:154: http_api.keys_file: required, because the API listens beyond this machine; expected the file of its API keys\n" +
 				"config.json:1:190: http_api.store: expected \"sqlite:PATH\" or \"postgres://…\"\n" +

@@ -94,9 +94,9 @@ func TestFormats(t *testing.T) {
 		compare(t, "limits", cfg.Limits, Limits{StatusesAhead: 10, ModuleQueue: 20, Stop: 3 * time.Second, Payload: 1000, MessagesPerSec: 5,
 			MessageBurst: 6, IdleCar: 7 * time.Second, AnyCars: 8, AdmissionTimeout: 900 * time.Millisecond})
 		compare(t, "HTTP API", cfg.HTTPAPI, &HTTPAPI{Listen: ":8080", TLS: &ServerTLS{CertFile: "cert.pem", KeyFile: "key.pem"},
-			Store: NewSecret("postgres://u:p@db/fleet"), KeysFile: "keys", Retention: time.Minute, WaitTimeout: 700 * time.Millisecond})
+			Store: NewSecret("postgres://u:p@db/fleet"), KeysFile: "keys", Retention: time.Minute, MaxCars: 500, WaitTimeout: 700 * time.Millisecond})
 		compare(t, "admin", cfg.Admin, &Admin{Listen: "0.0.0.0:8090", TLS: &ServerTLS{CertFile: "cert.pem", KeyFile: "key.pem"},
-			Tokens: []Token{{"n", RoleOperate, NewSecret("t")}}, PerCarMetrics: true})
+			Tokens: []Token{{Name: "n", Role: RoleOperate, Token: NewSecret("t")}, {Name: "f", Role: RoleRead, Token: NewSecret("from-file"), TokenFile: "token"}}, PerCarMetrics: true})
 		compare(t, "tracing", cfg.Tracing, &Tracing{"https://collector:4318/v1", 0.5})
 		compare(t, "presence", cfg.Presence, true)
 	})
@@ -162,8 +162,8 @@ func TestWarnings(t *testing.T) {
 			"config.json:1:73: modules.0: module number 0 is reserved (VOC-7)\n" +
 				"config.json:1:101: modules.0.spool_directory: has no effect on a library or command\n" +
 				"config.json:1:152: modules.2.memory_limit_mb: has no effect on a built-in module"},
-		{"open broker", with(minimalD, `"embedded_broker": {"listen": ":1883"}`),
-			"config.json:1:161: embedded_broker: listens beyond this machine and lets anybody in; add users, or tls with client_ca_file"},
+		{"open broker", with(minimalD, `"embedded_broker": {"listen": ":1883", "insecure": true}`),
+			"config.json:1:161: embedded_broker: the broker listens beyond this machine and anyone who reaches it could be any car; add users, or tls with client_ca_file"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, warnings := mustLoad(t, c.text)

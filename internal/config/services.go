@@ -15,6 +15,7 @@ const (
 	defaultBrokerListen  = "127.0.0.1:1883"
 	defaultAPIListen     = "127.0.0.1:8080"
 	defaultAPIStore      = "sqlite:external_server.db"
+	defaultAPICars       = 50_000
 	defaultAPIRetention  = time.Hour
 	defaultAPIWait       = 5 * time.Second // HTTP-11
 	defaultAdminListen   = "127.0.0.1:8090"
@@ -41,8 +42,14 @@ func (l *loader) embeddedBroker(top *object) *EmbeddedBroker {
 		names[user.Name] = struct{}{}
 		b.Users = append(b.Users, user)
 	})
+	b.Insecure = o.boolean("insecure", false)
 	if !loopback(b.Listen) && len(b.Users) == 0 && (b.TLS == nil || b.TLS.ClientCAFile == "") {
-		l.warnf(o.n.off, o.path, "listens beyond this machine and lets anybody in; add users, or tls with client_ca_file")
+		const open = "the broker listens beyond this machine and anyone who reaches it could be any car"
+		if b.Insecure {
+			l.warnf(o.n.off, o.path, open+"; add users, or tls with client_ca_file")
+		} else {
+			l.errorf(l.users, o.key("users"), `required, because `+open+`; add users, or tls with client_ca_file, or "insecure": true to accept that`)
+		}
 	}
 	o.finish()
 	return b
@@ -145,6 +152,7 @@ func (l *loader) httpAPI(top *object) *HTTPAPI {
 		Store:       NewSecret(o.str("store", defaultAPIStore)),
 		KeysFile:    o.str("keys_file", ""),
 		Retention:   o.duration("retention_s", time.Second, defaultAPIRetention, time.Second),
+		MaxCars:     int(o.integer("max_cars", defaultAPICars, 1, 1_000_000)),
 		WaitTimeout: o.duration("wait_timeout_ms", time.Millisecond, defaultAPIWait, leastTimeout),
 	}
 	l.note(o.key("store"), o.value("store"), o.key("store"))
@@ -194,7 +202,8 @@ func (l *loader) admin(top *object) *Admin {
 	a.Insecure = o.boolean("insecure", false)
 	names := make(map[string]struct{})
 	l.list(o, "tokens", func(t *object) {
-		token := Token{Name: t.text("name"), Role: Role(t.str("role", string(RoleRead))), Token: NewSecret(t.text("token"))}
+		token := Token{Name: t.text("name"), Role: Role(t.str("role", string(RoleRead))), TokenFile: t.str("token_file", "")}
+		token.Token = NewSecret(l.token(t, token.TokenFile))
 		if token.Role != RoleRead && token.Role != RoleOperate {
 			l.errorf(t.n.member("role").off, t.key("role"), `expected "read" or "operate"`)
 		}
@@ -220,6 +229,23 @@ func (l *loader) admin(top *object) *Admin {
 		return nil
 	}
 	return a
+}
+
+// token returns the bearer token, which is in the file or in token_file.
+func (l *loader) token(t *object, file string) string {
+	if file == "" {
+		return t.text("token")
+	}
+	if t.has("token") {
+		t.get("token")
+		l.errorf(t.offset("token_file"), t.key("token_file"), "token is there too; expected one of the two")
+		return ""
+	}
+	text, problem := l.files.secret(file)
+	if problem != "" {
+		l.errorf(t.offset("token_file"), t.key("token_file"), "%s", problem)
+	}
+	return text
 }
 
 func (l *loader) tracing(top *object) *Tracing {

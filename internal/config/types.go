@@ -89,6 +89,8 @@ type EmbeddedBroker struct {
 	Listen string // host:port
 	TLS    *ServerTLS
 	Users  []User // empty: anybody
+	// Insecure allows to listen beyond loopback without users or client certificates.
+	Insecure bool
 }
 
 // User may connect to the embedded broker.
@@ -221,6 +223,7 @@ type HTTPAPI struct {
 	KeysFile    string        // hashed API keys; empty: no key is needed on loopback only
 	Retention   time.Duration // how long messages are kept
 	WaitTimeout time.Duration // of requests with wait=true
+	MaxCars     int           // cars known at a time (REC-22)
 }
 
 // Admin is the operator's endpoint.
@@ -247,6 +250,8 @@ type Token struct {
 	Name  string
 	Role  Role
 	Token Secret
+	// TokenFile is the file that Token was read from, empty if there is none.
+	TokenFile string
 }
 
 // Tracing is the export of traces by OTLP over HTTP.

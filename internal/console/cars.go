@@ -65,6 +65,9 @@ func newTable(colours bool, states int) *table { return &table{colours: colours,
 func (t *table) row(cells ...string) {
 	for i := range cells {
 		cells[i] = Clean(cells[i])
+		if i < len(cells)-1 { // every row is padded to the widest
+			cells[i] = brief(cells[i], cellWidth)
+		}
 	}
 	t.rows = append(t.rows, cells)
 }
@@ -139,7 +142,9 @@ type device struct {
 	Name   string `json:"name"`
 }
 
-func (d device) String() string { return fmt.Sprintf("%d/%d/%s/%s", d.Module, d.Type, d.Role, d.Name) }
+func (d device) String() string {
+	return fmt.Sprintf("%d/%d/%s/%s", d.Module, d.Type, brief(d.Role, nameWidth), brief(d.Name, nameWidth))
+}
 
 type command struct {
 	Device   device     `json:"device"`

@@ -16,7 +16,7 @@ import (
 func Events(ctx context.Context, c *Client, query url.Values, out, notes io.Writer, raw, colours bool) error {
 	return c.Stream(ctx, "/api/v1/events", query, notes, func(ev Sent) error {
 		if raw {
-			_, err := fmt.Fprintf(out, "%s\n", ev.Data)
+			_, err := fmt.Fprintf(out, "%s\n", CleanJSON(ev.Data))
 			return err
 		}
 		_, err := fmt.Fprintln(out, eventLine(ev, colours))
@@ -45,7 +45,9 @@ func eventLine(sent Sent, colours bool) string {
 	}
 	colour := map[string]string{"running": green, "disconnect": yellow, "fault": red, "module": blue, "link": blue, "gap": red}[sent.Kind]
 	parts := []string{at, paint(colours, colour, fmt.Sprintf("%-13s", Clean(sent.Kind)))}
-	add := func(format string, args ...any) { parts = append(parts, Clean(fmt.Sprintf(format, args...))) }
+	add := func(format string, args ...any) {
+		parts = append(parts, brief(Clean(fmt.Sprintf(format, args...)), partWidth))
+	}
 	if ev.Car != "" {
 		add("%s", ev.Car)
 	}
@@ -53,7 +55,7 @@ func eventLine(sent Sent, colours bool) string {
 		add("session %s", ev.Session)
 	}
 	if ev.Device != "" {
-		add("%s", ev.Device)
+		add("%s", briefDevice(ev.Device))
 	}
 	if ev.Reason != "" {
 		add("%s", ev.Reason)

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"external-server/internal/fleet"
 	"external-server/internal/protocol"
@@ -42,7 +44,50 @@ func FuzzDecode(f *testing.F) {
 		if err != nil || !json.Valid(made) || bytes.ContainsRune(made, '\n') {
 			t.Errorf("%v: %s", err, made)
 		}
+		checkCleanJSON(t, made)
 	})
+}
+
+// checkCleanJSON checks that JSON says the same after CleanJSON, in printable characters.
+func checkCleanJSON(t *testing.T, raw []byte) {
+	t.Helper()
+	clean := CleanJSON(raw)
+	if at := bytes.IndexFunc(clean, func(r rune) bool { return !unicode.IsPrint(r) && !strings.ContainsRune("\n\t\r", r) }); at >= 0 || !utf8.Valid(clean) {
+		t.Errorf("%q has a character at %d that is not printable", clean, at)
+	}
+	var before, after any
+	if json.Unmarshal(raw, &before) != nil {
+		return
+	}
+	if err := json.Unmarshal(clean, &after); err != nil || !reflect.DeepEqual(before, after) {
+		t.Errorf("%s became %s: %v", raw, clean, err)
+	}
+}
+
+func FuzzCleanJSON(f *testing.F) {
+	f.Add([]byte("{\"a\": \"\u009b31m \u0085 \u202e \U000e0001 \x7f \xff\", \"b\": [1.50, null]}\n"))
+	f.Fuzz(checkCleanJSON)
+}
+
+// One role of thousands of characters widens neither a table nor a line.
+func TestLongNamesAreCut(t *testing.T) {
+	long := strings.Repeat("r", 2000)
+	table := newTable(false, 1)
+	table.row(device{Module: 1, Role: long, Name: long}.String(), "yes", "7")
+	table.row(long, "x", "y")
+	var out strings.Builder
+	if err := table.write(&out); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(out.String()) {
+		if len(line) > 2*cellWidth {
+			t.Errorf("a line of %d characters: %s", len(line), line)
+		}
+	}
+	line := eventLine(Sent{Kind: "device_joined", Data: []byte(`{"device":"1/0/` + long + `/` + long + `","text":"` + long + `"}`)}, false)
+	if len(line) > 600 || !strings.Contains(line, "/rrr") {
+		t.Errorf("an event of %d characters: %s", len(line), line)
+	}
 }
 
 // FuzzReadEvents: any stream is read to its end or refused, and ends when the

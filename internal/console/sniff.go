@@ -166,8 +166,12 @@ func (s *Sniffed) Line(colours bool) string {
 	add(s.Session)
 	add(s.State)
 	add(s.Response)
-	add(s.Device)
-	add(strings.Join(s.Devices, " "))
+	add(briefDevice(s.Device))
+	devices := make([]string, len(s.Devices))
+	for i, d := range s.Devices {
+		devices[i] = briefDevice(d)
+	}
+	add(strings.Join(devices, " "))
 	add(string(s.Payload))
 	if s.Error != nil {
 		add("error: " + string(s.Error))
@@ -303,6 +307,6 @@ func (o *SniffOptions) print(s *Sniffed, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	_, err = out.Write(append(raw, '\n'))
+	_, err = out.Write(append(CleanJSON(raw), '\n'))
 	return err
 }

@@ -3,31 +3,8 @@ package console
 import (
 	"fmt"
 	"os"
-	"strings"
 	"time"
-	"unicode"
 )
-
-// Clean makes a text harmless for a terminal: what is no printable character is
-// written as an escape.
-func Clean(s string) string {
-	harmless := func(r rune) bool { return unicode.IsPrint(r) && r != unicode.ReplacementChar }
-	if strings.IndexFunc(s, func(r rune) bool { return !harmless(r) }) < 0 {
-		return s
-	}
-	var b strings.Builder
-	for _, r := range s {
-		switch {
-		case harmless(r):
-			b.WriteRune(r)
-		case r < 0x80:
-			fmt.Fprintf(&b, "\\x%02x", r)
-		default:
-			fmt.Fprintf(&b, "\\u%04x", r)
-		}
-	}
-	return b.String()
-}
 
 // Terminal tells whether the file is a terminal that wants colours.
 func Terminal(f *os.File) bool {

@@ -41,7 +41,7 @@ func TestUnit(t *testing.T) {
 	unit := readUnit(t)
 	for key, want := range map[string]string{
 		"Type": "notify", "NoNewPrivileges": "yes", "ProtectSystem": "strict", "Restart": "on-failure",
-		"KillMode": "mixed", "CapabilityBoundingSet": "", "User": "external-server",
+		"KillMode": "mixed", "CapabilityBoundingSet": "", "User": "external-server", "StartLimitIntervalSec": "0",
 	} {
 		if got := setting(unit, key); len(got) != 1 || got[0] != want {
 			t.Errorf("%s is %v, expected %q", key, got, want)
@@ -130,6 +130,9 @@ func packagedConfig(t *testing.T, dir string) map[string]any {
 		}
 	}
 	copyFile(t, filepath.Join(servertest.Root(), "deploy/package/config.json"), path, 0o644)
+	for _, token := range []string{"admin-token", "monitoring-token"} { // what the installation makes
+		write(t, filepath.Join(filepath.Dir(path), token), "secret-"+token)
+	}
 	var out map[string]any
 	c.rewrite("/etc/external-server/config.json", func(config map[string]any) {
 		for _, block := range []string{"embedded_broker", "http_api", "admin"} {

@@ -44,6 +44,17 @@ func children(t testing.TB, pid int) []int {
 	return out
 }
 
+// hosts returns the processes that run module libraries for a server: each is the
+// child of a reaper.
+func hosts(t testing.TB, server int) []int {
+	t.Helper()
+	var out []int
+	for _, reaper := range children(t, server) {
+		out = append(out, children(t, reaper)...)
+	}
+	return out
+}
+
 // A module library dies under its cars: their sessions stay, every status is
 // answered and reaches the library in order, and the library's process ends with
 // the server.
@@ -69,12 +80,12 @@ func TestModuleProcessDies(t *testing.T) {
 		c.await(1, 1, 0)
 	}
 	for death := 1; death <= 3; death++ {
-		hosts := children(t, s.PID())
-		if len(hosts) != 1 {
-			t.Fatalf("the server has the processes %v, expected one", hosts)
+		running := hosts(t, s.PID())
+		if len(running) != 1 {
+			t.Fatalf("the server has the processes %v, expected one", running)
 		}
 		report(10)
-		if err := syscall.Kill(hosts[0], syscall.SIGKILL); err != nil {
+		if err := syscall.Kill(running[0], syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 		report(10)
@@ -91,7 +102,7 @@ func TestModuleProcessDies(t *testing.T) {
 		c.watch.mu.Unlock()
 	}
 	s.WaitLog("SIGKILL")
-	last := children(t, s.PID())
+	last := append(hosts(t, s.PID()), children(t, s.PID())...)
 	if code := s.Stop(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
@@ -208,7 +219,7 @@ func benchmarkIsolation(b *testing.B, binary, isolation string) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "statuses/s")
 	own, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", server.Process.Pid))
 	b.ReportMetric(cpuSeconds(string(own))/float64(b.N)*1000, "server-cpu-s/1000")
-	for _, child := range children(b, server.Process.Pid) {
+	for _, child := range hosts(b, server.Process.Pid) {
 		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", child))
 		b.ReportMetric(cpuSeconds(string(stat))/float64(b.N)*1000, "module-cpu-s/1000")
 	}

@@ -28,17 +28,8 @@ func (r *rig) twoModules(full, short int, period time.Duration) {
 // host returns the process that runs the library of the module.
 func (r *rig) host(module int32) int {
 	r.Helper()
-	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", r.server.PID()))
-	if err != nil {
-		r.Fatal(err)
-	}
-	for _, task := range tasks {
-		text, _ := os.ReadFile(task) // a thread may be gone by now
-		for _, field := range strings.Fields(string(text)) {
-			pid, err := strconv.Atoi(field)
-			if err != nil {
-				r.Fatal(err)
-			}
+	for _, reaper := range r.children(r.server.PID()) {
+		for _, pid := range r.children(reaper) {
 			line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 			if strings.Contains(string(line), r.libraries[module]) {
 				return pid
@@ -46,6 +37,27 @@ func (r *rig) host(module int32) int {
 		}
 	}
 	return 0
+}
+
+// children returns the processes that a process has started.
+func (r *rig) children(pid int) []int {
+	r.Helper()
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		r.Fatal(err)
+	}
+	var out []int
+	for _, task := range tasks {
+		text, _ := os.ReadFile(task) // a thread may be gone by now
+		for _, field := range strings.Fields(string(text)) {
+			child, err := strconv.Atoi(field)
+			if err != nil {
+				r.Fatal(err)
+			}
+			out = append(out, child)
+		}
+	}
+	return out
 }
 
 func moduleFaults() []scenario {

@@ -93,7 +93,7 @@ type API interface {
 	// PostCommands stores commands of one car (HTTP-5, HTTP-14).
 	PostCommands(ctx context.Context, car fleet.CarID, messages []Message) error
 	// Statuses returns the statuses of a car in ascending order of time. A car
-	// without any is *Error 404 (HTTP-13).
+	// without any is *Error 404, and so is a wait in vain (HTTP-13).
 	Statuses(ctx context.Context, car fleet.CarID, q Query) ([]Message, error)
 	// Commands returns the commands of a car, of all modules. An unknown car is
 	// *Error 404 unless commands came while waiting (HTTP-11, HTTP-12).

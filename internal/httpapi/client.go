@@ -299,7 +299,7 @@ func (c *Client) do(ctx context.Context, method, path string, values url.Values,
 		return nil, fail(c.errorAnswer(response, answer))
 	}
 	if method == http.MethodGet { // MM-5
-		if mediaType, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")); mediaType != "application/json" {
+		if mediaType, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")); !isJSON(mediaType) {
 			return nil, fail(fmt.Errorf("the answer has Content-Type %s; expected application/json", quote(response.Header.Get("Content-Type"))))
 		}
 	}
@@ -315,7 +315,7 @@ func (c *Client) errorAnswer(response *http.Response, body []byte) *Error {
 		if problem.Title != "" && problem.Title != e.Title {
 			e.Detail = strings.TrimPrefix(problem.Title+": "+problem.Detail, ": ")
 		}
-	} else if text := strings.TrimSpace(string(body)); text != "" && text != "[]" {
+	} else if text := strings.TrimSpace(string(body)); text != "" && text != "[]" && text != "{}" {
 		e.Detail = text
 	}
 	if where := response.Header.Get("Location"); where != "" && response.StatusCode < 400 {

@@ -64,7 +64,7 @@ func TestClientAndServerAgree(t *testing.T) {
 		code("command for an unknown car", api.PostCommands(ctx, car, []Message{command(1, 1, "r", `{}`)}), 404)
 		code("no status", api.PostStatuses(ctx, car, nil), 0)
 		code("bad status", api.PostStatuses(ctx, car, []Message{status(1, 1, "R", `{}`)}), 400)
-		code("bad name", api.PostStatuses(ctx, fleet.CarID{Company: "a/b", Car: "?"}, nil), 400)
+		code("bad name", api.PostStatuses(ctx, fleet.CarID{Company: "a b", Car: "?"}, nil), 400)
 		code("status", api.PostStatuses(ctx, car, []Message{status(1, 1, "r", `{"a":"<&>"}`), status(2, 1, "r", `[]`)}), 0)
 		code("command", api.PostCommands(ctx, car, []Message{command(2, 1, "r", `"x"`), command(1, 1, "r", `[1]`)}), 0)
 		got, err := api.Statuses(ctx, car, Query{})

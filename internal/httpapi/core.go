@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -23,6 +22,7 @@ const (
 	defaultRetention = time.Hour
 	defaultWait      = 5 * time.Second // HTTP-11
 	defaultWaits     = 50_000
+	defaultCars      = 50_000
 )
 
 // core is the API itself, without HTTP: the known cars and devices, the requests
@@ -32,12 +32,19 @@ const (
 // the timestamps, so that what a reader has seen is always older than what comes
 // later. The lock guards memory only; nobody holds it while the store works.
 type core struct {
+	// store is nil until open has succeeded. The writer sets it, before starting says
+	// that everybody may use it.
 	store     Store
+	open      func(ctx context.Context) (Store, error)
+	starting  atomic.Pointer[Error] // the answer to every request until the store is loaded; then nil
+	lost      atomic.Bool           // the writer connects or loads again: posts are refused
+	first     chan error            // how the first attempt to load ended
 	log       *slog.Logger
 	now       func() time.Time
 	retention atomic.Int64 // time.Duration
 	wait      atomic.Int64 // time.Duration
 	maxWaits  int
+	maxCars   atomic.Int64
 	stats     *counters
 	faults    *faultLog
 
@@ -53,10 +60,14 @@ type core struct {
 	enqueue sync.WaitGroup // posts between the check of closed and the queue
 	running sync.WaitGroup // reads on behalf of polls
 	cars    map[fleet.CarID]*carState
+	held    int // cars that are held beyond the requests that wait for them
 	known   int // cars with a device
 	devices int
 	waits   int
 	newCars waitList // requests for /cars
+
+	floor int64          // highest timestamp ever given to a car that has been forgotten
+	stale []StoredDevice // of the store, without any status: the next sweep removes them
 
 	age ageClock // of the writer's goroutine
 }
@@ -83,9 +94,11 @@ type carState struct {
 	// last is the newest timestamp given to any message, deleted ones included. It is
 	// the car's own: what one car was given while the clock was wrong is not the
 	// others' concern.
-	last    int64
-	knownAt int64
-	devices map[deviceKey]*deviceState
+	last     int64
+	knownAt  int64
+	devices  map[deviceKey]*deviceState
+	held     bool  // counted: it has had a message, which a car that is waited for need not
+	storedAt int64 // when its newest message was stored, by ageClock; 0: not known
 	// newest is an upper bound of the stored timestamps of each kind: a request
 	// beyond it needs no look into the store.
 	newest  [2]int64
@@ -94,26 +107,21 @@ type carState struct {
 
 func (c *carState) known() bool { return len(c.devices) > 0 }
 
-// newCore loads the state of the store and starts the writer, which close ends.
-func newCore(ctx context.Context, o Options, store Store) (*core, error) {
+// newCore makes a core. It does nothing yet: begin starts it.
+func newCore(o Options, open func(ctx context.Context) (Store, error)) *core {
 	c := &core{
-		store: store, log: o.Logger, now: o.Now, maxWaits: o.MaxWaits,
-		stats: o.counters, faults: newFaultLog(o.Logger),
+		open: open, log: o.Logger, now: o.Now, maxWaits: o.MaxWaits,
+		stats: o.counters, faults: newFaultLog(o.Logger), first: make(chan error, 1),
 		queue: make(chan *post, queueLength), reads: make(chan struct{}, parallelReads),
 		stopped: make(chan struct{}), done: make(chan struct{}),
 		cars: map[fleet.CarID]*carState{}, age: newAgeClock(o.Now),
 	}
+	c.starting.Store(newError(http.StatusServiceUnavailable, "the message store is being opened and loaded after the start of the server; try again"))
 	c.wait.Store(int64(o.Config.WaitTimeout))
 	c.retention.Store(int64(o.Config.Retention))
+	c.maxCars.Store(int64(o.Config.MaxCars))
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	state, err := store.Load(ctx)
-	if err != nil {
-		c.cancel()
-		return nil, fmt.Errorf("http_api.store: %w", err)
-	}
-	c.restore(state)
-	go c.write(c.queue)
-	return c, nil
+	return c
 }
 
 // restore takes over what the store knows. Requests that wait stay.
@@ -136,7 +144,10 @@ func (c *core) restore(state *StoredState) {
 	for id, last := range state.Last {
 		car := c.car(id)
 		car.last = max(car.last, last)
+		c.hold(car)
 	}
+	c.floor = max(c.floor, state.Floor)
+	c.stale = state.Stale
 	for _, car := range c.cars {
 		car.newest = [2]int64{car.last, car.last}
 		c.release(car)
@@ -153,11 +164,19 @@ func (c *core) car(id fleet.CarID) *carState {
 	return car
 }
 
+// hold counts a car that must be kept. The lock is held.
+func (c *core) hold(car *carState) {
+	if !car.held {
+		car.held = true
+		c.held++
+	}
+}
+
 // release forgets the state of a car that nobody waits for any longer and that never
 // had a message, so that requests for invented names cost no memory. The lock is
 // held.
 func (c *core) release(car *carState) {
-	if car.known() || car.last > 0 || !car.waiting[kindStatus].empty() || !car.waiting[kindCommand].empty() {
+	if car.held || !car.waiting[kindStatus].empty() || !car.waiting[kindCommand].empty() {
 		return
 	}
 	delete(c.cars, car.id)
@@ -188,8 +207,17 @@ func (c *core) checkAndPost(ctx context.Context, k kind, car fleet.CarID, messag
 
 // post hands checked messages to the writer and waits until they are durable.
 func (c *core) post(ctx context.Context, k kind, car fleet.CarID, messages []Message) error {
-	if len(messages) == 0 {
-		return nil // HTTP-15
+	if err := c.starting.Load(); err != nil {
+		return err
+	}
+	if len(messages) == 0 { // HTTP-14, HTTP-15
+		if k == kindCommand && !c.isKnown(car) {
+			return notKnown(car)
+		}
+		return nil
+	}
+	if c.lost.Load() {
+		return c.faults.lastError()
 	}
 	p := &post{car: car, kind: k, messages: messages, result: make(chan error, 1)}
 	c.mu.Lock()
@@ -246,6 +274,9 @@ func (c *core) read(ctx context.Context, k kind, car fleet.CarID, q Query) ([]Me
 	if err := checkCar(car); err != nil {
 		return nil, err
 	}
+	if err := c.starting.Load(); err != nil {
+		return nil, err
+	}
 	answers := make(chan answer, 1)
 	w := &waiter{deliver: func(m []Message, err error) { answers <- answer{m, err} }}
 	messages, parked, err := c.lookup(ctx, k, car, q, w)
@@ -264,6 +295,13 @@ func (c *core) read(ctx context.Context, k kind, car fleet.CarID, q Query) ([]Me
 type answer struct {
 	messages []Message
 	err      error
+}
+
+func (c *core) isKnown(id fleet.CarID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	car := c.cars[id]
+	return car != nil && car.known()
 }
 
 func notKnown(car fleet.CarID) *Error {
@@ -358,4 +396,12 @@ func (c *core) close() {
 	c.mu.Unlock()
 	<-c.done
 	c.running.Wait()
+}
+
+// closeStore closes the store, if it has ever been open. The core has been closed.
+func (c *core) closeStore() error {
+	if c.store == nil {
+		return nil
+	}
+	return c.store.Close()
 }

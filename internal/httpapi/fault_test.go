@@ -22,7 +22,7 @@ func faultServer(t *testing.T, store string) (*Server, *sqlStore, *logLines) {
 	log := &logLines{}
 	s := startServer(t, Options{Config: config.HTTPAPI{Store: config.NewSecret(store)}, Logger: log.logger()})
 	postStatus(t, s.API(), car1, status(1, 1, "r", `"before"`))
-	return s, s.store.(*sqlStore), log
+	return s, s.core.store.(*sqlStore), log
 }
 
 // inject runs a statement on the writing connection between two transactions.

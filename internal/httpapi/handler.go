@@ -7,13 +7,11 @@ import (
 	"io"
 	"log/slog"
 	"mime"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"external-server/internal/fleet"
 )
@@ -54,7 +52,7 @@ var routes = map[string]*route{
 var uiRoute = routes["ui"]
 
 func findRoute(path string) (*route, fleet.CarID, error) {
-	if path == "/" {
+	if path == "/" || path == BasePath+"/ui/" {
 		return uiRoute, fleet.CarID{}, nil
 	}
 	notFound := newError(http.StatusNotFound, "there is nothing at this path; the API is below %s, its description at %s/openapi.json", BasePath, BasePath)
@@ -77,15 +75,19 @@ func findRoute(path string) (*route, fleet.CarID, error) {
 		return rt, fleet.CarID{}, nil
 	}
 	company, car, ok := strings.Cut(names, "/")
-	if !ok {
-		return nil, fleet.CarID{}, newError(http.StatusNotFound, "the car is missing; expected %s%s/{company_name}/{car_name}", BasePath, rt.name)
+	if !ok || car == "" || company == "" {
+		return nil, fleet.CarID{}, newError(http.StatusNotFound, "the company or the car is missing; expected %s%s/{company_name}/{car_name}", BasePath, rt.name)
+	}
+	if strings.Contains(car, "/") {
+		return nil, fleet.CarID{}, newError(http.StatusNotFound, "there is something after the car; expected %s%s/{company_name}/{car_name}", BasePath, rt.name)
 	}
 	id := fleet.CarID{Company: company, Car: car}
 	return rt, id, checkCar(id)
 }
 
 // ServeHTTP answers one request. Errors have the JSON form of Error, except that
-// GET of something unknown is 404 with an empty array (HTTP-12, HTTP-13).
+// GET of something unknown is 404 with an empty array or object (HTTP-12, HTTP-13,
+// HTTP-19).
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	recorder := &statusRecorder{ResponseWriter: w}
 	rt, car, err := findRoute(r.URL.Path)
@@ -132,48 +134,6 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, rt *route, car f
 		return newError(http.StatusMethodNotAllowed, "the method %s is not allowed here; allowed are %s", quote(r.Method), rt.methods)
 	}
 	return rt.serve(h, w, r, q, car)
-}
-
-// authenticate decides about HTTP-2. Keys are compared by their hash.
-func (h *handler) authenticate(r *http.Request, q url.Values) error {
-	unauthorized := func(detail string) error { return newError(http.StatusUnauthorized, "%s", detail) }
-	scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	bearer := strings.EqualFold(scheme, "Bearer")
-	keys := q["api_key"]
-	switch {
-	case bearer && len(keys) > 0:
-		return unauthorized("both an api_key and a bearer token were given; send the query parameter api_key only")
-	case h.trusted:
-		return nil
-	case h.keys == nil:
-		// A page of a stranger in a browser on this machine can send requests here
-		// under a name of its own; it cannot send them under ours.
-		if !loopbackHost(r.Host) {
-			return unauthorized("this server has no API keys and answers only requests for localhost; configure http_api.keys_file to serve others")
-		}
-		return nil
-	case bearer:
-		return unauthorized("this server issues and accepts no bearer tokens; use the query parameter api_key")
-	case len(keys) == 0 || keys[0] == "":
-		return unauthorized("the query parameter api_key is missing")
-	case len(keys) > 1:
-		return unauthorized("the query parameter api_key was given more than once")
-	case !h.keys.valid(keys[0]):
-		return unauthorized("the api_key is not known; 'external-server http-api key list' shows the names of those that are")
-	}
-	return nil
-}
-
-func loopbackHost(host string) bool {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	host = strings.TrimSuffix(strings.ToLower(strings.Trim(host, "[]")), ".")
-	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
 }
 
 // fail writes an error.
@@ -236,7 +196,7 @@ func (h *handler) postMessages(k kind, w http.ResponseWriter, r *http.Request, c
 	// Only a declared JSON body: a browser sends nothing else across origins
 	// without asking first.
 	if declared := r.Header.Get("Content-Type"); declared != "" {
-		if mediaType, _, err := mime.ParseMediaType(declared); err != nil || mediaType != "application/json" {
+		if mediaType, _, err := mime.ParseMediaType(declared); err != nil || !isJSON(mediaType) {
 			return newError(http.StatusUnsupportedMediaType, "the Content-Type is %s; expected application/json", quote(declared))
 		}
 	} else if r.Header.Get("Origin") != "" {
@@ -260,10 +220,25 @@ func (h *handler) postMessages(k kind, w http.ResponseWriter, r *http.Request, c
 	if err := h.core.post(r.Context(), k, car, messages); err != nil {
 		return err
 	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.WriteHeader(http.StatusOK)
-	_, _ = io.WriteString(w, "stored "+strconv.Itoa(len(messages))+" "+k.String()+" message(s)\n")
+	// A JSON string: the generated clients of the module libraries fail on any other
+	// type (HTTP-5, HTTP-7).
+	writeJSON(w, r, http.StatusOK, "application/json", sent(len(messages)))
 	return nil
+}
+
+// isJSON tells media types that are JSON: application/json and those with the suffix
+// +json, such as application/vnd.api+json. A browser sends none of them across origins
+// without asking first.
+func isJSON(mediaType string) bool {
+	return mediaType == "application/json" || strings.HasPrefix(mediaType, "application/") && strings.HasSuffix(mediaType, "+json")
+}
+
+// sent is the text that answers a POST.
+func sent(messages int) string {
+	if messages == 1 {
+		return "1 message has been sent."
+	}
+	return strconv.Itoa(messages) + " messages have been sent."
 }
 
 func (h *handler) serveCars(w http.ResponseWriter, r *http.Request, q url.Values, _ fleet.CarID) error {
@@ -280,22 +255,14 @@ func (h *handler) serveCars(w http.ResponseWriter, r *http.Request, q url.Values
 }
 
 func (h *handler) serveDevices(w http.ResponseWriter, r *http.Request, q url.Values, car fleet.CarID) error {
-	var module *int64
-	text, given, err := single(q, "module_id")
+	module, err := parseModule(q)
 	if err != nil {
 		return err
-	}
-	if given {
-		n, err := strconv.ParseInt(text, 10, 64)
-		if err != nil || n < 0 {
-			return newError(http.StatusBadRequest, "module_id is %s; expected an integer of 0 or more", quote(text))
-		}
-		module = &n
 	}
 	modules, err := h.core.AvailableDevices(r.Context(), car, module)
 	switch {
 	case StatusOf(err) == http.StatusNotFound:
-		writeJSON(w, r, http.StatusNotFound, "application/json", []Module{})
+		writeJSON(w, r, http.StatusNotFound, "application/json", struct{}{})
 	case err != nil:
 		return err
 	case module != nil: // one object instead of an array (HTTP-9)
@@ -304,56 +271,6 @@ func (h *handler) serveDevices(w http.ResponseWriter, r *http.Request, q url.Val
 		writeJSON(w, r, http.StatusOK, "application/json", modules)
 	}
 	return nil
-}
-
-func single(q url.Values, name string) (value string, given bool, err error) {
-	values := q[name]
-	if len(values) > 1 {
-		return "", false, newError(http.StatusBadRequest, "%s was given %d times; expected once", name, len(values))
-	}
-	if len(values) == 0 {
-		return "", false, nil
-	}
-	return values[0], true, nil
-}
-
-// readQuery reads since and wait. A request that will wait may stay longer than
-// the time in which a request must have arrived.
-func (h *handler) readQuery(w http.ResponseWriter, values url.Values) (Query, error) {
-	q, err := parseQuery(values)
-	if err == nil && q.Wait {
-		control := http.NewResponseController(w)
-		_ = control.SetReadDeadline(time.Time{}) // not supported in process, where there is none
-		_ = control.SetWriteDeadline(time.Now().Add(h.core.waitTimeout() + writeTimeout))
-	}
-	return q, err
-}
-
-func parseQuery(values url.Values) (Query, error) {
-	var q Query
-	text, given, err := single(values, "since")
-	if err != nil {
-		return q, err
-	}
-	if given {
-		if q.Since, err = strconv.ParseInt(text, 10, 64); err != nil {
-			return q, newError(http.StatusBadRequest, "since is %s; expected an integer: milliseconds since 1970", quote(text))
-		}
-	}
-	text, given, err = single(values, "wait")
-	if err != nil {
-		return q, err
-	}
-	if given {
-		switch strings.ToLower(text) {
-		case "true", "1":
-			q.Wait = true
-		case "false", "0":
-		default:
-			return q, newError(http.StatusBadRequest, "wait is %s; expected true or false", quote(text))
-		}
-	}
-	return q, nil
 }
 
 func serveFile(contentType string, content []byte) func(*handler, http.ResponseWriter, *http.Request, url.Values, fleet.CarID) error {

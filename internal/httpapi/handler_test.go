@@ -91,18 +91,27 @@ func TestBadRequestsAreExplained(t *testing.T) {
 		"data deep":           {"POST", status, with(`"data":{}`, `"data":`+strings.Repeat("[", 129)+strings.Repeat("]", 129)), 400, "nested deeper than"},
 		"body deep":           {"POST", status, strings.Repeat("[", 9000), 400, "nested deeper"},
 		"timestamp text":      {"POST", status, with(`{"device_id"`, `{"timestamp":"now","device_id"`), 400, "[1].timestamp is the string"},
+		"timestamp null":      {"POST", status, with(`{"device_id"`, `{"timestamp":null,"device_id"`), 400, "[1].timestamp is null"},
+		"lone surrogate":      {"POST", status, with(`"data":{}`, `"data":{"a":"\ud83d\ude00 \ud800x"}`), 400, `[1].payload.data contains the lone surrogate \ud800`},
+		"low surrogate":       {"POST", status, with(`"data":{}`, `"data":["\udc00"]`), 400, `the lone surrogate \udc00`},
+		"surrogate as member": {"POST", status, with(`"data":{}`, `"data":{"\uDBFF":1}`), 400, `the lone surrogate \udbff`},
+		"surrogate in a name": {"POST", status, with(`"name":"n"`, `"name":"\ud800"`), 400, `[1].device_id.name contains the lone surrogate`},
+		"number too large":    {"POST", status, with(`"data":{}`, `"data":[1,-1e400]`), 400, `the number -1e400, which is beyond the range of a double`},
 		"too large":           {"POST", status, "[" + strings.Repeat(" ", 10_000) + "]", 413, "larger than 10000 bytes"},
 		"company":             {"GET", "/v2/protocol/status/Company/car", "", 400, "company name \"Company\" does not match"},
 		"car":                 {"POST", "/v2/protocol/command/company/a%20b", "[]", 400, "car name \"a b\" does not match"},
-		"slash in a name":     {"GET", "/v2/protocol/status/company/car/more", "", 400, "car name"},
+		"more than a car":     {"GET", "/v2/protocol/status/company/car/more", "", 404, "something after the car"},
+		"slash behind a car":  {"GET", "/v2/protocol/status/company/car/", "", 404, "something after the car"},
+		"empty company":       {"GET", "/v2/protocol/status//car", "", 404, "the company or the car is missing"},
 		"since":               {"GET", status + "?since=1.5", "", 400, "since is \"1.5\"; expected an integer"},
-		"since twice":         {"GET", status + "?since=1&since=2", "", 400, "since was given 2 times"},
+		"since twice":         {"GET", status + "?since=x&since=2", "", 400, "since is \"x\""},
+		"wait as number":      {"GET", status + "?wait=1", "", 400, "wait is \"1\"; expected true or false"},
 		"since empty":         {"GET", status + "?since=", "", 400, "since is \"\""},
 		"since huge":          {"GET", status + "?since=99999999999999999999", "", 400, "since"},
 		"wait":                {"GET", status + "?wait=yes", "", 400, "wait is \"yes\"; expected true or false"},
 		"module_id":           {"GET", "/v2/protocol/available-devices/company/car?module_id=-1", "", 400, "module_id is \"-1\""},
 		"query":               {"GET", status + "?since=%zz", "", 400, "query string is malformed"},
-		"no car":              {"GET", "/v2/protocol/status/company", "", 404, "the car is missing"},
+		"no car":              {"GET", "/v2/protocol/status/company", "", 404, "the company or the car is missing"},
 		"no company":          {"GET", "/v2/protocol/status", "", 404, "company and car are missing"},
 		"no route":            {"GET", "/v2/protocol/stati/company/car", "", 404, "openapi.json"},
 		"other path":          {"GET", "/favicon.ico", "", 404, "/v2/protocol"},
@@ -139,6 +148,7 @@ func TestContentTypes(t *testing.T) {
 	const target = "/v2/protocol/status/company/car"
 	for contentType, want := range map[string]int{
 		"application/json": 200, "application/json; charset=utf-8": 200, "": 200,
+		"application/vnd.api+json": 200, "text/json+json": 415,
 		"text/plain": 415, "application/x-www-form-urlencoded": 415, "application/": 415,
 	} {
 		if code, body, _ := request(t, s, "POST", target, "[]", "Content-Type", contentType); code != want {
@@ -149,8 +159,11 @@ func TestContentTypes(t *testing.T) {
 		t.Errorf("a body without type from another origin: %d", code)
 	}
 	code, body, header := request(t, s, "POST", target, "[]")
-	if code != 200 || !strings.HasPrefix(header.Get("Content-Type"), "text/plain") || body == "" {
+	if code != 200 || header.Get("Content-Type") != "application/json" || body != "\"0 messages have been sent.\"\n" {
 		t.Errorf("success: %d %q %q", code, body, header.Get("Content-Type"))
+	}
+	if code, body, _ := request(t, s, "POST", target, "["+message(1, 1, "r", "n", "STATUS", `{}`)+"]"); code != 200 || body != "\"1 message has been sent.\"\n" {
+		t.Errorf("one message: %d %q", code, body)
 	}
 }
 
@@ -219,6 +232,30 @@ func TestWithoutKeysOnlyThisMachineIsServed(t *testing.T) {
 	}
 	if code, _, _ := request(t, s, "GET", "/v2/protocol/cars?api_key=any", ""); code != 200 {
 		t.Errorf("any key: %d", code)
+	}
+}
+
+// TestRequestsThroughAProxyAreStrangers: the connection comes from this machine, the
+// request does not. With a key it is served.
+func TestRequestsThroughAProxyAreStrangers(t *testing.T) {
+	without := startServer(t, Options{})
+	keys := t.TempDir() + "/keys.json"
+	key, err := AddKey(keys, "test", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := startServer(t, Options{Config: config.HTTPAPI{KeysFile: keys}})
+	body := "[" + message(1, 1, "r", "n", "STATUS", `{}`) + "]"
+	for _, header := range []string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded", "X-Real-IP", "Via"} {
+		for _, method := range []string{"GET", "POST"} {
+			const target = "/v2/protocol/status/company/car"
+			if code, answer, _ := request(t, without, method, target, body, header, "192.0.2.1"); code != 401 || !strings.Contains(strings.ToLower(answer), "the header "+strings.ToLower(header)) {
+				t.Errorf("%s with %s, without keys: %d %s", method, header, code, answer)
+			}
+			if code, answer, _ := request(t, with, method, target+"?api_key="+key, body, header, "192.0.2.1"); code == 401 {
+				t.Errorf("%s with %s and a key: %d %s", method, header, code, answer)
+			}
+		}
 	}
 }
 

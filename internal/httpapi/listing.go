@@ -10,6 +10,9 @@ import (
 
 // Cars implements API.
 func (c *core) Cars(ctx context.Context, q Query) ([]Car, error) {
+	if err := c.starting.Load(); err != nil {
+		return nil, err
+	}
 	answers := make(chan []Car, 1)
 	c.mu.Lock()
 	cars := c.carsSince(q.Since)
@@ -58,6 +61,9 @@ func (c *core) carsSince(since int64) []Car {
 // AvailableDevices implements API.
 func (c *core) AvailableDevices(_ context.Context, id fleet.CarID, module *int64) ([]Module, error) {
 	if err := checkCar(id); err != nil {
+		return nil, err
+	}
+	if err := c.starting.Load(); err != nil {
 		return nil, err
 	}
 	c.mu.Lock()

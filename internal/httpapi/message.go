@@ -139,6 +139,9 @@ func checkData(data json.RawMessage) (json.RawMessage, error) {
 	if err := json.Compact(&out, trimmed); err != nil {
 		return nil, fmt.Errorf("is not JSON: %w", err)
 	}
+	if err := checkText(out.Bytes()); err != nil {
+		return nil, err
+	}
 	return out.Bytes(), nil
 }
 
@@ -234,7 +237,7 @@ func decodeMessage(item json.RawMessage, m *Message) error {
 	if err != nil {
 		return err
 	}
-	if raw, ok := members["timestamp"]; ok && string(raw) != "null" {
+	if _, ok := members["timestamp"]; ok {
 		// Its value is ignored (HTTP-10) but it must be what the contract says.
 		if err := member("", "timestamp", members, &m.Timestamp, "an integer"); err != nil {
 			return err
@@ -257,6 +260,9 @@ func decodeMessage(item json.RawMessage, m *Message) error {
 		if err := member(f.parent, f.name, f.of, f.into, f.what); err != nil {
 			return err
 		}
+	}
+	if err := checkText(device["name"]); err != nil {
+		return fmt.Errorf("device_id.name %w", err)
 	}
 	m.Payload.Data = payload["data"]
 	return nil

@@ -83,6 +83,7 @@ func openPostgres(ctx context.Context, dsn string, _ *slog.Logger) (Store, error
 			migrations: postgresMigrations,
 			classify:   classifyPostgres,
 			connect:    func(ctx context.Context) (*sql.Conn, error) { return connectPostgres(ctx, writer) },
+			tidy:       func(ctx context.Context, writer *sql.Conn) (int64, int64) { return sizeOfPostgres(ctx, writer), 0 },
 		},
 		close: writer.Close,
 	}
@@ -93,11 +94,30 @@ func openPostgres(ctx context.Context, dsn string, _ *slog.Logger) (Store, error
 		// The library tells of each address in a line of its own.
 		cause := strings.Join(strings.Fields(e.Error()), " ")
 		if e.Fault.hint() != "" {
-			return nil, fmt.Errorf("%s: %s; %s", text, cause, e.Fault.hint())
+			cause += "; " + e.Fault.hint()
 		}
-		return nil, fmt.Errorf("%s: %s", text, cause)
+		return nil, &openError{text: text + ": " + cause, cause: e}
 	}
 	return s, nil
+}
+
+// openError is a one-line text about a fault.
+type openError struct {
+	text  string
+	cause *StoreError
+}
+
+// Error returns the text.
+func (e *openError) Error() string { return e.text }
+
+// Unwrap returns the *StoreError.
+func (e *openError) Unwrap() error { return e.cause }
+
+func sizeOfPostgres(ctx context.Context, writer *sql.Conn) (size int64) {
+	if writer.QueryRowContext(ctx, `SELECT pg_database_size(current_database())`).Scan(&size) != nil {
+		return 0 // what fails here fails elsewhere too, where it is told
+	}
+	return size
 }
 
 func parsePostgres(dsn string) (*pgx.ConnConfig, error) {

@@ -3,6 +3,8 @@ package httpapi
 import (
 	"context"
 	"time"
+
+	"external-server/internal/fleet"
 )
 
 const (
@@ -22,6 +24,7 @@ type sweeper struct {
 	clock    int64          // by ageClock, when this sweep began
 	cutoff   int64
 	deleting bool
+	cars     []fleet.CarID // perhaps to be forgotten in this sweep
 }
 
 func newSweeper(c *core) *sweeper {
@@ -53,9 +56,10 @@ func (s *sweeper) begin() []StoredDevice {
 	s.ticker.Reset(s.core.sweepPause()) // a reload may have changed it
 	s.deleting = true
 	c := s.core
-	var forgotten []StoredDevice
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	forgotten := c.stale
+	c.stale = nil
 	for _, car := range c.cars {
 		known := car.known()
 		for key, d := range car.devices {
@@ -69,7 +73,6 @@ func (s *sweeper) begin() []StoredDevice {
 		if known && !car.known() {
 			c.known--
 		}
-		c.release(car)
 	}
 	return forgotten
 }
@@ -118,6 +121,9 @@ func (s *sweeper) step() (reload bool) {
 			}
 		}
 	}
+	if len(s.cars) > 0 {
+		return s.forgetCars(ctx)
+	}
 	started := time.Now()
 	n, more, err := c.store.DeleteBefore(ctx, s.cutoff, s.clock, sweepRows)
 	if err != nil {
@@ -126,12 +132,35 @@ func (s *sweeper) step() (reload bool) {
 	c.stats.deleted(n, time.Since(started))
 	c.faults.ok("delete")
 	s.deleting = more
+	if more {
+		return false
+	}
+	c.stats.size(c.store.Tidy(ctx))
+	s.cars = c.forgettable(s.cutoff)
+	return s.forgetCars(ctx)
+}
+
+// forgetCars forgets the next part of the cars of this sweep, in the store and then in
+// memory. Those that still have messages stay.
+func (s *sweeper) forgetCars(ctx context.Context) (reload bool) {
+	part := s.cars[:min(len(s.cars), sweepRows)]
+	s.cars = s.cars[len(part):]
+	s.deleting = len(s.cars) > 0
+	if len(part) == 0 {
+		return false
+	}
+	floor := s.core.floorOf(part)
+	gone, err := s.core.store.ForgetCars(ctx, part, floor)
+	if err != nil {
+		return s.failed(err)
+	}
+	s.core.forget(gone, floor)
 	return false
 }
 
 // failed ends this sweep; the next one tries again.
 func (s *sweeper) failed(err error) bool {
-	s.deleting = false
+	s.deleting, s.cars = false, nil
 	fault := asStoreError(err)
 	_ = s.core.faults.report("delete", fault)
 	return fault.Reload

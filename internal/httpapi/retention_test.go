@@ -153,8 +153,8 @@ func newSteppedCore(t *testing.T, store Store) *steppedCore {
 	now.Store(1_700_000_000_000)
 	o := Options{Config: config.HTTPAPI{Retention: time.Hour}, Now: func() time.Time { return time.UnixMilli(now.Load()) }}
 	o.setDefaults()
-	c, err := newCore(context.Background(), o, store)
-	if err != nil {
+	c := newCore(o, func(context.Context) (Store, error) { return store, nil })
+	if err := c.begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	c.close()
@@ -309,5 +309,43 @@ func TestOnlyStatusKeepsKnown(t *testing.T) {
 			known(when, "only_errors", 404)
 			restart()
 		}
+	})
+}
+
+// TestFirstNameStays: a device keeps the first name it was known by (HTTP-19), also over
+// a restart, until it is forgotten; messages keep theirs.
+func TestFirstNameStays(t *testing.T) { // HTTP-17, HTTP-19
+	forEachStore(t, func(t *testing.T, name string) {
+		store := openStore(t, name)
+		defer func() { _ = store.Close() }()
+		c := newSteppedCore(t, store)
+		named := func(name string) Message {
+			m := status(1, 1, "r", `{}`)
+			m.DeviceID.Name = name
+			return m
+		}
+		known := func(when, want string) {
+			t.Helper()
+			modules, err := c.AvailableDevices(t.Context(), car1, nil)
+			if err != nil || len(modules) != 1 || modules[0].DeviceList[0].Name != want {
+				t.Errorf("%s: %v, %v; expected the name %s", when, modules, err, want)
+			}
+		}
+		c.write(kindStatus, named("first"), named("second"))
+		c.pass(2 * touchInterval * time.Millisecond)
+		c.write(kindStatus, named("third"))
+		known("after another name", "first")
+		c = newSteppedCore(t, store)
+		known("after a restart", "first")
+		messages, err := c.Statuses(t.Context(), car1, Query{})
+		if err != nil || len(messages) != 3 || messages[2].DeviceID.Name != "third" {
+			t.Errorf("messages %v, %v", messages, err)
+		}
+		c.jump(10 * time.Minute)
+		c.pass(time.Hour)
+		c.write(kindStatus, named("fourth"))
+		known("after it was forgotten", "fourth")
+		c = newSteppedCore(t, store)
+		known("after that and a restart", "fourth")
 	})
 }

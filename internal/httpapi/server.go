@@ -22,7 +22,6 @@ const (
 	readTimeout   = 60 * time.Second // of a whole request
 	writeTimeout  = 60 * time.Second // of an answer, beyond the time it may wait
 	idleTimeout   = 2 * time.Minute
-	openTimeout   = 30 * time.Second // of the store at start
 	defaultBody   = 4 << 20
 	maxHeader     = 16 << 10
 )
@@ -39,8 +38,9 @@ type Options struct {
 	Now func() time.Time
 
 	counters *counters
-	header   time.Duration // headerTimeout, for tests
-	read     time.Duration // readTimeout, for tests
+	open     func(ctx context.Context) (Store, error) // OpenStore, for tests
+	header   time.Duration                            // headerTimeout, for tests
+	read     time.Duration                            // readTimeout, for tests
 }
 
 // Server is the embedded Fleet Protocol HTTP API: listener, handler, core and
@@ -52,7 +52,6 @@ type Server struct {
 	handler  *handler
 	trusted  *handler // for this process
 	core     *core
-	store    Store
 	secure   bool
 	files    *tlsfiles.Watched
 	end      sync.Once
@@ -61,7 +60,8 @@ type Server struct {
 }
 
 // New does everything that can fail: it reads keys and certificates, opens the
-// store and listens. The caller ends it with Run's context or with Shutdown,
+// store and listens. A store that is slow or not reachable is no failure: requests are
+// answered with 503 until it is loaded. The caller ends it with Run's context or with Shutdown,
 // also when Run was never called. Errors name the configuration key.
 func New(ctx context.Context, o Options) (*Server, error) {
 	o.setDefaults()
@@ -78,20 +78,15 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("http_api.listen: %w; choose another address or end the program that uses it", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, openTimeout)
-	defer cancel()
-	store, err := OpenStore(ctx, o.Config.Store.Reveal(), o.Logger)
-	if err != nil {
-		return nil, errors.Join(err, listener.Close())
-	}
-	core, err := newCore(ctx, o, store)
-	if err != nil {
-		return nil, errors.Join(err, store.Close(), listener.Close())
+	core := newCore(o, o.open)
+	if err := core.begin(ctx); err != nil {
+		core.close()
+		return nil, errors.Join(err, core.closeStore(), listener.Close())
 	}
 	h := &handler{core: core, stats: o.counters, log: o.Logger, keys: keys, maxBody: o.MaxBody}
 	trusted := *h
 	trusted.trusted = true
-	s := &Server{log: o.Logger, listener: listener, handler: h, trusted: &trusted, core: core, store: store, secure: files != nil, files: files, ended: make(chan struct{})}
+	s := &Server{log: o.Logger, listener: listener, handler: h, trusted: &trusted, core: core, secure: files != nil, files: files, ended: make(chan struct{})}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
@@ -136,6 +131,13 @@ func (o *Options) setDefaults() {
 	}
 	if o.header == 0 {
 		o.header, o.read = headerTimeout, readTimeout
+	}
+	if o.Config.MaxCars <= 0 {
+		o.Config.MaxCars = defaultCars
+	}
+	if o.open == nil {
+		name, log := o.Config.Store.Reveal(), o.Logger
+		o.open = func(ctx context.Context) (Store, error) { return OpenStore(ctx, name, log) }
 	}
 	o.counters = newCounters()
 }
@@ -201,7 +203,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		go func() {
 			defer close(s.ended)
 			s.core.close()
-			s.endErr = errors.Join(err, s.store.Close())
+			s.endErr = errors.Join(err, s.core.closeStore())
 		}()
 	})
 	select {
@@ -222,13 +224,17 @@ func (s *Server) API() API { return s.core }
 func (s *Server) Handler() http.Handler { return s.handler }
 
 // Configure puts the settings in force that may change while the server runs:
-// retention, wait timeout and certificate files. The error is about the latter, of
+// retention, wait timeout, number of cars and certificate files. The error is about the latter, of
 // which the old ones stay in force then.
 func (s *Server) Configure(c config.HTTPAPI) error {
 	if c.Retention <= 0 {
 		c.Retention = defaultRetention
 	}
 	s.core.retention.Store(int64(c.Retention))
+	if c.MaxCars <= 0 {
+		c.MaxCars = defaultCars
+	}
+	s.core.maxCars.Store(int64(c.MaxCars))
 	s.SetWaitTimeout(c.WaitTimeout)
 	return s.files.Use(c.TLS)
 }

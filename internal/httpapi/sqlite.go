@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"modernc.org/sqlite"
 
@@ -69,7 +70,7 @@ func openSQLite(ctx context.Context, path string, _ *slog.Logger) (Store, error)
 	if f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o640); err == nil {
 		_ = f.Close()
 	}
-	writer, err := sql.Open("sqlite", sqliteDSN(path, "journal_mode(WAL)", "synchronous(FULL)"))
+	writer, err := sql.Open("sqlite", sqliteDSN(path, "journal_mode(WAL)", "synchronous(FULL)", fmt.Sprintf("journal_size_limit(%d)", walKept)))
 	if err == nil {
 		writer.SetMaxOpenConns(1)
 	}
@@ -88,6 +89,10 @@ func openSQLite(ctx context.Context, path string, _ *slog.Logger) (Store, error)
 			migrations: sqliteMigrations,
 			classify:   classifySQLite,
 			connect:    writer.Conn,
+			tidy: func(ctx context.Context, writer *sql.Conn) (int64, int64) {
+				truncateWAL(ctx, writer, path)
+				return fileSize(path), fileSize(path + "-wal")
+			},
 		},
 		close: func() error { return errors.Join(writer.Close(), lock.Close()) },
 	}
@@ -151,9 +156,12 @@ func checkSQLite(path string) error {
 	return nil
 }
 
-// sqliteDSN waits 2 s for locks of other programs, such as a backup.
+// sqliteWait is how long locks of other programs, such as a backup, are waited for.
+const sqliteWait = 2 * time.Second
+
+// sqliteDSN returns what opens the file.
 func sqliteDSN(path string, pragmas ...string) string {
-	query := url.Values{"_pragma": append([]string{"busy_timeout(2000)"}, pragmas...)}
+	query := url.Values{"_pragma": append([]string{fmt.Sprintf("busy_timeout(%d)", sqliteWait.Milliseconds())}, pragmas...)}
 	return "file:" + strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(path) + "?" + query.Encode()
 }
 
@@ -201,4 +209,29 @@ func classifySQLite(err error) *StoreError {
 		e.Fault, e.Reload = FaultUnavailable, true
 	}
 	return e
+}
+
+// walKept is to which size the write-ahead log is cut when it begins anew, in bytes.
+const walKept = 4 << 20
+
+// truncateWAL empties a write-ahead log that has grown large because something was
+// reading all the time. It does not wait for those who read now: the next sweep tries
+// again.
+func truncateWAL(ctx context.Context, writer *sql.Conn, path string) {
+	if fileSize(path+"-wal") <= 4*walKept {
+		return
+	}
+	// Without effect when it fails: the log goes on growing, which the gauge shows.
+	_, _ = writer.ExecContext(ctx, "PRAGMA busy_timeout = 0")
+	_, _ = writer.ExecContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
+	_, _ = writer.ExecContext(ctx, fmt.Sprintf("PRAGMA busy_timeout = %d", sqliteWait.Milliseconds()))
+}
+
+// fileSize returns the size of a file, 0 if there is none.
+func fileSize(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
 }

@@ -3,6 +3,9 @@ package httpapi
 import (
 	"context"
 	"database/sql"
+	"fmt"
+	"slices"
+	"strings"
 
 	"external-server/internal/fleet"
 )
@@ -38,56 +41,127 @@ func (s *sqlStore) Load(ctx context.Context) (*StoredState, error) {
 	return state, nil
 }
 
-// loadCars loads every car that has ever had a message.
+// loadCars loads every car that has had a message and is not forgotten.
 func (s *sqlStore) loadCars(ctx context.Context, state *StoredState) error {
-	rows, err := s.writer.QueryContext(ctx, `
+	err := s.rows(ctx, `
 		SELECT c.id, c.company, c.car, c.last_at,
 			(SELECT max(m.at) FROM fleet_messages m WHERE m.car_id = c.id AND m.kind = 0),
 			(SELECT max(m.at) FROM fleet_messages m WHERE m.car_id = c.id AND m.kind = 1)
-		FROM fleet_cars c`)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = rows.Close() }()
-	for rows.Next() {
+		FROM fleet_cars c`, func(scan func(...any) error) error {
 		var id, deleted int64
 		var car fleet.CarID
 		var status, command sql.NullInt64
-		if err := rows.Scan(&id, &car.Company, &car.Car, &deleted, &status, &command); err != nil {
+		if err := scan(&id, &car.Company, &car.Car, &deleted, &status, &command); err != nil {
 			return err
 		}
 		s.carIDs[car] = id
 		state.Last[car] = max(deleted, status.Int64, command.Int64)
+		return nil
+	})
+	if err != nil {
+		return err
 	}
-	return rows.Err()
+	return s.rows(ctx, `SELECT value FROM fleet_meta WHERE name = 'floor'`, func(scan func(...any) error) error { return scan(&state.Floor) })
 }
 
-// loadDevices loads the known devices and their cars.
+// window is a span of timestamps of one car, both ends inclusive.
+type window struct{ car, from, to int64 }
+
+// windowsPerQuery bounds the length of a statement.
+const windowsPerQuery = 200
+
+// loadDevices loads the known devices. The noted time of the newest status may lag
+// (touchInterval), so that the messages from there on are looked at, each once, however
+// many devices the car has. A device whose statuses are all gone is not known, but
+// stale. A message that is no STATUS counts only if it is what made the device known
+// (HTTP-18).
 func (s *sqlStore) loadDevices(ctx context.Context, state *StoredState) error {
-	// The noted time of the newest status may lag (touchInterval); a device whose
-	// statuses are all gone is not known. A message that is no STATUS counts only
-	// if it is what made the device known (HTTP-18).
-	rows, err := s.writer.QueryContext(ctx, s.q(`
-		SELECT c.company, c.car, c.known_at, d.module, d.type, d.role, d.name, m.at, m.stored_at
-		FROM fleet_devices d JOIN fleet_cars c ON c.id = d.car_id
-		JOIN fleet_messages m ON m.id = (SELECT n.id FROM fleet_messages n WHERE n.car_id = d.car_id AND n.kind = 0
-			AND n.at >= d.status_at AND n.at <= d.status_at + ?1
-			AND (n.message_type = 'STATUS' OR n.at = d.status_at)
-			AND n.module = d.module AND n.type = d.type AND n.role = d.role
-			ORDER BY n.at DESC, n.position DESC LIMIT 1)`), touchInterval)
+	type key struct {
+		car int64
+		deviceKey
+	}
+	devices := map[key]*StoredDevice{}
+	var order []key
+	var windows []window
+	known := map[fleet.CarID]int64{}
+	err := s.rows(ctx, `SELECT d.car_id, c.company, c.car, c.known_at, d.module, d.type, d.role, d.name, d.status_at
+		FROM fleet_devices d JOIN fleet_cars c ON c.id = d.car_id ORDER BY d.car_id, d.status_at`, func(scan func(...any) error) error {
+		var car, knownAt, noted int64
+		d := &StoredDevice{}
+		if err := scan(&car, &d.Car.Company, &d.Car.Car, &knownAt, &d.Device.ModuleID, &d.Device.Type, &d.Device.Role, &d.Device.Name, &noted); err != nil {
+			return err
+		}
+		k := key{car, keyOf(d.Device)}
+		devices[k], known[d.Car] = d, knownAt
+		order = append(order, k)
+		if n := len(windows); n > 0 && windows[n-1].car == car && noted <= windows[n-1].to+1 {
+			windows[n-1].to = noted + touchInterval
+		} else {
+			windows = append(windows, window{car, noted, noted + touchInterval})
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for part := range slices.Chunk(windows, windowsPerQuery) {
+		err := s.rows(ctx, newestStatuses(part), func(scan func(...any) error) error {
+			var k key
+			var at, storedAt int64
+			if err := scan(&k.car, &k.module, &k.typ, &k.role, &at, &storedAt); err != nil {
+				return err
+			}
+			if d := devices[k]; d != nil {
+				d.StatusAt, d.StoredAt = at, storedAt
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for _, k := range order {
+		d := devices[k]
+		if d.StatusAt == 0 {
+			state.Stale = append(state.Stale, *d)
+			continue
+		}
+		state.Cars[d.Car] = known[d.Car]
+		state.Devices = append(state.Devices, *d)
+	}
+	return nil
+}
+
+// newestStatuses returns the query of the newest status of each device in the windows.
+// CROSS JOIN keeps the order of the tables in SQLite.
+func newestStatuses(windows []window) string {
+	var b strings.Builder
+	b.WriteString(`SELECT n.car_id, n.module, n.type, n.role, max(n.at), max(n.stored_at) FROM (VALUES `)
+	for i, w := range windows {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, "(%d,%d,%d)", w.car, w.from, w.to)
+	}
+	fmt.Fprintf(&b, `) AS w CROSS JOIN fleet_messages n CROSS JOIN fleet_devices d
+		WHERE n.car_id = w.column1 AND n.kind = 0 AND n.at BETWEEN w.column2 AND w.column3
+		AND d.car_id = n.car_id AND d.module = n.module AND d.type = n.type AND d.role = n.role
+		AND n.at BETWEEN d.status_at AND d.status_at + %d AND (n.message_type = 'STATUS' OR n.at = d.status_at)
+		GROUP BY n.car_id, n.module, n.type, n.role`, touchInterval)
+	return b.String()
+}
+
+// rows runs a query on the writing connection and calls each for every row.
+func (s *sqlStore) rows(ctx context.Context, query string, each func(scan func(...any) error) error) error {
+	rows, err := s.writer.QueryContext(ctx, query)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = rows.Close() }()
 	for rows.Next() {
-		var known int64
-		var d StoredDevice
-		if err := rows.Scan(&d.Car.Company, &d.Car.Car, &known, &d.Device.ModuleID, &d.Device.Type, &d.Device.Role, &d.Device.Name,
-			&d.StatusAt, &d.StoredAt); err != nil {
+		if err := each(rows.Scan); err != nil {
 			return err
 		}
-		state.Cars[d.Car] = known
-		state.Devices = append(state.Devices, d)
 	}
 	return rows.Err()
 }

@@ -23,6 +23,8 @@ type dialect struct {
 	// connect opens the single writing connection and takes the ownership of the
 	// database.
 	connect func(ctx context.Context) (*sql.Conn, error)
+	// tidy is Store.Tidy on the writing connection.
+	tidy func(ctx context.Context, writer *sql.Conn) (size, log int64)
 }
 
 // sqlStore is the part of both stores that is the same SQL.
@@ -196,17 +198,25 @@ func (s *sqlStore) applyCar(ctx context.Context, p *StoredPost, ids map[fleet.Ca
 	return id, nil
 }
 
+const touchDevice = `INSERT INTO fleet_devices (car_id, module, type, role, name, status_at)
+	VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (car_id, module, type, role)
+	DO UPDATE SET status_at = excluded.status_at`
+
 func (s *sqlStore) applyDevices(ctx context.Context, id int64, p *StoredPost) error {
+	first := map[deviceKey]bool{}
 	for _, d := range p.First {
+		first[keyOf(d)] = true
 		if _, err := s.exec(ctx, `DELETE FROM fleet_messages
 			WHERE car_id = ?1 AND kind = 1 AND module = ?2 AND type = ?3 AND role = ?4`, id, d.ModuleID, d.Type, d.Role); err != nil {
 			return err
 		}
 	}
 	for _, d := range p.Touch {
-		if _, err := s.exec(ctx, `INSERT INTO fleet_devices (car_id, module, type, role, name, status_at)
-			VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (car_id, module, type, role)
-			DO UPDATE SET name = excluded.name, status_at = excluded.status_at`, id, d.ModuleID, d.Type, d.Role, d.Name, p.At); err != nil {
+		query := touchDevice // keeps the first name (HTTP-19)
+		if first[keyOf(d)] {
+			query = touchDevice + `, name = excluded.name`
+		}
+		if _, err := s.exec(ctx, query, id, d.ModuleID, d.Type, d.Role, d.Name, p.At); err != nil {
 			return err
 		}
 	}
@@ -333,6 +343,47 @@ func (s *sqlStore) Forget(ctx context.Context, devices []StoredDevice) error {
 		}
 		return nil
 	})
+}
+
+// ForgetCars implements Store.
+func (s *sqlStore) ForgetCars(ctx context.Context, cars []fleet.CarID, floor int64) (gone []fleet.CarID, err error) {
+	err = s.transaction(ctx, func() error {
+		for _, car := range cars {
+			if _, err := s.exec(ctx, `DELETE FROM fleet_cars WHERE company = ?1 AND car = ?2 AND NOT EXISTS
+				(SELECT 1 FROM fleet_messages m WHERE m.car_id = fleet_cars.id AND m.kind IN (0, 1))`, car.Company, car.Car); err != nil {
+				return err
+			}
+			left, err := s.stmt(ctx, `SELECT count(*) FROM fleet_cars WHERE company = ?1 AND car = ?2`)
+			if err != nil {
+				return err
+			}
+			var n int
+			if err := left.QueryRowContext(ctx, car.Company, car.Car).Scan(&n); err != nil {
+				return err
+			}
+			if n == 0 {
+				gone = append(gone, car)
+			}
+		}
+		_, err := s.exec(ctx, `INSERT INTO fleet_meta (name, value) VALUES ('floor', ?1)
+			ON CONFLICT (name) DO UPDATE SET value = excluded.value`, floor)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, car := range gone {
+		delete(s.carIDs, car)
+	}
+	return gone, nil
+}
+
+// Tidy implements Store.
+func (s *sqlStore) Tidy(ctx context.Context) (size, log int64) {
+	if s.writer == nil {
+		return 0, 0
+	}
+	return s.tidy(ctx, s.writer)
 }
 
 // Close implements Store.

@@ -28,6 +28,9 @@ type Stats struct {
 	StoreFaults map[StoreFault]int64
 	// StoreFault is what is wrong with the store now, empty if nothing.
 	StoreFault StoreFault
+	// StoreBytes is the size of the database as it was at the last sweep of retention,
+	// LogBytes that of its write-ahead log (SQLite only).
+	StoreBytes, LogBytes int64
 }
 
 // RequestKey is a route and the status code of its answers.
@@ -84,6 +87,12 @@ func (c *counters) deleted(messages int, d time.Duration) {
 	c.s.SlowestWrite = max(c.s.SlowestWrite, d)
 }
 
+func (c *counters) size(store, log int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.s.StoreBytes, c.s.LogBytes = store, log
+}
+
 func (c *core) snapshot() Stats {
 	c.stats.mu.Lock()
 	s := c.stats.s
@@ -96,6 +105,9 @@ func (c *core) snapshot() Stats {
 	s.Cars, s.Devices, s.Waiting, s.Queue = c.known, c.devices, c.waits, len(c.queue)
 	c.mu.Unlock()
 	s.StoreFaults, s.StoreFault = c.faults.counts()
+	if s.StoreFault == "" && c.starting.Load() != nil {
+		s.StoreFault = FaultLoading
+	}
 	return s
 }
 

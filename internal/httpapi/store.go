@@ -12,8 +12,7 @@ import (
 
 // Store keeps messages and what must survive a restart. One server owns a store
 // at a time: the timestamps of HTTP-10 and the waiting requests live in that
-// server. Load, Apply, Forget and DeleteBefore are called from one goroutine at
-// a time, Messages from many. Errors are *StoreError.
+// server. Messages is called from many goroutines, all others from one at a time. Errors are *StoreError.
 type Store interface {
 	// Load connects if need be and returns the known cars and devices.
 	Load(ctx context.Context) (*StoredState, error)
@@ -30,6 +29,12 @@ type Store interface {
 	DeleteBefore(ctx context.Context, cutoff, now int64, limit int) (deleted int, more bool, err error)
 	// Forget removes devices that have become unknown (HTTP-18).
 	Forget(ctx context.Context, devices []StoredDevice) error
+	// ForgetCars removes those of the cars that have no message, notes the floor (see
+	// StoredState) and returns them, also those that it never had.
+	ForgetCars(ctx context.Context, cars []fleet.CarID, floor int64) (gone []fleet.CarID, err error)
+	// Tidy makes room that is not needed free, as far as that takes no time, and returns
+	// the size of the database and of its write-ahead log in bytes, 0 if not known.
+	Tidy(ctx context.Context) (size, log int64)
 	// Close releases files and connections.
 	Close() error
 }
@@ -41,6 +46,11 @@ type StoredState struct {
 	Last    map[fleet.CarID]int64
 	Cars    map[fleet.CarID]int64 // known cars and when they became known, ms
 	Devices []StoredDevice
+	// Stale are devices that are stored and without status, from before the last end of
+	// the server.
+	Stale []StoredDevice
+	// Floor is the highest timestamp ever given to a car that has been forgotten, ms.
+	Floor int64
 }
 
 // StoredDevice is a device that has at least one stored status.
@@ -88,6 +98,7 @@ const (
 	FaultReadOnly    StoreFault = "read_only"   // may not be written
 	FaultCorrupt     StoreFault = "corrupt"     // damaged or not a database
 	FaultUnavailable StoreFault = "unavailable" // no connection
+	FaultLoading     StoreFault = "loading"     // none: it is being opened and loaded after the start
 	FaultOther       StoreFault = "other"
 )
 

@@ -147,9 +147,10 @@ func TestStoreRemembers(t *testing.T) {
 		deleteBefore(50_003, 60_000, 10, 1, false)
 		wantEqual(t, "left", read(t, s, car1, false, 0), "50000:2")
 		_ = s.Close()
-		wantEqual(t, "state", load(), &StoredState{Last: last, Cars: map[fleet.CarID]int64{car1: 1000}, Devices: []StoredDevice{{car1, device, 50_000, 50_003}}})
+		stale := []StoredDevice{{Car: car1, Device: silent}}
+		wantEqual(t, "state", load(), &StoredState{Last: last, Cars: map[fleet.CarID]int64{car1: 1000}, Devices: []StoredDevice{{car1, device, 50_000, 50_003}}, Stale: stale})
 
-		if err := s.Forget(context.Background(), []StoredDevice{{Car: car1, Device: device}}); err != nil {
+		if err := s.Forget(context.Background(), []StoredDevice{{Car: car1, Device: device}, stale[0]}); err != nil {
 			t.Fatal(err)
 		}
 		_ = s.Close()

@@ -38,8 +38,8 @@ func TestUnreachableStoreAnswersEverybody(t *testing.T) {
 		var o Options
 		o.setDefaults()
 		store := &unreachable{}
-		c, err := newCore(t.Context(), o, store)
-		if err != nil {
+		c := newCore(o, func(context.Context) (Store, error) { return store, nil })
+		if err := c.begin(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		begin := time.Now()

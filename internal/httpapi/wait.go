@@ -132,8 +132,11 @@ func (c *core) expire(w *waiter) {
 	c.waits--
 	var err error
 	if w.car != nil {
-		if !w.car.known() {
+		switch {
+		case !w.car.known():
 			err = notKnown(w.car.id)
+		case w.kind == kindStatus:
+			err = newError(http.StatusNotFound, "the car %s has posted nothing newer", w.car.id)
 		}
 		c.release(w.car)
 	}
@@ -170,6 +173,9 @@ func (c *core) PollCommands(id fleet.CarID, since int64, done func([]Message, er
 	p := &poll{core: c, done: done}
 	p.waiter.deliver, p.waiter.patient = p.finish, true
 	if err := checkCar(id); err != nil {
+		return p.later(func() ([]Message, bool, error) { return nil, false, err })
+	}
+	if err := c.starting.Load(); err != nil {
 		return p.later(func() ([]Message, bool, error) { return nil, false, err })
 	}
 	c.mu.Lock()

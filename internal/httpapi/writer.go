@@ -31,18 +31,13 @@ func (p *post) size() int {
 // small part of what is too old. It ends when the queue is closed and empty.
 func (c *core) write(queue chan *post) {
 	defer close(c.done)
+	if !c.firstLoad() {
+		return // stopped; until now no post was accepted
+	}
 	sweep := newSweeper(c)
 	defer sweep.close()
-	reload := false
-	var retry time.Time // not before that is the store tried again
-	again := func() bool {
-		if time.Now().Before(retry) {
-			return true
-		}
-		failed := !c.reload()
-		retry = time.Now().Add(reloadPause)
-		return failed
-	}
+	again := newRetry()
+	defer again.stop()
 	for {
 		var first *post
 		var ok bool
@@ -51,12 +46,12 @@ func (c *core) write(queue chan *post) {
 			if !ok {
 				return
 			}
+		case <-again.due():
+			c.reload(again)
+			continue
 		case <-sweep.due():
-			if reload {
-				reload = again()
-			}
-			if !reload {
-				reload = sweep.step()
+			if !c.lost.Load() && sweep.step() {
+				c.lose(queue, again)
 			}
 			continue
 		}
@@ -69,23 +64,14 @@ func (c *core) write(queue chan *post) {
 			posts = append(posts, more)
 			size += more.size()
 		}
-		if reload {
-			reload = again()
-		}
-		if reload {
+		switch {
+		case c.lost.Load(): // they came just before it was known
 			c.failAll(posts)
-		} else {
-			reload = c.writeBatch(posts)
-		}
-		if sweep.deleting && !reload {
-			reload = sweep.step() // a busy queue must not hold up retention
+		case c.writeBatch(posts), sweep.deleting && sweep.step(): // a busy queue must not hold up retention
+			c.lose(queue, again)
 		}
 	}
 }
-
-// reloadPause follows an attempt to reach a lost store, which may take seconds:
-// what has queued up meanwhile is refused without another one.
-const reloadPause = 500 * time.Millisecond
 
 func tryReceive(queue chan *post) (*post, bool) {
 	select {
@@ -103,24 +89,13 @@ func (c *core) failAll(posts []*post) {
 	}
 }
 
-// reload connects again after the store was lost and takes over what it knows.
-func (c *core) reload() bool {
-	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
-	defer cancel()
-	state, err := c.store.Load(ctx)
-	if err != nil {
-		_ = c.faults.report("write", asStoreError(err))
-		return false
-	}
-	c.restore(state)
-	return true
-}
-
 // staged is a batch before it is durable.
 type staged struct {
 	batch *Batch
 	posts []*post // of batch.Posts
 	last  map[fleet.CarID]int64
+	added int                                // cars that become held with it
+	more  int                                // devices that become known with it
 	seen  map[fleet.CarID]map[deviceKey]bool // devices that become known in this batch
 }
 
@@ -179,9 +154,17 @@ func (c *core) stage(posts []*post) *staged {
 				continue
 			}
 		}
+		if err := c.room(s, car, p); err != nil {
+			p.result <- err
+			continue
+		}
 		last, ok := s.last[p.car]
-		if !ok && car != nil {
+		switch {
+		case ok:
+		case car != nil && car.held:
 			last = car.last
+		default: // perhaps it has been forgotten
+			last = c.floor
 		}
 		// Strictly increasing per car, also when the clock steps back: a reader
 		// that asks for what came after t misses nothing (HTTP-10, HTTP-16).
@@ -255,10 +238,11 @@ func (s *staged) statusPost(car *carState, p *post, stored *StoredPost) {
 				s.seen[p.car] = seen
 			}
 			seen[key] = true
+			s.more++
 			stored.First = append(stored.First, id)
 			stored.Touch = append(stored.Touch, id)
 			stored.CarKnown = !known
-		} else if device != nil && (stored.At-device.notedAt >= touchInterval || device.id.Name != id.Name) {
+		} else if device != nil && stored.At-device.notedAt >= touchInterval {
 			stored.Touch = append(stored.Touch, id)
 		}
 	}
@@ -283,6 +267,8 @@ func (c *core) commit(s *staged) {
 		}
 		car := c.car(p.Car)
 		car.last = max(car.last, p.At)
+		car.storedAt = s.batch.StoredAt
+		c.hold(car)
 		car.newest[k] = max(car.newest[k], p.At)
 		if k == kindStatus && c.noteStatuses(car, p, s.batch.StoredAt) {
 			newCars = append(newCars, Car{CompanyName: p.Car.Company, CarName: p.Car.Car})
@@ -291,7 +277,6 @@ func (c *core) commit(s *staged) {
 			c.settle(waiters)
 			releases = append(releases, release{waiters, p.Messages})
 		}
-		c.release(car)
 		messages += len(p.Messages)
 	}
 	var forCars []*waiter
@@ -326,13 +311,13 @@ func (c *core) noteStatuses(car *carState, p *StoredPost, storedAt int64) (becam
 		id := p.Messages[i].DeviceID
 		d := car.devices[keyOf(id)]
 		if d == nil {
-			d = &deviceState{}
+			d = &deviceState{id: id} // the name stays the first one (HTTP-19)
 			car.devices[keyOf(id)] = d
 			c.devices++
 		} else if p.Messages[i].Payload.MessageType != TypeStatus {
 			continue
 		}
-		d.id, d.storedAt = id, storedAt
+		d.storedAt = storedAt
 	}
 	for _, id := range p.Touch {
 		if d := car.devices[keyOf(id)]; d != nil {
@@ -349,5 +334,6 @@ func (c *core) burn(s *staged) {
 	for id, at := range s.last {
 		car := c.car(id)
 		car.last = max(car.last, at)
+		c.hold(car)
 	}
 }

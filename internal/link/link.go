@@ -86,10 +86,6 @@ type Port interface {
 	// yet, except disconnect notifications (DEF-20). Their acknowledgements still
 	// go out.
 	DiscardPending()
-	// HandOver makes next the receiver of what comes from now on; the port stays as
-	// it is. A delivery that is under way may still go to the receiver before it. next
-	// hears of later changes of the link only.
-	HandOver(next Receiver)
 	// Close unsubscribes the car and forgets what is queued, except disconnect
 	// notifications.
 	Close()

@@ -3,8 +3,12 @@ package logging
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
 // jsonFormat makes JSON lines with the handler of the standard library: time
@@ -74,5 +78,28 @@ func (f *jsonFormat) line(ctx context.Context, h *handler, r slog.Record) []byte
 	if err := f.slog.Handle(ctx, out); err != nil { // a bytes.Buffer never fails
 		return nil
 	}
-	return bytes.Clone(f.buf.Bytes())
+	return EscapeJSON(f.buf.Bytes())
+}
+
+// EscapeJSON returns JSON that says the same and is harmless for a terminal: what is no
+// printable character is written as an escape. Bytes that are no UTF-8 become U+FFFD, as
+// every reader of JSON reads them. The result shares no memory with raw.
+func EscapeJSON(raw []byte) []byte {
+	out := make([]byte, 0, len(raw))
+	for len(raw) > 0 {
+		r, n := utf8.DecodeRune(raw)
+		switch {
+		case r == utf8.RuneError && n == 1:
+			out = append(out, `\ufffd`...)
+		case r == '\n' || r == '\t' || r == '\r', unicode.IsPrint(r):
+			out = append(out, raw[:n]...) // strings hold no line breaks as they are: these are between values
+		case r > 0xffff:
+			a, b := utf16.EncodeRune(r)
+			out = fmt.Appendf(out, `\u%04x\u%04x`, a, b)
+		default:
+			out = fmt.Appendf(out, `\u%04x`, r)
+		}
+		raw = raw[n:]
+	}
+	return out
 }

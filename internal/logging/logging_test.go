@@ -387,3 +387,12 @@ func BenchmarkWritten(b *testing.B) {
 		})
 	}
 }
+
+// JSON lines hold what is not printable as escapes only, and say the same.
+func TestJSONLinesArePrintable(t *testing.T) {
+	const sly = "abc\u202edef\u009b31m\u0085\x7f \U000e0001"
+	out := EscapeJSON([]byte(`{"a":"` + sly + `"}` + "\n"))
+	if text := string(out); text != `{"a":"abc\u202edef\u009b31m\u0085\u007f \udb40\udc01"}`+"\n" {
+		t.Errorf("%q", text)
+	}
+}

@@ -42,9 +42,15 @@ func (w *Worker) call(j *job) (taken bool) {
 	ctx := w.callCtx
 	switch j.kind {
 	case jobConnected:
+		if err := w.askType(j); err != nil {
+			j.done(err)
+			break
+		}
 		err := w.timed(CallConnected, j, func() error { return w.instance.DeviceConnected(ctx, j.device) })
 		w.failed(slog.LevelError, "module refused the device", j.device, err)
 		j.done(err)
+	case jobAskType:
+		j.done(w.askType(j))
 	case jobStatus:
 		err := w.timed(CallStatus, j, func() error { return w.instance.ForwardStatus(ctx, j.device, j.data) })
 		switch {
@@ -74,6 +80,21 @@ func (w *Worker) call(j *job) (taken bool) {
 		w.failed(slog.LevelError, "module did not take the acknowledgement", j.device, err)
 	}
 	return true
+}
+
+// askType asks whether the module serves the type of the job's device. A panic of
+// the module counts as no.
+func (w *Worker) askType(j *job) error {
+	err := guard("is_device_type_supported", func() error {
+		if !w.opts.Supports(j.device.Type) {
+			return ErrUnsupportedType
+		}
+		return nil
+	})
+	if !errors.Is(err, ErrUnsupportedType) {
+		w.failed(slog.LevelError, "module could not be asked about a device type", j.device, err)
+	}
+	return err
 }
 
 // guard turns a panic of a module written in Go into an error.

@@ -38,13 +38,33 @@ type InstanceSpec struct {
 type Module interface {
 	// Number is the module number the module itself reports (VOC-7).
 	Number() int32
-	// Supports tells whether the module serves the device type. It never
-	// blocks on I/O; implementations cache what they have asked before.
+	// Supports tells whether the module serves the device type. It may take as
+	// long as any call of a module, so only those ask who may wait: a Worker, the
+	// check of a module. See Recaller.
 	Supports(deviceType uint32) bool
 	// Open creates the context of one car (init in the ABI).
 	Open(ctx context.Context, spec InstanceSpec) (Instance, error)
 	// Close releases the module after all its instances were closed.
 	Close() error
+}
+
+// Recaller is a Module that remembers what Supports has answered.
+type Recaller interface {
+	// Recall tells whether the module serves the device type, without asking it;
+	// known is false if nobody has asked yet. It returns at once and takes no lock
+	// that is held during a call of the module: the goroutine that calls it serves
+	// many cars. How many types are remembered is bounded, because device types come
+	// from the network.
+	Recall(deviceType uint32) (supported, known bool)
+}
+
+// Recall asks what m remembers. Without a memory every type is unknown, and every
+// device is asked about.
+func Recall(m Module, deviceType uint32) (supported, known bool) {
+	if r, ok := m.(Recaller); ok {
+		return r.Recall(deviceType)
+	}
+	return false, false
 }
 
 // Instance is the context of one (car, module). All methods except WaitCommands
@@ -122,6 +142,10 @@ var ErrNotDelivered = errors.New("not delivered")
 // ErrOutOfService reports a module whose process failed too often; it is part of
 // ErrNotDelivered.
 var ErrOutOfService = fmt.Errorf("the module is out of service: %w", ErrNotDelivered)
+
+// ErrUnsupportedType reports a device whose type the module does not serve; the
+// module was not called with it.
+var ErrUnsupportedType = errors.New("the module does not serve the device type")
 
 // ErrStuck reports that a call did not come back in time; the context was given
 // up without destroying it (MOD-15, CLI-24).

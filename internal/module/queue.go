@@ -15,6 +15,7 @@ const (
 	jobStatus
 	jobDisconnected
 	jobAck
+	jobAskType
 )
 
 // job is one queued call. It owns its slices.
@@ -24,7 +25,7 @@ type job struct {
 	data     []byte
 	message  []byte // jobStatus: error message, may be empty
 	kindGone fleet.DisconnectType
-	done     func(error) // jobConnected
+	done     func(error) // jobConnected, jobAskType
 	at       time.Time
 }
 
@@ -46,6 +47,7 @@ type jobs struct {
 	running  bool // a call is under way
 	current  job  // valid while running
 	connects int  // waiting
+	asks     int  // waiting, 0 or 1
 	statuses int  // waiting and running
 	acks     int
 	bytes    int // of the statuses
@@ -83,10 +85,17 @@ func (q *jobs) put(j job) (ok, begin bool) {
 		return false, false
 	case j.kind == jobDisconnected && q.withdraw(j.device):
 		return true, false
-	case j.kind == jobConnected:
-		q.connects++
+	case j.kind == jobAskType && q.asks > 0:
+		q.replaceAsk(j)
+		return true, false
 	}
 	q.count(&j, 1)
+	switch j.kind {
+	case jobConnected:
+		q.connects++
+	case jobAskType:
+		q.asks++
+	}
 	if q.n == len(q.ring) {
 		grown := make([]job, max(minRing, 2*len(q.ring)))
 		for i := range q.n {
@@ -99,6 +108,19 @@ func (q *jobs) put(j job) (ok, begin bool) {
 	return true, q.activate()
 }
 
+// slot returns a waiting job; 0 is the oldest.
+func (q *jobs) slot(n int) *job { return &q.ring[(q.head+n)%len(q.ring)] }
+
+// replaceAsk puts a question about a type in the place of the one that waits.
+func (q *jobs) replaceAsk(j job) {
+	for i := range q.n {
+		if q.slot(i).kind == jobAskType {
+			*q.slot(i) = j
+			return
+		}
+	}
+}
+
 // withdraw removes the connect of the device if it still waits and nothing of the
 // device has come since: the module has not heard of it, and there is nothing that
 // it would have to.
@@ -106,19 +128,18 @@ func (q *jobs) withdraw(device fleet.Device) bool {
 	if q.connects == 0 {
 		return false
 	}
-	slot := func(n int) *job { return &q.ring[(q.head+n)%len(q.ring)] }
 	at := q.n - 1
-	for at >= 0 && slot(at).device.ID() != device.ID() {
+	for at >= 0 && q.slot(at).device.ID() != device.ID() {
 		at--
 	}
-	if at < 0 || slot(at).kind != jobConnected || slot(at).device != device {
+	if at < 0 || q.slot(at).kind != jobConnected || q.slot(at).device != device {
 		return false
 	}
 	q.connects--
 	for ; at < q.n-1; at++ {
-		*slot(at) = *slot(at + 1)
+		*q.slot(at) = *q.slot(at + 1)
 	}
-	*slot(at) = job{}
+	*q.slot(at) = job{}
 	q.n--
 	q.shrink()
 	return true
@@ -194,8 +215,11 @@ func (q *jobs) begin() (job, bool) {
 	q.head = (q.head + 1) % len(q.ring)
 	q.n--
 	q.shrink()
-	if q.current.kind == jobConnected {
+	switch q.current.kind {
+	case jobConnected:
 		q.connects--
+	case jobAskType:
+		q.asks--
 	}
 	return q.current, true
 }
@@ -245,7 +269,7 @@ func (q *jobs) abandon() (left []job, statuses int) {
 		left[i] = q.ring[(q.head+i)%len(q.ring)]
 	}
 	statuses = q.statuses
-	q.ring, q.head, q.n, q.connects, q.statuses, q.acks, q.bytes = nil, 0, 0, 0, 0, 0, 0
+	q.ring, q.head, q.n, q.connects, q.asks, q.statuses, q.acks, q.bytes = nil, 0, 0, 0, 0, 0, 0, 0
 	q.current, q.running = job{}, false
 	return left, statuses
 }

@@ -22,6 +22,9 @@ type WorkerOptions struct {
 	CommandBytes int           // of their data, default 64 MiB; the last one may exceed it
 	BackoffMin   time.Duration // after a failed wait_for_command (DEF-24), default 100 ms
 	BackoffMax   time.Duration // default 5 s
+	// Supports asks the module about a device type before device_connected and for
+	// AskType. It may block. Nil: every type is served.
+	Supports func(deviceType uint32) bool
 	// Notify is called, from the poller's goroutine, when commands were fetched.
 	// It must not block.
 	Notify func()
@@ -54,6 +57,9 @@ func (o WorkerOptions) withDefaults() WorkerOptions {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Supports == nil {
+		o.Supports = func(uint32) bool { return true }
 	}
 	if o.Notify == nil {
 		o.Notify = func() {}
@@ -155,11 +161,20 @@ func ended(ctx context.Context, goroutine <-chan struct{}) bool {
 	}
 }
 
-// DeviceConnected queues device_connected. done gets the result, once, on a
-// goroutine of the worker; never, when DeviceDisconnected withdraws the call. It
-// reports false when the worker is closed.
+// DeviceConnected queues device_connected, which is made if the module serves the
+// type. done gets the result, once, on a goroutine of the worker: ErrUnsupportedType
+// if it does not; never, when DeviceDisconnected withdraws the call. It reports false
+// when the worker is closed.
 func (w *Worker) DeviceConnected(device fleet.Device, done func(error)) bool {
 	return w.put(job{kind: jobConnected, device: device, done: done, at: time.Now()})
+}
+
+// AskType queues the question whether the module serves the type. done gets the
+// answer on a goroutine of the worker; never, when another question takes the place
+// of this one before it was asked: one waits at most. It reports false when the
+// worker is closed.
+func (w *Worker) AskType(deviceType uint32, done func(error)) bool {
+	return w.put(job{kind: jobAskType, device: fleet.Device{Type: deviceType}, done: done, at: time.Now()})
 }
 
 // QueueStatus queues forward_status and, if message is not empty,
@@ -254,7 +269,7 @@ func mostOf(ctx context.Context) (context.Context, context.CancelFunc) {
 func (w *Worker) abandon() int {
 	left, lost := w.jobs.abandon()
 	for _, j := range left {
-		if j.kind == jobConnected {
+		if j.done != nil {
 			j.done(errClosed)
 		}
 	}

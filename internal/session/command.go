@@ -17,6 +17,7 @@ type sent struct {
 	fetched   bool      // came from a module, not an empty first command
 	at        time.Time // when it was sent
 	by        time.Time // when the response is overdue
+	before    uint32    // the status that was expected then
 	responded bool      // recorded out of order (CMD-21)
 	response  fleet.ResponseType
 }
@@ -66,27 +67,49 @@ func (q *sender) restart(now, by time.Time) {
 type pendingCommands struct {
 	module   int32
 	commands []fleet.Command
+	position []byte // of the module behind them, nil: unknown
 }
 
 // commandsFetched takes what a module's poller brought (CMD-2, CMD-5).
-func (s *Session) commandsFetched(module int32, commands []fleet.Command) {
+func (s *Session) commandsFetched(module int32, commands []fleet.Command, position []byte) {
 	if len(commands) == 0 {
+		s.recordPosition(module, position)
 		return
 	}
 	if !s.moduleConnected(module, nil) { // DEF-38, DEF-52: stale once a device connects
 		s.emit(Effect{Kind: EffectNote, Level: Info, Note: NoteCommandsStale, Module: module, Count: len(commands)})
+		s.recordPosition(module, position)
 		return
 	}
-	if s.phase == PhaseRunning {
+	if s.phase == PhaseRunning && s.recovery == nil {
 		for _, c := range commands {
 			s.sendFetched(module, c)
 		}
+		s.recordPosition(module, position)
 		return
 	}
-	s.holdBack(module, commands) // REC-13
+	s.holdBack(module, commands, position) // REC-13
 }
 
-func (s *Session) holdBack(module int32, commands []fleet.Command) {
+// dropPending drops what is held back of a module that has no device any more
+// (DEF-38).
+func (s *Session) dropPending(module int32) {
+	for i := range s.pending {
+		if s.pending[i].module == module {
+			s.stale(&s.pending[i])
+		}
+	}
+}
+
+// stale tells of commands that are held back and will not be sent, and forgets them.
+func (s *Session) stale(p *pendingCommands) {
+	if n := len(p.commands); n > 0 {
+		s.emit(Effect{Kind: EffectNote, Level: Warning, Note: NoteCommandsStale, Module: p.module, Count: n})
+	}
+	p.commands = nil
+}
+
+func (s *Session) holdBack(module int32, commands []fleet.Command, position []byte) {
 	at, found := slices.BinarySearchFunc(s.pending, s.modules.Position(module), func(p pendingCommands, position int) int {
 		return s.modules.Position(p.module) - position // SEQ-31
 	})
@@ -95,6 +118,9 @@ func (s *Session) holdBack(module int32, commands []fleet.Command) {
 	}
 	p := &s.pending[at]
 	p.commands = append(p.commands, commands...)
+	if position != nil {
+		p.position = position
+	}
 	if over := len(p.commands) - s.opts.MaxPending; over > 0 {
 		p.commands = append([]fleet.Command(nil), p.commands[over:]...)
 		s.emit(Effect{Kind: EffectNote, Level: Warning, Note: NoteCommandsOverflow, Module: module, Count: over})
@@ -143,7 +169,9 @@ func (s *Session) send(c fleet.Command, module int32, dev *device, fetched bool)
 		fetched: fetched,
 		at:      s.now,
 		by:      s.now.Add(s.opts.MessageTimeout),
+		before:  s.order.expected,
 	})
+	s.recordCommand(counter)
 	s.emit(Effect{Kind: EffectNote, Level: Debug, Note: NoteCommandSent, Device: wire, Counter: counter, SessionID: s.id, Command: c})
 	s.publish(fleet.ServerMessage{Kind: fleet.ServerCommand, Counter: counter, Device: wire, Data: c.Data})
 }
@@ -181,6 +209,7 @@ func (s *Session) acknowledge(m fleet.ClientMessage, inSequence bool) {
 		s.note(Warning, NoteCommandRefused, q.waiting[i].command.Device, m.Counter) // CMD-24, DEF-42
 	}
 	q.waiting[i].responded, q.waiting[i].response = true, m.Response
+	s.recordResponse(m.Counter, m.Response)
 	for len(q.waiting) > 0 && q.waiting[0].responded {
 		first := q.waiting[0]
 		counter := q.next - uint32(len(q.waiting))

@@ -11,7 +11,7 @@ import (
 func (s *Session) connect(m fleet.ClientMessage) {
 	if s.phase != PhaseWaiting && m.SessionID == s.id {
 		switch {
-		case m.Redelivered:
+		case m.Redelivered || s.recovery != nil:
 			s.note(Info, NoteRedelivered, fleet.Device{}, 0) // REC-4; an answer would end the session (GW-34)
 		case s.phase == PhaseRunning:
 			s.note(Info, NoteAlreadyLogged, fleet.Device{}, 0)
@@ -56,11 +56,13 @@ func (s *Session) begin(m fleet.ClientMessage) {
 	s.admitted()
 }
 
-// join adds a device: a supported one is offered to its module, any other is
-// served without a module (REC-6). It returns the device.
-func (s *Session) join(d fleet.Device, listed bool) *device {
+// join adds a device: one whose type its module serves, or was never asked about,
+// is offered to the module, any other is served without a module (REC-6).
+func (s *Session) join(d fleet.Device, listed bool) {
 	dev := &device{Device: d, listed: listed}
-	if s.serves(d) {
+	if why, _ := s.unservable(d); why != "" {
+		s.note(Warning, why, d, 0)
+	} else {
 		s.tickets++
 		dev.supported, dev.started, dev.asked, dev.ticket = true, true, true, s.tickets
 		s.emit(Effect{
@@ -74,34 +76,31 @@ func (s *Session) join(d fleet.Device, listed bool) *device {
 		}
 	}
 	s.devices = append(s.devices, dev)
-	return dev
 }
 
-// serves tells whether a module takes the device, and notes why not.
-func (s *Session) serves(d fleet.Device) bool {
-	why := s.unservable(d)
-	if why != "" {
-		s.note(Warning, why, d, 0)
+// unservable tells why no module takes the device. "" means that one does, for
+// certain or as long as it was not asked about the type.
+func (s *Session) unservable(d fleet.Device) (why Note, certain bool) {
+	if !s.modules.Configured(d.Module) {
+		return NoteModuleUnsupported, true
 	}
-	return why == ""
-}
-
-// unservable tells why no module takes the device; "" means that one does.
-func (s *Session) unservable(d fleet.Device) Note {
+	supported, known := s.recall(d)
 	switch {
-	case !s.modules.Configured(d.Module):
-		return NoteModuleUnsupported
-	case !s.modules.Supports(d.Module, d.Type):
-		return NoteTypeUnsupported
+	case known && !supported:
+		return NoteTypeUnsupported, true
 	case d.Role == "":
-		return NoteEmptyRole // DEF-6, DEF-31, MOD-11
+		return NoteEmptyRole, true // DEF-6, DEF-31, MOD-11
 	}
-	return ""
+	return "", known
 }
 
 // admission takes the module's answer to device_connected. A late answer can
 // only take the device back (REC-8).
-func (s *Session) admission(ticket uint64, ok bool) {
+func (s *Session) admission(ticket uint64, ok, unsupported bool) {
+	if s.asking.ticket == ticket && s.asking.waiting {
+		s.learn(ok)
+		return
+	}
 	i := slices.IndexFunc(s.devices, func(d *device) bool { return d.ticket == ticket })
 	if i < 0 {
 		return // of a device or session that is gone
@@ -115,11 +114,19 @@ func (s *Session) admission(ticket uint64, ok bool) {
 			s.connected(dev)
 		}
 	} else {
-		s.note(Error, NoteRefused, dev.Device, 0)
+		if unsupported {
+			s.note(Warning, NoteTypeUnsupported, dev.Device, 0)
+		} else {
+			s.note(Error, NoteRefused, dev.Device, 0)
+		}
 		dev.supported, dev.started = false, false // REC-6, DEF-48
+		s.changed = true
 		// A session whose last device turns out to be unsupported goes on without
 		// modules, as if that had been known at once.
 		s.withModule = s.withModule && slices.ContainsFunc(s.devices, func(d *device) bool { return d.supported })
+		if !s.moduleConnected(dev.Module, nil) {
+			s.dropPending(dev.Module)
+		}
 	}
 	if undecided {
 		s.admitted()
@@ -127,7 +134,7 @@ func (s *Session) admission(ticket uint64, ok bool) {
 }
 
 func (s *Session) connected(dev *device) {
-	s.withModule = true
+	s.withModule, s.changed = true, true
 	s.note(Info, NoteDeviceConnected, dev.Device, 0)
 }
 
@@ -140,12 +147,17 @@ func (s *Session) decideSlowAdmissions() {
 			s.connected(d)
 		}
 	}
+	if s.asking.waiting {
+		s.note(Warning, NoteAdmissionSlow, s.asking.device, 0)
+		s.learn(true) // and nothing is answered that might be a module's
+		return
+	}
 	s.admitted()
 }
 
 // admitted goes on when no admission is undecided any more.
 func (s *Session) admitted() {
-	if slices.ContainsFunc(s.devices, func(d *device) bool { return d.asked }) {
+	if s.asking.waiting || slices.ContainsFunc(s.devices, func(d *device) bool { return d.asked }) {
 		return
 	}
 	s.admitBy = time.Time{}
@@ -214,6 +226,7 @@ func (s *Session) acceptFirsts() {
 		}
 		s.heldBytes -= size(m)
 		if dev.supported {
+			s.recordStatus(m, statusAnswered|statusForwarded)
 			s.forward(m) // DEF-5: at once, an answer is a promise
 		}
 		s.answer(m) // MSG-4
@@ -275,12 +288,20 @@ func (s *Session) firstResponse(m fleet.ClientMessage) {
 	s.sessionBy = s.now.Add(s.opts.SessionTimeout) // SESS-7
 	s.sender.restart(s.now, s.now.Add(s.opts.MessageTimeout))
 	s.emit(Effect{Kind: EffectSessionRunning, SessionID: s.id})
-	for i := range s.pending { // REC-13, DEF-13
-		p := s.pending[i]
+	s.recordSession()
+	s.sendPending()
+	s.release() // REC-28
+}
+
+// sendPending sends what was held back (REC-13, DEF-13).
+func (s *Session) sendPending() {
+	pending := s.pending
+	s.pending = nil
+	for i := range pending {
+		p := &pending[i]
 		for _, c := range p.commands {
 			s.sendFetched(p.module, c)
 		}
+		s.recordPosition(p.module, p.position)
 	}
-	s.pending = nil
-	s.release() // REC-28
 }

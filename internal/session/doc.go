@@ -7,7 +7,12 @@
 // one timer for Deadline and calls Step with EventDeadline when it is due. That
 // is the whole contract:
 //
-//   - Step is not safe for concurrent use and never blocks.
+//   - Step is not safe for concurrent use and never blocks. It runs on the goroutine
+//     that reads the messages of all cars of a connection. So Modules answers from
+//     memory: it must not call a module, ask a module's process, wait for either or
+//     take a lock that somebody holds while doing so. What only a module knows,
+//     whether it serves a device type and whether it takes a device, is asked with
+//     EffectAskType and EffectDeviceConnected, and the answer is an event.
 //   - The returned slice is valid until the next call of Step.
 //   - Time never comes from anywhere but the argument; it need not be wall time.
 //   - An EffectForward is a promise: Modules.Room was asked in the same Step,

@@ -25,6 +25,10 @@ func (s *Session) Deadline() time.Time {
 	case PhaseCommands:
 		take(s.waitBy) // alone: SEQ-45, SEQ-47
 	case PhaseRunning:
+		if s.recovery != nil {
+			s.recoveryDeadline(take)
+			return at
+		}
 		take(s.admitBy)
 		take(s.sessionBy)
 		take(s.order.missingBy)
@@ -58,6 +62,10 @@ func (s *Session) deadline() {
 			s.end(ReasonSequenceTimeout, false) // SEQ-45
 		}
 	case PhaseRunning:
+		if s.recovery != nil {
+			s.recoveryDue(due)
+			return
+		}
 		switch {
 		case due(s.sessionBy):
 			s.end(ReasonSessionTimeout, true) // SESS-7, REC-11
@@ -90,7 +98,10 @@ func (s *Session) end(reason Reason, notify bool) {
 	} else {
 		s.discardOutgoing()
 	}
-	s.stayQuiet(s.opts.QuietAfterEnd)
+	if reason != ReasonNotContinued { // of which the gateway knows nothing
+		s.stayQuiet(s.opts.QuietAfterEnd)
+	}
+	s.recordEnd()
 	if notify && (established || reason == ReasonStopped || reason == ReasonReloaded || reason == ReasonOperator) {
 		s.emit(Effect{Kind: EffectNotifyDisconnect})
 	}
@@ -100,9 +111,7 @@ func (s *Session) end(reason Reason, notify bool) {
 		}
 	}
 	for i := range s.pending {
-		if n := len(s.pending[i].commands); n > 0 { // DEF-49
-			s.emit(Effect{Kind: EffectNote, Level: Warning, Note: NoteCommandsStale, Module: s.pending[i].module, Count: n})
-		}
+		s.stale(&s.pending[i]) // DEF-49
 	}
 	s.emit(Effect{Kind: EffectSessionEnded, SessionID: s.id, Reason: reason, Established: established, Count: unacked})
 	s.phase = PhaseWaiting
@@ -110,8 +119,10 @@ func (s *Session) end(reason Reason, notify bool) {
 	s.held, s.firsts, s.heldBytes = nil, nil, 0
 	s.firstsAt = time.Time{}
 	s.pending = nil
+	s.asking = question{}
 	s.withModule = false
 	s.admitBy, s.waitBy, s.sessionBy = time.Time{}, time.Time{}, time.Time{}
+	s.recovery, s.rejoin, s.left = nil, false, nil
 	s.order.reset()
 	s.sender.reset()
 }
@@ -122,7 +133,7 @@ func (s *Session) end(reason Reason, notify bool) {
 // what is left of it (DEF-20).
 func (r Reason) keepsOutgoing() bool {
 	switch r {
-	case ReasonOperator, ReasonReplaced, ReasonLinkDown, ReasonPublishFailed, ReasonSessionTimeout,
+	case ReasonOperator, ReasonReplaced, ReasonLinkDown, ReasonNotContinued, ReasonPublishFailed, ReasonSessionTimeout,
 		ReasonMissingStatus, ReasonCommandTimeout, ReasonSequenceTimeout, ReasonSequenceNoRoom:
 		return false
 	}
@@ -135,12 +146,6 @@ func (s *Session) notifyNow() {
 	s.emit(Effect{Kind: EffectNotifyDisconnect})
 	s.stayQuiet(s.opts.QuietAfterEnd)
 }
-
-// Succeed makes a new session machine take the place of one that has ended for good: a
-// status that was under way to the session of that one, whose gateway is told of its
-// end anyhow, causes no second notification, which would fail its next connect
-// sequence (GW-20).
-func (s *Session) Succeed(previous *Session) { s.quietUntil = previous.quietUntil }
 
 func (s *Session) discardOutgoing() {
 	s.emit(Effect{Kind: EffectDiscardOutgoing}) // DEF-20

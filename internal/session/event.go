@@ -14,14 +14,16 @@ const (
 	EventMessage       EventKind = iota + 1 // Message arrived from the gateway
 	EventCommands                           // Commands were fetched from module Module
 	EventDeadline                           // the time of Deadline has come
-	EventAdmission                          // device_connected with Ticket returned; Admitted is its result
-	EventLinkUp                             // the car's topic is subscribed
-	EventLinkDown                           // the broker is gone, queued messages with it
+	EventAdmission                          // the answer to EffectDeviceConnected or EffectAskType with Ticket: Admitted, Unsupported
+	EventLinkUp                             // the car's topic is subscribed; Kept: the broker held what came in the time Down
+	EventLinkDown                           // the broker is gone, queued messages with it; Kept: it may hold what comes, Settled
 	EventPublishFailed                      // a message of the last effects could not be queued (CONN-29)
 	EventStop                               // the server stops
 	EventReload                             // the same for a car that a reload changes or removes
 	EventDisconnect                         // an operator ends the session; the gateway is told and connects anew
 	EventReannounce                         // an operator asks the gateway to connect anew and announce its devices
+	EventResume                             // the first of a Session: go on where a journal ends, see Resumption
+	EventBacklogRead                        // all that the broker held for the car has come, see EventLinkUp
 )
 
 // Event is one input of the state machine.
@@ -32,6 +34,19 @@ type Event struct {
 	Commands []fleet.Command
 	Ticket   uint64
 	Admitted bool
+	// Unsupported: not admitted because the module does not serve the type of the device.
+	Unsupported bool
+	// Position is how far the module has fetched, Commands included (EventCommands).
+	Position []byte
+	// Kept: the broker holds messages for the car while the link is down. An
+	// EventLinkUp with Kept is followed by EventBacklogRead.
+	Kept bool
+	// Settled: the broker has acknowledged all that was published (EventLinkDown).
+	Settled bool
+	// Down is for how long the car was out of reach, at least (EventLinkUp).
+	Down time.Duration
+	// Resume is what is known of the car (EventResume). It is the Session's from then on.
+	Resume *Resumption
 }
 
 // EffectKind tells which fields of an Effect are meaningful.
@@ -45,12 +60,20 @@ const (
 	EffectNotifyDisconnect
 	// EffectDiscardOutgoing: forget messages not yet handed to the broker (DEF-20).
 	EffectDiscardOutgoing
-	// EffectDeviceConnected: call device_connected for Device and report the
-	// result as EventAdmission with Ticket. First: no device of the module was
-	// connected, so commands fetched earlier are stale (DEV-3).
+	// EffectDeviceConnected: ask the module of Device whether it serves the type,
+	// unless that is remembered, call device_connected if it does, and report the
+	// result as EventAdmission with Ticket. Whoever performs effects must not wait
+	// for either. First: no device of the module was connected, so commands fetched
+	// earlier are stale (DEV-3).
 	EffectDeviceConnected
+	// EffectAskType: ask the module of Device whether it serves the type, without
+	// waiting for it, and report the answer as EventAdmission with Ticket. A later
+	// one of the same module replaces it.
+	EffectAskType
 	// EffectForward: call forward_status with Data and, if Error is not empty,
-	// forward_error_message (STAT-30, STAT-32).
+	// forward_error_message (STAT-30, STAT-32). Number is that of the status among
+	// those of its module. Again: an earlier process has accepted it; there need not be
+	// room for it.
 	EffectForward
 	// EffectDeviceDisconnected: call device_disconnected with Disconnect.
 	EffectDeviceDisconnected
@@ -60,6 +83,9 @@ const (
 	EffectSessionStarted
 	// EffectSessionRunning: the connect sequence is complete.
 	EffectSessionRunning
+	// EffectSessionResumed: the session goes on after the time Down in which its
+	// gateway was out of reach.
+	EffectSessionResumed
 	// EffectSessionEnded: the session or connect sequence ended for Reason.
 	EffectSessionEnded
 	// EffectNote: something worth a log line and a count happened. Command is
@@ -78,6 +104,9 @@ type Effect struct {
 	First      bool
 	Data       []byte
 	Error      []byte
+	Number     uint64
+	Again      bool
+	Down       time.Duration
 	Disconnect fleet.DisconnectType
 	Module     int32
 	Command    fleet.Command
@@ -119,6 +148,7 @@ const (
 	ReasonStopped              Reason = "server stopped"
 	ReasonReloaded             Reason = "car changed or removed by a reload"
 	ReasonLinkDown             Reason = "broker connection lost"
+	ReasonNotContinued         Reason = "session could not be resumed: the broker has kept nothing"
 	ReasonPublishFailed        Reason = "message could not be sent"
 	ReasonOperator             Reason = "disconnected by an operator"
 	ReasonReplaced             Reason = "gateway started a new session"                             // REC-3
@@ -173,7 +203,9 @@ const (
 	NoteNotListed           Note = "status of a device not listed in connect ignored"   // DEF-4
 	NoteUnexpected          Note = "unexpected message ignored in the connect sequence" // REC-27
 	NoteStatusReceived      Note = "status received"
-	NoteStatusLow           Note = "status counter too low, ignored"                         // STAT-3
+	NoteStatusLow           Note = "status counter too low, ignored" // STAT-3
+	NoteStatusRedelivered   Note = "status redelivered, its answer is sent again"
+	NoteBacklogGap          Note = "statuses are missing among those that the broker held: was its queue full?"
 	NoteStatusDuplicate     Note = "status received twice, ignored"                          // STAT-8, DEF-8
 	NoteStatusMissing       Note = "status missing, waiting for it"                          // STAT-5
 	NoteStatusWithheld      Note = "module queue full, answer withheld"                      // an answer is a promise
@@ -182,6 +214,7 @@ const (
 	NoteStatusUnsupported   Note = "status of an unsupported device answered, not forwarded" // REC-6
 	NoteStatusErrorState    Note = "status with state ERROR"                                 // STAT-27, DEF-46
 	NoteCommandSent         Note = "command sent"
+	NoteCommandRepeated     Note = "command sent again, it has not reached the broker"
 	NoteCommandAcked        Note = "command acknowledged"
 	NoteCommandRefused      Note = "gateway did not deliver the command"                       // CMD-24, DEF-42
 	NoteCommandMismatch     Note = "module names a device of another module, command dropped"  // CMD-6

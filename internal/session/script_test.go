@@ -1,7 +1,9 @@
 package session
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -21,14 +23,21 @@ import (
 //	advance 2s                                        (deadlines on the way are played)
 //	refuse 1/1/r1      modules refuse this device from now on
 //	manual             device_connected is not answered by itself any more
-//	admit 1 ok|refused
+//	admit 1 ok|refused|unsupported
+//	strange 1/4        module 1 was not asked yet about type 4; the admission asks
 //	room 1 no|yes      whether the queue of module 1 takes a status
 //	option NAME=VALUE  (before the first event)
 //	link up|down, stop, reload, publish-failed
-//	succeed            a new Session takes the place of the old one
+//	link up kept 3s    the broker kept what came in the 3 s without link
+//	link down kept|settled
+//	backlog read       all that the broker kept has come
+//	delivered 1 0      module 1 has confirmed its statuses up to number 0
+//	crash 3s           a new Session goes on, 3 s later, where the journal ends
+//	suspend            and before that everything sent has reached the broker
+//	new-owner          the Session goes on with the modules of another owner
 func TestScripts(t *testing.T) {
 	scripttest.Run(t, func(script *scripttest.Script) func([]string) {
-		st := &stage{Script: script, now: time.Unix(1000, 0), refused: map[string]bool{}, modules: scriptModules{full: map[int32]bool{}}}
+		st := &stage{Script: script, now: time.Unix(1000, 0), refused: map[string]bool{}, modules: scriptModules{full: map[int32]bool{}, strange: map[[2]uint32]bool{}}}
 		return st.do
 	})
 }
@@ -41,14 +50,25 @@ type stage struct {
 	modules scriptModules
 	refused map[string]bool
 	manual  bool
+	fold    *Fold // of the journal
+	steps   int
 }
 
 // scriptModules: modules 1 (type 1), 2 (types 1-4), 3 (every type), 1000 (type 0).
-type scriptModules struct{ full map[int32]bool }
+type scriptModules struct {
+	full    map[int32]bool
+	strange map[[2]uint32]bool // types a module was never asked about
+}
 
 func (m scriptModules) Configured(n int32) bool { return n == 1 || n == 2 || n == 3 || n == 1000 }
 func (m scriptModules) Position(n int32) int    { return int(n) }
-func (m scriptModules) Supports(n int32, typ uint32) bool {
+func (m scriptModules) Recall(n int32, typ uint32) (supported, known bool) {
+	if m.strange[[2]uint32{uint32(n), typ}] {
+		return false, false
+	}
+	return m.supports(n, typ), true
+}
+func (m scriptModules) supports(n int32, typ uint32) bool {
 	switch n {
 	case 1:
 		return typ == 1
@@ -72,7 +92,7 @@ func (st *stage) do(w []string) {
 		return
 	}
 	if st.s == nil {
-		st.s = New(st.opts, st.modules)
+		st.s = st.durable()
 	}
 	switch w[0] {
 	case "recv":
@@ -85,21 +105,44 @@ func (st *stage) do(w []string) {
 		}
 		st.step(ev)
 	case "advance":
-		d, err := time.ParseDuration(w[1])
-		if err != nil {
-			st.Fatal("%v", err)
-		}
-		st.advance(st.now.Add(d))
+		st.advance(st.now.Add(st.duration(w[1])))
 	case "refuse":
 		st.refused[w[1]] = true
 	case "manual":
 		st.manual = true
 	case "admit":
-		st.step(Event{Kind: EventAdmission, Ticket: uint64(st.Number(w[1])), Admitted: w[2] == "ok"})
+		st.step(Event{Kind: EventAdmission, Ticket: uint64(st.Number(w[1])), Admitted: w[2] == "ok", Unsupported: w[2] == "unsupported"})
+	case "strange":
+		n, typ, _ := strings.Cut(w[1], "/")
+		st.modules.strange[[2]uint32{st.Number(n), st.Number(typ)}] = true
 	case "room":
 		st.modules.full[int32(st.Number(w[1]))] = w[2] == "no"
 	case "link":
-		st.step(Event{Kind: map[string]EventKind{"up": EventLinkUp, "down": EventLinkDown}[w[1]]})
+		ev := Event{Kind: map[string]EventKind{"up": EventLinkUp, "down": EventLinkDown}[w[1]]}
+		if len(w) > 2 {
+			ev.Kept, ev.Settled = true, w[2] == "settled"
+		}
+		if len(w) > 3 {
+			ev.Down = st.duration(w[3])
+		}
+		st.step(ev)
+	case "backlog":
+		st.step(Event{Kind: EventBacklogRead})
+	case "delivered":
+		st.apply(AppendDelivered(nil, "car", int32(st.Number(w[1])), uint64(st.Number(w[2]))))
+	case "suspend":
+		st.apply(st.s.AppendSettled(nil))
+	case "crash":
+		known, err := st.fold.Car("car")
+		if err != nil {
+			st.Fatal("%v", err)
+		}
+		if known == nil {
+			known = new(Resumption)
+		}
+		st.now = st.now.Add(st.duration(w[1]))
+		st.s = st.durable()
+		st.step(Event{Kind: EventResume, Resume: known, Down: st.duration(w[1])})
 	case "disconnect":
 		st.step(Event{Kind: EventDisconnect})
 	case "reannounce":
@@ -108,15 +151,88 @@ func (st *stage) do(w []string) {
 		st.step(Event{Kind: EventStop})
 	case "reload":
 		st.step(Event{Kind: EventReload})
-	case "succeed":
-		previous := st.s
-		st.s = New(st.opts, st.modules)
-		st.s.Succeed(previous)
+	case "new-owner":
+		st.modules.full = map[int32]bool{}
+		st.s.UseModules(st.modules)
 	case "publish-failed":
 		st.step(Event{Kind: EventPublishFailed})
 	default:
 		st.Fatal("unknown input %q", w[0])
 	}
+}
+
+func (st *stage) duration(word string) time.Duration {
+	d, err := time.ParseDuration(word)
+	if err != nil {
+		st.Fatal("%v", err)
+	}
+	return d
+}
+
+// durable returns a new Session whose journal is folded into st.fold.
+func (st *stage) durable() *Session {
+	if st.fold == nil {
+		st.fold = NewFold()
+	}
+	s := New(st.opts, st.modules)
+	s.Durable("car")
+	return s
+}
+
+// apply adds a record to what the journal says, and compacts it now and then.
+func (st *stage) apply(record []byte) {
+	if err := st.fold.Apply(record); err != nil {
+		st.Fatal("the journal: %v", err)
+	}
+	if st.steps++; st.steps%3 == 0 {
+		compact := NewFold()
+		st.fold.Snapshot(func(r []byte) {
+			if err := compact.Apply(r); err != nil {
+				st.Fatal("the compacted journal: %v", err)
+			}
+		})
+		st.fold = compact
+	}
+}
+
+// checkJournal compares what the journal says with the session.
+func (st *stage) checkJournal() {
+	if r := st.s.Journal(); r != nil {
+		st.apply(r)
+	}
+	known, err := st.fold.Car("car")
+	if err != nil {
+		st.Fatal("the journal: %v", err)
+	}
+	if known == nil {
+		known = new(Resumption)
+	}
+	if want, got := plain(st.s.Record()), plain(known.Record); want != got {
+		st.Fatal("the journal says\n%s\nthe session\n%s", got, want)
+	}
+}
+
+// plain returns a record as text. The order of what waits ahead and whether the broker
+// has all do not count.
+func plain(r *Record) string {
+	if r == nil {
+		return "no session"
+	}
+	c := *r
+	c.Settled = false
+	c.Ahead = slices.Clone(r.Ahead)
+	for i := range c.Ahead {
+		c.Ahead[i].Received = time.Time{}
+	}
+	slices.SortFunc(c.Ahead, func(a, b fleet.ClientMessage) int { return cmp.Compare(a.Counter, b.Counter) })
+	if len(c.Ahead) > 0 && !c.Counting {
+		c.Counting, c.First, c.Expected = true, c.Ahead[0].Counter, c.Ahead[0].Counter
+	}
+	c.Commands = slices.Clone(r.Commands)
+	for i := range c.Commands {
+		c.Commands[i].Command.Fetched = time.Time{}
+	}
+	return fmt.Sprintf("%+v", c)
 }
 
 func (st *stage) option(kv string) {
@@ -153,20 +269,25 @@ func (st *stage) advance(to time.Time) {
 }
 
 func (st *stage) step(ev Event) {
-	var tickets []uint64
-	var verdicts []bool
-	for _, e := range st.s.Step(st.now, ev) {
+	var answers []Event
+	effects := st.s.Step(st.now, ev)
+	st.checkJournal()
+	for _, e := range effects {
 		st.Effect(describe(e))
-		if e.Kind == EffectDeviceConnected {
-			tickets = append(tickets, e.Ticket)
-			verdicts = append(verdicts, !st.refused[e.Device.ID().String()])
+		supported := st.modules.supports(e.Device.Module, e.Device.Type)
+		switch e.Kind {
+		case EffectDeviceConnected:
+			admitted := supported && !st.refused[e.Device.ID().String()]
+			answers = append(answers, Event{Kind: EventAdmission, Ticket: e.Ticket, Admitted: admitted, Unsupported: !supported})
+		case EffectAskType:
+			answers = append(answers, Event{Kind: EventAdmission, Ticket: e.Ticket, Admitted: supported, Unsupported: !supported})
 		}
 	}
 	if st.manual {
 		return
 	}
-	for i, ticket := range tickets {
-		st.step(Event{Kind: EventAdmission, Ticket: ticket, Admitted: verdicts[i]})
+	for _, answer := range answers {
+		st.step(answer)
 	}
 }
 
@@ -194,7 +315,12 @@ func describe(e Effect) string {
 			first = " first"
 		}
 		return fmt.Sprintf("device_connected %v ticket=%d%s", e.Device, e.Ticket, first)
+	case EffectAskType:
+		return fmt.Sprintf("ask type of %v ticket=%d", e.Device, e.Ticket)
 	case EffectForward:
+		if e.Again {
+			return fmt.Sprintf("forward again %v %q", e.Device, e.Data)
+		}
 		if len(e.Error) > 0 {
 			return fmt.Sprintf("forward %v %q error %q", e.Device, e.Data, e.Error)
 		}
@@ -205,6 +331,8 @@ func describe(e Effect) string {
 		return fmt.Sprintf("command_ack module=%d %v %q", e.Module, e.Command.Device, e.Command.Data)
 	case EffectSessionStarted:
 		return "session started " + strconv.Quote(e.SessionID)
+	case EffectSessionResumed:
+		return fmt.Sprintf("session resumed %s after %v", e.SessionID, e.Down)
 	case EffectSessionRunning:
 		return "session running " + e.SessionID
 	case EffectSessionEnded:

@@ -6,13 +6,19 @@ import (
 	"external-server/internal/fleet"
 )
 
-// Modules is what the core may ask about the modules of its car. The answers
-// must come at once and must not change within one Step.
+// Modules is what the core may ask about the modules of its car. Step calls it,
+// and Step runs on the goroutine that serves all cars of a connection. So every
+// method answers from memory, under no lock that is held while a module is called:
+// it must not call a module, ask its process, nor wait for either. What only the
+// module knows is asked by effects (EffectDeviceConnected, EffectAskType). The
+// answers must not change within one Step.
 type Modules interface {
 	// Configured tells whether the car has the module (VOC-9).
 	Configured(module int32) bool
-	// Supports tells whether the module serves the device type (VOC-9).
-	Supports(module int32, deviceType uint32) bool
+	// Recall tells whether the module serves the device type (VOC-9), if it has been
+	// asked before; known is false otherwise. The number of remembered types must be
+	// bounded: they come from the network.
+	Recall(module int32, deviceType uint32) (supported, known bool)
 	// Room tells how many more statuses the module's queue takes.
 	Room(module int32) int
 	// Position tells the place of a configured module among the car's modules,
@@ -113,6 +119,7 @@ type Session struct {
 	devices []*device
 	tickets uint64
 	admitBy time.Time // decide admissions as OK at this time; zero: none undecided
+	asking  question
 
 	waitBy     time.Time // limit of the connect sequence (SEQ-11, SEQ-45)
 	responses  int       // command responses still awaited in PhaseCommands
@@ -126,6 +133,19 @@ type Session struct {
 	order   order
 	sender  sender
 	pending []pendingCommands // commands held back until RUNNING (REC-13)
+
+	// What is needed to go on in another process: see Durable and recovery.
+	journal   []byte               // the record of this Step: the car's prefix, then entries
+	prefix    int                  // length of the prefix; 0: no journal is kept
+	changed   bool                 // the devices have changed in this Step
+	early     []uint32             // counters of the statuses that were put aside in this Step
+	numbers   []Number             // of the modules' next statuses
+	recovery  *recovery            // nil: nothing is uncertain
+	rejoin    bool                 // the session was resumed: see joins
+	left      []fleet.DeviceID     // devices that have left it since
+	backlog   bool                 // what the broker held is being read
+	late      bool                 // and not answered before it was read
+	connectIn *fleet.ClientMessage // the newest Connect in it, when late
 
 	quiet         bool      // see Quiet
 	outgoing      bool      // messages of an ended session may still be queued (DEF-20)
@@ -143,6 +163,10 @@ func New(opts Options, modules Modules) *Session {
 // Configure puts other settings in force. Time limits that are running stay as
 // they are.
 func (s *Session) Configure(opts Options) { s.opts = opts.withDefaults() }
+
+// UseModules makes others the modules that are asked from the next Step on: those of
+// a new owner, to whom the session goes on, whatever its phase.
+func (s *Session) UseModules(modules Modules) { s.modules = modules }
 
 // Phase returns the current phase.
 func (s *Session) Phase() Phase { return s.phase }
@@ -202,17 +226,33 @@ func (s *Session) Step(now time.Time, ev Event) []Effect {
 	clear(s.effects)
 	s.effects = s.effects[:0]
 	s.granted = s.granted[:0]
+	if cap(s.journal) > keptJournal {
+		s.journal = append([]byte(nil), s.journal[:s.prefix]...)
+	}
+	s.journal = s.journal[:s.prefix]
+	s.handle(ev)
+	s.finishRecord()
+	return s.effects
+}
+
+func (s *Session) handle(ev Event) {
 	switch ev.Kind {
 	case EventMessage:
 		s.message(ev.Message)
 	case EventCommands:
-		s.commandsFetched(ev.Module, ev.Commands)
+		s.commandsFetched(ev.Module, ev.Commands, ev.Position)
 	case EventDeadline:
 		s.deadline()
 	case EventAdmission:
-		s.admission(ev.Ticket, ev.Admitted)
+		s.admission(ev.Ticket, ev.Admitted, ev.Unsupported)
 	case EventLinkDown:
-		s.end(ReasonLinkDown, false)
+		s.linkLost(ev.Kept, ev.Settled)
+	case EventLinkUp:
+		s.linkUp(ev.Kept, ev.Down)
+	case EventBacklogRead:
+		s.backlogRead()
+	case EventResume:
+		s.resume(ev.Resume)
 	case EventPublishFailed:
 		s.end(ReasonPublishFailed, true)
 	case EventStop:
@@ -230,10 +270,7 @@ func (s *Session) Step(now time.Time, ev Event) []Effect {
 		if s.phase == PhaseWaiting || s.phase == PhaseRunning {
 			s.notifyNow()
 		}
-	case EventLinkUp:
-		// Nothing to do: the session waits for Connect since the link went down.
 	}
-	return s.effects
 }
 
 func (s *Session) emit(e Effect) { s.effects = append(s.effects, e) }
@@ -257,7 +294,11 @@ func (s *Session) message(m fleet.ClientMessage) {
 		s.waitBy = s.now.Add(s.opts.MessageTimeout) // SEQ-11, whatever came
 	}
 	if m.Kind == fleet.ClientConnect {
-		s.connect(m)
+		if s.backlog && s.late {
+			s.connectLater(m)
+		} else {
+			s.connect(m)
+		}
 		return
 	}
 	if s.phase == PhaseWaiting {
@@ -285,6 +326,10 @@ func (s *Session) message(m fleet.ClientMessage) {
 		s.firstResponse(m)
 	case PhaseRunning:
 		s.sessionBy = s.now.Add(s.opts.SessionTimeout) // SESS-2
+		if s.recovery != nil {
+			s.recovered(m)
+			return
+		}
 		if m.Kind == fleet.ClientStatus {
 			s.status(m)
 		} else {
@@ -298,7 +343,7 @@ func (s *Session) message(m fleet.ClientMessage) {
 // unclean restart of ours for instance; it is told once in a while.
 func (s *Session) beforeConnect(m fleet.ClientMessage) {
 	s.note(Debug, NoteNotConnected, m.Device, m.Counter)
-	if m.Kind != fleet.ClientStatus || s.now.Before(s.quietUntil) {
+	if m.Kind != fleet.ClientStatus || s.now.Before(s.quietUntil) || s.backlog { // a Connect may be further back
 		return
 	}
 	s.stayQuiet(s.opts.UnknownSessionPause)
@@ -350,7 +395,9 @@ func (s *Session) hasRoom(module int32) bool {
 }
 
 func (s *Session) forward(m fleet.ClientMessage) {
-	s.emit(Effect{Kind: EffectForward, Device: m.Device, Data: m.Data, Error: m.Error, Counter: m.Counter, Since: m.Received})
+	n := s.number(m.Device.Module)
+	s.emit(Effect{Kind: EffectForward, Device: m.Device, Data: m.Data, Error: m.Error, Counter: m.Counter, Number: *n, Since: m.Received})
+	*n++
 	for i := range s.granted {
 		if s.granted[i].module == m.Device.Module {
 			s.granted[i].n++

@@ -12,10 +12,10 @@ import (
 
 type allModules struct{}
 
-func (allModules) Configured(int32) bool       { return true }
-func (allModules) Supports(int32, uint32) bool { return true }
-func (allModules) Room(int32) int              { return 1 << 20 }
-func (allModules) Position(n int32) int        { return int(n) }
+func (allModules) Configured(int32) bool                        { return true }
+func (allModules) Recall(int32, uint32) (supported, known bool) { return true, true }
+func (allModules) Room(int32) int                               { return 1 << 20 }
+func (allModules) Position(n int32) int                         { return int(n) }
 
 var (
 	start  = time.Unix(1_700_000_000, 0)

@@ -10,8 +10,10 @@ import (
 // order is the one sequence of status counters of a session (STAT-1). Counters
 // are compared modulo 2^32 (STAT-7).
 type order struct {
-	started   bool   // a first status set the base (STAT-2)
-	expected  uint32 // E
+	started   bool     // a first status set the base (STAT-2)
+	first     uint32   // its counter
+	expected  uint32   // E
+	passed    []uint32 // counters below E whose status was not answered
 	ahead     map[uint32]early
 	bytes     int       // of the statuses in ahead
 	missingBy time.Time // T_msg after E was first missed (STAT-5, DEF-9); zero: nothing missing
@@ -46,7 +48,7 @@ func (o *order) seenMissing() time.Time {
 }
 
 func (o *order) reset() {
-	o.started, o.expected = false, 0
+	o.started, o.first, o.expected, o.passed = false, 0, 0, nil
 	clear(o.ahead)
 	o.bytes = 0
 	o.missingBy, o.roomAt = time.Time{}, time.Time{}
@@ -58,7 +60,7 @@ func (s *Session) status(m fleet.ClientMessage) {
 	s.note(Debug, NoteStatusReceived, m.Device, m.Counter)
 	o := &s.order
 	if !o.started { // STAT-2, DEF-10, REC-10: any first value
-		o.started, o.expected = true, m.Counter
+		o.started, o.first, o.expected = true, m.Counter, m.Counter
 	}
 	ahead := int32(m.Counter - o.expected)
 	_, buffered := o.ahead[m.Counter]
@@ -73,7 +75,7 @@ func (s *Session) status(m fleet.ClientMessage) {
 		o.expected++ // the common case needs no buffer
 		s.accepted(m)
 	default:
-		o.put(m, s.now)
+		s.putAside(m)
 		s.drain()
 	}
 	s.endWithoutDevices() // even when it was dropped (STAT-34)
@@ -84,6 +86,9 @@ func (s *Session) status(m fleet.ClientMessage) {
 func (s *Session) drain() {
 	o := &s.order
 	o.roomAt = time.Time{}
+	if !s.certain() {
+		return
+	}
 	for s.phase == PhaseRunning && s.admitBy.IsZero() {
 		next, ok := o.ahead[o.expected]
 		if !ok {
@@ -101,7 +106,7 @@ func (s *Session) drain() {
 		o.missingBy = time.Time{} // the next missing counter has a limit of its own
 		s.accepted(m)
 	}
-	if s.phase != PhaseRunning {
+	if s.phase != PhaseRunning || s.recovery != nil { // a gap is judged when all was read
 		return
 	}
 	if _, ok := o.ahead[o.expected]; ok || len(o.ahead) == 0 {
@@ -132,7 +137,8 @@ func (s *Session) mayForward(m fleet.ClientMessage) bool {
 	if dev := s.find(m.Device.ID()); dev != nil {
 		return dev.supported
 	}
-	return m.State == fleet.StateConnecting && s.unservable(m.Device) == ""
+	why, _ := s.unservable(m.Device)
+	return s.joins(m) && why == ""
 }
 
 // accepted handles a status whose turn it is (STAT-20..STAT-28).
@@ -141,17 +147,39 @@ func (s *Session) accepted(m fleet.ClientMessage) {
 	switch {
 	case dev != nil && dev.supported:
 		s.connectedStatus(dev, m)
-	case dev != nil || !s.serves(m.Device):
+	case dev != nil:
 		s.unsupportedStatus(dev, m)
-	case m.State == fleet.StateConnecting:
-		s.lateJoin(m) // STAT-20
-		return
-	case m.State < fleet.StateConnecting || m.State > fleet.StateDisconnect:
-		s.note(Warning, NoteStatusState, m.Device, m.Counter) // STAT-28
 	default:
-		s.note(Info, NoteStatusNotConnected, m.Device, m.Counter) // STAT-24, STAT-26, DEF-44
+		if s.unknownDevice(m) {
+			return
+		}
 	}
 	s.endWithoutDevices()
+}
+
+// unknownDevice handles a status of a device that is not known. It reports true
+// when the status waits for its module, at the head of the order.
+func (s *Session) unknownDevice(m fleet.ClientMessage) (waits bool) {
+	why, certain := s.unservable(m.Device)
+	if !s.joins(m) && !certain {
+		s.ask(m)
+		return true
+	}
+	s.asking = question{}
+	switch {
+	case why != "":
+		s.note(Warning, why, m.Device, 0)
+		s.unsupportedStatus(nil, m)
+	case s.joins(m):
+		return s.lateJoin(m) // STAT-20
+	case m.State < fleet.StateConnecting || m.State > fleet.StateDisconnect:
+		s.pass(m)
+		s.note(Warning, NoteStatusState, m.Device, m.Counter) // STAT-28
+	default:
+		s.pass(m)
+		s.note(Info, NoteStatusNotConnected, m.Device, m.Counter) // STAT-24, STAT-26, DEF-44
+	}
+	return false
 }
 
 func (s *Session) connectedStatus(dev *device, m fleet.ClientMessage) {
@@ -160,9 +188,11 @@ func (s *Session) connectedStatus(dev *device, m fleet.ClientMessage) {
 		s.note(Warning, NoteStatusErrorState, m.Device, m.Counter)
 	case fleet.StateConnecting, fleet.StateRunning, fleet.StateDisconnect: // STAT-22 with DEF-47, STAT-23, STAT-25
 	default:
+		s.pass(m)
 		s.note(Warning, NoteStatusState, m.Device, m.Counter) // STAT-28
 		return
 	}
+	s.recordStatus(m, statusRunning|statusForwarded|statusAnswered)
 	s.forward(m)
 	s.answer(m) // STAT-30, STAT-31
 	if m.State == fleet.StateDisconnect {
@@ -182,6 +212,7 @@ func (s *Session) answer(m fleet.ClientMessage) {
 // unsupportedStatus answers without forwarding, whatever the state (REC-6).
 func (s *Session) unsupportedStatus(dev *device, m fleet.ClientMessage) {
 	s.note(Debug, NoteStatusUnsupported, m.Device, m.Counter)
+	s.recordStatus(m, statusRunning|statusAnswered)
 	s.answer(m)
 	if m.State == fleet.StateDisconnect {
 		if dev != nil {
@@ -189,19 +220,27 @@ func (s *Session) unsupportedStatus(dev *device, m fleet.ClientMessage) {
 		}
 	} else if dev == nil && len(s.devices) < s.opts.MaxDevices {
 		s.devices = append(s.devices, &device{Device: m.Device})
+		s.changed = true
 	}
 }
 
 // lateJoin offers the device to its module; the status waits for the answer at
 // the head of the order, and with it everything behind (STAT-20, REC-24).
-func (s *Session) lateJoin(m fleet.ClientMessage) {
+func (s *Session) lateJoin(m fleet.ClientMessage) (waits bool) {
 	if len(s.devices) >= s.opts.MaxDevices {
+		s.pass(m)
 		s.note(Warning, NoteStatusNotConnected, m.Device, m.Counter)
-		return
+		return false
 	}
 	s.join(m.Device, false)
+	s.wait(m)
+	return true
+}
+
+// wait puts the status whose turn it is back to the head of the order.
+func (s *Session) wait(m fleet.ClientMessage) {
 	s.order.expected--
-	s.order.put(m, s.now)
+	s.putAside(m)
 }
 
 // disconnect tells the module that the device left and forgets it.
@@ -212,6 +251,10 @@ func (s *Session) disconnect(dev *device) {
 }
 
 func (s *Session) remove(dev *device) {
+	s.changed = true
+	if s.rejoin && len(s.left) < s.opts.MaxDevices {
+		s.left = append(s.left, dev.ID())
+	}
 	s.devices = slices.DeleteFunc(s.devices, func(d *device) bool { return d == dev })
 }
 

@@ -215,6 +215,11 @@ func (a *auditor) effect(e *session.Effect) {
 		c.live[id] = true
 		c.asked[e.Ticket] = id
 		c.tickets[id] = e.Ticket
+	case session.EffectAskType:
+		if !c.running || c.live[e.Device.ID()] || len(c.asked) > 0 || a.w.srv.worker(e.Device.Module).knows(e.Device.Type) {
+			a.fail("REC-6: the type of %v is asked for out of place", e.Device)
+		}
+		c.asked[e.Ticket] = e.Device.ID()
 	case session.EffectDeviceDisconnected:
 		if !c.live[e.Device.ID()] {
 			a.fail("device_disconnected for %v, which is not connected", e.Device)
@@ -226,13 +231,24 @@ func (a *auditor) effect(e *session.Effect) {
 		delete(c.tickets, e.Device.ID())
 	case session.EffectNote:
 		switch e.Note {
-		case session.NoteRefused:
+		case session.NoteRefused, session.NoteTypeUnsupported:
+			if !c.live[e.Device.ID()] {
+				break // known at once
+			}
 			delete(c.live, e.Device.ID())
 			c.statuses.refused[e.Device.ID()] = true
 			c.hadModule = c.hadModule && len(c.live) > 0 // REC-6: as if that had been known at once
+			if !a.hasModule(e.Device.Module) {
+				delete(c.sent.owed, e.Device.Module) // DEF-38
+			}
 		case session.NoteAdmissionSlow:
 			clear(c.asked)
-			c.hadModule = true
+			if c.live[e.Device.ID()] {
+				c.hadModule = true
+			} else if !served(e.Device) { // it is ignored like that of a type with a module
+				a.skip()
+				c.statuses.doubtful[c.statuses.cursor] = true
+			}
 		case session.NoteCommandsOverflow:
 			c.sent.overflow(e.Module, e.Count)
 		}

@@ -54,13 +54,20 @@ func (l *commandLedger) overflow(module int32, n int) {
 // fetched notes what a module issued. Without a connected device of the module
 // it is stale (DEF-38).
 func (a *auditor) fetched(module int32, commands []fleet.Command) {
-	c := &a.current
-	for id := range c.live {
+	if a.hasModule(module) {
+		l := &a.current.sent
+		l.owed[module] = append(l.owed[module], commands...)
+	}
+}
+
+// hasModule tells whether a device of the module is connected.
+func (a *auditor) hasModule(module int32) bool {
+	for id := range a.current.live {
 		if id.Module == module {
-			c.sent.owed[module] = append(c.sent.owed[module], commands...)
-			return
+			return true
 		}
 	}
+	return false
 }
 
 // commandSent checks one Command.

@@ -18,8 +18,9 @@ type statusLedger struct {
 	expected uint32                // E as it should be: the first counter that did not come
 	seen     map[uint32]seenStatus // came and not before cursor
 	refused  map[fleet.DeviceID]bool
-	stepped  bool      // the clock went back: what was first is not the earliest
-	noRoom   time.Time // when a status last had to wait for room
+	doubtful map[uint32]bool // the module did not say in time whether it serves the type
+	stepped  bool            // the clock went back: what was first is not the earliest
+	noRoom   time.Time       // when a status last had to wait for room
 }
 
 type seenStatus struct {
@@ -30,11 +31,12 @@ type seenStatus struct {
 
 func (l *statusLedger) reset() {
 	if l.seen == nil {
-		l.seen, l.refused = make(map[uint32]seenStatus), make(map[fleet.DeviceID]bool)
+		l.seen, l.refused, l.doubtful = make(map[uint32]seenStatus), make(map[fleet.DeviceID]bool), make(map[uint32]bool)
 	}
 	clear(l.seen)
 	clear(l.refused)
-	*l = statusLedger{seen: l.seen, refused: l.refused, held: l.held[:0]}
+	clear(l.doubtful)
+	*l = statusLedger{seen: l.seen, refused: l.refused, doubtful: l.doubtful, held: l.held[:0]}
 }
 
 // hold keeps a status that came before normal communication (REC-28).
@@ -87,9 +89,11 @@ func (l *statusLedger) beyond() (n int, since time.Time) {
 }
 
 // ignorable tells whether the protocol wants no answer to the status.
-func (a *auditor) ignorable(st seenStatus) bool {
+func (a *auditor) ignorable(st seenStatus, counter uint32) bool {
 	id := st.device.ID()
 	switch {
+	case a.current.statuses.doubtful[counter]:
+		return true
 	case a.current.live[id]: // STAT-28
 		return st.state < fleet.StateConnecting || st.state > fleet.StateDisconnect
 	case !served(st.device), a.current.statuses.refused[id]: // REC-6
@@ -101,7 +105,7 @@ func (a *auditor) ignorable(st seenStatus) bool {
 // skip passes the statuses whose turn it is and that want no answer.
 func (a *auditor) skip() {
 	l := &a.current.statuses
-	for l.cursor != l.expected && a.ignorable(l.seen[l.cursor]) {
+	for l.cursor != l.expected && a.ignorable(l.seen[l.cursor], l.cursor) {
 		delete(l.seen, l.cursor)
 		l.cursor++
 	}

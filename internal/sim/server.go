@@ -158,6 +158,8 @@ func (s *server) step(ev session.Event) {
 			s.discard()
 		case session.EffectDeviceConnected:
 			s.worker(e.Device.Module).put(job{kind: jobConnected, device: e.Device, ticket: e.Ticket})
+		case session.EffectAskType:
+			s.worker(e.Device.Module).ask(job{kind: jobAsk, device: e.Device, ticket: e.Ticket})
 		case session.EffectForward:
 			s.worker(e.Device.Module).put(job{kind: jobStatus, device: e.Device, session: s.core.ID(), counter: e.Counter})
 		case session.EffectDeviceDisconnected:
@@ -274,7 +276,10 @@ type moduleView struct{ s *server }
 
 func (v moduleView) Configured(n int32) bool { return configured(n) }
 
-func (v moduleView) Supports(n int32, deviceType uint32) bool { return supports(n, deviceType) }
+func (v moduleView) Recall(n int32, deviceType uint32) (supported, known bool) {
+	supported, known = v.s.worker(n).types[deviceType]
+	return supported, known
+}
 
 func (v moduleView) Position(n int32) int {
 	for i, m := range moduleNumbers {

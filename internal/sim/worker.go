@@ -16,6 +16,7 @@ const (
 	jobStatus
 	jobDisconnected
 	jobAck
+	jobAsk
 )
 
 type job struct {
@@ -36,13 +37,14 @@ type worker struct {
 	busy   bool
 
 	known map[fleet.DeviceID]bool // true: connected, false: refused since
+	types map[uint32]bool         // answers of is_device_type_supported
 
 	lastSession string
 	lastCounter uint32
 }
 
 func newWorker(s *server, number int32) *worker {
-	return &worker{s: s, number: number, known: make(map[fleet.DeviceID]bool)}
+	return &worker{s: s, number: number, known: make(map[fleet.DeviceID]bool), types: make(map[uint32]bool)}
 }
 
 func (w *worker) room() int { return w.s.w.sc.Queue - w.queued }
@@ -56,6 +58,17 @@ func (w *worker) put(j job) {
 	}
 	w.jobs = append(w.jobs, j)
 	w.work()
+}
+
+// ask puts a question about a type in the place of an earlier one that waits.
+func (w *worker) ask(j job) {
+	for i := range w.jobs {
+		if w.jobs[i].kind == jobAsk && (i > 0 || !w.busy) {
+			w.jobs[i] = j
+			return
+		}
+	}
+	w.put(j)
 }
 
 // work makes the next call, which takes its time.
@@ -89,9 +102,13 @@ func (w *worker) finish() {
 		if connected {
 			w.s.w.fail("device_connected of module %d for %v, which is connected", w.number, j.device)
 		}
-		admitted := w.s.w.now >= f.refuses
+		supported := w.supports(j.device.Type)
+		admitted := supported && w.s.w.now >= f.refuses
 		w.known[id] = admitted
-		w.s.put(session.Event{Kind: session.EventAdmission, Ticket: j.ticket, Admitted: admitted})
+		w.s.put(session.Event{Kind: session.EventAdmission, Ticket: j.ticket, Admitted: admitted, Unsupported: !supported})
+	case jobAsk:
+		supported := w.supports(j.device.Type)
+		w.s.put(session.Event{Kind: session.EventAdmission, Ticket: j.ticket, Admitted: supported, Unsupported: !supported})
 	case jobStatus:
 		w.queued--
 		w.status(j, known)
@@ -104,6 +121,18 @@ func (w *worker) finish() {
 	if w.s.alive {
 		w.work()
 	}
+}
+
+// supports asks the module and remembers the answer.
+func (w *worker) supports(deviceType uint32) bool {
+	w.types[deviceType] = supports(w.number, deviceType)
+	return w.types[deviceType]
+}
+
+// knows tells whether the module was asked about the type before.
+func (w *worker) knows(deviceType uint32) bool {
+	_, known := w.types[deviceType]
+	return known
 }
 
 // status checks the order in which the module gets statuses (STAT-6, REC-8).

@@ -20,6 +20,7 @@ import (
 
 // TestMain is also the module process, as a program of a module author is.
 func TestMain(m *testing.M) {
+	host.RunIfHost()
 	if os.Getenv("FLEET_MODULE_PROTOCOL") != "" {
 		if err := module.Serve(testModule{}); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -13,12 +13,14 @@ export function askForToken(store, asked = false) {
   if (!asked && store.dismissed) return;
   const input = h("input", { type: "password", id: "token", autocomplete: "off", spellcheck: "false", "aria-describedby": "token-why" });
   const why = h("p", { id: "token-why", role: "status" });
+  let submitted = false; // before that, what the server grants is about the old token
   const dialog = h("dialog", { class: "dialog", "aria-labelledby": "token-title" },
     h("form", {
       on: {
         submit: (e) => {
           e.preventDefault();
           store.dismissed = false;
+          submitted = true;
           text(why, "Asking the server …");
           store.setToken(input.value.trim());
         },
@@ -37,17 +39,19 @@ export function askForToken(store, asked = false) {
     text(why, store.access === "refused" ? store.problem?.message ?? "" : you ? `You have the role ${you.role}${you.token ? ` by the token “${you.token}”` : ""}.` : "");
     why.classList.toggle("bad", store.access === "refused");
   };
-  const granted = () => { if (store.access === "granted" && token.get() && input.value) shut(); };
+  const granted = () => { if (submitted && store.access === "granted" && store.server?.you) shut(); };
   const mine = { problem };
   // Not left to the close event, which comes later: a refusal that came before it would
   // find the dialog still open and show none.
   const shut = () => {
     if (open === mine) open = null;
     store.removeEventListener("server", granted);
+    store.removeEventListener("access", granted);
     dialog.close();
     dialog.remove();
   };
   store.addEventListener("server", granted);
+  store.addEventListener("access", granted);
   dialog.addEventListener("cancel", () => { store.dismissed = true; });
   dialog.addEventListener("close", shut);
   open = mine;

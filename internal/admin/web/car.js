@@ -2,7 +2,7 @@
 // messages.
 import { Problem, carPath, get } from "./api.js";
 import { confirmAction } from "./access.js";
-import { ago, attr, date, duration, h, keyed, ms, number, plural, say, show, text } from "./dom.js";
+import { ago, attr, brief, date, duration, h, keyed, ms, number, plural, say, show, text } from "./dom.js";
 import { commandItem, commandUpdate } from "./commands.js";
 import { explain, endMeaning, stateWords } from "./reasons.js";
 import { figure, fill } from "./payload.js";
@@ -87,7 +87,7 @@ export function open({ root, store, argument: name, on, signal, title }) {
     text(why.children[1], meaning.title);
     text(why.children[2], meaning.hint);
     fact([
-      ["Session", newer.session || "none", null, "mono"],
+      ["Session", brief(newer.session) || "none", newer.session, "mono"],
       ["Last heard", ago(detail.last_seen, now), detail.last_seen && date(detail.last_seen)],
       ["Phase", detail.phase],
       ["Statuses", number(detail.statuses)],
@@ -112,8 +112,8 @@ export function open({ root, store, argument: name, on, signal, title }) {
     const status = figure("Last status");
     const error = figure("Error");
     const command = h("div", {});
-    const el = h("article", { class: "device", "aria-label": `Device ${d.role} ${d.name}` },
-      h("header", {}, h("h3", { text: d.name || d.role }), link, state, h("span", { class: "muted", text: `role ${d.role} · module ${d.module} · type ${d.type} · priority ${d.priority}` }), when),
+    const el = h("article", { class: "device", "aria-label": `Device ${brief(d.role)} ${brief(d.name)}` },
+      h("header", {}, h("h3", { text: brief(d.name || d.role), title: brief(d.name || d.role, 4096) }), link, state, h("span", { class: "muted", title: `role ${d.role}`, text: `role ${brief(d.role)} · module ${d.module} · type ${d.type} · priority ${d.priority}` }), when),
       status, error, command);
     el.fill = (dev) => {
       el.device = dev;

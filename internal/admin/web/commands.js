@@ -1,5 +1,5 @@
 // The life of a command: queued, sent, and how it ended.
-import { ago, clock, duration, h, ms, text } from "./dom.js";
+import { ago, brief, clock, duration, h, ms, text } from "./dom.js";
 import { figure, fill, oneLine } from "./payload.js";
 
 const endings = {
@@ -11,7 +11,7 @@ export function commandItem(c) {
   const body = figure("Command");
   const details = h("details", {}, h("summary", { class: "mono" }), body);
   const when = h("span", { class: "muted" });
-  return h("li", {}, h("div", { class: "row" }, h("b", { text: c.device.name || c.device.role }), h("span", { class: "muted", text: `module ${c.module}` }), when), steps, details);
+  return h("li", {}, h("div", { class: "row" }, h("b", { text: brief(c.device.name || c.device.role) }), h("span", { class: "muted", text: `module ${c.module}` }), when), steps, details);
 }
 
 export function commandUpdate(el, c, now) {

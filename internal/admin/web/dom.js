@@ -1,11 +1,27 @@
 // Building and updating elements, and how values are written for people.
 
+// What has no shape of its own, or turns the text around it: control characters, marks
+// of direction, lone surrogates. Line breaks and tabs are left.
+const shapeless = /[^\P{C}\n\t]|[\u2028\u2029]/gu;
+
+/** visible writes such characters as escapes: what cars send looks like what it is. */
+export const visible = (value) => String(value ?? "").replace(shapeless, (c) => {
+  const hex = c.codePointAt(0).toString(16);
+  return hex.length > 4 ? `\\u{${hex}}` : `\\u${hex.padStart(4, "0")}`;
+});
+
+/** brief is the beginning of a name that a car has chosen. */
+export const brief = (value, length = 64) => {
+  const signs = [...String(value ?? "").slice(0, 2 * length + 2)]; // characters, not halves of them
+  return signs.length > length ? `${signs.slice(0, length).join("")}…` : signs.join("");
+};
+
 /** h makes an element. Properties: class, text, on (listeners), data; anything else
  * is an attribute, left out when null or false. Text never becomes markup. */
 export function h(tag, props, ...children) {
   const el = document.createElement(tag);
   set(el, props);
-  el.append(...children.flat().filter((c) => c !== null && c !== undefined && c !== false));
+  el.append(...children.flat().filter((c) => c !== null && c !== undefined && c !== false).map((c) => (c instanceof Node ? c : visible(c))));
   return el;
 }
 
@@ -13,34 +29,39 @@ export function h(tag, props, ...children) {
 export function s(tag, props, ...children) {
   const el = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [k, v] of Object.entries(props ?? {})) {
-    if (k === "text") el.textContent = v;
+    if (k === "text") el.textContent = visible(v);
     else if (v !== null && v !== undefined) el.setAttribute(k, v);
   }
   el.append(...children);
   return el;
 }
 
+const shown = ["title", "aria-label"]; // attributes that people read
+
 function set(el, props) {
   for (const [k, v] of Object.entries(props ?? {})) {
     if (v === null || v === undefined || v === false) continue;
     if (k === "class") el.className = v;
-    else if (k === "text") el.textContent = v;
+    else if (k === "text") el.textContent = visible(v);
     else if (k === "on") for (const [type, fn] of Object.entries(v)) el.addEventListener(type, fn);
     else if (k === "data") Object.assign(el.dataset, v);
-    else el.setAttribute(k, v === true ? "" : v);
+    else el.setAttribute(k, v === true ? "" : shown.includes(k) ? visible(v) : v);
   }
 }
 
 /** text writes only what has changed: selections and screen readers stay undisturbed. */
 export function text(el, value) {
-  const t = String(value ?? "");
+  const t = visible(value);
   if (el.textContent !== t) el.textContent = t;
 }
 
 export function attr(el, name, value) {
   if (value === null || value === undefined || value === false) {
     if (el.hasAttribute(name)) el.removeAttribute(name);
-  } else if (el.getAttribute(name) !== String(value)) el.setAttribute(name, value);
+    return;
+  }
+  const v = shown.includes(name) ? visible(value) : String(value);
+  if (el.getAttribute(name) !== v) el.setAttribute(name, v);
 }
 
 export function show(el, visible) {
@@ -119,7 +140,7 @@ export function bytes(n) {
 export function say(message) {
   const el = document.getElementById("said");
   el.textContent = "";
-  requestAnimationFrame(() => { el.textContent = message; });
+  requestAnimationFrame(() => { el.textContent = visible(message); });
 }
 
 /** toast shows what an action has done. */

@@ -1,5 +1,5 @@
 // What has happened, newest first.
-import { attr, clock, date, duration, h, keyed, number, plural, say, show, text } from "./dom.js";
+import { attr, brief, clock, date, duration, h, keyed, number, plural, say, show, text } from "./dom.js";
 import { VirtualRows } from "./virtual.js";
 
 const kinds = {
@@ -14,8 +14,8 @@ export function sentence(ev) {
     case "connect": return "began its connect sequence";
     case "running": return `completed its connect sequence in ${duration(ev.seconds ?? 0)}`;
     case "disconnect": return `${ev.reason}, after ${duration(ev.seconds ?? 0)}${ev.count ? `, ${plural(ev.count, "command")} without answer` : ""}`;
-    case "device_joined": case "device_left": return ev.device;
-    case "fault": return [ev.reason, ev.device, ev.module && !ev.device ? `module ${ev.module}` : "", ev.count > 1 ? `${number(ev.count)} times` : ""].filter(Boolean).join(", ");
+    case "device_joined": case "device_left": return brief(ev.device, 160);
+    case "fault": return [ev.reason, brief(ev.device, 160), ev.module && !ev.device ? `module ${ev.module}` : "", ev.count > 1 ? `${number(ev.count)} times` : ""].filter(Boolean).join(", ");
     case "operator": return `${ev.reason}: ${ev.text}`;
     case "module": return `module ${ev.module} ${ev.reason}: ${ev.text}`;
   }

@@ -1,5 +1,5 @@
 // The map of all cars whose mission module reports positions.
-import { ago, attr, h, keyed, number, plural, show, text } from "./dom.js";
+import { ago, attr, brief, h, keyed, number, plural, show, text } from "./dom.js";
 import { CarMap, missionColours } from "./mapview.js";
 
 const listed = 200;
@@ -41,9 +41,9 @@ export function open({ root, store, on, signal, title }) {
       attr(button, "aria-pressed", String(map.selected === c.key));
       const mission = button.firstChild.lastChild;
       attr(mission, "data-mission", c.state);
-      text(mission, c.connected ? c.state : `${c.state} (not connected)`);
+      text(mission, c.connected ? brief(c.state, 24) : `${brief(c.state, 24)} (not connected)`);
       const [left, right] = button.lastChild.children;
-      text(left, c.next_stop?.name ? `to ${c.next_stop.name}` : `${c.latitude.toFixed(5)}, ${c.longitude.toFixed(5)}`);
+      text(left, c.next_stop?.name ? `to ${brief(c.next_stop.name)}` : `${c.latitude.toFixed(5)}, ${c.longitude.toFixed(5)}`);
       text(right, `${c.speed === undefined ? "" : c.speed.toFixed(1) + " m/s, "}${ago(c.at, store.now())}`);
       if (map.selected === c.key && !li.children[1]) li.append(h("a", { href: `#/car/${encodeURIComponent(c.car)}`, text: `Open ${c.car}` }));
       if (map.selected !== c.key) li.children[1]?.remove();

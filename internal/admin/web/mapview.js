@@ -1,7 +1,7 @@
 // A plain map: positions of mission statuses on a canvas, with heading, colour of the
 // state and trail; a grid in metres in place of tiles.
 import { get } from "./api.js";
-import { h, number } from "./dom.js";
+import { attr, brief, h, number, visible } from "./dom.js";
 
 const keptTrail = 240; // points per car
 const metresPerDegree = 111320;
@@ -150,9 +150,9 @@ export class CarMap {
     const names = !this.only && list.length <= labelled;
     for (const c of list) this.#car(g, at, c, colours, names || c.key === this.selected);
     const states = {};
-    for (const c of list) states[c.state] = (states[c.state] ?? 0) + 1;
+    for (const c of list) states[brief(c.state, 24)] = (states[brief(c.state, 24)] ?? 0) + 1;
     const label = `Map of ${list.length} positions: ${Object.entries(states).map(([k, n]) => `${n} ${k}`).join(", ") || "none"}. Arrow keys move it, plus and minus zoom, 0 shows all.`;
-    if (this.canvas.getAttribute("aria-label") !== label) this.canvas.setAttribute("aria-label", label);
+    attr(this.canvas, "aria-label", label);
   }
 
   #grid(g, v, width, height, colours) {
@@ -213,7 +213,7 @@ export class CarMap {
     g.stroke();
     g.setLineDash([]);
     g.strokeRect(x - 5, y - 5, 10, 10);
-    if (stop.name) this.#label(g, stop.name, x + 10, y + 14, colours.muted, colours.surface);
+    if (stop.name) this.#label(g, visible(brief(stop.name)), x + 10, y + 14, colours.muted, colours.surface);
   }
 
   #car(g, at, c, colours, named) {

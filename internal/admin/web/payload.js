@@ -1,6 +1,6 @@
 // Payloads of devices, for people: JSON pretty, text as it is, anything else in hex.
 import { Exact } from "./api.js";
-import { bytes, h, text } from "./dom.js";
+import { bytes, h, text, visible } from "./dom.js";
 
 const deepest = 40; // levels that are indented
 
@@ -59,7 +59,7 @@ export function figure(label) {
 /** fill returns whether the content is another one. */
 export function fill(el, p, label) {
   text(el.firstChild, `${label} · ${bytes(p?.size ?? 0)}${p && p.encoding !== "json" ? " · " + p.encoding : ""}`);
-  const body = written(p);
+  const body = visible(written(p));
   const other = el.lastChild.textContent !== body;
   text(el.lastChild, body);
   return other;

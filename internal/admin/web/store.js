@@ -8,6 +8,7 @@ const keptEvents = 4096;
 const keptSamples = 450; // of each module, one per modulesPause: 15 minutes
 const serverPause = 2000;
 const modulesPause = 2000;
+const outdated = new Error("asked with a token that was replaced");
 
 export class Store extends EventTarget {
   cars = new Map(); // by name
@@ -22,6 +23,7 @@ export class Store extends EventTarget {
   offset = 0; // server clock minus ours, ms
   #timers = new Map();
   #runs = new Map(); // the loop of each name that counts; an older one ends
+  #token = 0; // counts the tokens; an answer to an earlier one says nothing
 
   constructor() {
     super();
@@ -81,7 +83,7 @@ export class Store extends EventTarget {
         await read();
         this.#well();
       } catch (error) {
-        this.#unwell(error);
+        if (error !== outdated) this.#unwell(error);
       }
       if (this.#runs.get(name) !== mine || document.hidden || this.access === "refused") return;
       this.#timers.set(name, setTimeout(run, pause || this.carsPause()));
@@ -106,23 +108,35 @@ export class Store extends EventTarget {
   setToken(t) {
     if (t) token.set(t);
     else token.clear();
+    this.#token++;
     this.access = "unknown";
+    if (this.server) this.server = { ...this.server, you: null };
     this.resume();
+  }
+
+  /** ask reads a resource; the answer to a token that was replaced meanwhile is dropped. */
+  async #ask(path) {
+    const asked = this.#token;
+    try {
+      return await get(path);
+    } finally {
+      if (asked !== this.#token) throw outdated;
+    }
   }
 
   get role() { return this.server?.you?.role ?? ""; }
 
   async #readServer() {
-    const s = await get("api/v1/server");
+    const s = await this.#ask("api/v1/server");
     this.offset = ms(s.now) - Date.now();
     this.server = s;
     this.emit("server");
   }
 
   async #readCars() {
-    const list = await get("api/v1/cars?limit=10000");
+    const list = await this.#ask("api/v1/cars?limit=10000");
     for (let offset = 10000; offset < list.matched; offset += 10000) {
-      list.cars.push(...(await get(`api/v1/cars?limit=10000&offset=${offset}`)).cars);
+      list.cars.push(...(await this.#ask(`api/v1/cars?limit=10000&offset=${offset}`)).cars);
     }
     const before = this.cars;
     this.cars = new Map();
@@ -143,7 +157,7 @@ export class Store extends EventTarget {
   }
 
   async #readModules() {
-    const { modules } = await get("api/v1/modules");
+    const { modules } = await this.#ask("api/v1/modules");
     const at = Date.now();
     for (const m of modules) {
       const key = moduleKey(m);

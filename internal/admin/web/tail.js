@@ -1,6 +1,6 @@
 // The live tail: messages of a car as they pass, newest first.
 import { Stream, carPath } from "./api.js";
-import { attr, clock, h, show, text } from "./dom.js";
+import { attr, brief, clock, h, show, text } from "./dom.js";
 import { oneLine, written } from "./payload.js";
 
 const kept = 200;
@@ -64,7 +64,7 @@ export class Tail {
   #match(el) { show(el, !this.filter.value || (el.dataset.kind ?? "").startsWith(this.filter.value)); }
 
   #item(m) {
-    const device = m.device ? m.device.name || m.device.role : m.devices ? `${m.devices.length} devices` : "";
+    const device = m.device ? brief(m.device.name || m.device.role) : m.devices ? `${m.devices.length} devices` : "";
     const note = [m.state && m.state !== "RUNNING" ? m.state : "", m.response ?? "", m.duplicate ? "duplicate" : "", m.refused ? "refused" : ""].filter(Boolean).join(" ");
     const out = m.direction === "out";
     const el = h("details", { class: out ? "out" : "in", data: { kind: m.kind } },

@@ -194,6 +194,13 @@ func (b *tab) says(selector, words string) {
 	b.until(fmt.Sprintf("document.querySelector(%q)?.innerText.includes(%q)", selector, words))
 }
 
+// polls waits until the page has asked the server n times more what is on every page.
+func (b *tab) polls(n int) {
+	b.t.Helper()
+	eval[chromedp.Void](b, "performance.clearResourceTimings()")
+	b.until(fmt.Sprintf(`performance.getEntriesByType("resource").filter((e) => e.name.endsWith("/api/v1/server")).length >= %d`, n))
+}
+
 // press clicks the first element that the expression names.
 func (b *tab) press(expression string) {
 	b.t.Helper()

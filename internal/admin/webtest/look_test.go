@@ -2,6 +2,7 @@ package webtest
 
 import (
 	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -203,8 +204,15 @@ func TestRoles(t *testing.T) {
 	}
 	b.press(button("Use another token"))
 	b.says("dialog", "Bearer token")
-	b.keys(operator + "\r")
+	// A slow typist: the page asks the server with the old token meanwhile.
+	b.keys(operator[:10])
+	b.polls(2)
+	if eval[bool](b, `document.querySelector("#token") === null`) {
+		t.Fatal("the dialog is gone before the token was typed")
+	}
+	b.keys(operator[10:] + "\r")
 	b.says("#access", "shift · operate")
+	b.until(`!document.querySelector("dialog")`)
 	b.press(button("Disconnect"))
 	b.press(`document.querySelector("dialog button.danger")`)
 	b.says("#toasts", "connects anew")
@@ -277,6 +285,8 @@ func TestHostileCar(t *testing.T) {
 	testwait.Until(t, "connected", func() bool { return states(t, s, "")["running"] == 1 })
 	bad := button1
 	bad.Role, bad.Name = "evil", evil
+	sly := button1
+	sly.Role, sly.Name = strings.Repeat("r", 2000), "abc\u202edef\u009b31m"
 	g := gateways["car_0000"]
 	b := newTab(t, 1000, 700)
 	b.open(s.url + "#/car/car_0000")
@@ -285,7 +295,17 @@ func TestHostileCar(t *testing.T) {
 	b.says(".devices", "<img src=x")
 	b.says(".devices", `"polluted": 1`)
 	b.says(".tail", "<img src=x")
+	// What has no shape is written as an escape, and a long name is cut.
+	g.Status(sly, []byte("{\"text\": \"\u202e\u0085\"}"), time.Time{})
+	b.says(".devices", `abc\u202edef\u009b31m`)
+	b.says(".devices", `"\u202e\u0085"`)
+	b.until(`!/[\u202e\u0085\u009b]/.test(document.body.innerText)`)
+	b.fits()
+	b.resize(380, 800)
+	b.fits()
+	b.resize(1000, 700)
 	b.open(s.url + "#/events")
+	b.fits()
 	b.says(".rows", "<img src=x")
 	b.until(`document.querySelectorAll("main img, main script").length === 0 && document.title === "Events · External Server" && ({}).polluted === undefined`)
 }

@@ -113,13 +113,14 @@ func (c *conn) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		stable := time.Since(started) > stableAfter
 		c.noteEnd(time.Since(started), err)
-		if time.Since(started) > stableAfter {
+		if stable {
 			failures = 0
 		}
 		pause := backoff(failures, c.link.tuning.Load().RetryMax)
 		c.stats.failed(err)
-		c.link.reports.down(c, err, pause)
+		c.link.reports.down(c, err, pause, stable)
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
@@ -144,13 +145,17 @@ func (c *conn) connectAndServe(ctx context.Context) error {
 	}
 	defer nc.Close()
 	c.begin(t)
+	started := time.Now()
 	err = c.serve(ctx, nc, reader)
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		err = errStopped
 		if cause := context.Cause(ctx); errors.Is(cause, errGiveWay) || errors.Is(cause, errFallBack) {
 			err = cause
 		}
-	} else {
+	case c.unanswered() && !c.persistent && isClosed(err) && time.Since(started) < c.link.opts.KeepAlive:
+		err = closedAfterSubscribe{err}
+	default:
 		err = fmt.Errorf("connection lost: %w", c.explain(err))
 	}
 	c.end(err, c.persistent && (ctx.Err() == nil || errors.Is(context.Cause(ctx), link.ErrSuspend)))
@@ -235,6 +240,13 @@ func (c *conn) unlockAndNote() {
 	}
 }
 
+// unanswered tells whether subscriptions of the beginning have no answer yet.
+func (c *conn) unanswered() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.initial > 0
+}
+
 // end forgets what belonged to the connection and tells the receivers.
 func (c *conn) end(reason error, kept bool) {
 	c.mu.Lock()
@@ -247,13 +259,13 @@ func (c *conn) end(reason error, kept bool) {
 		if p.up {
 			lost = append(lost, p.receiver)
 		}
-		p.up, p.subscribed, p.refused, p.waiting, p.continues, p.next = false, false, false, false, false, nil
+		p.up, p.subscribed, p.refused, p.denied, p.waiting, p.continues, p.next = false, false, false, false, false, false, nil
 		p.queue, p.bytes = fifo{}, 0
 	}
 	c.stats.linkDown.Add(uint64(c.queued)) // also of closed ports
 	c.queued = 0
 	for _, w := range c.watches {
-		w.granted, w.refused = false, false
+		w.granted, w.refused, w.denied = false, false, false
 	}
 	c.first, c.last = nil, nil
 	clear(c.overlaps)

@@ -15,14 +15,16 @@ type port struct {
 	out  string // CONN-1
 	bye  string // CONN-3
 
+	receiver link.Receiver
+
 	// Guarded by conn.mu.
-	receiver   link.Receiver
 	queue      fifo
 	bytes      int      // of the queued payloads
 	next       *port    // in the ring of ports that have something to send
 	waiting    bool     // is in the ring
 	subscribed bool     // the exact topic was asked for on this connection
 	refused    bool     // and the broker refused it
+	denied     bool     // the last answer was a refusal; stays while it is asked again
 	up         bool     // LinkUp was said
 	continues  bool     // LinkUp says, or has said, that the session continues, and BacklogRead has not
 	overlap    *overlap // of a car that the scout found
@@ -138,13 +140,6 @@ func (p *port) discard() {
 		}
 	}
 	p.bytes = 0
-}
-
-// HandOver implements link.Port.
-func (p *port) HandOver(next link.Receiver) {
-	c := p.lock()
-	p.receiver = next
-	c.mu.Unlock()
 }
 
 // Close implements link.Port. A delivery that is under way may still finish; a

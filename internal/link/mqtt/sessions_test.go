@@ -186,7 +186,7 @@ func TestSessionOutlivesTheProcess(t *testing.T) {
 				}
 			}
 			st := l.State()
-			var total mqtt.ConnectionState
+			var total link.ConnectionState
 			for _, s := range st.Connections {
 				total.Resumed, total.Redelivered, total.Backlog = total.Resumed+s.Resumed, total.Redelivered+s.Redelivered, total.Backlog+s.Backlog
 				total.BarriersGivenUp += s.BarriersGivenUp

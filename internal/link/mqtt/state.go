@@ -4,62 +4,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"external-server/internal/link"
 )
-
-// State is what can be said about the link at one moment.
-type State struct {
-	// Up tells whether every connection is made and its subscriptions are
-	// restored.
-	Up bool
-	// Since is when Up last changed for one of the connections; zero: not yet
-	// connected.
-	Since time.Time
-	// LastError is why the last connection failed or was lost; "" if none was.
-	LastError string
-	Cars      int // attached
-	// Stopped is why the link has stopped serving for good; "" if it has not.
-	Stopped string
-	// Declined is why sessions are not kept although they should be; "" if they are. A
-	// broker that keeps none shows in the connections only.
-	Declined    string
-	Connections []ConnectionState
-}
-
-// ConnectionState describes one connection. Counters count since the start.
-type ConnectionState struct {
-	ClientID               string
-	Up                     bool
-	Since                  time.Time
-	LastError              string
-	Cars                   int
-	Connects               uint64 // successful ones; all but the first are reconnects
-	MessagesIn, BytesIn    uint64
-	MessagesOut, BytesOut  uint64
-	InFlight, Queued       int
-	SubscriptionsRefused   uint64
-	DroppedQueueFull       uint64 // Publish found the queue of the car full
-	DroppedLinkDown        uint64 // queued or published while the connection was lost
-	DroppedDiscarded       uint64 // DiscardPending and Close (DEF-20)
-	DroppedTooLarge        uint64 // Publish was given more than MaxPayload
-	IgnoredOversized       uint64 // received, payload above MaxPayload
-	IgnoredForeign         uint64 // received, of no attached car
-	IgnoredRetained        uint64 // received, kept by the broker from before the subscription
-	IgnoredBadName         uint64 // received for a watch, name of the car not allowed
-	IgnoredRepeatedForeign uint64 // second copies while a watch began or ended
-
-	Version         string // of MQTT: "3.1.1" or "5"
-	Kept            bool   // the broker keeps the session when the connection is lost
-	Continued       bool   // it had kept the session before this connection
-	Unacknowledged  int    // received, not acknowledged yet by the receivers
-	Resumed         uint64 // connections whose session continued
-	Backlog         uint64 // messages that the broker had kept
-	Redelivered     uint64 // messages that the broker sent once more
-	BarriersGivenUp uint64 // ends of the backlog that could not be told
-	Leftovers       uint64 // cars that a kept session knew and this process did not
-	TakenOver       uint64 // times that another server had the connection meanwhile
-	FlushFailed     uint64 // calls of Sessions.Flush
-	MessagesRefused uint64 // by the broker
-}
 
 // stats are the counters of one connection.
 type stats struct {
@@ -99,14 +46,11 @@ func (s *stats) failed(err error) {
 	s.mu.Unlock()
 }
 
-// State may be called from any goroutine.
-func (l *Link) State() State {
+// State implements link.Stater. It may be called from any goroutine.
+func (l *Link) State() link.State {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	out := State{Up: true, Cars: len(l.ports)}
-	if err := l.keeping.dead.Load(); err != nil {
-		out.Stopped, out.Up = (*err).Error(), false
-	}
+	out := link.State{Up: true, Cars: len(l.ports)}
 	declined := l.keeping.declined.Load()
 	if declined != nil {
 		out.Declined = *declined
@@ -118,7 +62,11 @@ func (l *Link) State() State {
 		cs := c.state()
 		cs.Cars = c.cars
 		out.Connections = append(out.Connections, cs)
-		out.Up = out.Up && cs.Up
+		out.Up = out.Up && cs.Up && cs.Refused == 0
+		out.Refused += cs.Refused
+		if out.RefusedTopic == "" {
+			out.RefusedTopic = cs.RefusedTopic
+		}
 		if cs.Since.After(out.Since) {
 			out.Since = cs.Since
 		}
@@ -126,22 +74,24 @@ func (l *Link) State() State {
 			out.LastError = cs.LastError
 		}
 	}
-	if out.Stopped != "" {
+	if err := l.keeping.dead.Load(); err != nil {
+		out.Up, out.Stopped = false, (*err).Error()
 		out.LastError = out.Stopped
 	}
 	return out
 }
 
-func (c *conn) state() ConnectionState {
+func (c *conn) state() link.ConnectionState {
 	s := &c.stats
 	s.mu.Lock()
-	out := ConnectionState{ClientID: c.clientID, Up: s.up, Since: s.since, LastError: s.lastError}
+	out := link.ConnectionState{ClientID: c.clientID, Up: s.up, Since: s.since, LastError: s.lastError}
 	s.mu.Unlock()
 	c.mu.Lock()
 	out.InFlight, out.Queued = c.inflights, c.queued
 	if !c.alive {
 		out.InFlight = 0
 	}
+	out.Refused, out.RefusedTopic = c.deaf()
 	out.Version, out.Kept, out.Continued = c.version.String(), c.persistent, c.continued
 	out.Unacknowledged = len(c.owed)
 	if c.persistent {
@@ -161,4 +111,24 @@ func (c *conn) state() ConnectionState {
 	out.FlushFailed, out.MessagesRefused = s.flushFailed.Load(), s.refusedMessages.Load()
 	out.IgnoredBadName, out.IgnoredRepeatedForeign = s.badName.Load(), s.repeated.Load()
 	return out
+}
+
+// deaf counts the cars, and the watched companies, whose subscription the broker refuses,
+// and names one topic; c.mu is held.
+func (c *conn) deaf() (n int, topic string) {
+	for _, w := range c.watches {
+		if w.denied {
+			n++
+			topic = w.filter
+		}
+	}
+	for _, p := range c.ports {
+		if p.denied {
+			n++
+			if topic == "" || p.in < topic {
+				topic = p.in
+			}
+		}
+	}
+	return n, topic
 }

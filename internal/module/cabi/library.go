@@ -44,7 +44,9 @@ type Library struct {
 	table  *C.struct_cabi_library
 	log    *slog.Logger
 
-	supportsMu sync.Mutex // held during the C call; Close does not need it
+	askMu sync.Mutex // held during the C call of Supports; Close does not need it
+
+	supportsMu sync.Mutex // never held during a C call
 	supports   map[uint32]bool
 
 	mu     sync.Mutex // never held during a C call
@@ -115,19 +117,32 @@ func (l *Library) Number() int32 { return l.number }
 
 // Supports asks is_device_type_supported and remembers the answer.
 func (l *Library) Supports(deviceType uint32) bool {
-	l.supportsMu.Lock()
-	defer l.supportsMu.Unlock()
-	if answer, known := l.supports[deviceType]; known {
+	if answer, known := l.Recall(deviceType); known {
+		return answer
+	}
+	l.askMu.Lock()
+	defer l.askMu.Unlock()
+	if answer, known := l.Recall(deviceType); known { // by who asked meanwhile
 		return answer
 	}
 	if l.isClosed() {
 		return false
 	}
 	answer := C.cabi_supported(l.table, C.uint(deviceType)) == module.CodeOK
+	l.supportsMu.Lock()
+	defer l.supportsMu.Unlock()
 	if len(l.supports) < maxCachedTypes {
 		l.supports[deviceType] = answer
 	}
 	return answer
+}
+
+// Recall implements module.Recaller: it never waits for the library.
+func (l *Library) Recall(deviceType uint32) (supported, known bool) {
+	l.supportsMu.Lock()
+	defer l.supportsMu.Unlock()
+	supported, known = l.supports[deviceType]
+	return supported, known
 }
 
 func (l *Library) isClosed() bool {

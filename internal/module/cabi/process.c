@@ -95,23 +95,6 @@ static uintptr_t program_counter(const void *context)
 #endif
 }
 
-static struct {
-	int fd, grace_ms;
-	pid_t self, server;
-} guarded;
-
-// end_orphans ends the group, and with it what the library forked, if the server
-// is gone and nobody else can. In a process that the library forked it does
-// nothing: that one has inherited the handlers.
-static void end_orphans(void)
-{
-	if (guarded.self == 0 || getpid() != guarded.self)
-		return;
-	struct pollfd p = {.fd = guarded.fd, .events = POLLRDHUP};
-	if (getppid() != guarded.server || (poll(&p, 1, 0) == 1 && (p.revents & (POLLRDHUP | POLLHUP)) != 0))
-		cabi_end_group();
-}
-
 static void crashed(int number, siginfo_t *info, void *context)
 {
 	char line[512];
@@ -144,7 +127,6 @@ static void crashed(int number, siginfo_t *info, void *context)
 	*p++ = '\n';
 	ssize_t ignored = write(STDERR_FILENO, line, (size_t)(p - line));
 	(void)ignored;
-	end_orphans();
 
 	// Die of it: a fault comes again when the instruction is repeated, what was
 	// sent is sent again.
@@ -167,47 +149,6 @@ void cabi_report_crashes(void)
 	action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
 	for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
 		sigaction(numbers[i], &action, NULL);
-}
-
-void cabi_end_group(void)
-{
-	if (getpgrp() == getpid())
-		kill(0, SIGKILL);
-	kill(getpid(), SIGKILL);
-	_exit(1);
-}
-
-static void *guard(void *unused)
-{
-	(void)unused;
-	struct pollfd p = {.fd = guarded.fd, .events = POLLRDHUP};
-	while (poll(&p, 1, -1) < 0 && errno == EINTR)
-		;
-	struct timespec grace = {guarded.grace_ms / 1000, (long)(guarded.grace_ms % 1000) * 1000000};
-	while (nanosleep(&grace, &grace) != 0 && errno == EINTR)
-		;
-	cabi_end_group();
-	return NULL;
-}
-
-int cabi_guard(int fd, int grace_ms)
-{
-	guarded.fd = fd;
-	guarded.grace_ms = grace_ms;
-	guarded.server = getppid();
-	guarded.self = getpid();
-	if (atexit(end_orphans) != 0) // a library that calls exit
-		return ENOMEM;
-	// All signals are for the others.
-	sigset_t all, before;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	pthread_t thread;
-	int result = pthread_create(&thread, NULL, guard, NULL);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (result == 0)
-		pthread_detach(thread);
-	return result;
 }
 
 void cabi_line_buffering(void)

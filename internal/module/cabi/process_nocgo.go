@@ -2,19 +2,11 @@
 
 package cabi
 
-import (
-	"os"
-	"time"
-)
-
-// Guard does nothing where no library can be hosted.
-func Guard(*os.File, time.Duration) error { return nil }
+// BufferLines does nothing where no library can be hosted.
+func BufferLines() {}
 
 // ReportCrashes does nothing where no library can be hosted.
 func ReportCrashes() {}
-
-// EndGroup ends this process.
-func EndGroup() { os.Exit(1) }
 
 // GuardEnv has no effect where no library can be hosted.
 const GuardEnv = "FLEET_MODULE_GUARD"

@@ -202,3 +202,46 @@ func TestRefusedByTheAPI(t *testing.T) {
 		t.Errorf("%+v; %s", s, log.String())
 	}
 }
+
+// TestNoRoomForOneCarLeavesTheOthersAlone: 507 is about the one car, whose statuses wait;
+// the API counts as up and the statuses of others are posted at once.
+func TestNoRoomForOneCarLeavesTheOthersAlone(t *testing.T) {
+	server, _ := embed(t, filepath.Join(t.TempDir(), "api.db"), "127.0.0.1:0", time.Second)
+	limit := func(cars int) {
+		if err := server.Configure(config.HTTPAPI{WaitTimeout: time.Second, MaxCars: cars}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit(1)
+	pool := NewPool(nil)
+	defer pool.Close()
+	m, err := New(Options{Builtin: Transparent, API: server.API(), Pool: pool})
+	if err != nil {
+		t.Fatal(err)
+	}
+	openFor := func(name string) *Instance {
+		s := spec("car_name", name)
+		s.Config[1].Value, s.Car.Car = name, name
+		made, err := m.Open(t.Context(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = made.Close(context.Background()) })
+		return made.(*Instance)
+	}
+	known, refused := openFor("known"), openFor("refused")
+	forward(t, known, "r", 1, 1)
+	testwait.Until(t, "the first car is known", func() bool { return known.Stats().Posted == 1 })
+	forward(t, refused, "r", 1, 1)
+	testwait.Until(t, "the second is refused several times", func() bool { return refused.Stats().Retries > 3 })
+	if !refused.Stats().APIUp {
+		t.Error("the API counts as down")
+	}
+	forward(t, known, "r", 2, 10)
+	testwait.Until(t, "the known car's statuses are posted", func() bool { return known.Stats().Posted == 10 })
+	limit(2)
+	testwait.Until(t, "the other car's status is posted", func() bool { return refused.Stats().Posted == 1 })
+	if s := refused.Stats(); s.Refused+s.Lost != 0 {
+		t.Errorf("%+v", s)
+	}
+}

@@ -24,6 +24,8 @@ type Instance struct {
 	api  api
 	host *host
 	pool *Pool
+	// leave gives the client and the host back to the pool.
+	leave func()
 	// local is the API inside this process, whose polls need no goroutine; nil:
 	// it is elsewhere.
 	local httpapi.API
@@ -54,14 +56,15 @@ var (
 	_ module.CommandSource = (*Instance)(nil)
 )
 
-func newInstance(m *Module, s settings, a api, h *host) *Instance {
+func newInstance(m *Module, s settings, l link) *Instance {
 	i := &Instance{
 		kind:  m.kind,
 		car:   s.car,
 		log:   m.log,
-		api:   a,
-		host:  h,
+		api:   l.api,
+		host:  l.host,
 		pool:  m.pool,
+		leave: l.release,
 		queue: newQueue(m.kind.number, m.opts.QueueSize, m.opts.QueueBytes, m.log),
 		poll:  poller{guard: guard{guardSettings: s.guard}},
 	}
@@ -201,6 +204,7 @@ func (i *Instance) Close(ctx context.Context) error {
 		}
 	}
 	i.giveUp()
+	i.leave()
 	kept, lost, cerr := i.queue.release()
 	err = errors.Join(err, cerr)
 	if kept > 0 {

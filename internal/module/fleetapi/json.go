@@ -57,6 +57,9 @@ func integer(v any) (int64, bool) {
 		if n, err := strconv.ParseInt(v.String(), 10, 64); err == nil {
 			return n, true
 		}
+		if n, err := strconv.ParseUint(v.String(), 10, 64); err == nil {
+			return int64(n), true // the bits count: it is reduced further
+		}
 		f, err := v.Float64()
 		if err != nil || math.Abs(f) >= math.MaxInt64 {
 			return 0, false

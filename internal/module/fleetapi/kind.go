@@ -164,14 +164,10 @@ func missionCommand(v any) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	stops, ok := s.([]any)
-	if !ok {
+	// What a stop holds is between the user of the API and the car: there are cars
+	// that take one without altitude, or by its name alone.
+	if _, ok := s.([]any); !ok {
 		return nil, fmt.Errorf("stops is %s; expected an array of stations", typeName(s))
-	}
-	for i, stop := range stops {
-		if err := checkStation(stop, fmt.Sprintf("stops[%d]", i)); err != nil {
-			return nil, err
-		}
 	}
 	route, err := member(o, "route", "a string")
 	if err != nil {
@@ -181,27 +177,6 @@ func missionCommand(v any) ([]byte, error) {
 		return nil, fmt.Errorf("route is %s; expected a string", typeName(route))
 	}
 	return compact(v)
-}
-
-// checkStation wants {name, position{latitude, longitude, altitude}} (MM-21).
-func checkStation(v any, where string) error {
-	o, err := object(v, where)
-	if err != nil {
-		return err
-	}
-	if _, ok := o["name"].(string); !ok {
-		return fmt.Errorf("%s.name is missing or no string; expected the name of the station", where)
-	}
-	position, ok := o["position"].(map[string]any)
-	if !ok {
-		return fmt.Errorf("%s.position is missing or no object; expected latitude, longitude and altitude", where)
-	}
-	for _, name := range []string{"latitude", "longitude", "altitude"} {
-		if err := number(position, where+".position.", name); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func number(o map[string]any, prefix, name string) error {

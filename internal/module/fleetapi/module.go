@@ -52,7 +52,10 @@ type Module struct {
 	warned map[string]bool // keys of the configuration that were warned about
 }
 
-var _ module.Module = (*Module)(nil)
+var (
+	_ module.Module   = (*Module)(nil)
+	_ module.Recaller = (*Module)(nil)
+)
 
 // New makes the module. It does no I/O.
 func New(opts Options) (*Module, error) {
@@ -82,6 +85,11 @@ func (m *Module) Number() int32 { return m.kind.number }
 // Supports is MM-20, MM-30, MM-40.
 func (m *Module) Supports(deviceType uint32) bool { return m.kind.supports(deviceType) }
 
+// Recall implements module.Recaller; nobody has to be asked.
+func (m *Module) Recall(deviceType uint32) (supported, known bool) {
+	return m.kind.supports(deviceType), true
+}
+
 // Open checks the configuration (MM-9) and makes the instance of one car. It
 // talks to nobody: an API that is down does not prevent the start (CLI-20).
 // Statuses that an earlier run left in the spool are posted first, but for a dry
@@ -105,43 +113,51 @@ func (m *Module) open(spec module.InstanceSpec) (*Instance, error) {
 	if m.opts.API != nil {
 		local = m.opts.API
 	}
-	a, h, err := m.pool.connect(s, local)
+	l, err := m.pool.connect(s, local)
 	if err != nil {
 		return nil, err
 	}
-	i := newInstance(m, s, a, h)
-	switch {
-	case m.opts.SpoolDirectory == "":
-		return i, nil
-	case m.opts.DryRun:
-		if err := writable(m.opts.SpoolDirectory); err != nil {
-			return nil, fmt.Errorf("spool_directory: %w", err)
-		}
+	i := newInstance(m, s, l)
+	if m.opts.SpoolDirectory == "" {
 		return i, nil
 	}
-	dir := filepath.Join(m.opts.SpoolDirectory, s.car.Company, s.car.Car, "module-"+strconv.Itoa(int(m.kind.number)))
+	if m.opts.DryRun {
+		err = writable(m.opts.SpoolDirectory)
+	} else {
+		err = m.openSpool(i)
+	}
+	if err != nil {
+		l.release()
+		return nil, fmt.Errorf("spool_directory: %w", err)
+	}
+	return i, nil
+}
+
+// openSpool gives the instance its spool, now or when it is free.
+func (m *Module) openSpool(i *Instance) error {
+	dir := filepath.Join(m.opts.SpoolDirectory, i.car.Company, i.car.Car, "module-"+strconv.Itoa(int(m.kind.number)))
 	i.queue.open = func() (*spool.Spool, error) {
-		return spool.Open(spool.Options{Dir: dir, MaxBytes: m.opts.SpoolMaxBytes, Logger: m.log.With("car", s.car.Car)})
+		return spool.Open(spool.Options{Dir: dir, MaxBytes: m.opts.SpoolMaxBytes, Logger: m.log.With("car", i.car.Car)})
 	}
 	sp, err := i.queue.open()
 	switch {
 	case err == nil:
 		i.queue.spool = sp
 		if n := sp.Len(); n > 0 {
-			m.log.Info("statuses of an earlier run are posted first", "car", s.car.Car, "statuses", n)
+			m.log.Info("statuses of an earlier run are posted first", "car", i.car.Car, "statuses", n)
 			i.start(i.queue.claim())
 		}
 	case errors.Is(err, spool.ErrLocked):
 		// The instance that this one replaces may still have it.
 		i.awaitSpool()
-		m.log.Info("the spool is in use, statuses are kept in memory until it is free", "car", s.car.Car, "directory", dir)
+		m.log.Info("the spool is in use, statuses are kept in memory until it is free", "car", i.car.Car, "directory", dir)
 	case errors.Is(err, syscall.ENOSPC):
 		i.awaitSpool()
-		m.log.Warn("the disk of the spool is full, statuses are kept in memory until there is room", "car", s.car.Car, "directory", dir)
+		m.log.Warn("the disk of the spool is full, statuses are kept in memory until there is room", "car", i.car.Car, "directory", dir)
 	default:
-		return nil, fmt.Errorf("spool_directory: %w", err)
+		return err
 	}
-	return i, nil
+	return nil
 }
 
 // writable tells whether spools can be made in the folder, and makes nothing.

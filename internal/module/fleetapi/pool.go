@@ -39,9 +39,16 @@ type Pool struct {
 	log *slog.Logger
 
 	mu      sync.Mutex
-	clients map[clientID]*httpapi.Client
-	hosts   map[string]*host
+	clients map[clientID]*shared[*httpapi.Client]
+	hosts   map[string]*shared[*host]
 	shares  map[shareKey]*share
+}
+
+// shared counts the instances that use something. What has none is forgotten: keys are
+// changed and hosts move, and a server runs for years.
+type shared[T any] struct {
+	it    T
+	users int
 }
 
 // clientID is what makes a client another one.
@@ -76,61 +83,74 @@ func NewPool(log *slog.Logger) *Pool {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Pool{log: log.With(logging.ComponentKey, logging.ComponentModule), clients: make(map[clientID]*httpapi.Client), hosts: make(map[string]*host), shares: make(map[shareKey]*share)}
+	return &Pool{log: log.With(logging.ComponentKey, logging.ComponentModule), clients: make(map[clientID]*shared[*httpapi.Client]), hosts: make(map[string]*shared[*host]), shares: make(map[shareKey]*share)}
 }
 
 // Close closes the connections. Instances must have been closed before.
 func (p *Pool) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, c := range p.clients {
-		c.Close()
+	for id, c := range p.clients {
+		c.it.Close()
+		delete(p.clients, id)
 	}
+}
+
+// link is what one instance has of the pool, until its release.
+type link struct {
+	api     api
+	host    *host
+	release func() // once
 }
 
 // connect returns the API of the settings and its host. local is the API inside
 // the process, used without api_url.
-func (p *Pool) connect(s settings, local api) (api, *host, error) {
+func (p *Pool) connect(s settings, local api) (link, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if s.url == "" {
 		if local == nil {
-			return nil, nil, fmt.Errorf("key %s: it is missing; expected the URL of the HTTP API such as http://http-api:8080/v2/protocol, or the block http_api, which starts one in the server", keyURL)
+			return link{}, fmt.Errorf("key %s: it is missing; expected the URL of the HTTP API such as http://http-api:8080/v2/protocol, or the block http_api, which starts one in the server", keyURL)
 		}
-		return local, p.host("inside this process"), nil
+		const name = "inside this process"
+		return link{local, p.useHost(name), func() { p.release(name, clientID{}) }}, nil
 	}
 	u, err := url.Parse(s.url)
 	if err != nil {
-		return nil, nil, fmt.Errorf("key %s: the value is not a URL", keyURL)
+		return link{}, fmt.Errorf("key %s: the value is not a URL", keyURL)
 	}
-	client, err := p.client(clientID{url: s.url, key: s.key, tls: s.tls})
+	id := clientID{url: s.url, key: s.key, tls: s.tls}
+	client, err := p.useClient(id)
 	if err != nil {
-		return nil, nil, err
+		return link{}, err
 	}
-	return client, p.host(u.Scheme + "://" + u.Host), nil
+	name := u.Scheme + "://" + u.Host
+	return link{client, p.useHost(name), func() { p.release(name, id) }}, nil
 }
 
-func (p *Pool) host(name string) *host {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// useHost returns the host, with one user more. The lock is held.
+func (p *Pool) useHost(name string) *host {
 	h := p.hosts[name]
 	if h == nil {
-		h = &host{
+		h = &shared[*host]{it: &host{
 			name:    name,
 			log:     p.log,
 			posting: newBreaker(name, "statuses", p.log),
 			polling: newBreaker(name, "commands", p.log),
 			posts:   make(chan struct{}, maxPosts),
 			flushes: make(chan struct{}, maxFlushes),
-		}
+		}}
 		p.hosts[name] = h
 	}
-	return h
+	h.users++
+	return h.it
 }
 
-func (p *Pool) client(id clientID) (*httpapi.Client, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// useClient returns the client, with one user more. The lock is held.
+func (p *Pool) useClient(id clientID) (*httpapi.Client, error) {
 	if c := p.clients[id]; c != nil {
-		return c, nil
+		c.users++
+		return c.it, nil
 	}
 	o := httpapi.ClientOptions{URL: id.url, APIKey: config.NewSecret(id.key)}
 	if id.tls != (tlsFiles{}) {
@@ -140,8 +160,26 @@ func (p *Pool) client(id clientID) (*httpapi.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("keys %s, %s, %s: %s", keyCA, keyCert, keyKeyFile, id.tls.nameFiles(err.Error()))
 	}
-	p.clients[id] = c
+	p.clients[id] = &shared[*httpapi.Client]{it: c, users: 1}
 	return c, nil
+}
+
+// release takes one user from the host and, unless the API is the one inside the
+// process, from the client, and forgets what has none left.
+func (p *Pool) release(hostName string, id clientID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if h := p.hosts[hostName]; h != nil {
+		if h.users--; h.users == 0 {
+			delete(p.hosts, hostName)
+		}
+	}
+	if c := p.clients[id]; c != nil {
+		if c.users--; c.users == 0 {
+			c.it.Close()
+			delete(p.clients, id)
+		}
+	}
 }
 
 // unavailable tells the breaker's kind of failure: no usable answer, or one that
@@ -149,6 +187,8 @@ func (p *Pool) client(id clientID) (*httpapi.Client, error) {
 func unavailable(err error) error {
 	switch code := httpapi.StatusOf(err); {
 	case err == nil:
+		return nil
+	case code == http.StatusInsufficientStorage: // it has no room for one more car; the others have theirs
 		return nil
 	case code == 0, code >= 500, code == http.StatusTooManyRequests, code == http.StatusRequestTimeout:
 		return err

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"external-server/internal/fleet"
@@ -30,7 +31,6 @@ type child struct {
 	pending map[uint64]*pending
 	next    uint64
 	ended   bool  // no request is accepted any more
-	reaped  bool  // the process number is free
 	cause   error // why we ended it, if we did
 
 	gone chan struct{} // closed when the process has ended
@@ -83,15 +83,13 @@ func (c *child) run(greeted chan<- error) {
 	stop := make(chan struct{})
 	c.work.Go(func() { c.watch(stop) })
 	c.work.Go(func() {
-		c.awaitEnd()
+		status := c.awaitEnd()
 		close(c.gone)
-		c.mu.Lock()
-		c.kill() // what it left behind
-		c.reaped = true
-		c.mu.Unlock()
-		state := c.reap()
+		if reaper := c.reap(); status == nil {
+			status = &reaper
+		}
 		// What the process managed to say still counts; what a descendant that
-		// escaped its group holds open does not.
+		// could not be ended holds open does not.
 		_ = c.conn.ExpireReads(lastWordsPause)
 		reader.Wait()
 		for _, f := range []*os.File{c.stdout, c.stderr} {
@@ -108,16 +106,16 @@ func (c *child) run(greeted chan<- error) {
 		close(stop)
 		_ = c.conn.Close()
 		closeAll([]*os.File{c.stdout, c.stderr})
-		c.finish(state)
+		c.finish(*status)
 	})
 }
 
-func (c *child) finish(state *os.ProcessState) {
+func (c *child) finish(status syscall.WaitStatus) {
 	c.mu.Lock()
 	c.ended = true
 	left := c.pending
 	c.pending = map[uint64]*pending{}
-	c.exit = newExit(c, state, underWay(left))
+	c.exit = newExit(c, status, underWay(left))
 	c.mu.Unlock()
 	for _, p := range left {
 		if p.release != nil {
@@ -127,14 +125,16 @@ func (c *child) finish(state *os.ProcessState) {
 	close(c.dead)
 }
 
-// end kills the process group because of cause, unless it has ended already.
+// end kills the process and its descendants because of cause, unless it has ended
+// already.
 func (c *child) end(cause error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.cause == nil {
+	first := c.cause == nil
+	if first {
 		c.cause = cause
 	}
-	if !c.reaped { // else its number may be somebody else's
+	c.mu.Unlock()
+	if first {
 		c.kill()
 	}
 }

@@ -9,14 +9,13 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
-	"external-server/internal/module"
 )
 
 // testChild is what the test binary does as a process of other kinds.
 func testChild(args []string) {
 	switch args[0] {
 	case "server":
-		server(args[1], args[2])
+		server(args[1:])
 	case "plugin":
 		servePlugin()
 	case "idle":
@@ -29,16 +28,23 @@ func testChild(args []string) {
 	os.Exit(9)
 }
 
-// server is a server with one module, whose context does what attack says. It
-// prints the number of the module process and waits to be killed.
-func server(library, attack string) {
-	m, err := Open(context.Background(), ForLibrary(library, Options{Expect: 66, CallTimeout: time.Hour}))
+// server is a server with one module, whose context does what the attack says. It
+// prints the number of the module process and waits to be killed. Its arguments are
+// the attack, the file "gate" and the module: a library or a command.
+func server(args []string) {
+	attack, gate, command := args[0], args[1], args[2:]
+	opts := Options{Expect: 66, CallTimeout: time.Hour, Command: command}
+	if len(command) == 1 {
+		opts = ForLibrary(command[0], opts)
+	} else {
+		opts.Expect = 0
+	}
+	m, err := Open(context.Background(), opts)
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	spec := module.InstanceSpec{Config: []module.Pair{{Key: "attack", Value: attack}}}
-	car, err := m.Open(context.Background(), spec)
+	car, err := m.Open(context.Background(), spec("car", "", "gate="+gate, "attack="+attack))
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)

@@ -3,7 +3,6 @@ package host
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"syscall"
 
@@ -35,18 +34,16 @@ func (e *Exit) Error() string {
 	return b.String()
 }
 
-func newExit(c *child, state *os.ProcessState, calls string) *Exit {
-	return &Exit{PID: c.pid, Reason: reason(c.cause, state), Calls: calls, Output: c.output.last()}
+func newExit(c *child, status syscall.WaitStatus, calls string) *Exit {
+	return &Exit{PID: c.pid, Reason: reason(c.cause, status), Calls: calls, Output: c.output.last()}
 }
 
 // reason prefers what the process did to what was done to it: a broken
 // connection is what a crash looks like from here.
-func reason(cause error, state *os.ProcessState) string {
-	status, ok := state.Sys().(syscall.WaitStatus)
-	own := "exit status unknown"
+func reason(cause error, status syscall.WaitStatus) string {
+	var own string
 	killed := false
 	switch {
-	case !ok:
 	case status.Signaled():
 		killed = status.Signal() == syscall.SIGKILL
 		own = fmt.Sprintf("%s (%s)", unix.SignalName(status.Signal()), status.Signal())

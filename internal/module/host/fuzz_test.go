@@ -56,9 +56,8 @@ func FuzzModuleFrames(f *testing.F) {
 			_ = theirs.Close()
 		}()
 		opts := Options{}.withDefaults()
-		// reaped: there is no process that could be ended.
 		c := newChild(&process{conn: wire.New(mine)}, &opts, opts.Logger)
-		c.reaped = true
+		c.cause = errDied // there is no process that could be ended
 		close(c.gone)
 		var released [4]atomic.Int32
 		for id := uint64(1); id < 4; id++ {

@@ -17,8 +17,8 @@ import (
 	"external-server/internal/module/wire"
 )
 
-// endGrace is how long the host of a library may take to end by itself once the
-// server is gone.
+// endGrace is how long a module process may take to end by itself once the server is
+// gone.
 const endGrace = 500 * time.Millisecond
 
 // RunLibrary is the process that hosts one shared library: it serves the module
@@ -29,9 +29,7 @@ func RunLibrary(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	if err := cabi.Guard(socket, endGrace); err != nil {
-		return err
-	}
+	cabi.BufferLines()
 	ignoreSignals()
 	// Every wait_for_command holds a thread, and there is one per car.
 	debug.SetMaxThreads(1 << 20)
@@ -60,42 +58,42 @@ func RunLibrary(ctx context.Context, path string) error {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "module-host:", err)
 	}
-	cabi.EndGroup() // with whatever the library forked
-	return err
+	os.Exit(0) // now, whatever the library's threads do
+	return nil
 }
 
-// RunIfHost makes any program that opens isolated libraries its own host: called
-// first in main, or in TestMain, it runs the library and does not return when
-// this process was started by ForLibrary.
+// RunIfHost makes any program that opens modules in processes of their own the
+// program of these processes, too: called first in main, or in TestMain, it runs the
+// library or the reaper and does not return when this process was started for that.
 func RunIfHost() {
-	if len(os.Args) != 3 || os.Args[1] != hostCommand || os.Getenv(wire.EnvFD) == "" {
+	if len(os.Args) != 3 || os.Getenv(wire.EnvFD) == "" {
 		return
 	}
-	err := RunLibrary(context.Background(), os.Args[2])
-	fmt.Fprintln(os.Stderr, "module-host:", err)
-	os.Exit(1)
+	var err error
+	switch os.Args[1] {
+	case hostCommand:
+		err = RunLibrary(context.Background(), os.Args[2])
+	case reaperCommand:
+		err = RunReaper()
+	default:
+		return
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, os.Args[1]+":", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
 }
 
 // ignoreSignals leaves it to the connection when to end. A service manager
 // signals all processes of a service at once, and the server still needs its
-// modules to stop in order. The parent-death signal is told from that by the
-// parent: then the group ends at once.
+// modules to stop in order.
 func ignoreSignals() {
-	parent := os.Getppid()
 	// The program around may have its own idea of them, such as to exit with the second
-	// one. The parent-death signal comes several times: the kernel hands a child on to
-	// one thread of the server after the other, while these end.
+	// one.
 	signal.Reset(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	signals := make(chan os.Signal, 1)
-	// SIGPIPE is what writing to the output gives once the server is gone: it must not
-	// end this process before it has ended what the library forked. It is caught and not
-	// ignored, because what is ignored stays so in programs that the library starts.
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
-	go func() { // until the process ends
-		for range signals {
-			if os.Getppid() != parent {
-				cabi.EndGroup()
-			}
-		}
-	}()
+	// SIGPIPE is what writing to the output gives once the server is gone. They are
+	// caught and not ignored, because what is ignored stays so in programs that the
+	// library starts. Nothing reads the channel.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
 }

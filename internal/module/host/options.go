@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"external-server/internal/logging"
+	"external-server/internal/module"
 )
 
 // Options of Open; zero values mean the defaults.
@@ -61,9 +62,7 @@ type Options struct {
 	BackoffMax time.Duration
 	Logger     *slog.Logger
 
-	// handlesOrphaning tells that the process ends itself, and its group, when
-	// the server is gone (see package cabi).
-	handlesOrphaning bool
+	library bool // the process is this program and runs a library
 }
 
 const (
@@ -87,7 +86,7 @@ const (
 
 var (
 	// ErrClosed reports a call with a context, or a module, that is closed.
-	ErrClosed = errors.New("the module context is closed")
+	ErrClosed = module.ErrClosed
 	// ErrEmptyRole reports a device without a role: the module was not called
 	// (MOD-11).
 	ErrEmptyRole = errors.New("the device has an empty role, the module was not called")
@@ -102,7 +101,7 @@ func ForLibrary(path string, opts Options) Options {
 	// Not os.Executable: after an upgrade that is another program.
 	opts.Command = []string{"/proc/self/exe", hostCommand, path}
 	opts.Name = path
-	opts.handlesOrphaning = true
+	opts.library = true
 	return opts
 }
 

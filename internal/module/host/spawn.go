@@ -1,6 +1,7 @@
 package host
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -48,10 +50,13 @@ func (s *spawner) close() {
 	s.done.Wait()
 }
 
-// process is a started process with its connection and its output.
+// process is a started module process with its connection and its output, and the
+// reaper around it.
 type process struct {
-	cmd            *exec.Cmd
-	pid            int
+	reaper         *exec.Cmd
+	control        *os.File // to the reaper
+	reports        *json.Decoder
+	pid            int // of the module process
 	conn           *wire.Conn
 	stdout, stderr *os.File // reading ends
 }
@@ -59,22 +64,23 @@ type process struct {
 // spawn starts the process with a socket as descriptor 3, /dev/null as standard
 // input and pipes for its output. On error nothing is left behind.
 func spawn(s *spawner, opts *Options) (_ *process, err error) {
-	var ours []*os.File
+	var ours, theirs []*os.File
 	defer func() {
 		if err != nil {
 			closeAll(ours)
 		}
 	}()
-	var theirs []*os.File
 	defer func() { closeAll(theirs) }()
-
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("socket for the module process: %w", err)
+	for _, name := range []string{"module", "control"} {
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			return nil, fmt.Errorf("socket for the module process: %w", err)
+		}
+		// A module expects a socket that blocks.
+		_ = unix.SetNonblock(pair[1], false)
+		ours = append(ours, os.NewFile(uintptr(pair[0]), name))
+		theirs = append(theirs, os.NewFile(uintptr(pair[1]), name))
 	}
-	socket := os.NewFile(uintptr(pair[0]), "module")
-	ours = append(ours, socket)
-	theirs = append(theirs, os.NewFile(uintptr(pair[1]), "server"))
 	for range 2 {
 		r, w, err := os.Pipe()
 		if err != nil {
@@ -84,36 +90,60 @@ func spawn(s *spawner, opts *Options) (_ *process, err error) {
 	}
 
 	cmd := exec.Command(opts.Command[0], opts.Command[1:]...)
-	if errors.Is(cmd.Err, exec.ErrDot) {
-		cmd.Err = nil // the operator wrote it: relative to the working directory
+	if cmd.Err != nil && !errors.Is(cmd.Err, exec.ErrDot) { // the operator wrote it: relative to the working directory
+		return nil, startError(opts.Command[0], cmd.Err)
 	}
-	if opts.handlesOrphaning {
-		cmd.Args[0] = "external-server"
+	o := order{Path: cmd.Path, Args: cmd.Args, Env: append(opts.Env[:len(opts.Env):len(opts.Env)],
+		wire.EnvProtocol+"="+strconv.Itoa(wire.Protocol), wire.EnvFD+"="+strconv.Itoa(wire.FD))}
+	if opts.library {
+		o.Args[0] = serverName
 	}
-	cmd.Env = append(opts.Env[:len(opts.Env):len(opts.Env)],
-		wire.EnvProtocol+"="+strconv.Itoa(wire.Protocol), wire.EnvFD+"="+strconv.Itoa(wire.FD))
-	cmd.Stdout, cmd.Stderr = theirs[1], theirs[2]
-	cmd.ExtraFiles = theirs[:1]
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		// A group of its own: what the module forks can be ended with it, and
-		// Ctrl-C in a terminal reaches the server alone, which stops in order.
-		Setpgid:   true,
-		Pdeathsig: syscall.SIGKILL,
-	}
-	if opts.handlesOrphaning {
-		// The host ends its whole group then, which SIGKILL would prevent.
-		cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM
-	}
-	if err := s.do(cmd.Start); err != nil {
+	// Not os.Executable: after an upgrade that is another program.
+	reaper := &exec.Cmd{Path: "/proc/self/exe", Args: []string{serverName, reaperCommand, opts.Name},
+		// Nothing that is meant for the module, such as LD_PRELOAD.
+		Env: []string{wire.EnvFD + "=" + strconv.Itoa(wire.FD)}, ExtraFiles: theirs[:2], Stdout: theirs[2], Stderr: theirs[3],
+		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}}
+	if err := s.do(reaper.Start); err != nil {
 		return nil, startError(opts.Command[0], err)
 	}
-	conn, err := wire.FromFile(socket)
-	if err != nil {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+	p := &process{reaper: reaper, control: ours[1], reports: json.NewDecoder(ours[1]), stdout: ours[2], stderr: ours[3]}
+	closeAll(theirs[:2]) // so that a reaper that ends is seen
+	if err := p.give(o, opts.StartTimeout); err != nil {
+		p.abandon()
+		return nil, startError(opts.Command[0], err)
+	}
+	if p.conn, err = wire.FromFile(ours[0]); err != nil {
+		p.abandon()
 		return nil, err
 	}
-	return &process{cmd: cmd, pid: cmd.Process.Pid, conn: conn, stdout: ours[1], stderr: ours[2]}, nil
+	return p, nil
+}
+
+// serverName is how processes that are this program are listed.
+const serverName = "external-server"
+
+// give hands the order to the reaper and waits until it is carried out.
+func (p *process) give(o order, limit time.Duration) error {
+	_ = p.control.SetDeadline(time.Now().Add(limit))
+	var first report
+	err := json.NewEncoder(p.control).Encode(o)
+	if err == nil {
+		err = p.reports.Decode(&first)
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("the process that is to start it: %w", err)
+	case first.Errno != 0:
+		return first.Errno
+	}
+	p.pid = first.PID
+	return p.control.SetDeadline(time.Time{})
+}
+
+// abandon ends the reaper; the module process, if there is one, ends with it.
+func (p *process) abandon() {
+	_ = p.reaper.Process.Kill()
+	_ = p.reaper.Wait()
 }
 
 func startError(path string, err error) error {
@@ -134,22 +164,34 @@ func closeAll(files []*os.File) {
 	}
 }
 
-// awaitEnd waits until the process has ended; it stays a zombie, so that nobody
-// else can have its number, until reap.
-func (p *process) awaitEnd() {
-	for {
-		err := unix.Waitid(unix.P_PID, p.pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
-		if !errors.Is(err, unix.EINTR) {
-			return
-		}
+// awaitEnd waits until the process has ended. The status is nil when the reaper
+// ended without telling: it was killed, and the module process with it.
+func (p *process) awaitEnd() *syscall.WaitStatus {
+	var last report
+	if err := p.reports.Decode(&last); err != nil || last.Status == nil {
+		return nil
 	}
+	status := syscall.WaitStatus(*last.Status)
+	return &status
 }
 
-func (p *process) reap() *os.ProcessState {
-	_ = p.cmd.Wait() // the state says it all
-	return p.cmd.ProcessState
+// reap waits until everything that the process has started has ended, and the reaper
+// with it. It returns the reaper's own status.
+func (p *process) reap() syscall.WaitStatus {
+	late := time.AfterFunc(2*sweepLimit, func() { _ = p.reaper.Process.Kill() })
+	defer late.Stop()
+	_ = p.reaper.Wait() // the state says it all
+	_ = p.control.Close()
+	status, _ := p.reaper.ProcessState.Sys().(syscall.WaitStatus)
+	return status
 }
 
-// kill ends the process and everything in its group. It must not be called after
-// reap.
-func (p *process) kill() { _ = unix.Kill(-p.pid, unix.SIGKILL) }
+// kill ends the process and everything that it has started. When the reaper cannot do
+// it, because something has stopped it, both end a moment later.
+func (p *process) kill() {
+	_, _ = p.control.Write([]byte("true\n"))
+	time.AfterFunc(killPatience, func() { _ = p.reaper.Process.Kill() }) // nothing, once it has ended
+}
+
+// killPatience is how long the reaper may take to kill the module process.
+const killPatience = 2 * sweepLimit

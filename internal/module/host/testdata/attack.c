@@ -119,6 +119,31 @@ static void attack(const char *what)
 			*(volatile int *)16 = 1;
 		exit(3);
 	}
+	if (strncmp(what, "daemon", 6) == 0) { // leave group, session and parent, and say who one is
+		pid_t child = fork();
+		if (child == 0) {
+			setsid();
+			if (fork() == 0) {
+				setsid();
+				for (int i = 1; i < 65; i++)
+					signal(i, SIG_IGN);
+				char pid[16];
+				snprintf(pid, sizeof pid, "%d", getpid());
+				say(gate, "%s", pid);
+				for (;;)
+					pause();
+			}
+			_exit(0);
+		}
+		waitpid(child, NULL, 0);
+		while (access(gate, F_OK) != 0)
+			usleep(1000);
+		if (strcmp(what, "daemonsegv") == 0)
+			*(volatile int *)16 = 1;
+		if (strcmp(what, "daemonblock") == 0)
+			for (;;)
+				pause();
+	}
 	if (strcmp(what, "spin") == 0)
 		for (volatile int i = 0;; i++)
 			;

@@ -1,0 +1,107 @@
+package admin_test
+
+import (
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"external-server/internal/testwait"
+)
+
+// Strangers that ask for what everybody gets, and never read it, keep neither probes nor
+// those with a token from being answered.
+func TestStrangersBlockNothing(t *testing.T) {
+	r := newRig(t, func(s settings) {
+		s["admin"] = settings{"listen": "127.0.0.1:0", "tokens": tokens("eve:read:read-secret")}
+	}, "car1")
+	address := strings.TrimPrefix(r.base, "http://")
+	var writers sync.WaitGroup
+	var conns []net.Conn
+	defer func() {
+		for _, c := range conns {
+			c.Close()
+		}
+		writers.Wait()
+	}()
+	for i := range 520 { // more than there may be connections
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, c)
+		if err := c.(*net.TCPConn).SetReadBuffer(4096); err != nil {
+			t.Fatal(err)
+		}
+		path := [...]string{"/car.js", "/api/v1/cars", "/mapview.js"}[i%3]
+		writers.Go(func() {
+			one := strings.Repeat("GET "+path+" HTTP/1.1\r\nHost: "+address+"\r\n\r\n", 100)
+			for range 10 {
+				if _, err := c.Write([]byte(one)); err != nil {
+					return // the server has let it go
+				}
+			}
+		})
+	}
+	client := &http.Client{Timeout: testwait.Patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	for range 10 {
+		for path, token := range map[string]string{"/healthz": "", "/readyz": "Bearer read-secret", "/api/v1/cars": "Bearer read-secret"} {
+			q, err := http.NewRequest(http.MethodGet, r.base+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if token != "" {
+				q.Header.Set("Authorization", token)
+			}
+			a, err := client.Do(q)
+			if err != nil {
+				t.Fatalf("%s: %v", path, err)
+			}
+			a.Body.Close()
+			if a.StatusCode != http.StatusOK {
+				t.Fatalf("%s: %s", path, a.Status)
+			}
+		}
+	}
+}
+
+// A proxy on this machine makes nobody else "this machine".
+func TestProxiedRequestsAreStrangers(t *testing.T) {
+	r := newRig(t, nil, "car1")
+	const act = "/api/v1/cars/car1/disconnect"
+	for _, header := range []string{"X-Forwarded-For", "X-Forwarded-Host", "Forwarded", "X-Real-IP", "Via"} {
+		for path, method := range map[string]string{"/api/v1/cars": "GET", act: "POST", "/api/v1/reload": "POST", "/readyz": "GET"} {
+			a := r.do(method, path, "", "X-External-Server", "1", header, "192.0.2.1")
+			if a.status != http.StatusUnauthorized || !strings.Contains(a.text(), "proxy") {
+				t.Errorf("%s %s with %s: %d %s", method, path, header, a.status, a.text())
+			}
+		}
+	}
+	// nginx says nothing of itself unless told to, and speaks HTTP/1.0.
+	c, err := net.Dial("tcp", strings.TrimPrefix(r.base, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte("POST " + act + " HTTP/1.0\r\nHost: 127.0.0.1\r\nX-External-Server: 1\r\n\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	line := make([]byte, 12)
+	if _, err := c.Read(line); err != nil || string(line) != "HTTP/1.0 401" {
+		t.Errorf("HTTP/1.0: %q %v", line, err)
+	}
+}
+
+// Behind a proxy, a token counts as anywhere.
+func TestTokensThroughAProxy(t *testing.T) {
+	r := newRig(t, func(s settings) {
+		s["admin"] = settings{"listen": "127.0.0.1:0", "tokens": tokens("ops:operate:secret")}
+	}, "car1")
+	if a := r.do("POST", "/api/v1/cars/car1/disconnect", "", "Authorization", "Bearer secret", "X-Forwarded-For", "192.0.2.1"); a.status != http.StatusAccepted {
+		t.Errorf("%d %s", a.status, a.text())
+	}
+	if a := r.do("GET", "/healthz", "", "X-Forwarded-For", "192.0.2.1"); a.status != http.StatusUnauthorized {
+		t.Errorf("a probe through the proxy: %d", a.status)
+	}
+}

@@ -1,0 +1,372 @@
+// Package car runs cars. A Seat is the place of one car: its port on the link, its
+// mailbox and what is known about it. Its occupant owns the session and the modules:
+// one goroutine at a time works for it, performs the session's effects on the link and
+// on the modules, and keeps its one timer. The package decides nothing about the
+// protocol; that is package session.
+//
+// It may import session, link, module, protocol and logging; it knows no
+// transport and no kind of module.
+package car
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"external-server/internal/fleet"
+	"external-server/internal/link"
+	"external-server/internal/logging"
+	"external-server/internal/module"
+	"external-server/internal/session"
+)
+
+// Defaults of Options and Limits.
+const (
+	defaultMailbox     = 4096
+	mailboxBytes       = 16 << 20 // or one message of the largest size
+	quickPayload       = 16 << 10 // of a message that is handled on the link's goroutine
+	defaultStopTimeout = 3 * time.Second
+	forsakeTimeout     = time.Second // for the modules of an occupant that met a defect
+)
+
+// Errors of Replace and Vacate.
+var (
+	// ErrLeft says that the seat was given up.
+	ErrLeft = errors.New("the car is not served any more")
+	// ErrBusy says that the occupant did not come to rest in time.
+	ErrBusy = errors.New("the message in hand was not finished")
+)
+
+// ErrReload is the cause of the end of Run's context when not the whole server stops
+// but this car is removed.
+var ErrReload = errors.New("changed or removed by a reload")
+
+// Binding is one module of a car. The order of a car's bindings is the order of
+// its modules (CFG-13).
+type Binding struct {
+	Module   module.Module
+	Instance module.Instance // owned by the Seat once Replace has returned without error
+}
+
+// Occupant is what takes a seat.
+type Occupant struct {
+	// Session goes on where it is, with Modules as its modules; the seat owns it from
+	// then on. Nil: a session that waits for a Connect.
+	Session *session.Session
+	Modules []Binding
+}
+
+// Options of New.
+type Options struct {
+	ID     fleet.CarID
+	Limits Limits
+	// MailboxSize bounds the messages of the gateway that wait for the car's
+	// goroutine; zero means 4096.
+	MailboxSize int
+	// Observer is told what happens to the car; nil: nobody.
+	Observer Observer
+	Logger   *slog.Logger
+}
+
+// Seat is the place of one car. It implements link.Receiver. From Attach until it is
+// left, it hears everything the gateway sends: what comes while one occupant follows
+// another, or while there is none, waits in the mailbox for the next one. A Connect
+// that is not heard would cost the gateway 15 s.
+type Seat struct {
+	opts  Options
+	born  time.Time // with a monotonic reading
+	log   *slog.Logger
+	limit logging.Limiter
+	mail  *mailbox
+	port  link.Port
+
+	payload  atomic.Int64 // largest message, bytes
+	stop     atomic.Int64 // time.Duration, see Limits.Stop
+	counters counters
+	occupant atomic.Pointer[occupant] // nil: there is none
+	failed   chan struct{}            // capacity 1: the occupant has met a defect
+
+	// Of the working goroutine, see mailbox.
+	started          time.Time // of the current session
+	linkReason       error     // of the last loss of the link
+	lifeLines        bucket    // see lifeLine
+	lifeLinesLeftOut int
+
+	turn     sync.Mutex // held while the occupant changes; guards what follows
+	left     bool
+	limits   Limits           // in force
+	session  *session.Session // of the last occupant that ended well
+	previous *occupant        // the last one, whose modules may still be closing
+	ending   sync.WaitGroup   // of occupants; Run waits for it
+
+	mu   sync.Mutex
+	view Snapshot
+}
+
+// New returns an empty seat that is not attached to a link.
+func New(opts Options) (*Seat, error) {
+	if opts.Logger == nil {
+		return nil, errors.New("car: a logger is needed")
+	}
+	s := &Seat{
+		opts:   opts,
+		born:   time.Now(),
+		log:    opts.Logger.With(logging.ComponentKey, logging.ComponentCar, "car", opts.ID.Car),
+		mail:   newMailbox(cmp.Or(max(0, opts.MailboxSize), defaultMailbox), max(mailboxBytes, opts.Limits.Payload)),
+		failed: make(chan struct{}, 1),
+		view:   Snapshot{ID: opts.ID, Ended: make(map[session.Reason]uint64)},
+	}
+	s.setLimits(opts.Limits)
+	return s, nil
+}
+
+// ID names the car.
+func (s *Seat) ID() fleet.CarID { return s.opts.ID }
+
+// Attach connects the seat to the link; call it once, before anything else.
+func (s *Seat) Attach(l link.Link) error {
+	port, err := l.Attach(s.opts.ID, s)
+	if err != nil {
+		return fmt.Errorf("car %v: %w", s.opts.ID, err)
+	}
+	s.port = port
+	return nil
+}
+
+// Replace puts another occupant into the seat; the one before it, if any, handles what
+// it has in hand and ends its session. When Replace returns, the new occupant serves
+// the gateway, which was told to connect anew unless it did so by itself. The modules
+// of the old one have up to Limits.Stop to take what was accepted for them; a module
+// of the same number is called for the new one after that, so that it hears everything
+// in order. ended waits for this end, until its ctx ends, and returns what could not be
+// delivered or closed.
+//
+// ctx bounds the wait for the message in hand. On error nothing has changed and the
+// instances stay the caller's.
+func (s *Seat) Replace(ctx context.Context, next Occupant) (ended func(context.Context) error, err error) {
+	return s.change(ctx, &next)
+}
+
+// Vacate ends the occupant as Replace does and leaves the seat empty: what the gateway
+// sends waits for Replace, or keeps Leave from leaving.
+func (s *Seat) Vacate(ctx context.Context) (ended func(context.Context) error, err error) {
+	return s.change(ctx, nil)
+}
+
+// Occupied tells whether there is an occupant.
+func (s *Seat) Occupied() bool { return s.occupant.Load() != nil }
+
+func (s *Seat) change(ctx context.Context, next *Occupant) (ended func(context.Context) error, err error) {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	switch {
+	case s.left:
+		return nil, ErrLeft
+	case s.port == nil:
+		return nil, errors.New("car: Attach must be called before Replace")
+	}
+	old, tell := s.occupant.Load(), false
+	ended = func(context.Context) error { return nil }
+	if old != nil {
+		if err := s.rest(ctx, old); err != nil {
+			if s.mail.resume() {
+				go s.work(nil, false)
+			}
+			return nil, err
+		}
+		due, greeted := old.conclude(session.EventReload)
+		tell = due && !greeted
+		s.session = old.session
+		if old.hasFailed() { // what a defect has left of it is not to be trusted
+			old.forsake()
+			s.session = nil
+		}
+		s.previous = old
+	}
+	if next == nil {
+		s.occupant.Store(nil)
+	} else {
+		s.seat(next)
+	}
+	// The gateway connects anew at once, so it is told when the next occupant is there,
+	// and before that one says anything.
+	if tell {
+		s.port.NotifyDisconnect()
+	}
+	if next != nil && s.mail.open() {
+		go s.work(nil, false)
+	}
+	if old != nil {
+		ended = s.end(ctx, old)
+	}
+	return ended, nil
+}
+
+// seat makes next the occupant; its work may begin. turn is held.
+func (s *Seat) seat(next *Occupant) {
+	o := newOccupant(s, cmp.Or(next.Session, s.session), next.Modules)
+	s.session = nil
+	o.start(s.previous)
+	s.occupant.Store(o)
+	o.show()
+	o.arm()
+}
+
+// rest waits until the occupant is at rest: the goroutine that works for it has
+// finished what it has in hand, or met a defect, and none begins.
+func (s *Seat) rest(ctx context.Context, o *occupant) error {
+	idle := s.mail.halt()
+	select {
+	case <-idle:
+		return nil
+	case <-o.broken:
+		return nil
+	default:
+	}
+	select {
+	case <-idle:
+	case <-o.broken:
+	case <-ctx.Done():
+		return fmt.Errorf("car %s: %w: %w", s.opts.ID.Car, ErrBusy, context.Cause(ctx))
+	}
+	return nil
+}
+
+// end releases an occupant in a goroutine of its own, for which Run waits; turn is
+// held.
+func (s *Seat) end(ctx context.Context, o *occupant) (ended func(context.Context) error) {
+	done := make(chan struct{})
+	var err error
+	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(s.stop.Load()))
+	s.ending.Go(func() {
+		defer close(done)
+		defer cancel()
+		err = o.release(bound)
+	})
+	return func(ctx context.Context) error {
+		select {
+		case <-done:
+			return err
+		case <-ctx.Done():
+			return fmt.Errorf("car %s: its former modules have not ended yet: %w", s.opts.ID.Car, context.Cause(ctx))
+		}
+	}
+}
+
+// Run watches over the seat until ctx ends, then leaves it: it ends the session
+// (CLI-24), lets the modules take what was accepted and closes their instances, all
+// within Limits.Stop, tells the gateway and closes the port. It returns what could not
+// be delivered or closed in time.
+//
+// A defect that the occupant meets, wherever it shows, makes Run return a *Defect. The
+// seat is empty then, its modules are closed; call Run again, and Replace.
+func (s *Seat) Run(ctx context.Context) error {
+	if s.port == nil {
+		return errors.New("car: Attach must be called before Run")
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return s.leave(ctx)
+		case <-s.failed:
+			if d := s.afterDefect(ctx); d != nil {
+				return d
+			}
+		}
+	}
+}
+
+// afterDefect empties the seat if its occupant has met a defect.
+func (s *Seat) afterDefect(ctx context.Context) *Defect {
+	s.turn.Lock()
+	o := s.occupant.Load()
+	if o == nil || !o.hasFailed() { // replaced meanwhile
+		s.turn.Unlock()
+		return nil
+	}
+	s.occupant.Store(nil)
+	s.previous, s.session = o, nil
+	o.forsake()
+	s.turn.Unlock()
+	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), forsakeTimeout)
+	defer cancel()
+	if err := o.release(bound); err != nil {
+		s.log.Warn("what the failed car held did not end cleanly", "error", err)
+	}
+	return o.defect
+}
+
+// leave gives the seat up for good.
+func (s *Seat) leave(ctx context.Context) error {
+	kind := session.EventStop
+	if errors.Is(context.Cause(ctx), ErrReload) {
+		kind = session.EventReload
+	}
+	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(s.stop.Load()))
+	defer cancel()
+	s.turn.Lock()
+	if s.left {
+		s.turn.Unlock()
+		s.ending.Wait()
+		return nil
+	}
+	s.left = true
+	o, tell := s.occupant.Load(), false
+	var err error
+	if o != nil {
+		if err = s.rest(bound, o); err == nil {
+			tell, _ = o.conclude(kind)
+		}
+		if o.hasFailed() {
+			o.forsake()
+		}
+	}
+	left := s.mail.close()
+	s.turn.Unlock()
+	if o != nil {
+		err = errors.Join(err, o.release(bound))
+	}
+	s.ending.Wait()
+	// The gateway connects anew at once, and a Connect that nobody hears costs it 15 s.
+	// So it is told last: another server that takes over has the shortest time to be
+	// there in.
+	if tell {
+		s.port.NotifyDisconnect()
+	}
+	s.closePort(left)
+	return err
+}
+
+// Leave gives an empty seat up, unless a message of the gateway waits in it. A seat
+// that was left refuses what the link still delivers, which therefore takes it for the
+// message of an unknown car. End the context of Run then.
+func (s *Seat) Leave() (left bool) {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	if s.left || s.occupant.Load() != nil {
+		return false
+	}
+	items, left := s.mail.closeUnheard()
+	if left {
+		s.left = true
+		s.closePort(items)
+	}
+	return left
+}
+
+// closePort leaves the link. What will not be handled is acknowledged: the broker would
+// hold back messages of other cars. That, and a disconnect notification that is queued,
+// still goes out.
+func (s *Seat) closePort(left []item) {
+	for i := range left {
+		if ack := left[i].delivery.Ack; ack != (link.Ack{}) {
+			s.port.Acknowledge(ack)
+		}
+	}
+	s.port.Close()
+}

@@ -1,0 +1,56 @@
+package httpapi
+
+import (
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"external-server/internal/forwarded"
+)
+
+// authenticate decides about HTTP-2. Keys are compared by their hash.
+func (h *handler) authenticate(r *http.Request, q url.Values) error {
+	unauthorized := func(detail string) error { return newError(http.StatusUnauthorized, "%s", detail) }
+	scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	bearer := strings.EqualFold(scheme, "Bearer")
+	keys := q["api_key"]
+	switch {
+	case bearer && len(keys) > 0:
+		return unauthorized("both an api_key and a bearer token were given; send the query parameter api_key only")
+	case h.trusted:
+		return nil
+	case h.keys == nil:
+		// A page of a stranger in a browser on this machine can send requests here
+		// under a name of its own; it cannot send them under ours.
+		if !loopbackHost(r.Host) {
+			return unauthorized("this server has no API keys and answers only requests for localhost; configure http_api.keys_file to serve others")
+		}
+		// Nor does a proxy on this machine make strangers trusted.
+		if name := forwarded.By(r.Header); name != "" {
+			return unauthorized("this server has no API keys and answers only programs of its own machine, but the header " + name + " shows that a proxy has passed the request on; configure http_api.keys_file to serve others")
+		}
+		return nil
+	case bearer:
+		return unauthorized("this server issues and accepts no bearer tokens; use the query parameter api_key")
+	case len(keys) == 0 || keys[0] == "":
+		return unauthorized("the query parameter api_key is missing")
+	case len(keys) > 1:
+		return unauthorized("the query parameter api_key was given more than once")
+	case !h.keys.valid(keys[0]):
+		return unauthorized("the api_key is not known; 'external-server http-api key list' shows the names of those that are")
+	}
+	return nil
+}
+
+func loopbackHost(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.TrimSuffix(strings.ToLower(strings.Trim(host, "[]")), ".")
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}

@@ -1,0 +1,163 @@
+package httpapi
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"external-server/internal/config"
+	"external-server/internal/fleet"
+)
+
+func numbered(n int) fleet.CarID {
+	return fleet.CarID{Company: "company", Car: fmt.Sprint("car_", n)}
+}
+
+// rowsOf counts the rows of a table.
+func rowsOf(t *testing.T, store Store, table string) (n int) {
+	t.Helper()
+	if err := store.(*sqlStore).reader.QueryRowContext(t.Context(), "SELECT count(*) FROM "+table).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestSilentCarsAreForgotten (REC-22): of cars whose messages are gone nothing is left,
+// neither in memory nor in the store. One that comes again is given timestamps
+// that are higher than before, also when the clock was set back.
+func TestSilentCarsAreForgotten(t *testing.T) {
+	forEachStore(t, func(t *testing.T, name string) {
+		store := openStore(t, name)
+		defer func() { _ = store.Close() }()
+		c := newSteppedCore(t, store)
+		const invented = 1200 // more than one part
+		var posts []*post
+		for n := range invented {
+			posts = append(posts, &post{car: numbered(n), messages: []Message{status(1, 1, "r", `{}`)}, result: make(chan error, 1)})
+		}
+		if c.writeBatch(posts) {
+			t.Fatal("the store was lost")
+		}
+		last := c.now.Load()
+		c.pass(30 * time.Minute)
+		c.writeTo(numbered(invented), kindStatus, status(1, 1, "r", `{}`))
+		c.writeTo(numbered(0), kindCommand, command(1, 1, "r", `"left"`)) // a car that is not known but has a message
+		c.pass(31 * time.Minute)
+		wantEqual(t, "cars in memory and store", []int{len(c.cars), c.held, rowsOf(t, store, "fleet_cars"), rowsOf(t, store, "fleet_devices")}, []int{2, 2, 2, 1})
+		c.pass(time.Hour)
+		wantEqual(t, "cars in memory and store later", []int{len(c.cars), c.held, rowsOf(t, store, "fleet_cars"), rowsOf(t, store, "fleet_devices")}, []int{0, 0, 0, 0})
+		wantEqual(t, "kept ids", len(store.(*sqlStore).carIDs), 0)
+
+		for _, when := range []string{"at once", "after a restart"} {
+			c.jump(time.Duration(last-c.now.Load())*time.Millisecond - time.Hour) // set back
+			c.writeTo(numbered(7), kindStatus, status(1, 1, "r", `{}`))
+			got, err := c.Statuses(t.Context(), numbered(7), Query{})
+			if err != nil || len(got) != 1 || got[0].Timestamp <= last {
+				t.Errorf("%s: %v, %v; expected a timestamp beyond %d", when, got, err, last)
+			}
+			c.pass(0) // what was stored later than now counts as stored now
+			c.jump(time.Duration(got[0].Timestamp-c.now.Load()) * time.Millisecond)
+			last = got[0].Timestamp
+			c.pass(2 * time.Hour)
+			wantEqual(t, "cars", len(c.cars), 0)
+			c = newSteppedCore(t, store)
+		}
+	})
+}
+
+// TestDevicesOfBeforeTheLastEndAreForgotten: their statuses went while the server that
+// knew them was at its end.
+func TestDevicesOfBeforeTheLastEndAreForgotten(t *testing.T) {
+	forEachStore(t, func(t *testing.T, name string) {
+		store := openStore(t, name)
+		defer func() { _ = store.Close() }()
+		c := newSteppedCore(t, store)
+		c.write(kindStatus, status(1, 1, "r", `{}`))
+		if _, _, err := store.DeleteBefore(t.Context(), c.now.Load()+1, c.now.Load()+1, 10); err != nil {
+			t.Fatal(err)
+		}
+		c = newSteppedCore(t, store)
+		c.pass(time.Minute)
+		wantEqual(t, "rows", []int{len(c.cars), rowsOf(t, store, "fleet_cars"), rowsOf(t, store, "fleet_devices")}, []int{0, 0, 0})
+	})
+}
+
+// TestCarsAreLimited (REC-22): beyond max_cars the status of a new car is refused, those
+// of the others are not; a forgotten car makes room. The devices have a bound too.
+func TestCarsAreLimited(t *testing.T) {
+	store := openStore(t, tempStore(t).Reveal())
+	defer func() { _ = store.Close() }()
+	c := newSteppedCore(t, store)
+	c.maxCars.Store(3)
+	var posts []*post
+	for n := range 5 { // in one transaction
+		posts = append(posts, &post{car: numbered(n), messages: []Message{status(1, 1, "r", `{}`)}, result: make(chan error, 1)})
+	}
+	if c.writeBatch(posts) {
+		t.Fatal("the store was lost")
+	}
+	for n, p := range posts {
+		if err := <-p.result; StatusOf(err) != []int{0, 0, 0, 507, 507}[n] || err != nil && !strings.Contains(err.Error(), "http_api.max_cars") {
+			t.Errorf("car %d: %v", n, err)
+		}
+	}
+	wantEqual(t, "a new car", c.writeTo(numbered(5), kindStatus, status(1, 1, "r", `{}`)), 507)
+	wantEqual(t, "a command for a new car", c.writeTo(numbered(5), kindCommand, command(1, 1, "r", `{}`)), 404)
+	wantEqual(t, "a known car", c.writeTo(numbered(1), kindStatus, status(1, 1, "r", `{}`)), 0)
+
+	var devices []Message
+	for n := range 3*devicesPerCar - 2 {
+		devices = append(devices, status(3, int64(n), "r", `{}`))
+	}
+	wantEqual(t, "too many devices", c.writeTo(numbered(1), kindStatus, devices...), 507)
+	wantEqual(t, "as many as are allowed", c.writeTo(numbered(1), kindStatus, devices[1:]...), 0)
+	wantEqual(t, "one more", c.writeTo(numbered(2), kindStatus, devices[0]), 507)
+	wantEqual(t, "a known device", c.writeTo(numbered(1), kindStatus, devices[1]), 0)
+	c.pass(61 * time.Minute)
+	wantEqual(t, "after the others were forgotten", c.writeTo(numbered(5), kindStatus, devices[0]), 0)
+	if len(c.cars) > 3 {
+		t.Errorf("%d cars in memory", len(c.cars))
+	}
+}
+
+// TestLogOfSQLiteIsCut: a reader of another program that stays open makes the
+// write-ahead log grow. When it has ended the next sweep cuts the log, and the
+// gauges tell the sizes.
+func TestLogOfSQLiteIsCut(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f.db")
+	s := startServer(t, Options{Config: config.HTTPAPI{Store: config.NewSecret("sqlite:" + path)}})
+	store := s.core.store.(*sqlStore)
+	postStatus(t, s.API(), car1, status(1, 1, "r", `{}`))
+	reader, err := store.reader.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = reader.Close() }()
+	for _, query := range []string{"BEGIN", "SELECT count(*) FROM fleet_messages"} {
+		if _, err := reader.ExecContext(t.Context(), query); err != nil {
+			t.Fatal(err)
+		}
+	}
+	large := status(1, 1, "r", `"`+strings.Repeat("x", 2<<20)+`"`)
+	for range 16 {
+		postStatus(t, s.API(), car1, large)
+	}
+	s.core.close() // the test takes the writer's place
+	size, log := store.Tidy(t.Context())
+	if log < 32<<20 || size == 0 {
+		t.Fatalf("%d bytes of data, %d of the log, although something reads", size, log)
+	}
+	if _, err := reader.ExecContext(t.Context(), "COMMIT"); err != nil {
+		t.Fatal(err)
+	}
+	sweep := newSweeper(s.core)
+	defer sweep.close()
+	if sweep.step() {
+		t.Fatal("the store was lost")
+	}
+	if st := s.Stats(); st.LogBytes != fileSize(path+"-wal") || st.LogBytes > walKept || st.StoreBytes < 32<<20 {
+		t.Errorf("%d bytes of data, %d of the log; expected %d at most", st.StoreBytes, st.LogBytes, walKept)
+	}
+}

@@ -1,0 +1,154 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Times of the attempts to reach a store.
+const (
+	// startPatience is how long the start waits for the store. Its faults are then
+	// told by the start itself; later the cars are served without it.
+	startPatience = 2 * time.Second
+	reloadPause   = 500 * time.Millisecond // after a failed attempt, doubled each time
+	longestPause  = 5 * time.Second
+)
+
+// begin starts the writer, which opens and loads the store and tries again as long as
+// it takes; close ends it. begin waits a moment for that, and returns an error only if
+// no further attempt would help.
+func (c *core) begin(ctx context.Context) error {
+	go c.write(c.queue)
+	timer := time.NewTimer(startPatience)
+	defer timer.Stop()
+	select {
+	case err := <-c.first:
+		if err != nil && !mayPass(err) {
+			return err
+		}
+		return nil
+	case <-timer.C:
+		c.log.Warn("the message store of the HTTP API is not loaded yet; cars are served, the HTTP API answers 503 until it is")
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// mayPass tells faults of the surroundings, such as a database that is still starting,
+// from those of the configuration or the data.
+func mayPass(err error) bool {
+	var e *StoreError
+	if !errors.As(err, &e) {
+		return errors.Is(err, context.DeadlineExceeded)
+	}
+	return e.Fault == FaultUnavailable || e.Fault == FaultBusy || e.Fault == FaultFull
+}
+
+// firstLoad returns when the store is loaded, or false when the core stops before.
+func (c *core) firstLoad() bool {
+	started := time.Now()
+	again := newRetry()
+	defer again.stop()
+	for {
+		err := c.load()
+		select {
+		case c.first <- err:
+		default: // begin has returned
+		}
+		if err == nil {
+			c.faults.ok("open")
+			if d := time.Since(started); d > startPatience {
+				c.log.Info("the message store of the HTTP API is loaded", "after", d.Round(time.Millisecond))
+			}
+			return true
+		}
+		if c.ctx.Err() != nil {
+			return false
+		}
+		fault := *asStoreError(err)
+		fault.Err = err // names the store and what to do
+		c.starting.Store(c.faults.report("open", &fault))
+		again.later()
+		select {
+		case <-again.due():
+		case <-c.ctx.Done():
+			return false
+		}
+	}
+}
+
+// load opens the store if need be and takes over what it knows. It may take as long as
+// the store needs: only the stop ends it.
+func (c *core) load() error {
+	if c.store == nil {
+		store, err := c.open(c.ctx)
+		if err != nil {
+			return err
+		}
+		c.store = store
+	}
+	state, err := c.store.Load(c.ctx)
+	if err != nil {
+		return err
+	}
+	c.restore(state)
+	c.starting.Store(nil)
+	return nil
+}
+
+// lose notes that the store must be loaded again and refuses what waits for it.
+func (c *core) lose(queue chan *post, again *retry) {
+	c.lost.Store(true)
+	for {
+		p, ok := tryReceive(queue)
+		if !ok {
+			break
+		}
+		c.failAll([]*post{p})
+	}
+	again.now()
+}
+
+// reload connects again after the store was lost and takes over what it knows.
+func (c *core) reload(again *retry) {
+	if err := c.load(); err != nil {
+		if c.ctx.Err() == nil {
+			_ = c.faults.report("write", asStoreError(err))
+		}
+		again.later()
+		return
+	}
+	again.done()
+	c.lost.Store(false)
+}
+
+// retry is the time of the next attempt.
+type retry struct {
+	timer *time.Timer
+	pause time.Duration
+}
+
+func newRetry() *retry {
+	r := &retry{timer: time.NewTimer(time.Hour)}
+	r.done()
+	return r
+}
+
+func (r *retry) due() <-chan time.Time { return r.timer.C }
+
+func (r *retry) now() { r.timer.Reset(0) }
+
+func (r *retry) later() {
+	r.timer.Reset(r.pause)
+	r.pause = min(2*r.pause, longestPause)
+}
+
+// done means that no attempt is needed.
+func (r *retry) done() {
+	r.timer.Stop()
+	r.pause = reloadPause
+}
+
+func (r *retry) stop() { r.timer.Stop() }

@@ -1,0 +1,233 @@
+package session
+
+import (
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+
+	"external-server/internal/fleet"
+)
+
+// Fold is what the records of a journal say together: the state of each car at the
+// end of the last one. It is not safe for concurrent use.
+type Fold struct{ cars map[string]*folded }
+
+// folded is one car of a Fold.
+type folded struct {
+	record    *Record // nil: no session in normal communication
+	left      []Left
+	numbers   map[int32]uint64
+	positions map[int32][]byte
+	next      uint32
+	unusable  error // why the session must not be resumed
+}
+
+// NewFold returns a Fold without cars.
+func NewFold() *Fold { return &Fold{cars: make(map[string]*folded)} }
+
+// Apply adds the next record. An error says that the record cannot be understood;
+// its car, if it has one, is not resumed, and what was accepted of it before is
+// still delivered. data is not kept.
+func (f *Fold) Apply(data []byte) error {
+	r := &reader{b: data}
+	if v := r.byte(); r.err == nil && v != recordVersion {
+		return fmt.Errorf("a record has version %d, this program knows %d", v, recordVersion)
+	}
+	name := r.text()
+	if r.err != nil {
+		return fmt.Errorf("a record without car: %w", r.err)
+	}
+	c := f.cars[name]
+	if c == nil {
+		c = &folded{numbers: make(map[int32]uint64), positions: make(map[int32][]byte)}
+		f.cars[name] = c
+	}
+	for len(r.b) > 0 && r.err == nil {
+		if err := c.entry(r); err != nil {
+			r.fail(err)
+		}
+	}
+	if r.err != nil {
+		c.unusable = r.err
+		return fmt.Errorf("a record of car %.64q: %w", name, r.err)
+	}
+	if c.record == nil && len(c.left) == 0 && c.unusable == nil && c.next == 0 && len(c.positions) == 0 {
+		delete(f.cars, name)
+	}
+	return nil
+}
+
+// entry applies one entry.
+func (c *folded) entry(r *reader) error {
+	kind := entryKind(r.byte())
+	switch kind {
+	case entrySession:
+		c.record = r.record()
+		c.next = c.record.Next
+	case entryEnded:
+		c.record = nil
+	case entryStatus:
+		return c.status(r)
+	case entryDelivered:
+		c.delivered(r.int32(), r.uvarint())
+	case entryPosition:
+		module := r.int32()
+		c.positions[module] = r.copied()
+	case entryLeft:
+		c.addLeft(r.left())
+	case entryNumbers:
+		c.next = r.uint32()
+		for range r.count() {
+			module := r.int32()
+			c.numbers[module] = r.uvarint()
+		}
+	case entrySettled:
+		if c.record != nil {
+			c.record.Settled = true
+		}
+	case entryDevices, entryHeld, entryCommand, entryResponse:
+		if c.record == nil {
+			return fmt.Errorf("an entry of kind %d without session", kind)
+		}
+		return c.change(kind, r)
+	default:
+		return fmt.Errorf("an entry of unknown kind %d", kind)
+	}
+	return r.err
+}
+
+// change applies an entry that needs a session.
+func (c *folded) change(kind entryKind, r *reader) error {
+	s := c.record
+	switch kind {
+	case entryDevices:
+		s.Devices, s.WithModule = r.devices()
+	case entryHeld:
+		m := r.held()
+		m.SessionID = s.ID
+		s.Ahead = slices.DeleteFunc(s.Ahead, func(o fleet.ClientMessage) bool { return o.Counter == m.Counter })
+		s.Ahead = append(s.Ahead, m)
+	case entryCommand:
+		counter := r.uint32()
+		if counter != s.Next {
+			return fmt.Errorf("command %d follows, %d was expected", counter, s.Next)
+		}
+		s.Settled = false
+		s.Commands = append(s.Commands, r.command())
+		s.Next++
+		c.next = s.Next
+	case entryResponse:
+		counter, response := r.uint32(), fleet.ResponseType(r.int32())
+		i := int(counter - (s.Next - uint32(len(s.Commands))))
+		if i < 0 || i >= len(s.Commands) {
+			return fmt.Errorf("a response to command %d, which is not waiting", counter)
+		}
+		s.Commands[i].Responded, s.Commands[i].Response = true, response
+		n := 0
+		for n < len(s.Commands) && s.Commands[n].Responded { // CMD-20
+			n++
+		}
+		s.Commands = slices.Delete(s.Commands, 0, n)
+	}
+	return r.err
+}
+
+// status applies entryStatus.
+func (c *folded) status(r *reader) error {
+	flags, counter := r.byte(), r.uint32()
+	if flags&statusForwarded != 0 {
+		l := r.left()
+		if r.err != nil {
+			return r.err
+		}
+		c.addLeft(l)
+	}
+	if r.err != nil || flags&statusRunning == 0 {
+		return r.err
+	}
+	s := c.record
+	if s == nil {
+		return fmt.Errorf("status %d of no session", counter)
+	}
+	if !s.Counting {
+		s.Counting, s.First = true, counter
+	}
+	s.Expected, s.Settled = counter+1, false
+	s.Ahead = slices.DeleteFunc(s.Ahead, func(o fleet.ClientMessage) bool { return o.Counter == counter })
+	if flags&statusAnswered == 0 {
+		s.Passed = appendPassed(s.Passed, counter)
+	}
+	return nil
+}
+
+func appendPassed(passed []uint32, counter uint32) []uint32 {
+	if len(passed) >= maxPassed {
+		passed = slices.Delete(passed, 0, len(passed)-maxPassed+1)
+	}
+	return append(passed, counter)
+}
+
+func (c *folded) addLeft(l Left) {
+	c.left = append(c.left, l)
+	c.numbers[l.Device.Module] = l.Number + 1
+}
+
+func (c *folded) delivered(module int32, number uint64) {
+	c.left = slices.DeleteFunc(c.left, func(l Left) bool { return l.Device.Module == module && l.Number <= number })
+}
+
+// Snapshot hands out records that, applied to a new Fold, say the same. A record is
+// valid until emit returns.
+func (f *Fold) Snapshot(emit func(record []byte)) {
+	var b []byte
+	for _, name := range slices.Sorted(maps.Keys(f.cars)) {
+		c := f.cars[name]
+		if c.unusable == nil && c.record != nil {
+			b = appendRecord(appendHeader(b[:0], name), c.record)
+			if c.record.Settled {
+				b = append(b, byte(entrySettled))
+			}
+			emit(b)
+		}
+		for i := range c.left {
+			b = appendLeft(appendHeader(b[:0], name), &c.left[i])
+			emit(b)
+		}
+		b = appendHeader(b[:0], name)
+		for _, module := range slices.Sorted(maps.Keys(c.positions)) {
+			b = binary.AppendVarint(append(b, byte(entryPosition)), int64(module))
+			b = appendText(b, c.positions[module])
+		}
+		b = binary.AppendUvarint(append(b, byte(entryNumbers)), uint64(c.next))
+		b = binary.AppendUvarint(b, uint64(len(c.numbers)))
+		for _, module := range slices.Sorted(maps.Keys(c.numbers)) {
+			b = binary.AppendUvarint(binary.AppendVarint(b, int64(module)), c.numbers[module])
+		}
+		emit(b)
+	}
+}
+
+// Cars returns the names of the cars, sorted.
+func (f *Fold) Cars() []string { return slices.Sorted(maps.Keys(f.cars)) }
+
+// Car returns what the journal says of one car, nil if that is nothing. The result
+// is the caller's and shares its bytes with the Fold. The error tells why its session
+// cannot be resumed.
+func (f *Fold) Car(name string) (*Resumption, error) {
+	c := f.cars[name]
+	if c == nil {
+		return nil, nil
+	}
+	out := &Resumption{Record: c.record, Left: slices.Clone(c.left), Next: c.next}
+	if c.unusable != nil {
+		out.Record = nil
+	}
+	for _, module := range slices.Sorted(maps.Keys(c.numbers)) {
+		out.Numbers = append(out.Numbers, Number{module, c.numbers[module]})
+	}
+	for _, module := range slices.Sorted(maps.Keys(c.positions)) {
+		out.Positions = append(out.Positions, Position{module, c.positions[module]})
+	}
+	return out, c.unusable
+}

@@ -1,0 +1,352 @@
+package session
+
+import (
+	"slices"
+	"time"
+
+	"external-server/internal/fleet"
+)
+
+// Limits of a recovery.
+const (
+	// promptly is how long a session may have been out of reach for what the broker
+	// held to be answered as it comes. After a longer pause a gateway may have given
+	// up, which a Connect further back among the messages says; so all are read first.
+	promptly = 5 * time.Second
+	// responseComes is how long a gateway that was heard again, and whose messages were
+	// all read, may take to respond to a command that reached it: without response after
+	// that, the command did not.
+	responseComes = time.Second
+)
+
+// recovery is what a session in normal communication knows while it is out of
+// reach, and until it has found out what its gateway has and has not. It begins with
+// the loss of the link, or in another process with EventResume.
+//
+//	unreachable --EventLinkUp, continued--> reading --EventBacklogRead--> listening
+//	listening --first message, commands settled--> (over)
+//
+// The order of the bytes tells what reached the broker: it has read a part of what was
+// written, from the beginning. For each status it was told "handled", and directly
+// behind that the answer. So a status that comes again was not answered, whatever
+// this server has decided, and neither did anything behind it leave.
+type recovery struct {
+	reachable bool // the link is up again and the broker has kept what came
+	read      bool // all that the broker held has come
+	heard     bool // a message of the session has come: the gateway still believes in it
+
+	base    uint32          // the status that was expected when the link was lost
+	lowest  uint32          // lowest redelivered status below base, valid if again is not empty
+	again   map[uint32]bool // redelivered statuses
+	answers []fleet.ClientMessage
+	settled bool      // everything that was sent has reached the broker
+	decide  time.Time // when commands without response count as lost; zero: not yet known
+}
+
+// leftover announces the devices of statuses that no module has confirmed, hands
+// these over and, where the session does not go on, takes the devices back.
+func (s *Session) leftover(left []Left) {
+	var gone []fleet.Device
+	for i := range left {
+		d := left[i].Device
+		if dev := s.find(d.ID()); dev != nil && dev.supported || slices.ContainsFunc(gone, func(g fleet.Device) bool { return g.ID() == d.ID() }) {
+			continue
+		}
+		gone = append(gone, d)
+		s.tickets++
+		s.emit(Effect{Kind: EffectDeviceConnected, Device: d, Ticket: s.tickets})
+	}
+	for i := range left {
+		l := &left[i]
+		s.emit(Effect{Kind: EffectForward, Device: l.Device, Data: l.Data, Error: l.Error, Number: l.Number, Again: true})
+	}
+	for _, d := range gone {
+		s.emit(Effect{Kind: EffectDeviceDisconnected, Device: d, Disconnect: fleet.DisconnectTimeout})
+	}
+}
+
+// resume takes over what a journal knows. It must be the first event of a Session.
+func (s *Session) resume(r *Resumption) {
+	for _, n := range r.Numbers {
+		*s.number(n.Module) = n.Next
+	}
+	s.sender.next = r.Next
+	if rec := r.Record; rec != nil {
+		s.restore(rec)
+		s.recovery = &recovery{base: s.order.expected, settled: rec.Settled}
+		s.sessionBy = s.now.Add(s.opts.SessionTimeout)
+	}
+	s.leftover(r.Left)
+}
+
+// restore puts the session into the state of the record and announces its devices
+// to their modules, which have new contexts. Nothing that they have fetched is stale
+// (DEV-3 was done when the devices came).
+func (s *Session) restore(r *Record) {
+	s.id, s.phase, s.withModule, s.rejoin = r.ID, PhaseRunning, r.WithModule, true
+	for _, d := range r.Devices {
+		dev := &device{Device: d.Device, listed: true, first: true}
+		if why, _ := s.unservable(d.Device); d.Supported && why == "" {
+			s.tickets++
+			dev.supported, dev.started, dev.ticket = true, true, s.tickets
+			s.emit(Effect{Kind: EffectDeviceConnected, Device: d.Device, Ticket: dev.ticket})
+		}
+		s.devices = append(s.devices, dev)
+	}
+	o := &s.order
+	o.started, o.first, o.expected, o.passed = r.Counting, r.First, r.Expected, slices.Clone(r.Passed)
+	for i := range r.Ahead {
+		o.put(r.Ahead[i], s.now)
+		if !o.started { // it waits for room, or for the answer of its module
+			o.started, o.first, o.expected = true, r.Ahead[i].Counter, r.Ahead[i].Counter
+		}
+	}
+	s.sender.next = r.Next
+	for _, c := range r.Commands {
+		s.sender.waiting = append(s.sender.waiting, sent{
+			command: c.Command, module: c.Module, fetched: c.Fetched, responded: c.Responded, response: c.Response, before: c.Before,
+			at: s.now, by: s.now.Add(s.opts.MessageTimeout),
+		})
+	}
+}
+
+// linkUp says whether the broker has kept what came for the car meanwhile.
+func (s *Session) linkUp(kept bool, down time.Duration) {
+	s.backlog, s.late, s.connectIn = kept, kept && down >= promptly, nil
+	r := s.recovery
+	switch {
+	case r == nil:
+	case !kept:
+		s.end(ReasonNotContinued, false)
+	default:
+		r.reachable = true
+		s.sessionBy = s.now.Add(s.opts.SessionTimeout)
+		s.emit(Effect{Kind: EffectSessionResumed, SessionID: s.id, Down: down})
+	}
+}
+
+// linkLost ends the session, or suspends it when the broker keeps what comes. A
+// connect sequence is not suspended: its gateway gives up after 5 s (GW-1).
+func (s *Session) linkLost(kept, settled bool) {
+	s.backlog, s.late, s.connectIn = false, false, nil
+	if !kept || s.phase != PhaseRunning {
+		s.end(ReasonLinkDown, false)
+		return
+	}
+	s.recovery = &recovery{base: s.order.expected, settled: settled}
+	s.sessionBy = s.now.Add(s.opts.SessionTimeout)
+}
+
+// connectLater keeps the newest Connect until all that the broker held was read. It
+// voids all that came before it: the gateway has no other session any more.
+func (s *Session) connectLater(m fleet.ClientMessage) {
+	if s.phase != PhaseWaiting && m.SessionID == s.id {
+		s.note(Info, NoteRedelivered, fleet.Device{}, 0)
+		return
+	}
+	s.end(ReasonReplaced, false)
+	s.connectIn = &m
+}
+
+// certain tells whether statuses may be accepted: always, but for a session whose
+// gateway is out of reach or was not heard yet.
+func (s *Session) certain() bool {
+	r := s.recovery
+	return r == nil || r.reachable && r.heard && (r.read || !s.late)
+}
+
+// joins tells whether a status of an unknown device makes it a device of the session
+// (STAT-20). In a resumed session any first status does, because the device may have
+// joined in the moment in which the process ended.
+func (s *Session) joins(m fleet.ClientMessage) bool {
+	return m.State == fleet.StateConnecting ||
+		s.rejoin && m.State == fleet.StateRunning && !slices.Contains(s.left, m.Device.ID())
+}
+
+// recovered handles a message of a session that is not certain of its gateway yet.
+func (s *Session) recovered(m fleet.ClientMessage) {
+	r := s.recovery
+	r.heard = true
+	s.sessionBy = s.now.Add(s.opts.SessionTimeout)
+	switch {
+	case m.Kind != fleet.ClientStatus:
+		s.commandResponse(m)
+	case s.order.started && int32(m.Counter-s.order.expected) < 0:
+		s.redelivered(m)
+	case s.late && !r.read:
+		s.keepAhead(m)
+	default:
+		s.status(m)
+	}
+	if s.recovery == r {
+		s.settle()
+	}
+}
+
+// redelivered answers a status that was accepted and whose answer has not left. It
+// is not forwarded again.
+func (s *Session) redelivered(m fleet.ClientMessage) {
+	r, o := s.recovery, &s.order
+	if int32(m.Counter-r.base) >= 0 || !o.answered(m.Counter) || r.again[m.Counter] || r.settled || r.read {
+		s.note(Info, NoteStatusLow, m.Device, m.Counter) // STAT-3
+		return
+	}
+	if r.again == nil {
+		r.again = make(map[uint32]bool)
+	}
+	if len(r.again) == 0 || int32(m.Counter-r.lowest) < 0 {
+		r.lowest = m.Counter
+	}
+	r.again[m.Counter] = true
+	s.note(Debug, NoteStatusRedelivered, m.Device, m.Counter)
+	if s.late {
+		m.Data, m.Error = nil, nil
+		r.answers = append(r.answers, m)
+		return
+	}
+	s.answer(m)
+}
+
+// answered tells whether a status below the expected one was answered, as far as
+// that matters.
+func (o *order) answered(counter uint32) bool {
+	back := o.expected - counter
+	return back > 0 && back <= maxRedelivered && back <= o.expected-o.first && !slices.Contains(o.passed, counter)
+}
+
+// keepAhead keeps a status until all that the broker held was read.
+func (s *Session) keepAhead(m fleet.ClientMessage) {
+	o := &s.order
+	s.note(Debug, NoteStatusReceived, m.Device, m.Counter)
+	if !o.started {
+		o.started, o.first, o.expected = true, m.Counter, m.Counter
+	}
+	_, buffered := o.ahead[m.Counter]
+	switch {
+	case buffered:
+		s.note(Info, NoteStatusDuplicate, m.Device, m.Counter)
+	case len(o.ahead) >= s.opts.MaxAhead || o.bytes+size(m) > s.opts.MaxAheadBytes:
+		s.end(ReasonTooManyAhead, true)
+	default:
+		s.putAside(m)
+	}
+}
+
+// backlogRead says that all has come that the broker held.
+func (s *Session) backlogRead() {
+	s.backlog = false
+	if m := s.connectIn; m != nil {
+		s.connectIn = nil
+		s.connect(*m)
+		return
+	}
+	r := s.recovery
+	if r == nil || !r.reachable {
+		return
+	}
+	r.read = true
+	for _, m := range r.answers {
+		s.answer(m)
+	}
+	r.answers = nil
+	s.settle()
+}
+
+// settle ends the recovery as soon as the gateway was heard and it is certain which
+// commands have reached it. Nothing is sent to a gateway before its first message:
+// what was meant for an earlier session it would take for its own (GW-50).
+func (s *Session) settle() {
+	r := s.recovery
+	if !r.read || !r.heard {
+		return
+	}
+	lost, certain := s.lostCommands()
+	if !certain {
+		if r.decide.IsZero() {
+			r.decide = s.now.Add(responseComes)
+		}
+		if s.now.Before(r.decide) {
+			return
+		}
+	}
+	s.recovery = nil
+	q := &s.sender
+	for i := range q.waiting { // their limits begin anew
+		c := &q.waiting[i]
+		c.by = s.now.Add(s.opts.MessageTimeout)
+		if i < lost || c.responded {
+			continue
+		}
+		counter := q.next - uint32(len(q.waiting)) + uint32(i)
+		wire := c.command.Device
+		if dev := s.find(wire.ID()); dev != nil && c.fetched {
+			wire = dev.Device
+		}
+		s.note(Debug, NoteCommandRepeated, wire, counter)
+		s.publish(fleet.ServerMessage{Kind: fleet.ServerCommand, Counter: counter, Device: wire, Data: c.command.Data})
+	}
+	for counter, m := range s.order.ahead { // a gap is judged from now on
+		m.at = s.now
+		s.order.ahead[counter] = m
+	}
+	s.order.missingBy = time.Time{}
+	s.drain()
+	if s.phase == PhaseRunning && !s.order.missingBy.IsZero() && s.recovery == nil {
+		s.note(Warning, NoteBacklogGap, fleet.Device{}, s.order.expected)
+	}
+	s.sendPending()
+	s.endWithoutDevices()
+}
+
+// lostCommands returns the place of the first waiting command that has not reached the
+// broker, and whether that is certain.
+func (s *Session) lostCommands() (first int, certain bool) {
+	r, q := s.recovery, &s.sender
+	cut := r.base
+	if len(r.again) > 0 {
+		cut = r.lowest
+	}
+	known := 0 // all before have arrived
+	for i := range q.waiting {
+		c := &q.waiting[i]
+		if c.responded || r.settled || s.order.started && int32(c.before-cut) < 0 {
+			known = i + 1
+		}
+	}
+	if known == len(q.waiting) {
+		return known, true
+	}
+	// What stands behind the answer of a redelivered status has not left for certain.
+	return known, s.order.started && int32(q.waiting[known].before-cut) > 0
+}
+
+// recoveryDeadline is Deadline during a recovery.
+func (s *Session) recoveryDeadline(take func(time.Time)) {
+	take(s.sessionBy)
+	take(s.recovery.decide)
+	take(s.admitBy)
+	if !s.late || s.recovery.read {
+		take(s.order.roomAt)
+	}
+}
+
+// recoveryDue handles a deadline during a recovery.
+func (s *Session) recoveryDue(due func(time.Time) bool) {
+	r := s.recovery
+	switch {
+	case due(s.sessionBy) && !r.reachable:
+		s.end(ReasonLinkDown, false)
+	case due(s.sessionBy):
+		s.end(ReasonSessionTimeout, true)
+	default:
+		if due(s.admitBy) {
+			s.decideSlowAdmissions()
+		}
+		if s.recovery == r && due(s.order.roomAt) {
+			s.drain()
+		}
+		if s.recovery == r && due(r.decide) {
+			s.settle()
+		}
+	}
+}

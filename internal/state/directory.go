@@ -1,0 +1,130 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrNetwork: the directory is on a file system whose locks are not dependable.
+var ErrNetwork = errors.New("the state directory is on a network file system")
+
+// prepare makes the directory if need be, and refuses what cannot be trusted.
+func prepare(dir string, fsType func(string) (int64, error)) error {
+	err := os.Mkdir(dir, 0o700)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("state directory %s: %s is missing: make it, or correct state_directory", dir, filepath.Dir(dir))
+	case errors.Is(err, syscall.ENOTDIR):
+		return fmt.Errorf("state directory %s: %s is not a directory: correct state_directory", dir, filepath.Dir(dir))
+	case err != nil && !errors.Is(err, fs.ErrExist):
+		return fmt.Errorf("state directory %s: it cannot be made: %w: give this user (uid %d) the right, or make it for this user with mode 0700",
+			dir, cause(err), os.Geteuid())
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("state directory %s: %w", dir, cause(err))
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("state directory %s: this is a file: name a directory in state_directory", dir)
+	}
+	kind, err := fsType(dir)
+	if err != nil {
+		return fmt.Errorf("state directory %s: its file system cannot be told: %w", dir, err)
+	}
+	if name, ok := networkType(kind); ok {
+		return fmt.Errorf("%w: %s is on %s, where locks do not hold: name a directory on a disk of this machine", ErrNetwork, dir, name)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 && int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("state directory %s: it belongs to uid %d, who could change it; this user is uid %d: run 'chown %d %s'", dir, st.Uid, os.Geteuid(), os.Geteuid(), dir)
+	}
+	if mode := info.Mode().Perm(); mode&0o022 != 0 {
+		return fmt.Errorf("state directory %s: other users may write to it (mode %04o): run 'chmod go-w %s', or name a directory inside it", dir, mode, dir)
+	}
+	if err := unix.Faccessat(unix.AT_FDCWD, dir, unix.R_OK|unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+		if errors.Is(err, unix.EROFS) {
+			return fmt.Errorf("state directory %s: the file system is read-only: make it writable, or name another directory", dir)
+		}
+		return fmt.Errorf("state directory %s: this user (uid %d) cannot write to it: %w: run 'chown %d %s'", dir, os.Geteuid(), err, os.Geteuid(), dir)
+	}
+	return nil
+}
+
+// cause is the error without its path, which the message has already.
+func cause(err error) error {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return p.Err
+	}
+	return err
+}
+
+func fileSystemType(path string) (int64, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(path, &s); err != nil {
+		return 0, err
+	}
+	return int64(s.Type), nil
+}
+
+// networkType names the file systems on which a lock may not hold, by the number
+// that statfs returns.
+func networkType(kind int64) (string, bool) {
+	switch uint32(kind) {
+	case unix.NFS_SUPER_MAGIC:
+		return "NFS", true
+	case unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC:
+		return "SMB", true
+	case unix.FUSE_SUPER_MAGIC:
+		return "FUSE", true
+	case unix.CEPH_SUPER_MAGIC:
+		return "Ceph", true
+	case unix.V9FS_MAGIC:
+		return "9P", true
+	case unix.AFS_SUPER_MAGIC, unix.AFS_FS_MAGIC:
+		return "AFS", true
+	case unix.CODA_SUPER_MAGIC:
+		return "Coda", true
+	case 0x0BD00BD0:
+		return "Lustre", true
+	case 0x47504653:
+		return "GPFS", true
+	case 0x01161970:
+		return "GFS2", true
+	case unix.OCFS2_SUPER_MAGIC:
+		return "OCFS2", true
+	case 0x786F4256:
+		return "a VirtualBox share", true
+	case 0xBACBACBC:
+		return "a VMware share", true
+	}
+	return "", false
+}
+
+// writeFile writes a file as a whole or not at all.
+func writeFile(path string, data []byte) (err error) {
+	tmp := path + ".tmp"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
