@@ -204,6 +204,13 @@ func (m *Mosquitto) Kill() {
 	<-m.done
 }
 
+// End ends the broker with SIGTERM: it writes what it keeps on disk.
+func (m *Mosquitto) End() {
+	m.t.Helper()
+	m.signal(syscall.SIGTERM)
+	<-m.done
+}
+
 // Restart runs the broker again on the same port; it must not run.
 func (m *Mosquitto) Restart() {
 	m.t.Helper()
