@@ -31,6 +31,8 @@ type Options struct {
 	// certificates of Certs.CA. Certs.ServerExpired is used when Expired is set.
 	Certs   *Certs
 	Expired bool
+	// CommonName uses Certs.ServerCommonName.
+	CommonName bool
 	// ACL is the content of an access control file; "" means none.
 	ACL string
 	// Extra lines of configuration.
@@ -120,6 +122,8 @@ func (m *Mosquitto) configuration(dir string, o Options) string {
 		server := o.Certs.Server
 		if o.Expired {
 			server = o.Certs.ServerExpired
+		} else if o.CommonName {
+			server = o.Certs.ServerCommonName
 		}
 		fmt.Fprintf(&b, "cafile %s\ncertfile %s\nkeyfile %s\nrequire_certificate true\n", o.Certs.CAFile, server.CertFile, server.KeyFile)
 	}
