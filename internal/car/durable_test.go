@@ -80,6 +80,7 @@ func TestSuspendAndResume(t *testing.T) {
 			t.Fatal(err)
 		}
 		next.watch()
+		synctest.Wait()
 		next.wantCalls(io, "connected button", "status button s3", "status button s4")
 		next.seat.LinkUp(link.Continued)
 		next.status(4, button, "s4") // the broker was not told that it was handled
