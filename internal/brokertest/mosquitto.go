@@ -53,9 +53,13 @@ type Mosquitto struct {
 	done chan struct{} // closed when cmd has ended
 }
 
-// Path returns where mosquitto is installed and fails the test if it is not.
+// Path returns where mosquitto is installed and fails the test if it is not. With
+// -short, which is for tests without other programs' servers, it skips the test.
 func Path(t testing.TB) string {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("left out with -short: it needs mosquitto")
+	}
 	for _, name := range []string{"mosquitto", "/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"} {
 		if path, err := exec.LookPath(name); err == nil {
 			return path
@@ -206,6 +210,13 @@ func (m *Mosquitto) Log() string { return m.log.String() }
 func (m *Mosquitto) Kill() {
 	m.t.Helper()
 	m.signal(syscall.SIGKILL)
+	<-m.done
+}
+
+// End ends the broker with SIGTERM: it writes what it keeps on disk.
+func (m *Mosquitto) End() {
+	m.t.Helper()
+	m.signal(syscall.SIGTERM)
 	<-m.done
 }
 
