@@ -5,7 +5,7 @@ BIN := bin/external-server
 EXAMPLE := build/modules/libexample-module.so
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: help build server packages modules demo test lint generate cover bench fuzz clean deps sim bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure
+.PHONY: help build server packages modules demo quick test lint generate cover bench fuzz clean deps sim bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure
 .DEFAULT_GOAL := build
 
 help: ## list the targets
@@ -26,6 +26,11 @@ demo: build ## run the server, an embedded broker and three simulated cars
 
 deps: ## install what the tests need and the machine lacks (Debian, as root)
 	@scripts/install-test-deps
+
+# Left out: what needs a browser, the whole server as a process of its own, or servers
+# of other programs. Tests of other packages skip these themselves with -short.
+quick: ## run the tests that need nothing but Go and gcc, without the race detector
+	$(GO) test -short $$($(GO) list ./... | grep -vE '/internal/(e2e|faults|deploytest|admin/webtest)$$')
 
 test: deps modules lint ## run all tests with the race detector
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
@@ -65,6 +70,9 @@ secure: ## look for insecure code
 evidence: ## write the table of rules and evidence into docs/reliability.md
 	$(GO) run ./internal/tools/evidence
 
+# With the flag of the server target: what is compiled here is what the tests of image
+# and packages link.
+lint: export GOFLAGS := -trimpath $(GOFLAGS)
 lint: ## gofmt, go vet, staticcheck, build without cgo
 	@out=$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); [ -z "$$out" ] || { echo "gofmt -w these files:"; echo "$$out"; exit 1; }
 	$(GO) vet ./...

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"external-server/internal/car"
-	"external-server/internal/link/mqtt"
+	"external-server/internal/link"
 	"external-server/internal/observe"
 	"external-server/internal/session"
 )
@@ -51,7 +51,7 @@ func endOf(e observe.End) *endJSON {
 	return &endJSON{At: e.At, Reason: e.Reason, Session: e.Session, Established: e.Established, Seconds: e.Lasted.Seconds(), Unanswered: e.Unanswered}
 }
 
-func (s *Server) brief(c *car.Snapshot, link *mqtt.State) carBrief {
+func (s *Server) brief(c *car.Snapshot, link *link.State) carBrief {
 	b := carBrief{
 		Name: c.ID.Car, State: observe.StateOf(c.Phase), Since: when(c.Since), Session: c.SessionID, LastSeen: when(c.LastSeen),
 		Devices: len(c.Devices), Statuses: c.Statuses, Sessions: c.Sessions,
@@ -69,7 +69,7 @@ func (s *Server) brief(c *car.Snapshot, link *mqtt.State) carBrief {
 }
 
 // why says why a car is not running.
-func why(c *car.Snapshot, link *mqtt.State, last *endJSON) string {
+func why(c *car.Snapshot, link *link.State, last *endJSON) string {
 	switch {
 	case c.Phase == session.PhaseRunning:
 		return ""
@@ -79,6 +79,8 @@ func why(c *car.Snapshot, link *mqtt.State, last *endJSON) string {
 			session.PhaseStatuses:  "waiting for first statuses",
 			session.PhaseCommands:  "waiting for responses to the first commands",
 		}[c.Phase]
+	case !c.LinkUp && connected(link) && link.Refused > 0:
+		return "the broker refuses the subscription to " + c.ID.String() + "/module_gateway"
 	case !c.LinkUp && !link.Up && link.LastError != "":
 		return "no connection to the broker: " + link.LastError
 	case !c.LinkUp:
@@ -96,6 +98,11 @@ func why(c *car.Snapshot, link *mqtt.State, last *endJSON) string {
 		return text + "; its gateway sends messages but has not connected again"
 	}
 	return text + "; not heard since"
+}
+
+// connected tells whether every connection to the broker is made.
+func connected(l *link.State) bool {
+	return !slices.ContainsFunc(l.Connections, func(c link.ConnectionState) bool { return !c.Up })
 }
 
 // carQuery selects, sorts and pages cars.

@@ -6,9 +6,9 @@ import (
 	"log/slog"
 
 	"external-server/internal/car"
-	"external-server/internal/link/mqtt"
+	"external-server/internal/link"
 	"external-server/internal/logging"
-	"external-server/internal/module/host"
+	"external-server/internal/module"
 )
 
 // Source is the server as the endpoint sees it. Its methods may be called
@@ -18,7 +18,7 @@ type Source interface {
 	// Cars returns all cars; Car one of them.
 	Cars() []car.Snapshot
 	Car(name string) (car.Snapshot, bool)
-	Link() mqtt.State
+	Link() link.State
 	Modules() []ModuleInfo
 	// Components says what is ready and why not.
 	Components() []Component
@@ -48,7 +48,7 @@ type ModuleInfo struct {
 	Kind   string // library, isolated library, command, builtin
 	Name   string // path, command line or name
 	// Process of a module that runs in one of its own, else nil.
-	Process *host.State
+	Process *module.ProcessState
 }
 
 // Component is a part of the server for /readyz.

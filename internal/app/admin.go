@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 
@@ -10,7 +11,7 @@ import (
 	"external-server/internal/broker"
 	"external-server/internal/car"
 	"external-server/internal/httpapi"
-	"external-server/internal/link/mqtt"
+	"external-server/internal/link"
 	"external-server/internal/logging"
 	"external-server/internal/observe"
 	"external-server/internal/session"
@@ -20,7 +21,7 @@ import (
 func (a *App) sources() observe.Sources {
 	s := observe.Sources{
 		Cars:      a.Cars,
-		Link:      func() mqtt.State { return a.link.State() },
+		Link:      func() link.State { return a.link.State() },
 		Processes: a.libraries.processes,
 		Broker: func() (broker.Stats, bool) {
 			if a.broker == nil {
@@ -54,7 +55,7 @@ type operator struct{ a *App }
 
 func (o operator) Company() string      { return o.a.Config().Company }
 func (o operator) Cars() []car.Snapshot { return o.a.Cars() }
-func (o operator) Link() mqtt.State     { return o.a.link.State() }
+func (o operator) Link() link.State     { return o.a.link.State() }
 
 func (o operator) Car(name string) (car.Snapshot, bool) {
 	c, ok := o.a.roster.find(name)
@@ -71,7 +72,10 @@ func (o operator) Components() []admin.Component {
 	c := admin.Component{Name: "broker connection", Ready: link.Up}
 	if !link.Up {
 		c.Reason = "not connected"
-		if link.LastError != "" {
+		switch {
+		case link.Refused > 0:
+			c.Reason = fmt.Sprintf("the broker refuses the subscription to %s; %d refused, asked again every 30 s", link.RefusedTopic, link.Refused)
+		case link.LastError != "":
 			c.Reason += ": " + link.LastError
 		}
 	}

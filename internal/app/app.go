@@ -53,6 +53,7 @@ type App struct {
 	end       context.CancelFunc // of the service; set by Run
 	libraries *libraries
 	broker    *broker.Broker // nil: an external one is used
+	gateways  *gateways      // that the embedded broker sees
 	// Certificate files, which a reload may replace: of the link, of the broker.
 	clientTLS     atomic.Pointer[func() (*tls.Config, error)] // nil: no files
 	brokerFiles   *tlsfiles.Watched
@@ -79,7 +80,7 @@ type App struct {
 func New(ctx context.Context, opts Options) (*App, error) {
 	a := &App{
 		cfg: opts.Config, log: opts.Logger, version: opts.Version, logs: opts.Logs, load: opts.Load,
-		reloading: newGate(), libraries: newLibraries(component(opts.Logger, logging.ComponentModule)),
+		reloading: newGate(), gateways: newGateways(), libraries: newLibraries(component(opts.Logger, logging.ComponentModule)),
 	}
 	a.libraries.instead = opts.Module
 	a.roster = newRoster(a.cfg, a.log, a.libraries)

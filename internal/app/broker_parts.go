@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"regexp"
 	"strconv"
 
 	"external-server/internal/broker"
@@ -47,7 +46,7 @@ func (p brokerPart) prepare(_ context.Context, old, fresh *config.Config) (chang
 	a.brokerPayload = largestMessage(fresh)
 	b, err := broker.New(broker.Options{
 		Listen: eb.Listen, TLS: a.brokerFiles.Config(), Users: brokerUsers(fresh), Logger: component(a.log, logging.ComponentBroker),
-		MaxPacket: a.brokerPayload + brokerHeader, Subscribe: gatewayTopics,
+		MaxPacket: a.brokerPayload + brokerHeader, Subscribe: gatewayTopics, Present: a.gateways.present,
 	})
 	if err != nil {
 		return change{}, err
@@ -68,18 +67,6 @@ func (p brokerPart) stop() error {
 
 // brokerHeader is room for topic and properties beside a payload, in bytes.
 const brokerHeader = 1 << 10
-
-// gatewayClient is the client identifier of a gateway, company/car (CONN-9).
-var gatewayClient = regexp.MustCompile(`^[a-z0-9_]+/[a-z0-9_]+$`)
-
-// gatewayTopics are the topics that a gateway subscribes. One whose connection was cut
-// connects again and does not subscribe (GW-55).
-func gatewayTopics(client string) []string {
-	if !gatewayClient.MatchString(client) {
-		return nil
-	}
-	return []string{client + "/external_server", client + "/external_server_disconnect"}
-}
 
 func brokerUsers(cfg *config.Config) []broker.User {
 	users := make([]broker.User, len(cfg.EmbeddedBroker.Users))
@@ -146,6 +133,7 @@ func (p *linkPart) broker(cfg *config.Config, clientTLS func() (*tls.Config, err
 	}
 	if a.broker != nil && (cfg.Broker.Host == "" || address == cfg.EmbeddedBroker.Listen) {
 		address = a.broker.Addr().String()
+		a.gateways.ours.Store(true)
 		if serverTLS := a.brokerFiles.Config(); client == nil && serverTLS != nil {
 			client = func() (*tls.Config, error) { return tlsfiles.Pinned(serverTLS), nil }
 		}

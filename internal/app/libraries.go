@@ -176,19 +176,19 @@ func (l *libraries) make(ctx context.Context, m config.Module) (module.Module, e
 
 // ModuleProcesses tells how the modules that run in processes of their own are,
 // ordered by module number.
-func (a *App) ModuleProcesses() []host.State { return a.libraries.processes() }
+func (a *App) ModuleProcesses() []module.ProcessState { return a.libraries.processes() }
 
 // processes tells how the modules that run in processes of their own are.
-func (l *libraries) processes() []host.State {
+func (l *libraries) processes() []module.ProcessState {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var out []host.State
+	var out []module.ProcessState
 	for _, made := range l.made {
 		if m, ok := made.(*host.Module); ok {
 			out = append(out, m.State())
 		}
 	}
-	slices.SortFunc(out, func(a, b host.State) int {
+	slices.SortFunc(out, func(a, b module.ProcessState) int {
 		return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.Name, b.Name))
 	})
 	return out

@@ -221,6 +221,7 @@ const unusedAPITimeout = time.Second
 type carsPart struct {
 	a    *App
 	end  context.CancelFunc // of their context; nil: not begun
+	gone *task              // ends the sessions of gateways that have left
 	last Changes            // of the last reload
 }
 
@@ -254,7 +255,14 @@ func (p *carsPart) prepare(ctx context.Context, old, fresh *config.Config) (chan
 // begin serves the cars until the context that Run was given ends.
 func (p *carsPart) begin(ctx context.Context) error {
 	ctx, p.end = context.WithCancel(ctx)
-	return p.a.roster.start(ctx)
+	if err := p.a.roster.start(ctx); err != nil {
+		return err
+	}
+	p.gone = begin(ctx, func(ctx context.Context) error {
+		p.a.gateways.watch(ctx, p.a.gatewayGone)
+		return nil
+	})
+	return nil
 }
 
 func (p *carsPart) stop() error {
@@ -263,7 +271,7 @@ func (p *carsPart) stop() error {
 	}
 	p.a.libraries.retire()
 	p.end()
-	return errors.Join(p.a.roster.stop(), p.a.roster.discard())
+	return errors.Join(p.gone.stop(), p.a.roster.stop(), p.a.roster.discard())
 }
 
 // checkFilesOf reads the certificate files of a listener: files that were replaced are

@@ -28,8 +28,9 @@ type Certs struct {
 	Pool   *x509.CertPool
 	// Server is for localhost, 127.0.0.1 and ::1, ServerOtherName for
 	// broker.example, ServerExpired has expired an hour ago.
-	Server, ServerOtherName, ServerExpired Pair
-	Client, ClientExpired                  Pair
+	// ServerCommonName has a common name and no other one.
+	Server, ServerOtherName, ServerExpired, ServerCommonName Pair
+	Client, ClientExpired                                    Pair
 
 	t    testing.TB
 	dir  string
@@ -58,6 +59,7 @@ func NewCerts(t testing.TB) *Certs {
 	c.Server = c.pair("server", local, valid)
 	c.ServerOtherName = c.pair("other", []string{"broker.example"}, valid)
 	c.ServerExpired = c.pair("server-expired", local, expired)
+	c.ServerCommonName = c.pair("localhost", []string{}, valid)
 	c.Client = c.pair("client", nil, valid)
 	c.ClientExpired = c.pair("client-expired", nil, expired)
 	return c
@@ -89,10 +91,10 @@ func (c *Certs) pair(name string, hosts []string, until time.Time) Pair {
 		NotBefore: time.Now().Add(-24 * time.Hour), NotAfter: until,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
-	if len(hosts) > 0 {
+	if hosts != nil {
 		tmpl.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 		tmpl.DNSNames = hosts
-		if hosts[0] == "localhost" {
+		if len(hosts) > 0 && hosts[0] == "localhost" {
 			tmpl.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
 		}
 	}

@@ -31,6 +31,8 @@ type Options struct {
 	// certificates of Certs.CA. Certs.ServerExpired is used when Expired is set.
 	Certs   *Certs
 	Expired bool
+	// CommonName uses Certs.ServerCommonName.
+	CommonName bool
 	// ACL is the content of an access control file; "" means none.
 	ACL string
 	// Extra lines of configuration.
@@ -51,9 +53,13 @@ type Mosquitto struct {
 	done chan struct{} // closed when cmd has ended
 }
 
-// Path returns where mosquitto is installed and fails the test if it is not.
+// Path returns where mosquitto is installed and fails the test if it is not. With
+// -short, which is for tests without other programs' servers, it skips the test.
 func Path(t testing.TB) string {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("left out with -short: it needs mosquitto")
+	}
 	for _, name := range []string{"mosquitto", "/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"} {
 		if path, err := exec.LookPath(name); err == nil {
 			return path
@@ -120,6 +126,8 @@ func (m *Mosquitto) configuration(dir string, o Options) string {
 		server := o.Certs.Server
 		if o.Expired {
 			server = o.Certs.ServerExpired
+		} else if o.CommonName {
+			server = o.Certs.ServerCommonName
 		}
 		fmt.Fprintf(&b, "cafile %s\ncertfile %s\nkeyfile %s\nrequire_certificate true\n", o.Certs.CAFile, server.CertFile, server.KeyFile)
 	}

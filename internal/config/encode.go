@@ -292,7 +292,12 @@ func (e encoder) admin(a *Admin) ordered {
 	serverTLSFields(&o, a.TLS)
 	tokens := make([]ordered, len(a.Tokens))
 	for i, t := range a.Tokens {
-		tokens[i] = ordered{{"name", t.Name}, {"role", t.Role}, {"token", e.secret(t.Token)}}
+		tokens[i] = ordered{{"name", t.Name}, {"role", t.Role}}
+		if t.TokenFile != "" {
+			tokens[i].add("token_file", t.TokenFile)
+		} else {
+			tokens[i].add("token", e.secret(t.Token))
+		}
 	}
 	e.optional(&o, "tokens", tokens, len(tokens) == 0)
 	e.optional(&o, "per_car_metrics", a.PerCarMetrics, !a.PerCarMetrics)

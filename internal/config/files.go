@@ -3,10 +3,12 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -45,6 +47,34 @@ func (f *files) library(path string) string {
 		}
 		return ""
 	})
+}
+
+// maxSecret bounds the file of a secret, in bytes.
+const maxSecret = 4096
+
+// secret returns what a file of one secret holds, without the white space around it,
+// or why it cannot be used.
+func (f *files) secret(path string) (text, problem string) {
+	if f.skip {
+		return "", ""
+	}
+	const expected = "; expected a file with the token alone"
+	file, err := os.Open(path)
+	if err != nil {
+		return "", reason(path, err) + relative(path) + expected
+	}
+	defer func() { _ = file.Close() }() // nothing was written
+	content, err := io.ReadAll(io.LimitReader(file, maxSecret+1))
+	text = strings.TrimSpace(string(content))
+	switch {
+	case err != nil:
+		return "", reason(path, err) + expected
+	case len(content) > maxSecret || strings.ContainsAny(text, " \t\r\n"):
+		return "", quote(path) + " holds more than one word" + expected
+	case text == "":
+		return "", quote(path) + " is empty" + expected
+	}
+	return text, ""
 }
 
 // directory returns why path is no directory, or "". Empty is the working

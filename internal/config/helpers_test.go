@@ -15,6 +15,7 @@ func workdir(t testing.TB) string {
 	for _, name := range []string{"lib.so", "other.so", "ca.pem", "cert.pem", "key.pem"} {
 		write(t, filepath.Join(dir, name), "x")
 	}
+	write(t, filepath.Join(dir, "token"), "from-file\n")
 	write(t, filepath.Join(dir, "run"), "#!/bin/sh\n")
 	if err := os.Chmod(filepath.Join(dir, "run"), 0o755); err != nil {
 		t.Fatal(err)

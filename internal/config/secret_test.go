@@ -19,7 +19,7 @@ func planted() *Config {
 		Cars:           []Car{{"v", []Module{m}}},
 		AnyCar:         &Car{AnyCarName, []Module{m}},
 		HTTPAPI:        &HTTPAPI{Store: NewSecret("postgres://u:planted@h/d")},
-		Admin:          &Admin{Tokens: []Token{{"n", RoleRead, secret}}},
+		Admin:          &Admin{Tokens: []Token{{Name: "n", Role: RoleRead, Token: secret}}},
 	}
 }
 

@@ -202,7 +202,8 @@ func (l *loader) admin(top *object) *Admin {
 	a.Insecure = o.boolean("insecure", false)
 	names := make(map[string]struct{})
 	l.list(o, "tokens", func(t *object) {
-		token := Token{Name: t.text("name"), Role: Role(t.str("role", string(RoleRead))), Token: NewSecret(t.text("token"))}
+		token := Token{Name: t.text("name"), Role: Role(t.str("role", string(RoleRead))), TokenFile: t.str("token_file", "")}
+		token.Token = NewSecret(l.token(t, token.TokenFile))
 		if token.Role != RoleRead && token.Role != RoleOperate {
 			l.errorf(t.n.member("role").off, t.key("role"), `expected "read" or "operate"`)
 		}
@@ -228,6 +229,23 @@ func (l *loader) admin(top *object) *Admin {
 		return nil
 	}
 	return a
+}
+
+// token returns the bearer token, which is in the file or in token_file.
+func (l *loader) token(t *object, file string) string {
+	if file == "" {
+		return t.text("token")
+	}
+	if t.has("token") {
+		t.get("token")
+		l.errorf(t.offset("token_file"), t.key("token_file"), "token is there too; expected one of the two")
+		return ""
+	}
+	text, problem := l.files.secret(file)
+	if problem != "" {
+		l.errorf(t.offset("token_file"), t.key("token_file"), "%s", problem)
+	}
+	return text
 }
 
 func (l *loader) tracing(top *object) *Tracing {

@@ -250,6 +250,8 @@ type Token struct {
 	Name  string
 	Role  Role
 	Token Secret
+	// TokenFile is the file that Token was read from, empty if there is none.
+	TokenFile string
 }
 
 // Tracing is the export of traces by OTLP over HTTP.

@@ -76,6 +76,12 @@ func (c *container) walk(value map[string]any) {
 			value[key] = c.path(v)
 		case map[string]any:
 			c.walk(v)
+		case []any:
+			for _, item := range v {
+				if item, ok := item.(map[string]any); ok {
+					c.walk(item)
+				}
+			}
 		}
 	}
 }

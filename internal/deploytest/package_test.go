@@ -2,7 +2,10 @@ package deploytest
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -64,6 +67,7 @@ func TestPackages(t *testing.T) {
 		}
 	}
 	stateFolders(t, root)
+	secrets := madeSecrets(t, root)
 	checkAsService(t, root)
 
 	edited := `{"company_name": "edited"}`
@@ -72,12 +76,46 @@ func TestPackages(t *testing.T) {
 	if text, err := os.ReadFile(config); err != nil || string(text) != edited {
 		t.Errorf("the edited configuration did not survive an upgrade: %v\n%s", err, text)
 	}
+	if again := madeSecrets(t, root); !maps.Equal(again, secrets) {
+		t.Error("an upgrade changed tokens or keys")
+	}
 	dpkg(t, root, "-P", "external-server")
 	for _, gone := range []string{"usr/bin/external-server", "etc/external-server", "var/lib/external-server", "var/log/external-server"} {
 		if _, err := os.Stat(filepath.Join(root, gone)); err == nil {
 			t.Errorf("%s is still there after purging", gone)
 		}
 	}
+}
+
+// madeSecrets returns the tokens and the key that the installation made, for root and the
+// server only; no two are the same. The key is one that the server accepts.
+func madeSecrets(t *testing.T, root string) map[string]string {
+	t.Helper()
+	_, gid := serviceUser(t, root)
+	secrets, seen := map[string]string{}, map[string]bool{}
+	for _, name := range []string{"admin-token", "monitoring-token", "api-key", "api-keys.json"} {
+		path := filepath.Join(root, "etc/external-server", name)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if owner := info.Sys().(*syscall.Stat_t); info.Mode().Perm() != 0o640 || owner.Uid != 0 || owner.Gid != gid {
+			t.Errorf("%s has mode %04o and belongs to %d:%d, expected 0640 and 0:%d", name, info.Mode().Perm(), owner.Uid, owner.Gid, gid)
+		}
+		secrets[name] = strings.TrimSpace(string(text))
+		if len(secrets[name]) < 32 || seen[secrets[name]] {
+			t.Errorf("%s holds %d bytes, or the same as another file", name, len(secrets[name]))
+		}
+		seen[secrets[name]] = true
+	}
+	if sum := sha256.Sum256([]byte(secrets["api-key"])); !strings.Contains(secrets["api-keys.json"], hex.EncodeToString(sum[:])) {
+		t.Error("the key is not that of the keys file")
+	}
+	return secrets
 }
 
 // stateFolders: they are there before the first start, as systemd would make them,
@@ -118,7 +156,7 @@ func checkAsService(t *testing.T, root string) {
 		}
 	}
 	path := filepath.Join(root, "etc/external-server/check.json")
-	write(t, path, strings.ReplaceAll(string(text), "/var/lib/", root+"/var/lib/"))
+	write(t, path, strings.NewReplacer("/var/lib/", root+"/var/lib/", "/etc/", root+"/etc/").Replace(string(text)))
 	if err := os.Chown(path, 0, int(gid)); err != nil {
 		t.Fatal(err)
 	}

@@ -130,6 +130,9 @@ func packagedConfig(t *testing.T, dir string) map[string]any {
 		}
 	}
 	copyFile(t, filepath.Join(servertest.Root(), "deploy/package/config.json"), path, 0o644)
+	for _, token := range []string{"admin-token", "monitoring-token"} { // what the installation makes
+		write(t, filepath.Join(filepath.Dir(path), token), "secret-"+token)
+	}
 	var out map[string]any
 	c.rewrite("/etc/external-server/config.json", func(config map[string]any) {
 		for _, block := range []string{"embedded_broker", "http_api", "admin"} {

@@ -223,6 +223,9 @@ func (p *postgresServer) url(database string) string {
 // database makes an empty database.
 func (p *postgresServer) database(t testing.TB) string {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("left out with -short: it needs PostgreSQL")
+	}
 	p.once.Do(func() { p.err = p.start() })
 	if p.err != nil {
 		t.Fatalf("start PostgreSQL: %v", p.err)

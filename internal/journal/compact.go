@@ -157,8 +157,11 @@ func (j *Journal) writeSnapshot(path string, fold Fold, number, next uint64) (si
 	if err := w.emitAll(fold); err != nil {
 		return 0, err
 	}
-	w.frame() // what is left
-	w.frame() // the end
+	w.frame()                             // what is left
+	w.frame()                             // the end
+	if w.err == nil && j.closing.Load() { // the medium may take its time
+		w.err = errClosing
+	}
 	if w.err != nil {
 		return 0, w.err
 	}

@@ -1,13 +1,19 @@
 package journal
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"external-server/internal/testwait"
 )
 
 // table is a Fold of "key=value" (set) and "key" (delete).
@@ -101,7 +107,7 @@ func round(n int) []string {
 // state is what the rounds up to n leave.
 func state(n int) table {
 	s := table{}
-	for i := 1; i <= n; i++ {
+	for i := max(1, n-49); i <= n; i++ { // later rounds overwrite earlier ones
 		for _, r := range round(i) {
 			_ = s.Apply([]byte(r))
 		}
@@ -117,5 +123,21 @@ func (m *marks) mark(usable bool) {
 		m.usable.Add(1)
 	} else {
 		m.not.Add(1)
+	}
+}
+
+// reseal makes the checksum of a frame's header right again.
+func reseal(b []byte, seed uint32) {
+	binary.LittleEndian.PutUint32(b[20:], crc32.Update(seed, castagnoli, b[:20]))
+}
+
+// waitGone waits until the files are removed.
+func waitGone(t testing.TB, opts Options, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		testwait.Until(t, name+" goes", func() bool {
+			_, err := os.Stat(filepath.Join(opts.Dir, name))
+			return errors.Is(err, os.ErrNotExist)
+		})
 	}
 }

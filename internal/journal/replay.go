@@ -42,7 +42,7 @@ const (
 	segmentSuffix  = ".segment"
 	snapshotSuffix = ".snapshot"
 	tmpSuffix      = ".tmp"
-	maxNumber      = 1 << 62 // of files; no journal ever gets there
+	maxNumber      = 1 << 62 // of files and batches; no journal ever gets there
 )
 
 // part is one file of a journal.
@@ -82,10 +82,7 @@ func list(dir string) (listing, error) {
 			continue
 		}
 		stem, kind, _ := strings.Cut(e.Name(), ".")
-		if kind = "." + kind; strings.HasSuffix(kind, tmpSuffix) {
-			l.tmp = append(l.tmp, filepath.Join(dir, e.Name()))
-			continue
-		}
+		kind = "." + kind
 		n, err := strconv.ParseUint(stem, 16, 64)
 		if err != nil || len(stem) != 16 || n == 0 || n >= maxNumber {
 			continue
@@ -99,6 +96,8 @@ func list(dir string) (listing, error) {
 			l.segments = append(l.segments, p)
 		case snapshotSuffix:
 			l.snapshots = append(l.snapshots, p)
+		case snapshotSuffix + tmpSuffix:
+			l.tmp = append(l.tmp, filepath.Join(dir, e.Name()))
 		}
 	}
 	return l, nil // ReadDir sorts by name, and so by number
@@ -202,7 +201,7 @@ func begin(opts Options, l listing, r *found) ([]part, error) {
 		}
 		if err == nil && ok && h.fresh {
 			r.snapshot = part{}
-			r.base, r.next = h.first, h.first
+			r.base, r.next = max(h.first, 1), max(h.first, 1)
 			return segments[i:], nil
 		}
 	}
@@ -237,7 +236,7 @@ func (r *found) readSnapshot(opts Options) error {
 	switch {
 	case err != nil:
 		return err
-	case !ok || h.kind != kindSnapshot:
+	case !ok || h.kind != kindSnapshot || h.first >= maxNumber:
 		return &DamageError{File: path, Reason: "this is no snapshot"}
 	}
 	s := scan{f: f, path: path, seed: h.crc, next: 1}
@@ -292,6 +291,8 @@ func (r *found) readSegment(f *os.File, path string, h header, before *DamageErr
 	switch {
 	case h.kind != kindSegment:
 		return nil, &DamageError{File: path, Reason: "this is no segment"}
+	case h.first >= maxNumber:
+		return nil, &DamageError{File: path, Reason: "the number of its first batch is too large"}
 	case h.first != r.next && before != nil:
 		return nil, before
 	case h.first != r.next:

@@ -9,8 +9,8 @@ import (
 	"external-server/internal/broker"
 	"external-server/internal/car"
 	"external-server/internal/httpapi"
-	"external-server/internal/link/mqtt"
-	"external-server/internal/module/host"
+	"external-server/internal/link"
+	"external-server/internal/module"
 	"external-server/internal/session"
 )
 
@@ -47,10 +47,10 @@ func (k *collector) collectCars(to chan<- prometheus.Metric, now time.Time, cars
 	}
 }
 
-func (k *collector) collectLink(to chan<- prometheus.Metric, now time.Time, s mqtt.State) {
+func (k *collector) collectLink(to chan<- prometheus.Metric, now time.Time, s link.State) {
 	k.linkUp.send(to, number(s.Up))
 	k.linkChanged.send(to, age(now, s.Since))
-	var sum mqtt.ConnectionState
+	var sum link.ConnectionState
 	up := 0
 	for i := range s.Connections {
 		c := &s.Connections[i]
@@ -84,6 +84,7 @@ func (k *collector) collectLink(to chan<- prometheus.Metric, now time.Time, s mq
 	k.linkBytes.send(to, float64(sum.BytesOut), "out")
 	k.linkInFlight.send(to, float64(sum.InFlight))
 	k.linkQueued.send(to, float64(sum.Queued))
+	k.linkDeaf.send(to, float64(s.Refused))
 	k.linkRefused.send(to, float64(sum.SubscriptionsRefused))
 	k.linkDropped.send(to, float64(sum.DroppedQueueFull), "queue full")
 	k.linkDropped.send(to, float64(sum.DroppedLinkDown), "broker gone")
@@ -96,7 +97,7 @@ func (k *collector) collectLink(to chan<- prometheus.Metric, now time.Time, s mq
 	k.linkIgnored.send(to, float64(sum.IgnoredRepeatedForeign), "second copy")
 }
 
-func (k *collector) collectProcess(to chan<- prometheus.Metric, p host.State) {
+func (k *collector) collectProcess(to chan<- prometheus.Metric, p module.ProcessState) {
 	n := strconv.Itoa(int(p.Number))
 	k.processUp.send(to, number(p.Ready), n, p.Name)
 	k.processRestarts.send(to, float64(p.Restarts), n, p.Name)

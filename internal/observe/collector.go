@@ -9,17 +9,16 @@ import (
 	"external-server/internal/broker"
 	"external-server/internal/car"
 	"external-server/internal/httpapi"
-	"external-server/internal/link/mqtt"
+	"external-server/internal/link"
 	"external-server/internal/module"
 	"external-server/internal/module/fleetapi"
-	"external-server/internal/module/host"
 )
 
 // Sources are asked at every scrape. A nil one has nothing to tell.
 type Sources struct {
 	Cars      func() []car.Snapshot
-	Link      func() mqtt.State
-	Processes func() []host.State
+	Link      func() link.State
+	Processes func() []module.ProcessState
 	Broker    func() (broker.Stats, bool)
 	HTTPAPI   func() (httpapi.Stats, bool)
 	LogLost   func() (console, file uint64)
@@ -36,7 +35,7 @@ type collector struct {
 	posts, postsWaiting, postsSpooled, postBytes, postAge, postsRetried, spoolFaults, apiUp  scraped
 	apiCommands                                                                              scraped
 	linkUp, linkChanged, linkConnections, linkConnects, linkMessages, linkBytes, linkQueued  scraped
-	linkInFlight, linkDropped, linkIgnored, linkRefused                                      scraped
+	linkInFlight, linkDropped, linkIgnored, linkRefused, linkDeaf                            scraped
 	processUp, processRestarts, processMemory, processContexts, processOut, processRedeliver scraped
 	processCommandsLost                                                                      scraped
 	brokerClients, brokerSubscriptions, brokerMessages, brokerBytes, brokerDropped           scraped
@@ -70,7 +69,7 @@ func newCollector(h *Hub, s Sources, c *catalogue, always func(chan<- prometheus
 	k.spoolFaults = c.scraped("builtin_spool_faults_total", "counter", "Statuses kept in memory because the spool failed, and damaged places found in it.", "module")
 	k.apiCommands = c.scraped("builtin_commands_total", "counter", "Commands of the HTTP API: delivered, invalid, flushed (older than the start).", "module", "result")
 
-	k.linkUp = c.scraped("link_up", "gauge", "1 when every broker connection is made and its subscriptions are restored.")
+	k.linkUp = c.scraped("link_up", "gauge", "1 when every broker connection is made and its subscriptions are restored and granted.")
 	k.linkChanged = c.scraped("link_state_seconds", "gauge", "Time since that last changed for one of the connections.")
 	k.linkConnections = c.scraped("link_connections", "gauge", "Connections to the broker.", "state")
 	k.linkConnects = c.scraped("link_connects_total", "counter", "Successful connects to the broker.")
@@ -81,6 +80,7 @@ func newCollector(h *Hub, s Sources, c *catalogue, always func(chan<- prometheus
 	k.linkDropped = c.scraped("link_dropped_total", "counter", "Outgoing messages that were not sent.", "reason")
 	k.linkIgnored = c.scraped("link_ignored_total", "counter", "Incoming messages that no car was given.", "reason")
 	k.linkRefused = c.scraped("link_subscriptions_refused_total", "counter", "Subscriptions the broker refused.")
+	k.linkDeaf = c.scraped("link_subscriptions_refused", "gauge", "Cars, and watched companies, whose subscription the broker refuses now.")
 
 	k.processUp = c.scraped("module_process_up", "gauge", "1 when the process of the module answers and has all contexts.", "module", "name")
 	k.processRestarts = c.scraped("module_process_restarts_total", "counter", "Processes of the module that were replaced.", "module", "name")

@@ -114,6 +114,9 @@ func TestDashboard(t *testing.T) {
 // promtool, which checks the rules as Prometheus reads them.
 func promtool(t *testing.T) string {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("left out with -short: it needs promtool")
+	}
 	path, err := exec.LookPath("promtool")
 	if err != nil {
 		t.Fatal("promtool is not installed and this test needs it: on Debian `apt-get install prometheus`, or run `make test`")

@@ -16,9 +16,8 @@ import (
 	"external-server/internal/car"
 	"external-server/internal/fleet"
 	"external-server/internal/httpapi"
-	"external-server/internal/link/mqtt"
+	"external-server/internal/link"
 	"external-server/internal/module"
-	"external-server/internal/module/host"
 	"external-server/internal/session"
 )
 
@@ -68,11 +67,13 @@ func full(t *testing.T) *Hub {
 				{ID: fleet.CarID{Company: "acme", Car: "car2"}, Modules: []car.ModuleSnapshot{{Number: 2, WorkerStats: module.WorkerStats{Queued: 5}}}},
 			}
 		},
-		Link: func() mqtt.State {
-			return mqtt.State{Up: true, Since: time.Now(), Connections: []mqtt.ConnectionState{{Up: true, MessagesIn: 4}, {MessagesIn: 5}}}
+		Link: func() link.State {
+			return link.State{Up: true, Since: time.Now(), Connections: []link.ConnectionState{{Up: true, MessagesIn: 4}, {MessagesIn: 5}}}
 		},
-		Processes: func() []host.State { return []host.State{{Number: 2, Name: "lib.so", Ready: true, Restarts: 2}} },
-		Broker:    func() (broker.Stats, bool) { return broker.Stats{Clients: 7}, true },
+		Processes: func() []module.ProcessState {
+			return []module.ProcessState{{Number: 2, Name: "lib.so", Ready: true, Restarts: 2}}
+		},
+		Broker: func() (broker.Stats, bool) { return broker.Stats{Clients: 7}, true },
 		HTTPAPI: func() (httpapi.Stats, bool) {
 			return httpapi.Stats{Requests: map[httpapi.RequestKey]int64{{Route: "GET /status", Code: 200}: 5}}, true
 		},

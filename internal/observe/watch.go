@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"time"
 
-	"external-server/internal/link/mqtt"
-	"external-server/internal/module/host"
+	"external-server/internal/link"
+	"external-server/internal/module"
 )
 
 // watchPause is how often Watch looks.
@@ -15,7 +15,7 @@ const watchPause = time.Second
 // Watch turns changes of the broker connection and of module processes into
 // events until ctx ends.
 func (h *Hub) Watch(ctx context.Context) {
-	w := watcher{hub: h, processes: make(map[string]host.State)}
+	w := watcher{hub: h, processes: make(map[string]module.ProcessState)}
 	tick := time.NewTicker(watchPause)
 	defer tick.Stop()
 	for {
@@ -38,11 +38,12 @@ func (h *Hub) Watch(ctx context.Context) {
 type watcher struct {
 	hub       *Hub
 	up        bool
+	refused   string // topic
 	connects  uint64
-	processes map[string]host.State
+	processes map[string]module.ProcessState
 }
 
-func (w *watcher) link(s mqtt.State) {
+func (w *watcher) link(s link.State) {
 	var connects uint64
 	for i := range s.Connections {
 		connects += s.Connections[i].Connects
@@ -51,15 +52,21 @@ func (w *watcher) link(s mqtt.State) {
 	blink := s.Up && w.up && connects > w.connects
 	switch {
 	case w.up && !s.Up || blink:
-		w.hub.Events.Put(Event{Kind: KindLink, Reason: "lost", Text: s.LastError})
+		if s.Refused == 0 || blink {
+			w.hub.Events.Put(Event{Kind: KindLink, Reason: "lost", Text: s.LastError})
+		}
 	}
+	if s.Refused > 0 && w.refused != s.RefusedTopic {
+		w.hub.Events.Put(Event{Kind: KindLink, Reason: "subscription refused", Text: "the broker refuses the subscription to " + s.RefusedTopic, Count: s.Refused})
+	}
+	w.refused = s.RefusedTopic
 	if s.Up && (!w.up || blink) {
 		w.hub.Events.Put(Event{Kind: KindLink, Reason: "connected"})
 	}
 	w.up, w.connects = s.Up, connects
 }
 
-func (w *watcher) modules(states []host.State) {
+func (w *watcher) modules(states []module.ProcessState) {
 	seen := make(map[string]bool, len(states))
 	for _, s := range states {
 		seen[s.Name] = true

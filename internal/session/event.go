@@ -24,6 +24,7 @@ const (
 	EventReannounce                         // an operator asks the gateway to connect anew and announce its devices
 	EventResume                             // the first of a Session: go on where a journal ends, see Resumption
 	EventBacklogRead                        // all that the broker held for the car has come, see EventLinkUp
+	EventGatewayGone                        // the broker has had no connection of the gateway for some time
 )
 
 // Event is one input of the state machine.
@@ -43,7 +44,7 @@ type Event struct {
 	Kept bool
 	// Settled: the broker has acknowledged all that was published (EventLinkDown).
 	Settled bool
-	// Down is for how long the car was out of reach (EventLinkUp, EventResume).
+	// Down is for how long the car was out of reach, at least (EventLinkUp).
 	Down time.Duration
 	// Resume is what is known of the car (EventResume). It is the Session's from then on.
 	Resume *Resumption
@@ -151,6 +152,7 @@ const (
 	ReasonNotContinued         Reason = "session could not be resumed: the broker has kept nothing"
 	ReasonPublishFailed        Reason = "message could not be sent"
 	ReasonOperator             Reason = "disconnected by an operator"
+	ReasonGatewayGone          Reason = "gateway's connection closed"
 	ReasonReplaced             Reason = "gateway started a new session"                             // REC-3
 	ReasonSessionTimeout       Reason = "session timeout"                                           // SESS-7
 	ReasonMissingStatus        Reason = "missing status timeout"                                    // STAT-5

@@ -13,8 +13,9 @@ const (
 	// held to be answered as it comes. After a longer pause a gateway may have given
 	// up, which a Connect further back among the messages says; so all are read first.
 	promptly = 5 * time.Second
-	// responseComes is how long a gateway may take to respond to a command that
-	// reached it: without response after that, the command did not.
+	// responseComes is how long a gateway that was heard again, and whose messages were
+	// all read, may take to respond to a command that reached it: without response after
+	// that, the command did not.
 	responseComes = time.Second
 )
 
@@ -30,10 +31,9 @@ const (
 // behind that the answer. So a status that comes again was not answered, whatever
 // this server has decided, and neither did anything behind it leave.
 type recovery struct {
-	reachable bool          // the link is up again and the broker has kept what came
-	read      bool          // all that the broker held has come
-	heard     bool          // a message of the session has come: the gateway still believes in it
-	down      time.Duration // how long the session was out of reach
+	reachable bool // the link is up again and the broker has kept what came
+	read      bool // all that the broker held has come
+	heard     bool // a message of the session has come: the gateway still believes in it
 
 	base    uint32          // the status that was expected when the link was lost
 	lowest  uint32          // lowest redelivered status below base, valid if again is not empty
@@ -66,14 +66,14 @@ func (s *Session) leftover(left []Left) {
 }
 
 // resume takes over what a journal knows. It must be the first event of a Session.
-func (s *Session) resume(r *Resumption, down time.Duration) {
+func (s *Session) resume(r *Resumption) {
 	for _, n := range r.Numbers {
 		*s.number(n.Module) = n.Next
 	}
 	s.sender.next = r.Next
 	if rec := r.Record; rec != nil {
 		s.restore(rec)
-		s.recovery = &recovery{base: s.order.expected, down: down, settled: rec.Settled}
+		s.recovery = &recovery{base: s.order.expected, settled: rec.Settled}
 		s.sessionBy = s.now.Add(s.opts.SessionTimeout)
 	}
 	s.leftover(r.Left)
@@ -119,7 +119,7 @@ func (s *Session) linkUp(kept bool, down time.Duration) {
 	case !kept:
 		s.end(ReasonNotContinued, false)
 	default:
-		r.reachable, r.down = true, down
+		r.reachable = true
 		s.sessionBy = s.now.Add(s.opts.SessionTimeout)
 		s.emit(Effect{Kind: EffectSessionResumed, SessionID: s.id, Down: down})
 	}
@@ -263,7 +263,7 @@ func (s *Session) settle() {
 	lost, certain := s.lostCommands()
 	if !certain {
 		if r.decide.IsZero() {
-			r.decide = s.now.Add(max(0, responseComes-r.down))
+			r.decide = s.now.Add(responseComes)
 		}
 		if s.now.Before(r.decide) {
 			return

@@ -310,6 +310,11 @@ func (g *gateway) checkOverdue(in time.Duration) {
 			oldest = min(oldest, at)
 		}
 		if g.w.now-oldest >= statusLimit {
+			for counter, at := range g.outstanding {
+				if at == oldest {
+					g.w.trace("      gateway: status %d was not answered", counter)
+				}
+			}
 			g.overdue("GW-42: a status was not answered")
 			g.reconnect()
 			return

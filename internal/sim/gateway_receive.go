@@ -100,6 +100,9 @@ func (g *gateway) answered(m outgoing) bool {
 	delete(g.outstanding, m.message.Counter)
 	if ok {
 		g.w.answered++
+		if g.w.broker != nil {
+			g.w.broker.wasAnswered(g.session, m.message.Counter)
+		}
 	}
 	return ok
 }

@@ -43,6 +43,10 @@ func (n *network) up(m fleet.ClientMessage) bool {
 	if !n.gwUp() {
 		return false
 	}
+	if n.w.broker != nil {
+		n.w.broker.up(m)
+		return true
+	}
 	if len(n.recent) == 4 {
 		n.recent = append(n.recent[:0], n.recent[1:]...)
 	}

@@ -23,8 +23,16 @@ type World struct {
 	excusedUntil                        time.Duration // until: a fault may still show
 	steps                               int
 	commands, sent, answered, delivered uint64
+	broker                              keeper // nil: the network carries the messages at once
 	err                                 error
 	log                                 *strings.Builder // nil: no trace
+}
+
+// keeper carries the gateway's messages in histories in which the broker keeps them
+// for the server.
+type keeper interface {
+	up(m fleet.ClientMessage)
+	wasAnswered(session string, counter uint32)
 }
 
 // moduleFault is what is wrong with a module, until when.

@@ -40,10 +40,13 @@ func prepare(dir string, fsType func(string) (int64, error)) error {
 	if name, ok := networkType(kind); ok {
 		return fmt.Errorf("%w: %s is on %s, where locks do not hold: name a directory on a disk of this machine", ErrNetwork, dir, name)
 	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 && int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("state directory %s: it belongs to uid %d, who could change it; this user is uid %d: run 'chown %d %s'", dir, st.Uid, os.Geteuid(), os.Geteuid(), dir)
+	}
 	if mode := info.Mode().Perm(); mode&0o022 != 0 {
 		return fmt.Errorf("state directory %s: other users may write to it (mode %04o): run 'chmod go-w %s', or name a directory inside it", dir, mode, dir)
 	}
-	if err := unix.Access(dir, unix.R_OK|unix.W_OK|unix.X_OK); err != nil {
+	if err := unix.Faccessat(unix.AT_FDCWD, dir, unix.R_OK|unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
 		if errors.Is(err, unix.EROFS) {
 			return fmt.Errorf("state directory %s: the file system is read-only: make it writable, or name another directory", dir)
 		}

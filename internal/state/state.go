@@ -238,14 +238,18 @@ func (d *Dir) Close(final bool) error {
 	d.mu.Unlock()
 	d.cancel()
 	d.done.Wait()
-	var errs []error
-	for n := range d.id.Shards {
-		if s := shards[n]; s != nil {
-			errs = append(errs, s.Journal.Close(final))
-		} else if final {
-			errs = append(errs, d.removeShard(n))
-		}
+	errs := make([]error, d.id.Shards)
+	var closing sync.WaitGroup // all at once, because their compactions wait for each other
+	for n := range errs {
+		closing.Go(func() {
+			if s := shards[n]; s != nil {
+				errs[n] = s.Journal.Close(final)
+			} else if final {
+				errs[n] = d.removeShard(n)
+			}
+		})
 	}
+	closing.Wait()
 	d.mu.Lock()
 	d.stampShards()
 	d.page.clean, d.page.poison = true, 0

@@ -92,12 +92,13 @@ func (c *conn) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if time.Since(started) > stableAfter {
+		stable := time.Since(started) > stableAfter
+		if stable {
 			failures = 0
 		}
 		pause := backoff(failures, c.link.tuning.Load().RetryMax)
 		c.stats.failed(err)
-		c.link.reports.down(c, err, pause)
+		c.link.reports.down(c, err, pause, stable)
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
@@ -122,10 +123,14 @@ func (c *conn) connectAndServe(ctx context.Context) error {
 	}
 	defer nc.Close()
 	c.begin()
+	started := time.Now()
 	err = c.serve(ctx, nc, reader)
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		err = errStopped
-	} else {
+	case c.unanswered() && isClosed(err) && time.Since(started) < c.link.opts.KeepAlive:
+		err = closedAfterSubscribe{err}
+	default:
 		err = fmt.Errorf("connection lost: %w", c.explain(err))
 	}
 	c.end(err)
@@ -255,6 +260,13 @@ func (c *conn) unlockAndNote() {
 	}
 }
 
+// unanswered tells whether subscriptions of the beginning have no answer yet.
+func (c *conn) unanswered() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.initial > 0
+}
+
 // end forgets what belonged to the connection and tells the receivers.
 func (c *conn) end(reason error) {
 	c.mu.Lock()
@@ -264,13 +276,13 @@ func (c *conn) end(reason error) {
 		if p.up {
 			lost = append(lost, p.receiver)
 		}
-		p.up, p.subscribed, p.refused, p.waiting, p.next = false, false, false, false, nil
+		p.up, p.subscribed, p.refused, p.denied, p.waiting, p.next = false, false, false, false, false, nil
 		p.queue, p.bytes = fifo{}, 0
 	}
 	c.stats.linkDown.Add(uint64(c.queued)) // also of closed ports
 	c.queued = 0
 	for _, w := range c.watches {
-		w.granted, w.refused = false, false
+		w.granted, w.refused, w.denied = false, false, false
 	}
 	c.first, c.last = nil, nil
 	clear(c.overlaps)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -92,6 +93,7 @@ func TestRefusedAndUnreachable(t *testing.T) {
 	certs := brokertest.NewCerts(t)
 	secure := brokertest.Start(t, brokertest.Options{Certs: certs})
 	expired := brokertest.Start(t, brokertest.Options{Certs: certs, Expired: true})
+	commonName := brokertest.Start(t, brokertest.Options{Certs: certs, CommonName: true})
 	otherCA := brokertest.NewCerts(t)
 	config := func(cfg *tls.Config) func() (*tls.Config, error) {
 		return func() (*tls.Config, error) { return cfg, nil }
@@ -119,6 +121,7 @@ func TestRefusedAndUnreachable(t *testing.T) {
 		{"wrong CA", mqtt.Options{Address: secure.Address(), TLS: config(otherCA.ClientConfig(&certs.Client))}, "not signed by the configured CA"},
 		{"broker's certificate expired", mqtt.Options{Address: expired.Address(), TLS: config(certs.ClientConfig(&certs.Client))}, "has expired on"},
 		{"wrong host name", mqtt.Options{Address: secure.Address(), TLS: config(wrongHost)}, "another host name"},
+		{"common name only", mqtt.Options{Address: commonName.Address(), TLS: config(certs.ClientConfig(&certs.Client))}, "reissue it with subjectAltName"},
 		{"no client certificate", mqtt.Options{Address: secure.Address(), TLS: config(certs.ClientConfig(nil))}, "certificate and key"},
 		{"client certificate expired", mqtt.Options{Address: secure.Address(), TLS: config(certs.ClientConfig(&certs.ClientExpired))}, "certificate"},
 		{"client certificate of another CA", mqtt.Options{Address: secure.Address(), TLS: config(certs.ClientConfig(&otherCA.Client))}, "certificate"},
@@ -196,6 +199,69 @@ func TestRefusedSubscription(t *testing.T) {
 	}
 	if n := l.State().Connections[0].SubscriptionsRefused; n != 1 {
 		t.Errorf("%d refused subscriptions counted", n)
+	}
+	if s := l.State(); s.Up || s.Refused != 1 || s.RefusedTopic != "company/bad/module_gateway" {
+		t.Errorf("state: %+v", s)
+	}
+	p.Close()
+	if s := l.State(); !s.Up || s.Refused != 0 {
+		t.Errorf("state without the car: %+v", s)
+	}
+}
+
+// A broker that ends the connection instead of answering a subscription, and one that
+// answers and ends it then, are warned of once each.
+func TestBrokerThatClosesAfterSubscribe(t *testing.T) {
+	for name, tc := range map[string]struct {
+		answer []byte // of SUBSCRIBE
+		want   string
+	}{
+		"instead of an answer": {nil, "right after subscribing: rights?"},
+		"after its answer":     {[]byte{0x90, 3, 0xf0, 0, 1}, "closed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var attempts atomic.Int32
+			var serving sync.WaitGroup
+			defer serving.Wait()
+			defer listener.Close()
+			serving.Go(func() {
+				for n := 0; ; n++ {
+					c, err := listener.Accept()
+					if err != nil {
+						return
+					}
+					buf := make([]byte, 1024)
+					_, _ = c.Read(buf)
+					_, _ = c.Write([]byte{0x20, 2, 0, 0}) // CONNACK
+					if _, err := c.Read(buf); err == nil && tc.answer != nil {
+						answer := append([]byte(nil), tc.answer...)
+						answer[2], answer[3] = buf[2], buf[3]
+						_, _ = c.Write(answer)
+					}
+					if n%2 == 1 {
+						_ = c.(*net.TCPConn).SetLinger(0) // a reset
+					}
+					c.Close()
+					attempts.Add(1)
+				}
+			})
+			log, logger := newTestLog(t)
+			l := newLink(t, mqtt.Options{Address: listener.Addr().String(), Logger: logger, RetryMax: 5 * time.Millisecond})
+			attach(t, l, id("company", "car"))
+			stop := runLink(t, l)
+			testwait.Until(t, "many attempts", func() bool { return attempts.Load() >= 12 })
+			stop()
+			if n := log.count("level=WARN"); n != 1 { // an end and a reset are one reason
+				t.Errorf("%d warnings", n)
+			}
+			if log.count("level=WARN", tc.want) == 0 {
+				t.Errorf("no warning contains %q", tc.want)
+			}
+		})
 	}
 }
 

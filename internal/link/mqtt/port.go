@@ -22,6 +22,7 @@ type port struct {
 	waiting    bool  // is in the ring
 	subscribed bool  // the exact topic was asked for on this connection
 	refused    bool  // and the broker refused it
+	denied     bool  // the last answer was a refusal; stays while it is asked again
 	up         bool  // LinkUp was said
 	closed     bool
 }

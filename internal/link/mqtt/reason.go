@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"external-server/internal/link/mqtt/wire"
@@ -59,6 +60,22 @@ type timeError struct {
 func (e timeError) Error() string { return e.text }
 func (e timeError) Unwrap() error { return e.err }
 
+// closedAfterSubscribe is a connection that the broker ended instead of answering the
+// subscriptions. How the end is seen differs from time to time; the text is the same.
+type closedAfterSubscribe struct{ err error }
+
+func (e closedAfterSubscribe) Error() string {
+	return "the broker closes the connection right after subscribing: rights? Allow the user of this server to read the cars' topics"
+}
+func (e closedAfterSubscribe) Unwrap() error { return e.err }
+
+// closedError is a connection that the broker ended. Whether that is seen as an end or
+// as a reset is chance; the text is the same.
+type closedError struct{ err error }
+
+func (e closedError) Error() string { return "the broker closed the connection" }
+func (e closedError) Unwrap() error { return e.err }
+
 // withoutAddresses takes the addresses out of an error of a connection. Our port
 // is another one each time, and the same reason shall have the same text.
 func withoutAddresses(err error) error {
@@ -90,6 +107,8 @@ func (c *conn) explain(err error) error {
 		return timeError{"the broker's certificate has expired on " + invalid.Cert.NotAfter.Format(time.RFC3339) + ": renew it", err}
 	case errors.As(err, &invalid):
 		return fmt.Errorf("the broker's certificate is not valid: %w", err)
+	case errors.As(err, &host) && host.Certificate != nil && len(host.Certificate.DNSNames)+len(host.Certificate.IPAddresses) == 0:
+		return fmt.Errorf("the broker's certificate names its host only as common name (%s), which is not accepted: reissue it with subjectAltName: %w", host.Certificate.Subject.CommonName, err)
 	case errors.As(err, &host):
 		return fmt.Errorf("the broker's certificate is for another host name: use a name that it lists as the broker's address: %w", err)
 	case errors.As(err, &record):
@@ -108,12 +127,12 @@ func (c *conn) explain(err error) error {
 		return fmt.Errorf("no MQTT broker answers at this address: check host and port: %w", err)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("no connection within %v: check host, port and firewall: %w", c.link.opts.ConnectTimeout, err)
-	case errors.Is(err, io.EOF):
-		return fmt.Errorf("the broker closed the connection: %w", err)
+	case isClosed(err):
+		return closedError{err}
 	}
 	return err
 }
 
 func isClosed(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || strings.Contains(err.Error(), "connection reset")
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }

@@ -12,6 +12,10 @@ import (
 // repeatAfter is how often the same complaint is logged.
 const repeatAfter = 5 * time.Minute
 
+// maxReturns is how many connections are announced that end again at once, for the
+// same reason as the one before.
+const maxReturns = 16
+
 // reports logs the state of the link: a reason once, again when it changes or
 // after a while, and the recovery.
 type reports struct {
@@ -20,20 +24,25 @@ type reports struct {
 	mu      sync.Mutex
 	missing map[*conn]bool // connections that were lost or never made
 	reason  string         // last one logged as a warning
+	returns int            // connections made since the reason was logged
 	at      time.Time
 }
 
-// down says why there is no connection (CONN-24, CONN-25).
-func (r *reports) down(c *conn, err error, pause time.Duration) {
+// down says why there is no connection (CONN-24, CONN-25). stable tells that there was
+// one for a while: its loss is news also for a reason that is known.
+func (r *reports) down(c *conn, err error, pause time.Duration, stable bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.missing == nil {
 		r.missing = make(map[*conn]bool)
 	}
 	r.missing[c] = true
+	if stable {
+		r.reason = ""
+	}
 	level := slog.LevelDebug
 	if now := time.Now(); err.Error() != r.reason || now.Sub(r.at) >= repeatAfter {
-		r.reason, r.at = err.Error(), now
+		r.reason, r.at, r.returns = err.Error(), now, 0
 		level = slog.LevelWarn
 	}
 	c.log.Log(context.Background(), level, "no connection to the broker", "reason", err.Error(),
@@ -45,8 +54,9 @@ func (r *reports) up(c *conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.missing, c)
-	if len(r.missing) == 0 {
-		r.reason = ""
+	level := slog.LevelInfo
+	if r.returns++; r.returns > maxReturns {
+		level = slog.LevelDebug
 	}
-	c.log.Info("connected to the broker", "client_id", c.clientID)
+	c.log.Log(context.Background(), level, "connected to the broker", "client_id", c.clientID)
 }

@@ -4,44 +4,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"external-server/internal/link"
 )
-
-// State is what can be said about the link at one moment.
-type State struct {
-	// Up tells whether every connection is made and its subscriptions are
-	// restored.
-	Up bool
-	// Since is when Up last changed for one of the connections; zero: not yet
-	// connected.
-	Since time.Time
-	// LastError is why the last connection failed or was lost; "" if none was.
-	LastError   string
-	Cars        int // attached
-	Connections []ConnectionState
-}
-
-// ConnectionState describes one connection. Counters count since the start.
-type ConnectionState struct {
-	ClientID               string
-	Up                     bool
-	Since                  time.Time
-	LastError              string
-	Cars                   int
-	Connects               uint64 // successful ones; all but the first are reconnects
-	MessagesIn, BytesIn    uint64
-	MessagesOut, BytesOut  uint64
-	InFlight, Queued       int
-	SubscriptionsRefused   uint64
-	DroppedQueueFull       uint64 // Publish found the queue of the car full
-	DroppedLinkDown        uint64 // queued or published while the connection was lost
-	DroppedDiscarded       uint64 // DiscardPending and Close (DEF-20)
-	DroppedTooLarge        uint64 // Publish was given more than MaxPayload
-	IgnoredOversized       uint64 // received, payload above MaxPayload
-	IgnoredForeign         uint64 // received, of no attached car
-	IgnoredRetained        uint64 // received, kept by the broker from before the subscription
-	IgnoredBadName         uint64 // received for a watch, name of the car not allowed
-	IgnoredRepeatedForeign uint64 // second copies while a watch began or ended
-}
 
 // stats are the counters of one connection.
 type stats struct {
@@ -77,16 +42,20 @@ func (s *stats) failed(err error) {
 	s.mu.Unlock()
 }
 
-// State may be called from any goroutine.
-func (l *Link) State() State {
+// State implements link.Stater. It may be called from any goroutine.
+func (l *Link) State() link.State {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	out := State{Up: true, Cars: len(l.ports)}
+	out := link.State{Up: true, Cars: len(l.ports)}
 	for _, c := range l.conns {
 		cs := c.state()
 		cs.Cars = c.cars
 		out.Connections = append(out.Connections, cs)
-		out.Up = out.Up && cs.Up
+		out.Up = out.Up && cs.Up && cs.Refused == 0
+		out.Refused += cs.Refused
+		if out.RefusedTopic == "" {
+			out.RefusedTopic = cs.RefusedTopic
+		}
 		if cs.Since.After(out.Since) {
 			out.Since = cs.Since
 		}
@@ -97,16 +66,17 @@ func (l *Link) State() State {
 	return out
 }
 
-func (c *conn) state() ConnectionState {
+func (c *conn) state() link.ConnectionState {
 	s := &c.stats
 	s.mu.Lock()
-	out := ConnectionState{ClientID: c.clientID, Up: s.up, Since: s.since, LastError: s.lastError}
+	out := link.ConnectionState{ClientID: c.clientID, Up: s.up, Since: s.since, LastError: s.lastError}
 	s.mu.Unlock()
 	c.mu.Lock()
 	out.InFlight, out.Queued = c.inflights, c.queued
 	if !c.alive {
 		out.InFlight = 0
 	}
+	out.Refused, out.RefusedTopic = c.deaf()
 	c.mu.Unlock()
 	out.Connects = s.connects.Load()
 	out.MessagesIn, out.BytesIn = s.messagesIn.Load(), s.bytesIn.Load()
@@ -118,4 +88,24 @@ func (c *conn) state() ConnectionState {
 	out.IgnoredRetained = s.retained.Load()
 	out.IgnoredBadName, out.IgnoredRepeatedForeign = s.badName.Load(), s.repeated.Load()
 	return out
+}
+
+// deaf counts the cars, and the watched companies, whose subscription the broker refuses,
+// and names one topic; c.mu is held.
+func (c *conn) deaf() (n int, topic string) {
+	for _, w := range c.watches {
+		if w.denied {
+			n++
+			topic = w.filter
+		}
+	}
+	for _, p := range c.ports {
+		if p.denied {
+			n++
+			if topic == "" || p.in < topic {
+				topic = p.in
+			}
+		}
+	}
+	return n, topic
 }

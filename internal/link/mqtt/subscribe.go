@@ -182,10 +182,11 @@ func (c *conn) portAnswered(p *port, code byte) {
 	switch {
 	case p.closed:
 	case code >= wire.SubackRefused:
-		p.refused, p.subscribed = true, false
+		p.refused, p.denied, p.subscribed = true, true, false
 		c.refused(p.in)
 		c.up = append(c.up, p)
 	default:
+		p.denied = false
 		c.weaker(p.in, code)
 		c.up = append(c.up, p)
 	}

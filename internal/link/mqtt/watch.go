@@ -18,6 +18,7 @@ type watch struct {
 
 	// Guarded by conn.mu.
 	granted, refused bool
+	denied           bool // the last answer was a refusal; stays while it is asked again
 }
 
 // Watch implements link.Link. A company can be watched once at a time. Cars that
@@ -92,19 +93,20 @@ func (c *conn) watchAnswered(w *watch, code byte) {
 		return // ended meanwhile
 	}
 	if code >= wire.SubackRefused {
-		w.refused = true
+		w.refused, w.denied = true, true
 		c.refused(w.filter)
 		c.joining = append(c.joining, c.exact(w.company, false)...)
 		c.close(w.company)
 		return
 	}
-	w.granted = true
+	w.granted, w.denied = true, false
 	c.weaker(w.filter, code)
 	var topics []string
 	for _, p := range c.ports {
 		if p.id.Company != w.company {
 			continue
 		}
+		p.denied = false
 		if p.subscribed {
 			topics = append(topics, p.in)
 			p.subscribed = false

@@ -24,6 +24,8 @@ package cabi
 import (
 	"errors"
 	"log/slog"
+
+	"external-server/internal/module"
 )
 
 // Options of Open.
@@ -38,7 +40,7 @@ type Options struct {
 var (
 	// ErrClosed reports a call with a context, or a library, that is closed or
 	// being closed; the library was not called.
-	ErrClosed = errors.New("the module context is closed")
+	ErrClosed = module.ErrClosed
 	// ErrEmptyRole reports a device without a role: the library was not called
 	// (MOD-11).
 	ErrEmptyRole = errors.New("the device has an empty role, the module was not called")

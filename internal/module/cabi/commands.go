@@ -35,10 +35,10 @@ func (i *instance) WaitCommands(ctx context.Context) ([]fleet.Command, error) {
 // is called before the first pop_command, each after every one. A process that
 // may die in the middle loses no command of which it has been told.
 func (i *instance) StreamCommands(ctx context.Context, fetching func(), each func(fleet.Command)) error {
-	if err := i.acquire(ctx, i.waiting, opWait); err != nil {
+	if err := i.gate.Enter(ctx, module.Waiting, opNames[opWait]); err != nil {
 		return err
 	}
-	defer func() { <-i.waiting }()
+	defer i.gate.Leave(module.Waiting)
 	switch code := C.cabi_wait(i.lib.table, i.context, i.pollTimeout); code {
 	case module.CodeOK:
 		fetching()
@@ -100,11 +100,10 @@ func (e errTooLarge) Error() string { return string(e) }
 // it when the command is too large for any car. The buffers go
 // back to the library whatever it answered (MOD-2).
 func (i *instance) pop(ctx context.Context) (fleet.Command, C.int, error) {
-	if err := i.acquire(ctx, i.calling, opPop); err != nil {
+	if err := i.gate.Enter(ctx, module.Calling, opNames[opPop]); err != nil {
 		return fleet.Command{}, 0, err
 	}
-	i.callOp.Store(opPop)
-	defer func() { <-i.calling }()
+	defer i.gate.Leave(module.Calling)
 
 	remaining := C.cabi_pop(i.lib.table, i.context, i.popped)
 	if remaining < 0 {

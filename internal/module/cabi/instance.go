@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -26,11 +25,8 @@ var _ module.Instance = (*instance)(nil)
 
 // instance is one context of a library.
 //
-// Two semaphores keep the order that the ABI demands: calling is held during
-// every call but wait_for_command (MOD-5), waiting by the one WaitCommands that
-// is under way, so that pop_command never meets a wait_for_command (MOD-6).
-// Semaphores and not mutexes, because whoever waits for a call inside a library
-// must be able to give up (CLI-24).
+// WaitCommands keeps the lane Waiting until it has fetched everything, so that
+// pop_command never meets a wait_for_command (MOD-6).
 type instance struct {
 	lib         *Library
 	context     C.uintptr_t
@@ -38,13 +34,9 @@ type instance struct {
 	log         *slog.Logger
 	limit       logging.Limiter
 
-	calling chan struct{}
-	waiting chan struct{}
-	callOp  atomic.Int32  // the operation that holds calling
-	claimed atomic.Bool   // by the first Close
-	closing chan struct{} // closed by the first Close: no call starts any more
+	gate *module.Gate
 
-	popped *C.struct_cabi_popped // used by the holder of waiting and calling
+	popped *C.struct_cabi_popped // used by who is in both lanes, Waiting and Calling
 }
 
 // Indices into opNames. The first ones are those of shim.h.
@@ -71,9 +63,7 @@ func newInstance(lib *Library, context C.uintptr_t, spec module.InstanceSpec) *i
 		context:     context,
 		pollTimeout: milliseconds(spec.PollTimeout),
 		log:         lib.log.With("car", spec.Car.Car),
-		calling:     make(chan struct{}, 1),
-		waiting:     make(chan struct{}, 1),
-		closing:     make(chan struct{}),
+		gate:        module.NewGate(),
 		popped:      (*C.struct_cabi_popped)(C.malloc(C.sizeof_struct_cabi_popped)),
 	}
 }
@@ -89,42 +79,6 @@ func milliseconds(d time.Duration) C.int {
 		ms = math.MaxInt32
 	}
 	return C.int(ms)
-}
-
-// acquire takes one of the semaphores, unless ctx ends or the context is being
-// closed. When it returns nil, Close waits for the release.
-func (i *instance) acquire(ctx context.Context, semaphore chan struct{}, op int) error {
-	if i.isClosing() {
-		return fmt.Errorf("%s: %w", opNames[op], ErrClosed)
-	}
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("%s not called: %w", opNames[op], err)
-	}
-	select {
-	case semaphore <- struct{}{}:
-	default:
-		select {
-		case semaphore <- struct{}{}:
-		case <-i.closing:
-			return fmt.Errorf("%s: %w", opNames[op], ErrClosed)
-		case <-ctx.Done():
-			return fmt.Errorf("%s not called, the module is busy: %w", opNames[op], ctx.Err())
-		}
-	}
-	if i.isClosing() {
-		<-semaphore
-		return fmt.Errorf("%s: %w", opNames[op], ErrClosed)
-	}
-	return nil
-}
-
-func (i *instance) isClosing() bool {
-	select {
-	case <-i.closing:
-		return true
-	default:
-		return false
-	}
 }
 
 // DeviceConnected calls device_connected. This and the four methods below
@@ -164,16 +118,15 @@ func (i *instance) call(ctx context.Context, op int, device fleet.Device, data [
 	if device.Role == "" && op != C.CABI_COMMAND_ACK {
 		return fmt.Errorf("%s, device %s: %w", opNames[op], device, ErrEmptyRole)
 	}
-	if err := i.acquire(ctx, i.calling, op); err != nil {
+	if err := i.gate.Enter(ctx, module.Calling, opNames[op]); err != nil {
 		return err
 	}
-	i.callOp.Store(int32(op))
 	code := C.cabi_call(i.lib.table, i.context, C.int(op), C.int(kind),
 		(*C.uchar)(unsafe.SliceData(data)), C.size_t(len(data)),
 		C.int(device.Module), C.uint(device.Type),
 		(*C.uchar)(unsafe.StringData(device.Role)), C.size_t(len(device.Role)),
 		(*C.uchar)(unsafe.StringData(device.Name)), C.size_t(len(device.Name)))
-	<-i.calling
+	i.gate.Leave(module.Calling)
 	return result(op, code)
 }
 
@@ -190,49 +143,27 @@ func result(op int, code C.int) error {
 // never called with this context again (CLI-24). A second Close returns
 // ErrClosed. Close takes at most destroyGrace longer than ctx.
 func (i *instance) Close(ctx context.Context) error {
-	if !i.claimed.CompareAndSwap(false, true) {
+	if !i.gate.Shut() {
 		return fmt.Errorf("destroy: %w", ErrClosed)
 	}
-	close(i.closing)
 	defer i.lib.leave()
 
-	// Taken for good. What was given up keeps its memory: the library may still
-	// be writing to it.
-	if !take(ctx, i.calling) {
-		return i.stuck(int(i.callOp.Load()))
-	}
-	if !take(ctx, i.waiting) {
-		return i.stuck(opWait)
+	// What was given up keeps its memory: the library may still be writing to it.
+	if op := i.gate.Drain(ctx.Done(), module.Calling, module.Waiting); op != "" {
+		return stuck(op)
 	}
 	done := make(chan C.int, 1)
 	go func() { done <- C.cabi_destroy(i.lib.table, i.context) }()
 	code, ok := receive(ctx, done)
 	if !ok {
-		return i.stuck(opDestroy)
+		return stuck(opNames[opDestroy])
 	}
 	C.free(unsafe.Pointer(i.popped))
 	i.popped = nil
 	return result(opDestroy, code)
 }
 
-func (i *instance) stuck(op int) error {
-	return fmt.Errorf("%s: %w", opNames[op], module.ErrStuck)
-}
-
-// take prefers a free semaphore to a context that has ended.
-func take(ctx context.Context, semaphore chan struct{}) bool {
-	select {
-	case semaphore <- struct{}{}:
-		return true
-	default:
-	}
-	select {
-	case semaphore <- struct{}{}:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
+func stuck(op string) error { return fmt.Errorf("%s: %w", op, module.ErrStuck) }
 
 // receive waits until ctx ends, and destroyGrace longer.
 func receive(ctx context.Context, done <-chan C.int) (C.int, bool) {

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,19 +16,10 @@ import (
 // It returns errDied when the process ended, ErrClosed when the context is being
 // closed.
 func (i *instance) attach(ctx context.Context, c *child, first bool) error {
-	select {
-	case i.attaching <- struct{}{}:
-	case <-i.closing: // destroy keeps it for good
-		return ErrClosed
-	case <-c.dead:
-		return errDied
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := i.gate.Enter(ctx, module.Opening, "init"); err != nil {
+		return err
 	}
-	defer func() { <-i.attaching }()
-	if i.isClosing() {
-		return ErrClosed
-	}
+	defer i.gate.Leave(module.Opening)
 	i.mu.Lock()
 	opened := i.opened == c
 	i.mu.Unlock()
@@ -134,7 +126,7 @@ func (i *instance) reattach(c *child) error {
 	for {
 		select {
 		case i.m.slots <- struct{}{}:
-		case <-i.closing:
+		case <-i.gate.Shutting():
 			return nil
 		case <-c.dead:
 			return errDied
@@ -152,7 +144,7 @@ func (i *instance) reattach(c *child) error {
 		select {
 		case <-timer.C:
 		case <-c.dead:
-		case <-i.closing:
+		case <-i.gate.Shutting():
 		}
 		timer.Stop()
 		pause = min(2*pause, i.m.opts.BackoffMax)
@@ -165,30 +157,13 @@ func (i *instance) attachedTo(c *child) bool {
 	return i.at == c
 }
 
-func (i *instance) isClosing() bool {
-	select {
-	case <-i.closing:
-		return true
-	default:
-		return false
-	}
-}
-
-// forget closes the context on this side only.
-func (i *instance) forget() {
-	if i.claimed.CompareAndSwap(false, true) {
-		close(i.closing)
-	}
-}
-
 // Close destroys the context. When a call or wait_for_command is still under way
 // at the end of ctx, it returns module.ErrStuck and the context is destroyed as
 // soon as they come back. A second Close returns ErrClosed.
 func (i *instance) Close(ctx context.Context) error {
-	if !i.claimed.CompareAndSwap(false, true) {
+	if !i.gate.Shut() {
 		return fmt.Errorf("destroy: %w", ErrClosed)
 	}
-	close(i.closing)
 	i.m.mu.Lock()
 	delete(i.m.instances, i.id)
 	closed := i.m.closed
@@ -227,40 +202,26 @@ func (i *instance) Close(ctx context.Context) error {
 			late = true
 			i.m.late++
 		}
-		return fmt.Errorf("%v: %w", i.callOp.Load(), module.ErrStuck)
+		return fmt.Errorf("%s: %w", cmp.Or(i.gate.Busy(), "destroy"), module.ErrStuck)
 	}
 }
 
 // destroy waits for the calls under way and ends the context where it exists. It
 // ends with the process at the latest.
 func (i *instance) destroy() error {
-	i.attaching <- struct{}{} // for good; attach ends with its process
+	i.gate.Drain(nil, module.Opening) // attach ends with its process
 	i.mu.Lock()
 	c := i.opened
 	i.mu.Unlock()
-	if c == nil || c.isDead() {
-		return nil
-	}
-	select {
-	case i.calling <- struct{}{}:
-	case <-c.dead:
-		return nil
-	}
-	i.callOp.Store(opPoll)
-	select {
-	case i.waiting <- struct{}{}:
-	case <-c.dead:
+	if c == nil || c.isDead() || i.gate.Drain(c.dead, module.Calling, module.Waiting) != "" {
 		return nil
 	}
 	if left := i.takeLeftover(); len(left) > 0 {
 		i.log.Warn("commands came after the last request for them and are lost", "commands", len(left))
 	}
-	i.callOp.Store("destroy")
 	result, err := i.close(c)
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil // the process ended, and the context with it
-	default:
-		return callError("destroy", result)
 	}
+	return callError("destroy", result)
 }

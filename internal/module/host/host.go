@@ -21,10 +21,6 @@ var (
 	_ module.Recaller = (*Module)(nil)
 )
 
-// maxCachedTypes bounds the remembered answers of Supports: device types come
-// from the network, and there are 2^32 of them.
-const maxCachedTypes = 4096
-
 // Module is a module in a process of its own.
 type Module struct {
 	opts    Options
@@ -47,30 +43,13 @@ type Module struct {
 	nextID    uint32
 	current   *child        // may be dead
 	replaced  chan struct{} // closed when current changes
-	status    State
+	status    module.ProcessState
 	closed    bool
 
 	stop    context.CancelFunc
 	stopped context.Context
 	work    sync.WaitGroup
 	ended   chan struct{} // closed when the supervisor has ended
-}
-
-// State describes a Module for readiness, metrics and the administrator.
-type State struct {
-	Number       int32
-	Name         string // library or command
-	PID          int    // 0: no process
-	Ready        bool   // the process answers and has all contexts
-	OutOfService bool
-	Since        time.Time // of the process, or of being out of service
-	Restarts     uint64    // processes that were replaced
-	LastExit     string    // reason of the last end, "" if there was none
-	LastExitAt   time.Time
-	RSS          int64 // resident memory in bytes
-	Contexts     int
-	Redelivered  uint64 // calls handed over again
-	CommandsLost uint64 // taken out of the module and never seen by the server
 }
 
 // Open starts the process and waits until it has loaded the module. The error
@@ -115,92 +94,8 @@ func Open(ctx context.Context, opts Options) (*Module, error) {
 // Number returns what the module reported at the start.
 func (m *Module) Number() int32 { return m.number }
 
-// askPatience is how long Supports waits for an answer of the process.
-const askPatience = 20 * time.Millisecond
-
-// Supports answers from what is known. A type that was never asked for is asked
-// for in at most 20 ms; without an answer it counts as supported, and
-// DeviceConnected decides: the module's side asks is_device_type_supported
-// before it calls device_connected. A process that keeps one question waiting is not
-// asked another one until it has answered: a gateway may name thousands of types.
-// While the module is out of service nothing is supported (REC-6).
-func (m *Module) Supports(deviceType uint32) bool {
-	if answer, known := m.Recall(deviceType); known {
-		return answer
-	}
-	m.mu.Lock()
-	c := m.current
-	switch {
-	case m.closed:
-		m.mu.Unlock()
-		return false
-	case m.overdue > 0 || c.isDead():
-		m.mu.Unlock()
-		return true
-	}
-	m.work.Add(1) // counted here, so that Close waits for it
-	m.mu.Unlock()
-	answered := make(chan bool, 1)
-	var finished, late bool // guarded by m.mu
-	go func() {             // sending may wait as well, when the process does not read
-		defer m.work.Done()
-		answered <- m.ask(c, deviceType)
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		if finished = true; late {
-			m.overdue--
-		}
-	}()
-	timer := time.NewTimer(askPatience)
-	defer timer.Stop()
-	select {
-	case answer := <-answered:
-		return answer
-	case <-timer.C:
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !finished {
-		late = true
-		m.overdue++
-	}
-	return true
-}
-
-// Recall implements module.Recaller: it asks and waits for nobody.
-func (m *Module) Recall(deviceType uint32) (supported, known bool) {
-	select {
-	case <-m.outside:
-		return false, true
-	case <-m.stopped.Done():
-		return false, true
-	default:
-	}
-	m.typesMu.Lock()
-	defer m.typesMu.Unlock()
-	supported, known = m.supported[deviceType]
-	return supported, known || len(m.supported) > 0 && deviceType < prefetched
-}
-
-// ask asks the process whether it supports the type, and remembers the answer.
-func (m *Module) ask(c *child, deviceType uint32) bool {
-	result, err := c.request(m.stopped, &pb.ServerFrame{Kind: &pb.ServerFrame_Supports{Supports: &pb.Supports{Type: deviceType}}},
-		&pending{op: "is_device_type_supported", limit: m.opts.CallTimeout})
-	if err != nil {
-		return true
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.typesMu.Lock()
-	defer m.typesMu.Unlock()
-	if m.current == c && len(m.supported) < maxCachedTypes {
-		m.supported[deviceType] = result.GetCode() == module.CodeOK
-	}
-	return result.GetCode() == module.CodeOK
-}
-
 // State may be called at any time.
-func (m *Module) State() State {
+func (m *Module) State() module.ProcessState {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.status
@@ -262,16 +157,25 @@ func (m *Module) Open(ctx context.Context, spec module.InstanceSpec) (module.Ins
 		}
 		return fail(err)
 	}
+	if err := m.register(i, c); err != nil {
+		return fail(err)
+	}
+	return i, nil
+}
+
+// register makes the context, which exists in process c, one of those that every
+// further process gets.
+func (m *Module) register(i *instance, c *child) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
-		return fail(ErrClosed)
+		return ErrClosed
 	}
 	m.instances[i.id] = i
-	if now := m.current; now != c { // replaced while we were busy
-		m.work.Go(func() { _ = i.attach(m.stopped, now, false) })
+	if now := m.current; now != c { // replaced meanwhile, and attachAll did not know of this one
+		m.work.Go(func() { _ = i.reattach(now) })
 	}
-	return i, nil
+	return nil
 }
 
 // process returns the running process, waiting for it if there is none.
@@ -314,7 +218,7 @@ func (m *Module) Close() error {
 	instances := slices.Collect(maps.Values(m.instances))
 	m.mu.Unlock()
 	for _, i := range instances {
-		i.forget()
+		i.gate.Shut() // on this side only
 	}
 	m.stop()
 	<-m.ended
@@ -365,9 +269,6 @@ func (m *Module) start(ctx context.Context) (*child, error) {
 	}
 	return c, nil
 }
-
-// prefetched is how many device types, from 0 on, the answer to Start tells of.
-const prefetched = 256
 
 var errNoGreeting = errors.New("it did not greet in time")
 

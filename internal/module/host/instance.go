@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"external-server/internal/fleet"
@@ -27,21 +26,16 @@ const defaultPollTimeout = time.Second
 
 // instance is the context of one car, whatever process it lives in.
 //
-// calling and waiting are held from the sending of a request until its answer,
-// also when the caller has given up meanwhile: the module must never see two
-// calls, or two polls, of one context at a time (MOD-5).
+// A request keeps its lane of the gate until its answer, also when the caller has
+// given up meanwhile: the module must never see two calls, or two polls, of one
+// context at a time (MOD-5).
 type instance struct {
 	m    *Module
 	id   uint32
 	spec module.InstanceSpec
 	log  *slog.Logger
 
-	calling   chan struct{}
-	waiting   chan struct{}
-	attaching chan struct{}
-	claimed   atomic.Bool   // by the first Close
-	closing   chan struct{} // closed by the first Close: no call starts any more
-	callOp    atomic.Value  // string: what Close would have to wait for
+	gate *module.Gate
 
 	mu       sync.Mutex
 	devices  []fleet.Device  // connected ones, in the order in which they came
@@ -56,19 +50,14 @@ func newInstance(m *Module, id uint32, spec module.InstanceSpec) *instance {
 	if spec.PollTimeout <= 0 {
 		spec.PollTimeout = defaultPollTimeout
 	}
-	i := &instance{
-		m:         m,
-		id:        id,
-		spec:      spec,
-		log:       m.log.With("car", spec.Car.Car),
-		calling:   make(chan struct{}, 1),
-		waiting:   make(chan struct{}, 1),
-		attaching: make(chan struct{}, 1),
-		closing:   make(chan struct{}),
-		changed:   make(chan struct{}),
+	return &instance{
+		m:       m,
+		id:      id,
+		spec:    spec,
+		log:     m.log.With("car", spec.Car.Car),
+		gate:    module.NewGate(),
+		changed: make(chan struct{}),
 	}
-	i.callOp.Store("init")
-	return i
 }
 
 // DeviceConnected calls device_connected. This and the four methods below wait
@@ -129,11 +118,10 @@ func (i *instance) call(ctx context.Context, op string, call *pb.Call, device fl
 			}
 			defer func() { <-i.m.suspects }()
 		}
-		c, err := i.acquire(ctx, i.calling, i.m.outside)
+		c, err := i.enter(ctx, module.Calling, op, i.m.outside)
 		if err != nil {
-			return fmt.Errorf("%s not called: %w", op, err)
+			return err
 		}
-		i.callOp.Store(op)
 		if delivery > 1 {
 			call.Redelivered = true
 			i.m.mu.Lock()
@@ -143,7 +131,7 @@ func (i *instance) call(ctx context.Context, op string, call *pb.Call, device fl
 				"device", device.String(), "bytes", len(call.Data), "redelivered", true, "delivery", delivery)
 		}
 		result, err := c.request(ctx, &pb.ServerFrame{Kind: &pb.ServerFrame_Call{Call: call}},
-			&pending{op: op, car: i.spec.Car.Car, limit: i.m.opts.CallTimeout, release: func() { <-i.calling }})
+			&pending{op: op, car: i.spec.Car.Car, limit: i.m.opts.CallTimeout, release: func() { i.gate.Leave(module.Calling) }})
 		switch {
 		case err == nil:
 			return callError(op, result)
@@ -163,7 +151,7 @@ func (i *instance) suspect(ctx context.Context) error {
 		return nil
 	case <-i.m.outside:
 		return module.ErrOutOfService
-	case <-i.closing:
+	case <-i.gate.Shutting():
 		return ErrClosed
 	case <-ctx.Done():
 		return ctx.Err()
@@ -195,29 +183,18 @@ func cut(text string) string {
 	return text
 }
 
-// acquire takes the semaphore and returns the process that has the context. It
+// enter waits for the turn of op and returns the process that has the context. It
 // waits while there is none, until outside is closed (nil: never).
-func (i *instance) acquire(ctx context.Context, semaphore chan struct{}, outside <-chan struct{}) (*child, error) {
-	select {
-	case <-i.closing:
-		return nil, ErrClosed
-	default:
-	}
-	if err := ctx.Err(); err != nil {
+func (i *instance) enter(ctx context.Context, lane module.Lane, op string, outside <-chan struct{}) (*child, error) {
+	if err := i.gate.Enter(ctx, lane, op); err != nil {
 		return nil, err
-	}
-	select {
-	case semaphore <- struct{}{}:
-	case <-i.closing:
-		return nil, ErrClosed
-	case <-ctx.Done():
-		return nil, fmt.Errorf("the module is busy: %w", ctx.Err())
 	}
 	c, err := i.ready(ctx, outside)
 	if err != nil {
-		<-semaphore
+		i.gate.Leave(lane)
+		return nil, fmt.Errorf("%s not called: %w", op, err)
 	}
-	return c, err
+	return c, nil
 }
 
 func (i *instance) ready(ctx context.Context, outside <-chan struct{}) (*child, error) {
@@ -225,19 +202,17 @@ func (i *instance) ready(ctx context.Context, outside <-chan struct{}) (*child, 
 		i.mu.Lock()
 		c, changed := i.at, i.changed
 		i.mu.Unlock()
-		select {
-		case <-i.closing:
+		switch {
+		case i.gate.IsShut():
 			return nil, ErrClosed
-		default:
-		}
-		if c != nil && !c.isDead() {
+		case c != nil && !c.isDead():
 			return c, nil
 		}
 		select {
 		case <-changed:
 		case <-outside:
 			return nil, module.ErrOutOfService
-		case <-i.closing:
+		case <-i.gate.Shutting():
 			return nil, ErrClosed
 		case <-ctx.Done():
 			return nil, fmt.Errorf("the module process is being replaced: %w", ctx.Err())
@@ -251,12 +226,12 @@ func (i *instance) ready(ctx context.Context, outside <-chan struct{}) (*child, 
 // is out of service.
 func (i *instance) WaitCommands(ctx context.Context) ([]fleet.Command, error) {
 	for {
-		c, err := i.acquire(ctx, i.waiting, nil)
+		c, err := i.enter(ctx, module.Waiting, opPoll, nil)
 		if err != nil {
-			return i.takeLeftover(), fmt.Errorf("%s not called: %w", opPoll, err)
+			return i.takeLeftover(), err
 		}
 		if left := i.takeLeftover(); len(left) > 0 {
-			<-i.waiting
+			i.gate.Leave(module.Waiting)
 			return left, nil
 		}
 		p := &pending{op: opPoll, car: i.spec.Car.Car, limit: i.spec.PollTimeout}
@@ -267,7 +242,7 @@ func (i *instance) WaitCommands(ctx context.Context) ([]fleet.Command, error) {
 				i.leftover = append(i.leftover, p.commands...)
 			}
 			i.mu.Unlock()
-			<-i.waiting
+			i.gate.Leave(module.Waiting)
 		}
 		result, err := c.request(ctx, &pb.ServerFrame{Kind: &pb.ServerFrame_Poll{Poll: &pb.Poll{
 			Context: i.id, TimeoutMs: milliseconds(i.spec.PollTimeout)}}}, p)

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"external-server/internal/logging"
+	"external-server/internal/module"
 )
 
 // Options of Open; zero values mean the defaults.
@@ -85,7 +86,7 @@ const (
 
 var (
 	// ErrClosed reports a call with a context, or a module, that is closed.
-	ErrClosed = errors.New("the module context is closed")
+	ErrClosed = module.ErrClosed
 	// ErrEmptyRole reports a device without a role: the module was not called
 	// (MOD-11).
 	ErrEmptyRole = errors.New("the device has an empty role, the module was not called")

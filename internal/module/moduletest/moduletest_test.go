@@ -61,6 +61,9 @@ func TestExampleInGo(t *testing.T) {
 
 func TestExampleInPython(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("left out with -short: it needs Python")
+	}
 	target := Command([]string{"/usr/bin/python3", "../../../modules/example-python/example_module.py"})
 	target.Number = 1002
 	target.Conversation = []Exchange{{`{"pressed": true}`, `{"lit_up": true}`}, {`{"pressed": false}`, `{"lit_up": false}`}}

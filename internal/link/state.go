@@ -1,0 +1,54 @@
+package link
+
+import "time"
+
+// Stater is a link that tells how it is. It is optional: what observes the server works
+// without.
+type Stater interface {
+	// State may be called from any goroutine.
+	State() State
+}
+
+// State is what can be said about the link at one moment.
+type State struct {
+	// Up tells whether every connection is made and its subscriptions are
+	// restored.
+	Up bool
+	// Since is when Up last changed for one of the connections; zero: not yet
+	// connected.
+	Since time.Time
+	// LastError is why the last connection failed or was lost; "" if none was.
+	LastError   string
+	Cars        int // attached
+	Connections []ConnectionState
+	// Refused is how many cars hear nothing because the broker refuses their
+	// subscription, or that of their company. Up is false while there is one.
+	Refused int
+	// RefusedTopic is one of the topics that are refused, "" for none.
+	RefusedTopic string
+}
+
+// ConnectionState describes one connection. Counters count since the start.
+type ConnectionState struct {
+	ClientID               string
+	Up                     bool
+	Since                  time.Time
+	LastError              string
+	Cars                   int
+	Connects               uint64 // successful ones; all but the first are reconnects
+	MessagesIn, BytesIn    uint64
+	MessagesOut, BytesOut  uint64
+	InFlight, Queued       int
+	SubscriptionsRefused   uint64 // results of subscriptions; Refused is how many are so now
+	Refused                int    // cars, and companies that are watched
+	RefusedTopic           string
+	DroppedQueueFull       uint64 // Publish found the queue of the car full
+	DroppedLinkDown        uint64 // queued or published while the connection was lost
+	DroppedDiscarded       uint64 // DiscardPending and Close (DEF-20)
+	DroppedTooLarge        uint64 // Publish was given more than MaxPayload
+	IgnoredOversized       uint64 // received, payload above MaxPayload
+	IgnoredForeign         uint64 // received, of no attached car
+	IgnoredRetained        uint64 // received, kept by the broker from before the subscription
+	IgnoredBadName         uint64 // received for a watch, name of the car not allowed
+	IgnoredRepeatedForeign uint64 // second copies while a watch began or ended
+}

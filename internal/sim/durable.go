@@ -1,0 +1,264 @@
+package sim
+
+import (
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"external-server/internal/fleet"
+	"external-server/internal/session"
+)
+
+// durableWorld is one car whose server keeps a journal and whose broker keeps what
+// comes while the server is away. The gateway is the one of the other histories and
+// judges as strictly: what it does not forgive is a failure, unless something happened
+// that no server could mend.
+type durableWorld struct {
+	*World
+	srv    durableServer
+	broker broker
+
+	window, limit   int // of the broker
+	lastID          int
+	brokerDownUntil time.Duration
+	stalled         map[int32]time.Duration
+	uncertain       int
+	healthy         int // seconds for which gateway and server have agreed
+
+	sentBy   map[string]bool        // statuses of served devices, by payload: answered?
+	handedIn map[string]int         // the life in which a module got it last
+	last     map[lastKey]lastStatus // per life and module
+}
+
+type lastKey struct {
+	life   int
+	module int32
+}
+
+type lastStatus struct {
+	session string
+	counter uint32
+	number  uint64
+}
+
+// PlayDurable plays the history of a seed in which the server is killed, stopped and
+// cut off, and goes on from its journal.
+func PlayDurable(seed uint64, traced bool) (result Result) {
+	sc := New(seed)
+	rnd := rand.New(rand.NewPCG(seed, 11))
+	if sc.Delay > 20*time.Millisecond {
+		sc.Delay = 20 * time.Millisecond
+	}
+	sc.Queue, sc.MaxAhead = max(sc.Queue, 8), 1000
+	sc.drawDurable(rnd)
+	w := &durableWorld{
+		World:   &World{sc: sc, faults: map[int32]*moduleFault{}},
+		window:  []int{20, 4096}[rnd.IntN(2)],
+		limit:   []int{30, 1000}[rnd.IntN(2)],
+		stalled: map[int32]time.Duration{}, sentBy: map[string]bool{}, handedIn: map[string]int{}, last: map[lastKey]lastStatus{},
+	}
+	if traced {
+		w.log = new(strings.Builder)
+	}
+	w.net = network{w: w.World, rnd: rand.New(rand.NewPCG(seed, 12))}
+	w.World.broker = w
+	w.broker = broker{w: w, rnd: rand.New(rand.NewPCG(seed, 13)), session: true}
+	w.srv = durableServer{w: w, rnd: rand.New(rand.NewPCG(seed, 14))}
+	w.gw = gateway{w: w.World, rnd: rand.New(rand.NewPCG(seed, 15)), present: make([]bool, len(sc.Devices)), outstanding: make(map[uint32]time.Duration)}
+	defer func() {
+		if p := recover(); p != nil {
+			w.fail("panic: %v", p)
+		}
+		result = Result{Scenario: sc, Steps: w.steps, Answered: w.answered, Err: w.err}
+		if w.log != nil {
+			result.Trace = w.log.String()
+		}
+	}()
+	w.play()
+	return
+}
+
+func (w *durableWorld) play() {
+	w.srv.start()
+	w.gw.start()
+	w.watch()
+	for _, a := range w.sc.Actions {
+		w.after(a.At, func() { w.act(a) })
+	}
+	w.after(w.sc.Faults, func() {
+		w.trace("--- no faults from here")
+		clear(w.stalled)
+		if !w.srv.alive {
+			w.srv.start()
+		}
+		if !w.gw.anyPresent() {
+			w.gw.joins(0)
+		}
+		w.excuseFor(recovery)
+	})
+	w.after(w.sc.Faults+recovery+20*time.Second, func() {
+		if w.srv.core.Phase() != session.PhaseRunning || w.gw.state != gwRunning || w.gw.session != w.srv.core.ID() {
+			w.fail("the car is not served after the last fault: gateway state %d session %q, server %v %q", w.gw.state, w.gw.session, w.srv.core.Phase(), w.srv.core.ID())
+		}
+	})
+	for w.err == nil {
+		do := w.next(w.sc.End)
+		if do == nil {
+			w.account()
+			return
+		}
+		do()
+	}
+}
+
+// watch ends an excuse early: a gateway and a server that have agreed for 6 s have no
+// excuse any more.
+func (w *durableWorld) watch() {
+	w.after(time.Second, func() {
+		w.watch()
+		well := w.srv.alive && w.srv.link && w.gw.state == gwRunning && w.srv.core.Phase() == session.PhaseRunning &&
+			w.gw.session == w.srv.core.ID() && !w.gw.dropping
+		for _, at := range w.gw.outstanding {
+			well = well && w.now-at < time.Second
+		}
+		if !well {
+			w.healthy = 0
+			return
+		}
+		if w.healthy++; w.healthy >= 6 {
+			w.excusedUntil = min(w.excusedUntil, w.now)
+		}
+	})
+}
+
+func (w *durableWorld) excuseFor(d time.Duration) { w.excusedUntil = max(w.excusedUntil, w.now+d) }
+
+// up is a message of the gateway.
+func (w *durableWorld) up(m fleet.ClientMessage) {
+	if m.Kind == fleet.ClientStatus && served(m.Device) {
+		w.sentBy[string(m.Data)] = false
+	}
+	w.broker.up(m)
+}
+
+// wasAnswered is told which answers the gateway got.
+func (w *durableWorld) wasAnswered(sessionID string, counter uint32) {
+	for _, d := range w.sc.Devices {
+		key := string(payload(sessionID, counter, d))
+		if _, ok := w.sentBy[key]; ok {
+			w.sentBy[key] = true
+		}
+	}
+}
+
+// handed is told what a module got.
+func (w *durableWorld) handed(life int, module int32, j durableJob) {
+	w.delivered++
+	if w.handedIn[j.data] == life {
+		w.fail("status %q was handed to module %d twice by one process", j.data, module)
+	}
+	w.handedIn[j.data] = life
+	id, counter := statusKey(j.data)
+	last := w.last[lastKey{life, module}]
+	if last.session == id && int32(counter-last.counter) <= 0 {
+		w.fail("STAT-6: module %d gets status %d after %d of session %q", module, counter, last.counter, id)
+	}
+	if last.session != "" && j.number <= last.number {
+		w.fail("module %d gets its status number %d after %d", module, j.number, last.number)
+	}
+	w.last[lastKey{life, module}] = lastStatus{id, counter, j.number}
+}
+
+// account: what was answered was delivered.
+func (w *durableWorld) account() {
+	for key, answered := range w.sentBy {
+		if answered && w.handedIn[key] == 0 {
+			w.fail("status %q was answered and never handed to its module", key)
+		}
+	}
+}
+
+func (w *durableWorld) act(a Action) {
+	w.trace("--- %v", a)
+	switch a.Kind {
+	case Join:
+		w.gw.joins(a.N)
+	case Leave:
+		w.gw.leaves(a.N)
+	case StallModule:
+		w.stalled[moduleNumbers[a.N%len(moduleNumbers)]] = w.now + a.For
+	case KillServer, StopServer:
+		if a.Kind == KillServer && a.N%2 == 0 {
+			w.srv.killIn = 1 + a.N/2%6 // in the middle of one of the next writes
+			w.srv.killFor = a.For
+			return
+		}
+		w.srv.kill(a.Kind == StopServer)
+		w.restart(a.For)
+	case CutServer:
+		w.brokerDownUntil = max(w.brokerDownUntil, w.now+a.For)
+		if a.For > 23*time.Second {
+			w.excuse()
+			w.after(a.For, w.excuse)
+		}
+		w.srv.cutLink()
+	case RestartBroker: // one that stores nothing
+		w.excuse()
+		w.broker.forget()
+		w.srv.cutLink()
+	case RestartGateway:
+		w.excuse()
+		w.gw.restart()
+	}
+}
+
+// restart starts the server again.
+func (w *durableWorld) restart(in time.Duration) {
+	if in > 23*time.Second {
+		w.excuse()
+		w.after(in, w.excuse)
+	}
+	life := w.srv.life
+	w.after(in, func() {
+		if w.srv.life == life && !w.srv.alive {
+			w.srv.start()
+		}
+	})
+}
+
+// drawDurable replaces the actions of a scenario.
+func (s *Scenario) drawDurable(rnd *rand.Rand) {
+	s.Actions = nil
+	s.End = s.Faults + 160*time.Second
+	for i := range s.Every {
+		s.Every[i] = []time.Duration{20 * time.Millisecond, 300 * time.Millisecond, 2 * time.Second}[rnd.IntN(3)]
+	}
+	at := 5 * time.Second
+	only := []Kind{KillServer, StopServer, CutServer}[rnd.IntN(3)]
+	mixed := rnd.IntN(2) == 0
+	for {
+		at += 500*time.Millisecond + time.Duration(rnd.Int64N(int64(20*time.Second)))
+		if at > s.Faults {
+			return
+		}
+		a := Action{At: at, Kind: only, N: rnd.IntN(1000)}
+		if mixed {
+			a.Kind = []Kind{KillServer, KillServer, KillServer, StopServer, CutServer, StallModule, Leave, Join, RestartGateway, RestartBroker}[rnd.IntN(10)]
+		}
+		switch rnd.IntN(4) {
+		case 0:
+			a.For = time.Duration(rnd.Int64N(int64(50 * time.Millisecond)))
+		case 1, 2:
+			a.For = time.Duration(rnd.Int64N(int64(5 * time.Second)))
+		case 3:
+			a.For = time.Duration(rnd.Int64N(int64(30 * time.Second)))
+		}
+		if a.Kind == Leave || a.Kind == Join {
+			a.N %= len(s.Devices)
+		}
+		s.Actions = append(s.Actions, a)
+		if a.Kind != StallModule && a.Kind != Leave && a.Kind != Join {
+			at += a.For
+		}
+	}
+}

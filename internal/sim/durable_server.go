@@ -1,0 +1,328 @@
+package sim
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"external-server/internal/fleet"
+	"external-server/internal/session"
+)
+
+// durableServer is the process around a core that keeps a journal. It dies and goes
+// on where its journal ends.
+type durableServer struct {
+	w   *durableWorld
+	rnd *rand.Rand
+
+	alive    bool
+	life     int
+	core     *session.Session
+	workers  [len(moduleNumbers)]*durableWorker
+	diedAt   time.Duration
+	lostAt   time.Duration // the link
+	link     bool
+	linkLife int
+	barrier  int
+
+	file    [][]byte // the journal: records that survive
+	batch   [][]byte // records of the next append
+	out     []wireItem
+	flushAt time.Duration
+	armed   time.Time
+	timer   int
+	killIn  int           // die in that write; 0: no plan
+	killFor time.Duration // and be back after that time
+}
+
+const durableCar = "company/car"
+
+func (s *durableServer) clock() time.Time { return epoch.Add(s.w.now) }
+
+func (s *durableServer) soon(d time.Duration, do func()) {
+	life := s.life
+	s.w.after(d, func() {
+		if s.life == life {
+			do()
+		}
+	})
+}
+
+func (s *durableServer) start() {
+	s.alive = true
+	s.life++
+	fold := session.NewFold()
+	for _, r := range s.file {
+		if err := fold.Apply(r); err != nil {
+			s.w.fail("the journal: %v", err)
+		}
+	}
+	s.compact(fold)
+	for i, n := range moduleNumbers {
+		s.workers[i] = &durableWorker{s: s, number: n, known: map[fleet.DeviceID]bool{}}
+	}
+	s.core = session.New(session.Options{
+		MaxAhead: s.w.sc.MaxAhead, MaxPending: s.w.sc.MaxPending, MaxDevices: 32, FirstCommand: s.w.sc.FirstCommand,
+	}, durableView{s})
+	s.core.Durable(durableCar)
+	if known, err := fold.Car(durableCar); err != nil {
+		s.w.fail("the journal: %v", err)
+	} else if known != nil {
+		s.w.trace("--- resume %+v", known.Record)
+		s.step(session.Event{Kind: session.EventResume, Resume: known}, 0)
+	}
+	for _, w := range s.workers {
+		w.planCommand()
+	}
+	s.tick()
+	s.connect()
+}
+
+// compact writes the journal anew now and then, as the server does in the background.
+func (s *durableServer) compact(fold *session.Fold) {
+	if s.rnd.IntN(2) == 0 {
+		return
+	}
+	s.file = nil
+	fold.Snapshot(func(r []byte) { s.file = append(s.file, bytes.Clone(r)) })
+}
+
+// tick writes what was confirmed by modules meanwhile.
+func (s *durableServer) tick() {
+	s.soon(time.Second, func() {
+		s.append()
+		s.tick()
+	})
+}
+
+// connect reaches the broker after a moment.
+func (s *durableServer) connect() {
+	s.linkLife++
+	life := s.linkLife
+	s.soon(time.Duration(s.rnd.Int64N(int64(20*time.Millisecond))), func() {
+		if s.linkLife != life {
+			return
+		}
+		if s.w.now < s.w.brokerDownUntil {
+			s.soon(s.w.brokerDownUntil-s.w.now, s.connect)
+			return
+		}
+		down := s.w.now - s.lostAt
+		if stamp := time.Duration(s.rnd.Int64N(int64(time.Second))); s.lostAt > 0 { // its age
+			down += stamp
+		}
+		kept := s.w.broker.connect(down > 25*time.Second)
+		if !kept {
+			s.w.excuse()
+		}
+		s.link = true
+		s.barrier++
+		s.step(session.Event{Kind: session.EventLinkUp, Kept: kept, Down: down}, 0)
+		if kept {
+			s.out = append(s.out, wireItem{barrier: true})
+			s.plan()
+		}
+	})
+}
+
+// kill ends the process at once. The last append may have been made or not.
+func (s *durableServer) kill(orderly bool) {
+	if !s.alive {
+		return
+	}
+	if orderly {
+		s.killIn = 0
+		s.flush()
+		s.file = append(s.file, s.core.AppendSettled(nil))
+	} else if s.rnd.IntN(2) == 0 {
+		s.append()
+	}
+	if s.core.Phase() != session.PhaseRunning || s.w.gw.state != gwRunning {
+		s.w.excuse()
+	}
+	s.alive, s.life, s.core = false, s.life+1, nil
+	s.batch, s.out, s.armed, s.flushAt, s.timer = nil, nil, time.Time{}, 0, s.timer+1
+	if s.link {
+		s.lostAt = s.w.now
+		s.link = false
+		s.w.broker.cut(orderly)
+	}
+}
+
+// cutLink breaks the connection to the broker; the process lives.
+func (s *durableServer) cutLink() {
+	if !s.alive || !s.link {
+		return
+	}
+	if s.core.Phase() != session.PhaseRunning || s.w.gw.state != gwRunning {
+		s.w.excuse()
+	}
+	s.link, s.lostAt = false, s.w.now
+	s.out = nil
+	s.w.broker.cut(false)
+	s.step(session.Event{Kind: session.EventLinkDown, Kept: true}, 0)
+	s.connect()
+}
+
+func (s *durableServer) receive(m fleet.ClientMessage, id int, barrier bool) {
+	if !s.alive || !s.link {
+		return
+	}
+	if barrier {
+		s.out = append(s.out, wireItem{ack: id})
+		s.plan()
+		s.step(session.Event{Kind: session.EventBacklogRead}, 0)
+		return
+	}
+	s.step(session.Event{Kind: session.EventMessage, Message: m}, id)
+}
+
+// step lets the core handle one event, then journals, performs the effects and
+// acknowledges the message, together with its answer if there is one.
+func (s *durableServer) step(ev session.Event, id int) {
+	s.w.steps++
+	effects := s.core.Step(s.clock(), ev)
+	if r := s.core.Journal(); r != nil {
+		s.batch = append(s.batch, bytes.Clone(r))
+	}
+	for i := range effects {
+		e := &effects[i]
+		s.w.trace("      core -> %s", describeEffect(e))
+		switch e.Kind {
+		case session.EffectPublish:
+			answers := id > 0 && ev.Message.Kind == fleet.ClientStatus && e.Message.Kind == fleet.ServerStatusResponse && e.Message.Counter == ev.Message.Counter
+			if answers {
+				s.out = append(s.out, wireItem{ack: id, paired: true})
+				id = 0
+			}
+			s.publish(outgoing{message: e.Message})
+		case session.EffectNotifyDisconnect:
+			s.publish(outgoing{notification: true})
+		case session.EffectDiscardOutgoing:
+			s.discard()
+		case session.EffectDeviceConnected:
+			s.worker(e.Device.Module).put(durableJob{kind: jobConnected, device: e.Device, ticket: e.Ticket})
+		case session.EffectForward:
+			s.worker(e.Device.Module).put(durableJob{kind: jobStatus, device: e.Device, data: string(e.Data), number: e.Number, again: e.Again})
+		case session.EffectDeviceDisconnected:
+			s.worker(e.Device.Module).put(durableJob{kind: jobDisconnected, device: e.Device})
+		}
+	}
+	if id > 0 {
+		s.out = append(s.out, wireItem{ack: id})
+	}
+	s.plan()
+	s.arm()
+}
+
+func (s *durableServer) publish(m outgoing) {
+	if !s.link {
+		s.w.fail("the core publishes %+v although the link is down", m)
+		return
+	}
+	s.out = append(s.out, wireItem{message: &m})
+}
+
+// discard forgets messages, not acknowledgements.
+func (s *durableServer) discard() {
+	kept := s.out[:0]
+	for _, it := range s.out {
+		if it.message == nil || it.message.notification {
+			it.paired = false
+			kept = append(kept, it)
+		}
+	}
+	s.out = kept
+}
+
+func (s *durableServer) plan() {
+	if len(s.out) == 0 || s.flushAt > s.w.now {
+		return
+	}
+	s.flushAt = s.w.now + 1 + time.Duration(s.rnd.Int64N(int64(300*time.Microsecond)))
+	s.soon(s.flushAt-s.w.now, s.flush)
+}
+
+// append writes the journal's batch.
+func (s *durableServer) append() {
+	s.file = append(s.file, s.batch...)
+	s.batch = nil
+}
+
+// flush writes the journal and then the socket.
+func (s *durableServer) flush() {
+	s.flushAt = 0
+	if s.killIn > 0 {
+		if s.killIn--; s.killIn == 0 {
+			if s.rnd.IntN(3) > 0 { // before the append or after it, before the write or in its middle
+				s.append()
+				if s.link && s.rnd.IntN(4) > 0 {
+					s.w.broker.write(s.out)
+				}
+			}
+			s.kill(false)
+			s.w.restart(s.killFor)
+			return
+		}
+	}
+	s.append()
+	if s.link {
+		s.w.broker.write(s.out)
+	}
+	s.out = nil
+}
+
+func (s *durableServer) arm() {
+	at := s.core.Deadline()
+	if at.IsZero() || (!s.armed.IsZero() && !s.armed.After(at)) {
+		return
+	}
+	s.armed = at
+	s.timer++
+	timer := s.timer
+	s.soon(at.Sub(s.clock()), func() {
+		if s.timer != timer {
+			return
+		}
+		s.armed = time.Time{}
+		if due := s.core.Deadline(); due.IsZero() || due.After(s.clock()) {
+			s.arm()
+			return
+		}
+		s.step(session.Event{Kind: session.EventDeadline}, 0)
+	})
+}
+
+func (s *durableServer) worker(module int32) *durableWorker {
+	for i, n := range moduleNumbers {
+		if n == module {
+			return s.workers[i]
+		}
+	}
+	s.w.fail("an effect names module %d, which is not configured", module)
+	return s.workers[0]
+}
+
+// durableView answers the core's questions.
+type durableView struct{ s *durableServer }
+
+func (v durableView) Configured(n int32) bool { return configured(n) }
+
+func (v durableView) Recall(n int32, deviceType uint32) (supported, known bool) {
+	return supports(n, deviceType), true
+}
+
+func (v durableView) Position(n int32) int { return moduleView{}.Position(n) }
+
+func (v durableView) Room(n int32) int {
+	room := v.s.worker(n).room()
+	if room <= 0 {
+		v.s.w.excuse()
+	}
+	return room
+}
+
+func describeEffect(e *session.Effect) string {
+	return fmt.Sprintf("%d %+v %v %q #%d %s%s", e.Kind, e.Message, e.Device, e.Data, e.Number, e.Note, e.Reason)
+}
