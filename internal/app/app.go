@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"regexp"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -53,6 +52,7 @@ type App struct {
 	log       *slog.Logger
 	libraries *libraries
 	broker    *broker.Broker // nil: an external one is used
+	gateways  *gateways      // that the embedded broker sees
 	// Certificate files, which a reload may replace: of the link, of the broker.
 	clientTLS   atomic.Pointer[func() (*tls.Config, error)] // nil: no files
 	brokerFiles *tlsfiles.Watched
@@ -78,6 +78,7 @@ func New(ctx context.Context, opts Options) (_ *App, err error) {
 	a := &App{cfg: opts.Config, log: opts.Logger, reloading: newGate(), libraries: newLibraries(part(opts.Logger, logging.ComponentModule))}
 	a.logs, a.load = opts.Logs, opts.Load
 	a.libraries.instead = opts.Module
+	a.gateways = newGateways()
 	a.roster = newRoster(a.cfg, a.log, a.libraries)
 	defer func() {
 		if err != nil {
@@ -154,7 +155,7 @@ func (a *App) startBroker() (address string, client func() (*tls.Config, error),
 	serverTLS := a.brokerFiles.Config()
 	b, err := broker.New(broker.Options{
 		Listen: eb.Listen, TLS: serverTLS, Users: brokerUsers(a.cfg), Logger: part(a.log, logging.ComponentBroker),
-		MaxPacket: largestMessage(a.cfg) + brokerHeader, Subscribe: gatewayTopics,
+		MaxPacket: largestMessage(a.cfg) + brokerHeader, Subscribe: gatewayTopics, Present: a.gateways.present,
 	})
 	if err != nil {
 		return "", nil, err
@@ -165,23 +166,12 @@ func (a *App) startBroker() (address string, client func() (*tls.Config, error),
 	a.broker = b
 	if a.cfg.Broker.Host == "" || address == eb.Listen {
 		address = b.Addr().String()
+		a.gateways.ours.Store(true)
 		if client == nil && serverTLS != nil {
 			client = func() (*tls.Config, error) { return tlsfiles.Pinned(serverTLS), nil }
 		}
 	}
 	return address, client, nil
-}
-
-// gatewayClient is the client identifier of a gateway, company/car (CONN-9).
-var gatewayClient = regexp.MustCompile(`^[a-z0-9_]+/[a-z0-9_]+$`)
-
-// gatewayTopics are the topics that a gateway subscribes. One whose connection was cut
-// connects again and does not subscribe (GW-55).
-func gatewayTopics(client string) []string {
-	if !gatewayClient.MatchString(client) {
-		return nil
-	}
-	return []string{client + "/external_server", client + "/external_server_disconnect"}
 }
 
 func (a *App) presence() string {
@@ -223,6 +213,7 @@ func (a *App) Run(ctx context.Context) error {
 	if a.hub != nil {
 		observing.Go(func() { a.hub.Watch(observeCtx) })
 	}
+	observing.Go(func() { a.gateways.watch(carsCtx, a.gatewayGone) })
 	if a.admin != nil {
 		observing.Go(func() {
 			adminErr = a.admin.Run(observeCtx)

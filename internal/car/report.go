@@ -47,6 +47,11 @@ type ModuleSnapshot struct {
 // which connects anew. It may be called from any goroutine; it does not wait.
 func (s *Seat) Disconnect() { s.put(item{kind: session.EventDisconnect}) }
 
+// GatewayGone says that the broker has had no connection of the gateway for some time;
+// its session, if there is one, ends. It may be called from any goroutine; it does not
+// wait.
+func (s *Seat) GatewayGone() { s.put(item{kind: session.EventGatewayGone}) }
+
 // Reannounce asks the gateway to connect anew and to announce its devices again;
 // the session goes on until it does. During a connect sequence nothing happens.
 func (s *Seat) Reannounce() { s.put(item{kind: session.EventReannounce}) }

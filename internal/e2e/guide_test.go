@@ -8,12 +8,14 @@ import (
 	"testing"
 
 	"external-server/internal/servertest"
+	"external-server/internal/testneed"
 )
 
 // The module authors' guide works as it is written: its shell commands are run
 // one after the other, in an empty folder.
 func TestModuleGuide(t *testing.T) {
 	t.Parallel()
+	testneed.PythonProtobuf(t)
 	text, err := os.ReadFile(filepath.Join(servertest.Root(), "docs", "modules.md"))
 	if err != nil {
 		t.Fatal(err)

@@ -24,6 +24,7 @@ const (
 	EventReannounce                         // an operator asks the gateway to connect anew and announce its devices
 	EventResume                             // the first of a Session: go on where a journal ends, see Resumption
 	EventBacklogRead                        // all that the broker held for the car has come, see EventLinkUp
+	EventGatewayGone                        // the broker has had no connection of the gateway for some time
 )
 
 // Event is one input of the state machine.
@@ -151,6 +152,7 @@ const (
 	ReasonNotContinued         Reason = "session could not be resumed: the broker has kept nothing"
 	ReasonPublishFailed        Reason = "message could not be sent"
 	ReasonOperator             Reason = "disconnected by an operator"
+	ReasonGatewayGone          Reason = "gateway's connection closed"
 	ReasonReplaced             Reason = "gateway started a new session"                             // REC-3
 	ReasonSessionTimeout       Reason = "session timeout"                                           // SESS-7
 	ReasonMissingStatus        Reason = "missing status timeout"                                    // STAT-5

@@ -264,6 +264,8 @@ func (s *Session) handle(ev Event) {
 			s.notifyNow()
 		}
 		s.end(ReasonOperator, true)
+	case EventGatewayGone:
+		s.end(ReasonGatewayGone, false) // nothing would hear the notification
 	case EventReannounce:
 		// A notification inside the connect sequence would only fail it; the
 		// session goes on until the new Connect replaces it (REC-3).
