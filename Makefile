@@ -5,7 +5,7 @@ BIN := bin/external-server
 EXAMPLE := build/modules/libexample-module.so
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: help build server packages modules demo test lint generate cover bench fuzz clean deps sim bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure
+.PHONY: help build server packages modules demo quick test lint generate cover bench fuzz clean deps sim bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure
 .DEFAULT_GOAL := build
 
 help: ## list the targets
@@ -27,8 +27,13 @@ demo: build ## run the server, an embedded broker and three simulated cars
 deps: ## install what the tests need and the machine lacks (Debian, as root)
 	@scripts/install-test-deps
 
+# Left out: what needs a browser, the whole server as a process of its own, or servers
+# of other programs. Tests of other packages skip these themselves with -short.
+quick: ## run the tests that need nothing but Go and gcc, without the race detector
+	$(GO) test -short $$($(GO) list ./... | grep -vE '/internal/(e2e|faults|deploytest|admin/webtest)$$')
+
 test: deps modules lint ## run all tests with the race detector
-	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
 
 SEEDS ?= 20000
 SEED ?= 1
@@ -40,14 +45,14 @@ mutants: ## check that the simulation catches every deliberate bug in the core
 
 FAULTS ?= .
 faults: deps ## break things around the real server: FAULTS=expression selects, 30 min for all
-	CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./internal/faults -faults '$(FAULTS)'
+	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./internal/faults -faults '$(FAULTS)'
 
 faults-table: deps ## the same, and write the table into docs/reliability.md
-	CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./internal/faults -faults . -update
+	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./internal/faults -faults . -update
 
 HOURS ?= 0.5
 soak: deps ## mixed load with faults for HOURS: nothing grows, nothing is lost
-	CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestSoak$$' ./internal/faults -soak $(HOURS)h
+	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestSoak$$' ./internal/faults -soak $(HOURS)h
 
 # The database of known vulnerabilities is fetched as the Go module that it is made
 # from; VULNDB=latest asks for the newest. Checked is what releases are built with.
@@ -65,6 +70,9 @@ secure: ## look for insecure code
 evidence: ## write the table of rules and evidence into docs/reliability.md
 	$(GO) run ./internal/tools/evidence
 
+# With the flag of the server target: what is compiled here is what the tests of image
+# and packages link.
+lint: export GOFLAGS := -trimpath $(GOFLAGS)
 lint: ## gofmt, go vet, staticcheck, build without cgo
 	@out=$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); [ -z "$$out" ] || { echo "gofmt -w these files:"; echo "$$out"; exit 1; }
 	$(GO) vet ./...

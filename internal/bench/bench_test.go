@@ -17,6 +17,10 @@ import (
 func TestMain(m *testing.M) { os.Exit(servertest.Main(m)) }
 
 func options(t *testing.T) bench.Options {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("left out with -short: it measures servers in processes of their own")
+	}
 	return bench.Options{
 		Self: []string{servertest.Binary(t), "bench", "child"}, Runs: 1, Seconds: 0.2,
 		Big: 20, BigRate: 200, BigSeconds: 0.5, Progress: t.Logf,

@@ -103,6 +103,9 @@ func TestClientThatNeverAcknowledges(t *testing.T) {
 			}
 			publish(t, sender, "news", payload)
 			expect(t, quick, "news", payload)
+			if err := quick.Ping(); err != nil { // the broker has its acknowledgement
+				t.Fatal(err)
+			}
 			if err := sender.Ping(); err != nil { // everybody has been sent it
 				t.Fatal(err)
 			}
@@ -111,6 +114,9 @@ func TestClientThatNeverAcknowledges(t *testing.T) {
 		for range 2 * kept {
 			publish(t, sender, "news", payload)
 			expect(t, quick, "news", payload)
+			if err := quick.Ping(); err != nil { // the broker has its acknowledgement
+				t.Fatal(err)
+			}
 		}
 		if n := strings.Count(log.String(), "does not keep up"); n != 1 {
 			t.Errorf("%d clients do not keep up, expected one", n)

@@ -48,6 +48,10 @@ type Options struct {
 	// Subscribe names topics to which the broker subscribes a client by itself when it
 	// connects, by its identifier, as far as its user may use them; nil means none.
 	Subscribe func(client string) []string
+	// Present is told when a client with that identifier has come, and when the last
+	// connection of it has ended; nil means no one is told. The calls come one at a
+	// time and in order; they must not wait and not call the broker.
+	Present func(client string, here bool)
 	// ConnectTimeout bounds the time until a client has introduced itself, TLS
 	// included; zero means 10 s.
 	ConnectTimeout time.Duration

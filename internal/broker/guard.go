@@ -91,9 +91,9 @@ func (g *guard) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet
 		}
 	case packets.Connect:
 		// Every session is a clean one (CONN-7): nothing accumulates for clients
-		// that do not come back.
+		// that do not come back. The library answers a client of MQTT 5 that asks for
+		// more with an expiry of 0 (MaximumSessionExpiryInterval).
 		pk.Connect.Clean = true
-		pk.Properties.SessionExpiryInterval, pk.Properties.SessionExpiryIntervalFlag = 0, false
 		pk.Connect.WillProperties.WillDelayInterval = 0 // the same for wills
 	case packets.Subscribe:
 		if cl.State.Subscriptions.Len()+len(pk.Filters) > maxSubscriptions {
@@ -169,6 +169,7 @@ func (b *Broker) enter(id string, c *conn) {
 		old := b.clients[id]
 		if old == nil || old == c {
 			b.clients[id] = c
+			b.present(id, true)
 			b.mu.Unlock()
 			return
 		}
@@ -187,6 +188,13 @@ func (b *Broker) enter(id string, c *conn) {
 	}
 }
 
+// present tells who wants to know; b.mu is held, for the order.
+func (b *Broker) present(id string, here bool) {
+	if b.opts.Present != nil {
+		b.opts.Present(id, here)
+	}
+}
+
 // release forgets the connection of a client.
 func (b *Broker) release(c *conn) {
 	b.mu.Lock()
@@ -194,6 +202,7 @@ func (b *Broker) release(c *conn) {
 	for id, other := range b.clients {
 		if other == c {
 			delete(b.clients, id)
+			b.present(id, false)
 			return
 		}
 	}

@@ -98,7 +98,9 @@ func (s *Session) end(reason Reason, notify bool) {
 	} else {
 		s.discardOutgoing()
 	}
-	if reason != ReasonNotContinued { // of which the gateway knows nothing
+	// A gateway that was away may come back at any time and believe in its session; of
+	// one that was not continued it knows nothing.
+	if reason != ReasonNotContinued && reason != ReasonGatewayGone {
 		s.stayQuiet(s.opts.QuietAfterEnd)
 	}
 	s.recordEnd()
@@ -122,7 +124,7 @@ func (s *Session) end(reason Reason, notify bool) {
 	s.asking = question{}
 	s.withModule = false
 	s.admitBy, s.waitBy, s.sessionBy = time.Time{}, time.Time{}, time.Time{}
-	s.recovery, s.rejoin, s.left = nil, false, nil
+	s.recovery, s.anew, s.rejoin, s.left = nil, false, false, nil
 	s.order.reset()
 	s.sender.reset()
 }
@@ -133,7 +135,7 @@ func (s *Session) end(reason Reason, notify bool) {
 // what is left of it (DEF-20).
 func (r Reason) keepsOutgoing() bool {
 	switch r {
-	case ReasonOperator, ReasonReplaced, ReasonLinkDown, ReasonNotContinued, ReasonPublishFailed, ReasonSessionTimeout,
+	case ReasonOperator, ReasonReplaced, ReasonGatewayGone, ReasonLinkDown, ReasonNotContinued, ReasonPublishFailed, ReasonSessionTimeout,
 		ReasonMissingStatus, ReasonCommandTimeout, ReasonSequenceTimeout, ReasonSequenceNoRoom:
 		return false
 	}

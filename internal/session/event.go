@@ -23,7 +23,10 @@ const (
 	EventDisconnect                         // an operator ends the session; the gateway is told and connects anew
 	EventReannounce                         // an operator asks the gateway to connect anew and announce its devices
 	EventResume                             // the first of a Session: go on where a journal ends, see Resumption
+	EventUnbind                             // other modules take the place of the present ones; the session goes on with EventRebind
+	EventRebind                             // the modules are others, or their contexts are
 	EventBacklogRead                        // all that the broker held for the car has come, see EventLinkUp
+	EventGatewayGone                        // the broker has had no connection of the gateway for some time
 )
 
 // Event is one input of the state machine.
@@ -151,6 +154,7 @@ const (
 	ReasonNotContinued         Reason = "session could not be resumed: the broker has kept nothing"
 	ReasonPublishFailed        Reason = "message could not be sent"
 	ReasonOperator             Reason = "disconnected by an operator"
+	ReasonGatewayGone          Reason = "gateway's connection closed"
 	ReasonReplaced             Reason = "gateway started a new session"                             // REC-3
 	ReasonSessionTimeout       Reason = "session timeout"                                           // SESS-7
 	ReasonMissingStatus        Reason = "missing status timeout"                                    // STAT-5

@@ -145,6 +145,8 @@ func (st *stage) do(w []string) {
 		st.step(Event{Kind: EventResume, Resume: known, Down: st.duration(w[1])})
 	case "disconnect":
 		st.step(Event{Kind: EventDisconnect})
+	case "gateway-gone":
+		st.step(Event{Kind: EventGatewayGone})
 	case "reannounce":
 		st.step(Event{Kind: EventReannounce})
 	case "stop":

@@ -3,6 +3,7 @@
 
 const sessionEnds = {
   "session timeout": ["The car was silent for too long.", "Look for power, radio coverage and the gateway process in the car."],
+  "gateway's connection closed": ["The gateway left the broker and has not come back.", "Look for power and network of the car, and at the gateway process: it ended, or its connection was cut."],
   "missing status timeout": ["A status never came, though later ones did.", "Messages are lost between the car and the broker: look at the radio link and at the broker's queue limits."],
   "command response timeout": ["The car did not answer a command in time.", "The gateway hangs or its answers are lost; the page of the car shows its commands."],
   "broker connection lost": ["The server lost its connection to the broker.", "Look at the broker first; the cars return by themselves."],

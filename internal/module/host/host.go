@@ -297,7 +297,7 @@ func (m *Module) handshake(ctx context.Context, c *child, greeted <-chan error) 
 	case result.GetCode() != module.CodeOK:
 		return nil, fmt.Errorf("the module answered the start with code %d", result.GetCode())
 	case m.opts.Expect != 0 && result.GetModuleNumber() != m.opts.Expect:
-		return nil, fmt.Errorf("reports module number %d but is configured as module %d; correct the key in \"modules\" or the module",
+		return nil, fmt.Errorf("reports module number %d but is configured as module %d; correct the number that is its key or the module",
 			result.GetModuleNumber(), m.opts.Expect)
 	}
 	return result, nil

@@ -284,7 +284,7 @@ func TestManyRestarts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	testwait.Until(t, "50 restarts", func() bool { return m.State().Restarts >= 50 })
+	testwait.Until(t, "20 restarts", func() bool { return m.State().Restarts >= 20 })
 	if s := m.State(); s.LastExit != "exit code 7" {
 		t.Errorf("last exit: %s", s.LastExit)
 	}
