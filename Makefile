@@ -33,7 +33,7 @@ quick: ## run the tests that need nothing but Go and gcc, without the race detec
 	$(GO) test -short $$($(GO) list ./... | grep -vE '/internal/(e2e|faults|deploytest|admin/webtest)$$')
 
 test: deps modules lint ## run all tests with the race detector
-	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
 
 SEEDS ?= 20000
 SEED ?= 1
@@ -45,14 +45,14 @@ mutants: ## check that the simulation catches every deliberate bug in the core
 
 FAULTS ?= .
 faults: deps ## break things around the real server: FAULTS=expression selects, 30 min for all
-	CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./internal/faults -faults '$(FAULTS)'
+	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./internal/faults -faults '$(FAULTS)'
 
 faults-table: deps ## the same, and write the table into docs/reliability.md
-	CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./internal/faults -faults . -update
+	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./internal/faults -faults . -update
 
 HOURS ?= 0.5
 soak: deps ## mixed load with faults for HOURS: nothing grows, nothing is lost
-	CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestSoak$$' ./internal/faults -soak $(HOURS)h
+	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestSoak$$' ./internal/faults -soak $(HOURS)h
 
 # The database of known vulnerabilities is fetched as the Go module that it is made
 # from; VULNDB=latest asks for the newest. Checked is what releases are built with.

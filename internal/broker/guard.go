@@ -91,9 +91,9 @@ func (g *guard) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet
 		}
 	case packets.Connect:
 		// Every session is a clean one (CONN-7): nothing accumulates for clients
-		// that do not come back.
+		// that do not come back. The library answers a client of MQTT 5 that asks for
+		// more with an expiry of 0 (MaximumSessionExpiryInterval).
 		pk.Connect.Clean = true
-		pk.Properties.SessionExpiryInterval, pk.Properties.SessionExpiryIntervalFlag = 0, false
 		pk.Connect.WillProperties.WillDelayInterval = 0 // the same for wills
 	case packets.Subscribe:
 		if cl.State.Subscriptions.Len()+len(pk.Filters) > maxSubscriptions {

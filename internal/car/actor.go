@@ -163,8 +163,11 @@ func (o *occupant) handle(it *item) {
 		}
 		ev.Ticket, ev.Admitted, ev.Unsupported = it.ticket, it.admitted, it.unsupported
 	case session.EventLinkUp:
+		ev.Kept, ev.Down = it.kept, it.at.Sub(o.reachedAt)
 		o.setLink(true, nil)
 	case session.EventLinkDown:
+		ev.Kept = it.kept && o.opts.Journal != nil
+		o.reachedAt = it.at
 		o.setLink(false, it.reason)
 	}
 	now := time.Now()
@@ -189,6 +192,9 @@ func (o *occupant) step(now time.Time, ev session.Event) {
 	o.session.Quiet(!o.observing() && !o.log.Enabled(context.Background(), slog.LevelDebug))
 	failed := false
 	effects := o.session.Step(now, ev)
+	if record := o.session.Journal(); record != nil {
+		o.opts.Journal.Append(record)
+	}
 	for i := range effects {
 		if !o.perform(&effects[i]) {
 			failed = true
@@ -237,7 +243,7 @@ func (o *occupant) perform(e *session.Effect) bool {
 		if m := o.find(e.Module); m != nil {
 			m.worker.CommandAck(fleet.Command{Device: e.Command.Device.ForModule(), Data: e.Command.Data})
 		}
-	case session.EffectSessionStarted, session.EffectSessionRunning, session.EffectSessionEnded:
+	case session.EffectSessionStarted, session.EffectSessionRunning, session.EffectSessionResumed, session.EffectSessionEnded:
 		o.sessionChanged(e)
 	case session.EffectNote:
 		o.tellNote(e)

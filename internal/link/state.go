@@ -26,6 +26,11 @@ type State struct {
 	Refused int
 	// RefusedTopic is one of the topics that are refused, "" for none.
 	RefusedTopic string
+	// Stopped is why the link has stopped serving for good; "" if it has not.
+	Stopped string
+	// Declined is why sessions are not kept although they should be; "" if they are. A
+	// broker that keeps none shows in the connections only.
+	Declined string
 }
 
 // ConnectionState describes one connection. Counters count since the start.
@@ -51,4 +56,17 @@ type ConnectionState struct {
 	IgnoredRetained        uint64 // received, kept by the broker from before the subscription
 	IgnoredBadName         uint64 // received for a watch, name of the car not allowed
 	IgnoredRepeatedForeign uint64 // second copies while a watch began or ended
+
+	Version         string // of MQTT: "3.1.1" or "5"
+	Kept            bool   // the broker keeps the session when the connection is lost
+	Continued       bool   // it had kept the session before this connection
+	Unacknowledged  int    // received, not acknowledged yet by the receivers
+	Resumed         uint64 // connections whose session continued
+	Backlog         uint64 // messages that the broker had kept
+	Redelivered     uint64 // messages that the broker sent once more
+	BarriersGivenUp uint64 // ends of the backlog that could not be told
+	Leftovers       uint64 // cars that a kept session knew and this process did not
+	TakenOver       uint64 // times that another server had the connection meanwhile
+	FlushFailed     uint64 // writes before which the record could not be kept
+	MessagesRefused uint64 // by the broker
 }

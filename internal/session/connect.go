@@ -121,6 +121,9 @@ func (s *Session) admission(ticket uint64, ok, unsupported bool) {
 		}
 		dev.supported, dev.started = false, false // REC-6, DEF-48
 		s.changed = true
+		if dev.rebound { // it was supported as far as the gateway knows
+			s.connectAnew()
+		}
 		// A session whose last device turns out to be unsupported goes on without
 		// modules, as if that had been known at once.
 		s.withModule = s.withModule && slices.ContainsFunc(s.devices, func(d *device) bool { return d.supported })

@@ -101,6 +101,7 @@ type device struct {
 	first        bool   // its first status came (DEF-3)
 	ticket       uint64 // of device_connected, 0 when none was made
 	asked        bool   // device_connected was made and is undecided
+	rebound      bool   // it was announced again after a change of the modules
 	started      bool   // an EffectDeviceConnected went out and was not refused
 }
 
@@ -141,6 +142,7 @@ type Session struct {
 	early     []uint32             // counters of the statuses that were put aside in this Step
 	numbers   []Number             // of the modules' next statuses
 	recovery  *recovery            // nil: nothing is uncertain
+	anew      bool                 // the gateway is to connect anew when the recovery is over
 	rejoin    bool                 // the session was resumed: see joins
 	left      []fleet.DeviceID     // devices that have left it since
 	backlog   bool                 // what the broker held is being read
@@ -253,6 +255,10 @@ func (s *Session) handle(ev Event) {
 		s.backlogRead()
 	case EventResume:
 		s.resume(ev.Resume)
+	case EventUnbind:
+		s.unbind()
+	case EventRebind:
+		s.rebind()
 	case EventPublishFailed:
 		s.end(ReasonPublishFailed, true)
 	case EventStop:

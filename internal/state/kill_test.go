@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -44,6 +45,17 @@ func serveForEver(dir string) error {
 	if err := s.Flush(); err != nil {
 		return err
 	}
+	// The time is written by a goroutine.
+	for deadline := time.Now().Add(testwait.Patience); ; {
+		p, _, err := readPage(d.alive) // fails in the middle of a write
+		if err == nil && p.shards[3].served > d.before.shards[3].served {
+			break
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the time of service was not written: %w", err)
+		}
+		runtime.Gosched()
+	}
 	fmt.Println("serving")
 	time.Sleep(testwait.Patience) // or until it is killed
 	return context.DeadlineExceeded
@@ -53,7 +65,6 @@ func serveForEver(dir string) error {
 // the directory then, with what was flushed, and knows when the cars were served.
 func TestKill(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
-	began := time.Now()
 	for round := range 3 {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), killDir+"="+dir)
@@ -64,6 +75,7 @@ func TestKill(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
+		started := time.Now()
 		if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "serving\n" {
 			t.Fatalf("the process says %q, %v", line, err)
 		}
@@ -80,7 +92,7 @@ func TestKill(t *testing.T) {
 		}
 		s := openShard(t, d, 3)
 		down, known := s.Down()
-		if !known || down <= 0 || down > time.Since(began) || d.Clean() || s.Declined != nil {
+		if !known || down <= 0 || down > time.Since(started) || d.Clean() || s.Declined != nil {
 			t.Errorf("down for %v, known %v, clean %v, declined %v", down, known, d.Clean(), s.Declined)
 		}
 		if d.Poisoned() {

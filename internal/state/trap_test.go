@@ -545,40 +545,43 @@ func TestAlivePage(t *testing.T) {
 // TestBrokenJournal: a journal that could not be written to its end is not resumed
 // from, unless it has begun anew.
 func TestBrokenJournal(t *testing.T) {
-	opts := newOptions(t)
-	d := open(t, opts)
-	var faults int
-	s, err := d.OpenShard(1, ShardOptions{NewFold: newLines, SegmentBytes: 100, OnFault: func(error) { faults++ }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	put(t, s, "one")
-	path := filepath.Join(opts.Dir, "shards", "01")
-	if err := os.Rename(path, path+"x"); err != nil { // the next segment has no place
-		t.Fatal(err)
-	}
-	s.Append([]byte(strings.Repeat("x", 100)))
-	if err := s.Flush(); err == nil || faults != 1 {
-		t.Fatalf("error %v, %d faults", err, faults)
-	}
-	if err := os.Rename(path+"x", path); err != nil {
-		t.Fatal(err)
-	}
-	now := openShard(t, open(t, killed(t, opts)), 1)
-	if !errors.Is(now.Declined, ErrUnfinished) {
-		t.Errorf("declined: %v", now.Declined)
-	}
-	want(t, now.Replayed())
-	s.Restart()
-	put(t, s, "anew")
-	if err := d.Close(false); err != nil {
-		t.Fatal(err)
-	}
-	now = openShard(t, open(t, opts), 1)
-	want(t, now.Replayed(), "anew")
-	if now.Declined != nil {
-		t.Error(now.Declined)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		// In a bubble the page is not written while it is copied.
+		opts := newOptions(t)
+		d := open(t, opts)
+		var faults int
+		s, err := d.OpenShard(1, ShardOptions{NewFold: newLines, SegmentBytes: 100, OnFault: func(error) { faults++ }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, s, "one")
+		path := filepath.Join(opts.Dir, "shards", "01")
+		if err := os.Rename(path, path+"x"); err != nil { // the next segment has no place
+			t.Fatal(err)
+		}
+		s.Append([]byte(strings.Repeat("x", 100)))
+		if err := s.Flush(); err == nil || faults != 1 {
+			t.Fatalf("error %v, %d faults", err, faults)
+		}
+		if err := os.Rename(path+"x", path); err != nil {
+			t.Fatal(err)
+		}
+		now := openShard(t, open(t, killed(t, opts)), 1)
+		if !errors.Is(now.Declined, ErrUnfinished) {
+			t.Errorf("declined: %v", now.Declined)
+		}
+		want(t, now.Replayed())
+		s.Restart()
+		put(t, s, "anew")
+		if err := d.Close(false); err != nil {
+			t.Fatal(err)
+		}
+		now = openShard(t, open(t, opts), 1)
+		want(t, now.Replayed(), "anew")
+		if now.Declined != nil {
+			t.Error(now.Declined)
+		}
+	})
 }
 
 // TestDirectoryVanishes: one warning, and everything goes on.

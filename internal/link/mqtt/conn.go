@@ -2,7 +2,6 @@ package mqtt
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,25 +26,44 @@ const (
 type conn struct {
 	link     *Link
 	index    int
-	clientID string
+	clientID string // of clean sessions
 	log      *slog.Logger
-	cars     int // attached ports; guarded by link.mu
+	cars     int                     // attached ports; guarded by link.mu
+	scout    bool                    // serves the watches only, see watcher
+	cancel   context.CancelCauseFunc // of run; guarded by link.mu
 	stats    stats
 	wake     chan struct{} // capacity 1: the writer has something to do
 	reads    atomic.Uint64 // from the socket: proof that the broker lives
 
+	// Of run.
+	cleanStart bool          // the first session is a new one
+	lostAt     time.Duration // on link.clock
+	noRetain   bool          // the broker refuses a retained will
+	noWill     bool          // or any
+	clearing   bool          // see clear
+	closes     int           // connections of version 5 that ended without an answer, in a row
+
+	terms // set by begin, with mu held
+
 	sendMu sync.Mutex // before mu; held while packets are collected and written
 	send   *sender
 
-	mu       sync.Mutex
-	ports    map[string]*port  // by incoming topic
-	watches  map[string]*watch // by company
-	overlaps map[string]*overlap
-	alive    bool            // CONNACK was received; packets may be queued
-	woken    bool            // a token is in wake or the writer is about to look
-	heard    []link.Receiver // of the reader: who got messages since the last write
-	batch    bool            // the reader is in the middle of received packets and will wake the writer at their end
-	stopping bool            // the writer waits until everything is sent and acknowledged
+	mu         sync.Mutex
+	ports      map[string]*port  // by incoming topic
+	watches    map[string]*watch // by company
+	overlaps   map[string]*overlap
+	alive      bool             // CONNACK was received; packets may be queued
+	woken      bool             // a token is in wake or the writer is about to look
+	heard      []link.Receiver  // of the reader: who got messages since the last write
+	batch      bool             // the reader is in the middle of received packets and will wake the writer at their end
+	served     bool             // there was a connection before this one
+	generation uint32           // number of this connection in the link
+	owed       map[uint16]*port // see acks.go
+	leftovers  map[string]bool  // topics that were given up
+	barrier    barrier
+	rival      rival // the last one met
+	suspending bool  // what arrives is left to the next process
+	stopping   bool  // the writer waits until everything is sent and acknowledged
 
 	control []byte   // encoded packets other than messages, to be written first
 	acks    int      // PUBACKs in control
@@ -73,7 +91,9 @@ func newConn(l *Link, index int) *conn {
 		ports:    make(map[string]*port),
 		watches:  make(map[string]*watch),
 		overlaps: make(map[string]*overlap),
+		terms:    terms{version: wire.V311, window: l.opts.Window, qos: 1, retain: true, keepAlive: l.opts.KeepAlive},
 	}
+	c.cleanStart = l.opts.Sessions != nil && l.opts.Sessions.CleanStart
 	if index > 0 || l.opts.Connections > 1 {
 		c.log = c.log.With("connection", index)
 	}
@@ -86,6 +106,7 @@ const stableAfter = 5 * time.Second
 
 // run keeps the connection until ctx ends.
 func (c *conn) run(ctx context.Context) {
+	defer c.leave(ctx)
 	for failures := 0; ctx.Err() == nil; failures++ {
 		started := time.Now()
 		err := c.connectAndServe(ctx)
@@ -93,6 +114,7 @@ func (c *conn) run(ctx context.Context) {
 			return
 		}
 		stable := time.Since(started) > stableAfter
+		c.noteEnd(time.Since(started), err)
 		if stable {
 			failures = 0
 		}
@@ -117,122 +139,80 @@ func backoff(failures int, longest time.Duration) time.Duration {
 }
 
 func (c *conn) connectAndServe(ctx context.Context) error {
-	nc, reader, err := c.connect(ctx)
+	nc, reader, t, err := c.negotiate(ctx)
 	if err != nil {
 		return c.explain(err)
 	}
 	defer nc.Close()
-	c.begin()
+	c.begin(t)
 	started := time.Now()
 	err = c.serve(ctx, nc, reader)
 	switch {
 	case ctx.Err() != nil:
 		err = errStopped
-	case c.unanswered() && isClosed(err) && time.Since(started) < c.link.opts.KeepAlive:
+		if cause := context.Cause(ctx); errors.Is(cause, errGiveWay) || errors.Is(cause, errFallBack) {
+			err = cause
+		}
+	case c.unanswered() && !c.persistent && isClosed(err) && time.Since(started) < c.link.opts.KeepAlive:
 		err = closedAfterSubscribe{err}
 	default:
 		err = fmt.Errorf("connection lost: %w", c.explain(err))
 	}
-	c.end(err)
+	c.end(err, c.persistent && (ctx.Err() == nil || errors.Is(context.Cause(ctx), link.ErrSuspend)))
 	return err
 }
 
 var errStopped = errors.New("the link was stopped")
 
-// connect returns a connection that the broker has accepted.
-func (c *conn) connect(ctx context.Context) (_ net.Conn, _ *wire.Reader, result error) {
-	opts := &c.link.opts
-	ctx, cancel := context.WithTimeout(ctx, opts.ConnectTimeout)
-	defer cancel()
-	var d net.Dialer
-	nc, err := d.DialContext(ctx, "tcp", opts.Address)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer func() {
-		if result != nil {
-			nc.Close()
-		}
-	}()
-	if t, ok := nc.(*net.TCPConn); ok {
-		if err := t.SetNoDelay(true); err != nil { // CONN-12
-			return nil, nil, err
+// leave does what is left to do when the connection is not wanted any more.
+func (c *conn) leave(ctx context.Context) {
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, errFallBack) && c.index > 0:
+		c.link.gather(c)
+	case errors.Is(cause, errFallBack):
+		c.link.startAgain(c)
+	case errors.Is(cause, errGiveWay), errors.Is(cause, link.ErrSuspend):
+	case c.persistent && c.version == wire.V311:
+		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.link.opts.StopTimeout)
+		defer cancel()
+		if err := c.clear(bound); err != nil {
+			c.log.Warn("the broker may keep the session of this server for ever: remove the session of its client identifier", "client_id", c.shardID(), "reason", err.Error())
 		}
 	}
-	if opts.TLS != nil {
-		cfg, err := opts.TLS()
-		if err != nil {
-			return nil, nil, err
-		}
-		if cfg != nil {
-			cfg = cfg.Clone()
-			if cfg.ServerName == "" {
-				cfg.ServerName, _, _ = net.SplitHostPort(opts.Address)
-			}
-			t := tls.Client(nc, cfg)
-			if err := t.HandshakeContext(ctx); err != nil {
-				return nil, nil, tlsError{withoutAddresses(err)}
-			}
-			nc = t
-		}
-	}
-	reader := wire.NewReader(&countingReader{nc, c}, 0)
-	reader.LimitBy(func() int { return c.link.tuning.Load().MaxPayload })
-	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
-	err = c.handshake(nc, reader)
-	if !stop() && err == nil { // the deadline may have been set
-		err = context.Cause(ctx)
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	return nc, reader, nil
-}
-
-// handshake sends CONNECT and waits for CONNACK.
-func (c *conn) handshake(nc net.Conn, reader *wire.Reader) error {
-	opts, tuning := &c.link.opts, c.link.tuning.Load()
-	hello := wire.ConnectOptions{
-		ClientID:  c.clientID,
-		Username:  tuning.Username,
-		Password:  tuning.Password,
-		KeepAlive: uint16(opts.KeepAlive / time.Second),
-	}
-	if c.hasPresence() {
-		hello.Will = &wire.Will{Topic: opts.Presence, Payload: []byte("offline"), Retain: true}
-	}
-	_, isTLS := nc.(*tls.Conn) // version 1.3 refuses a client certificate after the handshake
-	if _, err := nc.Write(wire.AppendConnect(nil, hello)); err != nil {
-		return noAnswerError{withoutAddresses(err), isTLS}
-	}
-	var p wire.Packet
-	if err := reader.Next(&p); err != nil {
-		return noAnswerError{withoutAddresses(err), isTLS}
-	}
-	if p.Type != wire.Connack {
-		return fmt.Errorf("%w: %v instead of CONNACK", wire.ErrMalformed, p.Type)
-	}
-	if p.Code != 0 {
-		return refusedError(p.Code)
-	}
-	return nil
 }
 
 func (c *conn) hasPresence() bool { return c.link.opts.Presence != "" && c.index == 0 }
 
 // begin prepares a fresh session: nothing of an earlier one is left (DEF-20).
-func (c *conn) begin() {
+func (c *conn) begin(t terms) {
 	c.mu.Lock()
-	c.alive, c.batch, c.woken, c.stopping = true, false, true, false
+	c.alive, c.batch, c.woken, c.stopping, c.suspending = true, false, true, false, false
+	c.terms = t
+	c.generation = c.link.keeping.generation.Add(1)
+	c.owed, c.leftovers = make(map[uint16]*port), make(map[string]bool)
+	if t.persistent {
+		c.cleanStart = false
+	}
+	if t.continued {
+		c.stats.resumed.Add(1)
+	}
+	for _, p := range c.ports {
+		p.continues = t.continued
+	}
 	c.inflight, c.inflights = [len(c.inflight)]uint64{}, 0
 	c.requests = make(map[uint16]*request)
 	c.control = c.control[:0]
 	c.acks, c.initial = 0, 0
 	c.joining, c.leaving, c.up, c.notes = nil, nil, nil, nil
 	if c.hasPresence() {
-		c.control = wire.AppendPublish(c.control, c.link.opts.Presence, []byte("online"), 1, c.takeID(), true, false)
+		c.control = c.publish(c.control, c.link.opts.Presence, []byte("online"), c.retain)
 	}
 	c.subscribeAll()
+	if t.persistent {
+		c.beginBarrier()
+	} else {
+		c.barrier.open = false
+	}
 	if c.initial == 0 {
 		c.complete()
 	}
@@ -268,15 +248,18 @@ func (c *conn) unanswered() bool {
 }
 
 // end forgets what belonged to the connection and tells the receivers.
-func (c *conn) end(reason error) {
+func (c *conn) end(reason error, kept bool) {
 	c.mu.Lock()
 	c.alive, c.batch = false, false
+	c.served = c.served || c.persistent
+	c.lostAt = c.link.clock()
+	clear(c.owed)
 	var lost []link.Receiver
 	for _, p := range c.ports {
 		if p.up {
 			lost = append(lost, p.receiver)
 		}
-		p.up, p.subscribed, p.refused, p.denied, p.waiting, p.next = false, false, false, false, false, nil
+		p.up, p.subscribed, p.refused, p.denied, p.waiting, p.continues, p.next = false, false, false, false, false, false, nil
 		p.queue, p.bytes = fifo{}, 0
 	}
 	c.stats.linkDown.Add(uint64(c.queued)) // also of closed ports
@@ -289,7 +272,7 @@ func (c *conn) end(reason error) {
 	c.stats.disconnected()
 	c.mu.Unlock()
 	for _, r := range lost {
-		r.LinkDown(reason, false)
+		r.LinkDown(reason, kept)
 	}
 }
 

@@ -1,5 +1,6 @@
 // Package mqtt carries the messages of many cars over one or a few connections
-// to an MQTT 3.1.1 broker (CONN-1..13, REC-1). It knows topics and packets, not
+// to an MQTT broker (CONN-1..13, REC-1): version 3.1.1, or 5 where sessions outlive the
+// process. It knows topics and packets, not
 // the protocol's messages.
 //
 // It may import link, fleet and logging.
@@ -11,6 +12,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"external-server/internal/fleet"
 	"external-server/internal/link"
@@ -27,6 +29,8 @@ type Link struct {
 	log     *slog.Logger
 	reports reports
 	tuning  atomic.Pointer[Tuning]
+	keeping *keeping
+	clock   func() time.Duration // runs on while the machine sleeps
 
 	mu      sync.Mutex // before conn.mu
 	conns   []*conn
@@ -49,6 +53,8 @@ func New(opts Options) (*Link, error) {
 		log:     opts.Logger.With("broker", opts.Address),
 		ports:   make(map[fleet.CarID]*port),
 		watches: make(map[string]*watch),
+		keeping: newKeeping(),
+		clock:   bootClock,
 	}
 	if err := l.Tune(*opts.tuning()); err != nil {
 		return nil, err
@@ -70,7 +76,7 @@ func (l *Link) Attach(car fleet.CarID, receiver link.Receiver) (link.Port, error
 	if _, ok := l.ports[car]; ok {
 		return nil, fmt.Errorf("car %v is attached already", car)
 	}
-	c := l.choose(car.Company)
+	c := l.choose(car)
 	p := newPort(c, car, receiver)
 	l.ports[car] = p
 	c.cars++
@@ -80,8 +86,14 @@ func (l *Link) Attach(car fleet.CarID, receiver link.Receiver) (link.Port, error
 
 // choose returns the connection for a new car. Cars of a watched company share
 // the connection of the watch, because their messages arrive there.
-func (l *Link) choose(company string) *conn {
-	if w := l.watches[company]; w != nil {
+func (l *Link) choose(car fleet.CarID) *conn {
+	if s := l.opts.Sessions; s != nil {
+		if l.keeping.declined.Load() != nil {
+			return l.conns[0]
+		}
+		return l.conns[Shard(car, s.Shards)]
+	}
+	if w := l.watches[car.Company]; w != nil {
 		return w.conn
 	}
 	best := l.conns[0]
@@ -100,9 +112,15 @@ func (l *Link) choose(company string) *conn {
 
 // start runs a connection if the link runs; l.mu is held.
 func (l *Link) start(c *conn) {
-	if ctx := l.ctx; ctx != nil && !l.stopped {
-		l.running.Go(func() { c.run(ctx) })
+	if l.ctx == nil || l.stopped {
+		return
 	}
+	ctx, cancel := context.WithCancelCause(l.ctx)
+	c.cancel, c.lostAt = cancel, l.clock()
+	l.running.Go(func() {
+		defer cancel(nil)
+		c.run(ctx)
+	})
 }
 
 // attachedElsewhere tells whether a car gets its messages over another
@@ -111,10 +129,12 @@ func (l *Link) attachedElsewhere(car fleet.CarID, c *conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p := l.ports[car]
-	return p != nil && p.conn != c
+	return p != nil && p.conn.Load() != c
 }
 
-// Run implements link.Link. It may be called once.
+// Run implements link.Link. It may be called once. With Sessions and the cause
+// link.ErrSuspend of ctx's end the broker keeps the sessions, and ports must not be closed
+// before; otherwise the sessions are removed.
 func (l *Link) Run(ctx context.Context) error {
 	l.mu.Lock()
 	if l.ctx != nil {

@@ -16,5 +16,12 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if address := os.Getenv(responderVariable); address != "" {
+		if err := responderMain(address); err != nil {
+			fmt.Fprintln(os.Stderr, "responder:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	goleak.VerifyTestMain(m)
 }

@@ -53,6 +53,10 @@ type Options struct {
 	// StopTimeout bounds flushing and waiting for acknowledgements when Run
 	// ends; zero means 1 s.
 	StopTimeout time.Duration
+	// Sessions makes sessions outlive processes; nil: every connection is a clean
+	// session, and the link acknowledges what it delivers. With Sessions the number of
+	// Connections is not used.
+	Sessions *Sessions
 	// Presence is a topic that says whether this server is there: "online" or
 	// "offline", retained, the latter also as last will. Empty: none.
 	Presence string
@@ -86,6 +90,13 @@ func (o *Options) complete() error {
 	}
 	if err := o.tuning().complete(); err != nil {
 		return err
+	}
+	if o.Sessions != nil {
+		s := *o.Sessions
+		if err := s.complete(); err != nil {
+			return err
+		}
+		o.Sessions, o.Connections = &s, s.Shards
 	}
 	setDefault(&o.KeepAlive, 15*time.Second)
 	setDefault(&o.ConnectTimeout, 5*time.Second)

@@ -1,13 +1,15 @@
 package mqtt
 
 import (
+	"sync/atomic"
+
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 )
 
 // port is one car on its connection. It implements link.Port.
 type port struct {
-	conn *conn
+	conn atomic.Pointer[conn]
 	id   fleet.CarID
 	in   string // CONN-2
 	out  string // CONN-1
@@ -17,29 +19,48 @@ type port struct {
 
 	// Guarded by conn.mu.
 	queue      fifo
-	bytes      int   // of the queued payloads
-	next       *port // in the ring of ports that have something to send
-	waiting    bool  // is in the ring
-	subscribed bool  // the exact topic was asked for on this connection
-	refused    bool  // and the broker refused it
-	denied     bool  // the last answer was a refusal; stays while it is asked again
-	up         bool  // LinkUp was said
+	bytes      int      // of the queued payloads
+	next       *port    // in the ring of ports that have something to send
+	waiting    bool     // is in the ring
+	subscribed bool     // the exact topic was asked for on this connection
+	refused    bool     // and the broker refused it
+	denied     bool     // the last answer was a refusal; stays while it is asked again
+	up         bool     // LinkUp was said
+	continues  bool     // LinkUp says, or has said, that the session continues, and BacklogRead has not
+	overlap    *overlap // of a car that the scout found
 	closed     bool
 }
 
 func newPort(c *conn, id fleet.CarID, r link.Receiver) *port {
 	prefix := id.String()
-	return &port{
-		conn: c, id: id, receiver: r,
+	p := &port{
+		id: id, receiver: r,
 		in:  prefix + "/module_gateway",
 		out: prefix + "/external_server",
 		bye: prefix + "/external_server_disconnect",
+	}
+	p.conn.Store(c)
+	return p
+}
+
+// lock locks the port's connection and returns it. A port moves at most once, see gather.
+func (p *port) lock() *conn {
+	for {
+		c := p.conn.Load()
+		c.mu.Lock()
+		if p.conn.Load() == c {
+			return c
+		}
+		c.mu.Unlock()
 	}
 }
 
 type message struct {
 	payload []byte
-	notify  bool // disconnect notification
+	ack     uint16 // packet to be acknowledged immediately before; 0: none
+	notify  bool   // disconnect notification
+	retain  bool
+	alone   bool // nothing but the acknowledgement
 }
 
 // extraNotifications may be queued beyond the bound of a queue, so that a full
@@ -47,15 +68,14 @@ type message struct {
 const extraNotifications = 8
 
 // Publish implements link.Port.
-func (p *port) Publish(payload []byte, _ link.Ack) bool {
-	c := p.conn
+func (p *port) Publish(payload []byte, ack link.Ack) bool {
+	c := p.lock()
 	opts := &c.link.opts
-	if len(payload) > c.link.tuning.Load().MaxPayload {
+	switch {
+	case len(payload) > c.link.tuning.Load().MaxPayload || c.maxPacket > 0 && c.version.PublishSize(p.out, len(payload), c.qos) > c.maxPacket:
+		c.mu.Unlock()
 		c.stats.tooLarge.Add(1)
 		return false
-	}
-	c.mu.Lock()
-	switch {
 	case !p.up || p.closed:
 		c.mu.Unlock()
 		c.stats.linkDown.Add(1)
@@ -65,18 +85,18 @@ func (p *port) Publish(payload []byte, _ link.Ack) bool {
 		c.stats.queueFull.Add(1)
 		return false
 	}
-	p.push(message{payload: payload})
+	m := message{payload: payload}
+	if c.settle(ack, p) {
+		m.ack = ack.Packet
+	}
+	p.push(m)
 	c.unlockAndWake()
 	return true
 }
 
-// Acknowledge implements link.Port.
-func (p *port) Acknowledge(link.Ack) {}
-
 // NotifyDisconnect implements link.Port.
 func (p *port) NotifyDisconnect() bool {
-	c := p.conn
-	c.mu.Lock()
+	c := p.lock()
 	if !p.up || p.closed || p.queue.len() >= c.link.opts.QueueMessages+extraNotifications {
 		c.mu.Unlock()
 		return false
@@ -88,55 +108,63 @@ func (p *port) NotifyDisconnect() bool {
 
 // push queues a message and lines the port up; conn.mu is held.
 func (p *port) push(m message) {
+	c := p.conn.Load()
 	p.queue.push(m)
 	p.bytes += len(m.payload)
-	p.conn.queued++
-	p.conn.line(p)
+	c.queued++
+	c.line(p)
 }
 
 // DiscardPending implements link.Port.
 func (p *port) DiscardPending() {
-	c := p.conn
-	c.mu.Lock()
+	c := p.lock()
 	p.discard()
 	c.mu.Unlock()
 }
 
-// discard forgets what is queued except notifications; conn.mu is held.
+// discard forgets what is queued except notifications and acknowledgements; conn.mu is
+// held.
 func (p *port) discard() {
+	c := p.conn.Load()
 	for range p.queue.len() {
 		m := p.queue.pop()
-		if m.notify {
+		if m.notify || m.alone {
 			p.queue.push(m)
+			continue
+		}
+		c.stats.discarded.Add(1)
+		if m.ack != 0 {
+			p.queue.push(message{ack: m.ack, alone: true})
 		} else {
-			p.conn.queued--
-			p.conn.stats.discarded.Add(1)
+			c.queued--
 		}
 	}
 	p.bytes = 0
 }
 
 // Close implements link.Port. A delivery that is under way may still finish; a
-// queued notification still goes out.
+// queued notification still goes out. What the car has not acknowledged is acknowledged:
+// nobody will handle it.
 //
 // Link and connection forget the port in one step: the reader, which finds the topic
 // unknown, may attach the car anew at once.
 func (p *port) Close() {
-	c := p.conn
-	c.link.mu.Lock()
-	defer c.link.mu.Unlock()
-	c.mu.Lock()
+	l := p.conn.Load().link
+	l.mu.Lock() // p does not move meanwhile
+	defer l.mu.Unlock()
+	c := p.lock()
 	if p.closed {
 		c.mu.Unlock()
 		return
 	}
 	p.closed, p.up = true, false
 	p.discard()
+	c.settleAll(p)
 	delete(c.ports, p.in)
 	if p.subscribed && c.alive {
 		c.leaving = append(c.leaving, p.in)
 	}
-	delete(c.link.ports, p.id)
+	delete(l.ports, p.id)
 	c.cars--
 	c.unlockAndWake()
 }

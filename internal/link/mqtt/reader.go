@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -36,6 +37,9 @@ func (c *conn) read(reader *wire.Reader) error {
 			return err
 		}
 		c.announce()
+		if c.persistent {
+			c.pastBarrier()
+		}
 	}
 }
 
@@ -65,8 +69,8 @@ func (c *conn) endBatch() {
 const maxHeard = 256
 
 // hear gives a receiver its message. False: it has ended.
-func (c *conn) hear(r link.Receiver, m *wire.Packet) bool {
-	if !r.Message(m.Payload, link.Delivery{Duplicate: m.Duplicate}) {
+func (c *conn) hear(r link.Receiver, m *wire.Packet, ack link.Ack) bool {
+	if !r.Message(m.Payload, link.Delivery{Duplicate: m.Duplicate, Ack: ack}) {
 		return false
 	}
 	if n := len(c.heard); n > 0 && c.heard[n-1] == r {
@@ -89,7 +93,7 @@ func (c *conn) sent() {
 
 // sendable tells whether the writer has something to do; c.mu is held.
 func (c *conn) sendable() bool {
-	return len(c.control) > 0 || c.stopping || c.first != nil && c.inflights < c.link.opts.Window
+	return len(c.control) > 0 || c.stopping || c.first != nil && c.inflights < c.window
 }
 
 // wakeWriter wakes the writer in the middle of a batch.
@@ -126,12 +130,30 @@ func (c *conn) handle(p *wire.Packet) error {
 		c.mu.Lock()
 		c.batch = true
 		c.releaseID(p.ID)
+		if p.Code < 0x80 {
+			c.mu.Unlock()
+			return nil
+		}
+		if c.persistent && p.ID == c.barrier.packet {
+			c.privateRefused()
+			c.unlockAndNote()
+			return nil
+		}
 		c.mu.Unlock()
+		c.refusedMessage(p)
 		return nil
 	case wire.Suback, wire.Unsuback:
 		return c.answered(p)
 	case wire.Pingresp:
+		if c.persistent {
+			c.mu.Lock()
+			c.batch = true
+			c.probed()
+			c.mu.Unlock()
+		}
 		return nil
+	case wire.Disconnect:
+		return disconnectError{p.Code, p.Reason}
 	}
 	return fmt.Errorf("%w: second %v", wire.ErrMalformed, p.Type)
 }
@@ -142,34 +164,54 @@ func (c *conn) deliver(m *wire.Packet) error {
 	enough := false
 	c.mu.Lock()
 	c.batch = true
-	if m.QoS > 0 {
-		c.control = wire.AppendPuback(c.control, m.ID)
-		c.acks++
-		enough = c.acks >= acksAtOnce
+	if c.suspending { // the next process gets it
+		c.mu.Unlock()
+		return nil
 	}
 	full := len(c.control) > maxControl
 	p := c.ports[string(m.Topic)]
-	first, repeated := false, false
+	first, repeated, up := false, false, link.Fresh
 	var receiver link.Receiver
+	var ack link.Ack
+	if c.persistent {
+		c.count(m)
+	}
 	if p != nil && !m.Oversized && !m.Retain {
 		receiver = p.receiver
 		first = !p.up
 		p.up = true
-		if o := c.overlaps[p.id.Company]; o != nil {
-			repeated = c.repeated(o, p.id.Company, m)
+		up = p.upKind()
+		ack = c.owe(m, p)
+		switch o := c.overlaps[p.id.Company]; {
+		case o != nil:
+			repeated = o.repeated(m)
+		case p.overlap != nil && p.overlap.over():
+			p.overlap = nil
+		case p.overlap != nil:
+			repeated = p.overlap.repeated(m)
 		}
 	}
+	if m.QoS > 0 && (ack == link.Ack{} || repeated && c.settle(ack, p)) {
+		c.puback(m.ID)
+		enough = c.acks >= acksAtOnce
+	}
+	full = full || len(c.owed) > receiveMaximum && c.version == wire.V5
 	c.mu.Unlock()
 	if enough && !c.trySend() {
 		c.wakeWriter()
 	}
 	switch {
+	case full && len(c.owed) > receiveMaximum:
+		return errTooManyOwed
 	case full:
 		return fmt.Errorf("the broker sends but does not read: %d bytes wait to be written", maxControl)
 	case m.Oversized:
 		c.stats.oversized.Add(1)
 		c.link.reports.limit.Log(c.log, slog.LevelInfo, "message is too large, ignored",
 			slog.String("topic", string(m.Topic)), slog.Int("bytes", m.Size), slog.Int("limit", c.link.tuning.Load().MaxPayload))
+		return nil
+	case c.isShard() && bytes.HasPrefix(m.Topic, []byte(privatePrefix+c.link.opts.Sessions.ClientID+"-")):
+		c.private(m)
 		return nil
 	case m.Retain:
 		c.ignoreRetained(m)
@@ -181,12 +223,42 @@ func (c *conn) deliver(m *wire.Packet) error {
 		return nil
 	}
 	if first { // the subscription works although its answer is still on the way
-		receiver.LinkUp(link.Fresh)
+		receiver.LinkUp(up)
 	}
-	if !c.hear(receiver, m) {
+	if !c.hear(receiver, m, ack) {
+		c.mu.Lock()
+		if c.settle(ack, p) {
+			c.puback(ack.Packet)
+		}
+		c.mu.Unlock()
 		return c.deliverUnknown(m)
 	}
 	return nil
+}
+
+// count keeps the numbers of a session that is kept; c.mu is held.
+func (c *conn) count(m *wire.Packet) {
+	if m.Duplicate {
+		c.stats.redelivered.Add(1)
+	}
+	if c.barrier.open {
+		c.stats.backlog.Add(1)
+	}
+}
+
+// upKind is what LinkUp says; conn.mu is held.
+func (p *port) upKind() link.Up {
+	if p.continues {
+		return link.Continued
+	}
+	return link.Fresh
+}
+
+// refusedMessage tells of a message that the broker has not taken.
+func (c *conn) refusedMessage(p *wire.Packet) {
+	c.stats.refusedMessages.Add(1)
+	c.link.reports.limit.Log(c.log, slog.LevelWarn, "the broker refuses a message to a car: check the rights of the user of this server and the limits of the broker",
+		slog.String("reason", reasonText(p.Code, p.Reason)), slog.String("user", c.link.tuning.Load().Username))
 }
 
 // ignoreRetained drops what the broker has kept from before the subscription. A
@@ -204,13 +276,18 @@ func (c *conn) deliverUnknown(m *wire.Packet) error {
 	company, car, ok := splitTopic(m.Topic)
 	if !ok {
 		c.stats.foreign.Add(1) // CONN-2: other topics are ignored
+		c.leftover(m)
 		return nil
 	}
 	c.mu.Lock()
 	w := c.watches[string(company)]
 	c.mu.Unlock()
+	if w == nil && c.isShard() {
+		w = c.link.watchOf(company) // it finds cars that the session knows too
+	}
 	if w == nil {
 		c.stats.foreign.Add(1)
+		c.leftover(m)
 		return nil
 	}
 	if !validName(string(car)) {
@@ -220,6 +297,10 @@ func (c *conn) deliverUnknown(m *wire.Packet) error {
 		return nil
 	}
 	id := fleet.CarID{Company: w.company, Car: string(car)}
+	if c.scout {
+		c.viaScout(id, w, m)
+		return nil
+	}
 	if c.link.attachedElsewhere(id, c) {
 		return nil // that connection delivers it
 	}
@@ -235,12 +316,13 @@ func (c *conn) deliverUnknown(m *wire.Packet) error {
 	c.mu.Unlock()
 	if p == nil {
 		c.stats.foreign.Add(1)
+		c.leftover(m)
 		return nil
 	}
 	if first {
 		receiver.LinkUp(link.Fresh)
 	}
-	if !c.hear(receiver, m) {
+	if !c.hear(receiver, m, link.Ack{}) {
 		c.stats.foreign.Add(1)
 	}
 	return nil
@@ -267,15 +349,23 @@ func (c *conn) announce() {
 	type change struct {
 		receiver link.Receiver
 		up       bool
+		kind     link.Up
+		read     bool // the backlog is over
 	}
 	changes := make([]change, n)
 	for i, p := range ports[:n] {
-		changes[i] = change{p.receiver, p.up}
+		changes[i] = change{p.receiver, p.up, p.upKind(), p.up && p.continues && !c.barrier.open}
+		if changes[i].read {
+			p.continues = false
+		}
 	}
 	c.mu.Unlock()
 	for _, ch := range changes {
 		if ch.up {
-			ch.receiver.LinkUp(link.Fresh)
+			ch.receiver.LinkUp(ch.kind)
+			if ch.read {
+				ch.receiver.BacklogRead()
+			}
 		} else {
 			ch.receiver.LinkDown(errRefused, false)
 		}

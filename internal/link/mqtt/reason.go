@@ -35,6 +35,83 @@ func (e refusedError) Error() string {
 	return fmt.Sprintf("the broker refuses the connection with the unknown code %d", byte(e))
 }
 
+// refused5Error is the reason of a CONNACK of version 5 that is not "success".
+type refused5Error struct {
+	code   byte
+	reason string
+}
+
+// version tells whether the broker does not speak version 5.
+func (e refused5Error) version() bool { return e.code == 0x84 || e.code == 1 }
+
+func (e refused5Error) Error() string {
+	older := map[byte]refusedError{0x84: 1, 0x85: 2, 0x88: 3, 0x89: 3, 0x86: 4, 0x87: 5}
+	if e.code < 0x80 {
+		return refusedError(e.code).Error() // in the form of an older version
+	}
+	if same, ok := older[e.code]; ok && e.code != 0x85 {
+		return same.Error() + withReason(e.reason)
+	}
+	return "the broker refuses the connection: " + reasonText(e.code, e.reason)
+}
+
+// disconnectError is a DISCONNECT of the broker (version 5).
+type disconnectError struct {
+	code   byte
+	reason string
+}
+
+func (e disconnectError) Error() string {
+	return "the broker ended the connection: " + reasonText(e.code, e.reason)
+}
+
+// reasonText says in words what a reason code of version 5 means.
+func reasonText(code byte, reason string) string {
+	text := fmt.Sprintf("reason %#x", code)
+	switch code {
+	case 0x00:
+		text = "it gives no reason"
+	case 0x82, 0x81:
+		text = "it sees an error in what it was sent"
+	case 0x85:
+		text = "the client identifier is not valid"
+	case 0x87:
+		text = "not authorised"
+	case 0x89:
+		text = "it is busy"
+	case 0x8a:
+		text = "this client is banned"
+	case 0x8b:
+		text = "it is shutting down"
+	case 0x8d:
+		text = "nothing was heard within the keepalive"
+	case 0x8e:
+		text = "another client with the same client identifier has connected"
+	case 0x93:
+		text = "too many messages were not acknowledged"
+	case 0x95:
+		text = "a packet was too large"
+	case 0x96, 0x9f:
+		text = "too many messages or connections in a short time"
+	case 0x97:
+		text = "a quota is exceeded"
+	case 0x98:
+		text = "an administrator ended it"
+	case 0x9a:
+		text = "it keeps no retained messages"
+	case 0x9b:
+		text = "it does not support the quality of service"
+	}
+	return text + withReason(reason)
+}
+
+func withReason(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (it says %q)", reason)
+}
+
 // noAnswerError is a connection that ended before CONNACK.
 type noAnswerError struct {
 	err error

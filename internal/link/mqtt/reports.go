@@ -58,5 +58,12 @@ func (r *reports) up(c *conn) {
 	if r.returns++; r.returns > maxReturns {
 		level = slog.LevelDebug
 	}
-	c.log.Log(context.Background(), level, "connected to the broker", "client_id", c.clientID)
+	id := c.clientID
+	if c.persistent {
+		id = c.shardID()
+		if c.index > 0 { // one line speaks for all
+			level = slog.LevelDebug
+		}
+	}
+	c.log.Log(context.Background(), level, "connected to the broker", "client_id", id)
 }

@@ -41,7 +41,7 @@ func newSender(nc net.Conn) *sender {
 // trySend writes what may be sent if that needs no waiting; c.mu is not held. False:
 // something is left for the writer.
 func (c *conn) trySend() bool {
-	if c.send.raw == nil || !c.sendMu.TryLock() {
+	if c.send.raw == nil || c.persistent && c.link.opts.Sessions.FlushWaits || !c.sendMu.TryLock() {
 		return false
 	}
 	defer c.sendMu.Unlock()
@@ -74,6 +74,7 @@ func (c *conn) sendAll() error {
 		if len(packets) == 0 {
 			return nil
 		}
+		c.flush()
 		if err := s.extend(); err != nil {
 			return err
 		}
@@ -98,6 +99,7 @@ func (c *conn) sendNow() {
 		if len(s.buf) == 0 {
 			return
 		}
+		c.flush()
 		s.n = 0
 		if s.extend() != nil || s.raw.Write(s.try) != nil {
 			s.n = 0 // the writer meets the error again
@@ -106,6 +108,16 @@ func (c *conn) sendNow() {
 		if s.rest = s.buf[s.n:]; len(s.rest) == 0 {
 			s.shrink()
 		}
+	}
+}
+
+// flush puts on record what the packets to be written say.
+func (c *conn) flush() {
+	if !c.persistent || c.link.opts.Sessions.Flush == nil {
+		return
+	}
+	if err := c.link.opts.Sessions.Flush(c.index); err != nil {
+		c.stats.flushFailed.Add(1)
 	}
 }
 

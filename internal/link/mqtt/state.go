@@ -14,11 +14,15 @@ type stats struct {
 	queueFull, linkDown, discarded, tooLarge             atomic.Uint64
 	oversized, foreign, badName, repeated, refused       atomic.Uint64
 	retained                                             atomic.Uint64
-	refusedAt                                            time.Time // guarded by conn.mu
-	mu                                                   sync.Mutex
-	up                                                   bool
-	since                                                time.Time
-	lastError                                            string
+
+	resumed, backlog, redelivered, barrierGivenUp, leftovers atomic.Uint64
+	takenOver, flushFailed, refusedMessages                  atomic.Uint64
+
+	refusedAt time.Time // guarded by conn.mu
+	mu        sync.Mutex
+	up        bool
+	since     time.Time
+	lastError string
 }
 
 func (s *stats) connected() {
@@ -47,7 +51,14 @@ func (l *Link) State() link.State {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	out := link.State{Up: true, Cars: len(l.ports)}
+	declined := l.keeping.declined.Load()
+	if declined != nil {
+		out.Declined = *declined
+	}
 	for _, c := range l.conns {
+		if declined != nil && c != l.conns[0] {
+			continue
+		}
 		cs := c.state()
 		cs.Cars = c.cars
 		out.Connections = append(out.Connections, cs)
@@ -63,6 +74,10 @@ func (l *Link) State() link.State {
 			out.LastError = cs.LastError
 		}
 	}
+	if err := l.keeping.dead.Load(); err != nil {
+		out.Up, out.Stopped = false, (*err).Error()
+		out.LastError = out.Stopped
+	}
 	return out
 }
 
@@ -77,6 +92,11 @@ func (c *conn) state() link.ConnectionState {
 		out.InFlight = 0
 	}
 	out.Refused, out.RefusedTopic = c.deaf()
+	out.Version, out.Kept, out.Continued = c.version.String(), c.persistent, c.continued
+	out.Unacknowledged = len(c.owed)
+	if c.persistent {
+		out.ClientID = c.shardID()
+	}
 	c.mu.Unlock()
 	out.Connects = s.connects.Load()
 	out.MessagesIn, out.BytesIn = s.messagesIn.Load(), s.bytesIn.Load()
@@ -86,6 +106,9 @@ func (c *conn) state() link.ConnectionState {
 	out.DroppedDiscarded, out.DroppedTooLarge = s.discarded.Load(), s.tooLarge.Load()
 	out.IgnoredOversized, out.IgnoredForeign = s.oversized.Load(), s.foreign.Load()
 	out.IgnoredRetained = s.retained.Load()
+	out.Resumed, out.Backlog, out.Redelivered = s.resumed.Load(), s.backlog.Load(), s.redelivered.Load()
+	out.BarriersGivenUp, out.Leftovers, out.TakenOver = s.barrierGivenUp.Load(), s.leftovers.Load(), s.takenOver.Load()
+	out.FlushFailed, out.MessagesRefused = s.flushFailed.Load(), s.refusedMessages.Load()
 	out.IgnoredBadName, out.IgnoredRepeatedForeign = s.badName.Load(), s.repeated.Load()
 	return out
 }

@@ -21,6 +21,7 @@ type request struct {
 	sent    time.Time
 	ports   []*port // SUBSCRIBE: one per filter
 	watch   *watch  // SUBSCRIBE of one watch
+	private bool    // SUBSCRIBE of the private topic
 	filters int     // SUBSCRIBE: how many
 	initial bool    // belongs to the restoration after a connect
 	then    func()  // called with c.mu held
@@ -36,6 +37,7 @@ func (c *conn) covered(p *port) bool {
 func (c *conn) attach(p *port) {
 	c.mu.Lock()
 	c.ports[p.in] = p
+	delete(c.leftovers, p.in)
 	if c.alive {
 		switch {
 		case !c.covered(p):
@@ -120,11 +122,18 @@ func (c *conn) subscribe(r *request, filters ...string) {
 	if r.initial {
 		c.initial++
 	}
-	c.control = wire.AppendSubscribe(c.control, c.register(r), 1, filters...)
+	options := byte(1)
+	switch {
+	case c.scout:
+		options = 0 // beside the messages themselves acknowledgements would cost too much
+	case c.continued && r.initial:
+		options |= wire.RetainNever
+	}
+	c.control = c.version.AppendSubscribe(c.control, c.register(r), options, filters...)
 }
 
 func (c *conn) unsubscribe(then func(), filters ...string) {
-	c.control = wire.AppendUnsubscribe(c.control, c.register(&request{then: then}), filters...)
+	c.control = c.version.AppendUnsubscribe(c.control, c.register(&request{then: then}), filters...)
 }
 
 // register returns a packet identifier for a request. There are 4096 and each
@@ -153,17 +162,24 @@ func (c *conn) answered(a *wire.Packet) error {
 	if r == nil {
 		return fmt.Errorf("%w: %v for a packet that was not sent", wire.ErrMalformed, a.Type)
 	}
-	if (a.Type == wire.Suback) != (r.filters > 0) || len(a.Codes) != r.filters {
+	if (a.Type == wire.Suback) != (r.filters > 0) || a.Type == wire.Suback && len(a.Codes) != r.filters {
 		return fmt.Errorf("%w: %v with %d results for %d topics", wire.ErrMalformed, a.Type, len(a.Codes), r.filters)
 	}
 	delete(c.requests, a.ID)
-	for i, code := range a.Codes {
+	codes := a.Codes
+	if a.Type == wire.Unsuback {
+		codes = nil // there is nothing to be done about a refusal
+	}
+	for i, code := range codes {
 		if code > 2 && code < wire.SubackRefused { // some brokers use the codes of MQTT 5
 			return fmt.Errorf("%w: SUBACK with result %#x", wire.ErrMalformed, code)
 		}
-		if r.watch != nil {
+		switch {
+		case r.private:
+			c.privateAnswered(code)
+		case r.watch != nil:
 			c.watchAnswered(r.watch, code)
-		} else {
+		default:
 			c.portAnswered(r.ports[i], code)
 		}
 	}
@@ -189,6 +205,7 @@ func (c *conn) portAnswered(p *port, code byte) {
 		p.denied = false
 		c.weaker(p.in, code)
 		c.up = append(c.up, p)
+		p.granted()
 	}
 }
 
@@ -203,7 +220,7 @@ func (c *conn) refused(topic string) {
 }
 
 func (c *conn) weaker(topic string, code byte) {
-	if code == 0 { // CONN-5
+	if code == 0 && !c.scout { // CONN-5
 		c.notes = append(c.notes, func() {
 			c.link.reports.limit.Log(c.log, slog.LevelWarn, "the broker grants only QoS 0; messages may be lost", slog.String("topic", topic))
 		})

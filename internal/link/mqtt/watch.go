@@ -33,17 +33,44 @@ func (l *Link) Watch(company string, unknown func(fleet.CarID, []byte)) (func(),
 	if l.watches[company] != nil {
 		return nil, fmt.Errorf("company %s is watched already", company)
 	}
-	c := l.conns[0]
+	c := l.watcher()
 	w := &watch{conn: c, company: company, filter: company + "/+/module_gateway", unknown: unknown}
 	l.watches[company] = w
+	c.addWatch(w)
+	return func() { l.unwatch(w) }, nil
+}
+
+// watcher returns the connection of the watches. With Sessions it is one that serves no
+// car: a session must not keep what other cars send. l.mu is held.
+func (l *Link) watcher() *conn {
+	if l.opts.Sessions == nil || l.keeping.declined.Load() != nil {
+		return l.conns[0]
+	}
+	last := l.conns[len(l.conns)-1]
+	if !last.scout {
+		last = newConn(l, len(l.conns))
+		last.scout = true
+		l.conns = append(l.conns, last)
+		l.start(last)
+	}
+	return last
+}
+
+// addWatch subscribes a watch if the broker is connected.
+func (c *conn) addWatch(w *watch) {
 	c.mu.Lock()
-	c.watches[company] = w
+	c.watches[w.company] = w
 	if c.alive {
-		c.open(company)
+		c.open(w.company)
 		c.subscribeWatch(w, false)
 	}
 	c.unlockAndWake()
-	return func() { l.unwatch(w) }, nil
+}
+
+func (l *Link) watchOf(company []byte) *watch {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.watches[string(company)]
 }
 
 func (l *Link) unwatch(w *watch) {
@@ -51,8 +78,8 @@ func (l *Link) unwatch(w *watch) {
 	if l.watches[w.company] == w {
 		delete(l.watches, w.company)
 	}
-	l.mu.Unlock()
 	c := w.conn
+	l.mu.Unlock()
 	c.mu.Lock()
 	if c.watches[w.company] != w {
 		c.mu.Unlock()
@@ -141,8 +168,15 @@ const overlapAfter = 2 * time.Second
 // maxOverlap bounds the memory of an overlap.
 const maxOverlap = 1 << 16
 
+func newOverlap() *overlap {
+	return &overlap{seed: maphash.MakeSeed(), seen: make(map[uint64]struct{})}
+}
+
+// over tells whether only one of the two brings messages any more.
+func (o *overlap) over() bool { return !o.expiry.IsZero() && time.Now().After(o.expiry) }
+
 func (c *conn) open(company string) {
-	c.overlaps[company] = &overlap{seed: maphash.MakeSeed(), seen: make(map[uint64]struct{})}
+	c.overlaps[company] = newOverlap()
 }
 
 func (c *conn) close(company string) {
@@ -159,8 +193,8 @@ func (c *conn) expireOverlaps(now time.Time) {
 	}
 }
 
-// repeated tells whether m is the second copy of a message; c.mu is held.
-func (c *conn) repeated(o *overlap, company string, m *wire.Packet) bool {
+// repeated tells whether m is the second copy of a message; conn.mu is held.
+func (o *overlap) repeated(m *wire.Packet) bool {
 	var h maphash.Hash
 	h.SetSeed(o.seed)
 	h.Write(m.Topic)

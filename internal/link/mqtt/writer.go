@@ -2,10 +2,12 @@ package mqtt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"time"
 
+	"external-server/internal/link"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -20,8 +22,14 @@ const (
 // write sends what is queued until the connection fails, done is closed, or ctx
 // ends and everything was sent and acknowledged or StopTimeout has passed.
 func (c *conn) write(ctx context.Context, done <-chan struct{}) error {
-	tick := time.NewTicker(min(time.Second, c.link.opts.KeepAlive/4))
+	tick := time.NewTicker(min(time.Second, c.keepAlive/4))
 	defer tick.Stop()
+	var barrier <-chan time.Time
+	if c.persistent {
+		t := time.NewTicker(barrierEvery)
+		defer t.Stop()
+		barrier = t.C
+	}
 	var (
 		alive    = pinger{c: c, sent: time.Now()}
 		stopping = ctx.Done()
@@ -36,14 +44,26 @@ func (c *conn) write(ctx context.Context, done <-chan struct{}) error {
 			if err := alive.check(time.Now()); err != nil {
 				return err
 			}
+		case now := <-barrier:
+			c.mu.Lock()
+			c.checkBarrier(now)
+			if !c.barrier.open {
+				barrier = nil
+			}
+			c.unlockAndNote()
 		case <-stopping:
 			stopping = nil
+			cause := context.Cause(ctx)
+			if errors.Is(cause, errGiveWay) {
+				return cause
+			}
 			c.mu.Lock()
 			c.stopping = true
+			c.suspending = c.persistent && errors.Is(cause, link.ErrSuspend)
 			c.mu.Unlock()
 			giveUp = time.After(c.link.opts.StopTimeout)
 		case <-giveUp:
-			return c.farewell()
+			return c.farewell(done)
 		case <-done:
 			return nil
 		}
@@ -54,7 +74,7 @@ func (c *conn) write(ctx context.Context, done <-chan struct{}) error {
 			return err
 		}
 		if stopping == nil && c.idle() {
-			return c.farewell()
+			return c.farewell(done)
 		}
 	}
 }
@@ -71,20 +91,32 @@ func (c *conn) collect(buf []byte) []byte {
 		c.control = nil
 	}
 	sent := 0
-	for c.first != nil && c.inflights < c.link.opts.Window && len(buf) < batchBytes {
+	for c.first != nil && c.inflights < c.window && len(buf) < batchBytes {
 		p := c.unline()
 		if p.queue.len() == 0 { // discarded meanwhile
 			continue
 		}
 		m := p.queue.pop()
 		c.queued--
+		if m.ack != 0 {
+			buf = wire.AppendPuback(buf, m.ack)
+		}
+		if m.alone {
+			if p.queue.len() > 0 {
+				c.line(p)
+			}
+			continue
+		}
 		sent++
 		topic := p.out
 		if m.notify {
 			topic = p.bye
 		}
 		p.bytes -= len(m.payload)
-		buf = wire.AppendPublish(buf, topic, m.payload, 1, c.takeID(), false, false)
+		buf = c.publish(buf, topic, m.payload, m.retain)
+		if p == c.barrier.port {
+			c.barrier.packet = c.lastID
+		}
 		if p.queue.len() > 0 {
 			c.line(p)
 		}
@@ -93,6 +125,15 @@ func (c *conn) collect(buf []byte) []byte {
 		c.stats.messagesOut.Add(uint64(sent))
 	}
 	return buf
+}
+
+// publish appends a message with the best QoS that the broker allows; c.mu is held.
+func (c *conn) publish(buf []byte, topic string, payload []byte, retain bool) []byte {
+	id := uint16(0)
+	if c.qos > 0 {
+		id = c.takeID()
+	}
+	return c.version.AppendPublish(buf, topic, payload, c.qos, id, retain, false)
 }
 
 // line puts a port at the end of the ring; c.mu is held.
@@ -155,22 +196,47 @@ func (c *conn) idle() bool {
 }
 
 // farewell ends the connection in order, so that the broker does not publish
-// the last will.
-func (c *conn) farewell() error {
+// the last will. A session that shall be continued stays: "offline" is published when
+// nobody continues it.
+func (c *conn) farewell(done <-chan struct{}) error {
 	c.sendMu.Lock()
 	defer c.sendMu.Unlock()
 	nc := c.send.nc
 	buf := c.send.rest // half a packet must not be followed by another one
-	if c.hasPresence() {
-		c.mu.Lock()
-		buf = wire.AppendPublish(buf, c.link.opts.Presence, []byte("offline"), 1, c.takeID(), true, false)
-		c.mu.Unlock()
+	c.mu.Lock()
+	suspending := c.suspending
+	if !suspending {
+		if c.persistent && c.retain && !c.barrier.refused {
+			buf = c.publish(buf, c.barrier.port.out, nil, true)
+		}
+		if c.hasPresence() {
+			buf = c.publish(buf, c.link.opts.Presence, []byte("offline"), c.retain)
+		}
+	}
+	c.mu.Unlock()
+	switch {
+	case c.version != wire.V5:
+		buf = wire.AppendDisconnect(buf)
+	case suspending:
+		buf = wire.AppendDisconnectWithWill(buf)
+	case c.persistent:
+		buf = wire.AppendForget(buf)
+	default:
+		buf = wire.AppendDisconnect(buf)
 	}
 	if err := nc.SetWriteDeadline(time.Now().Add(c.link.opts.StopTimeout)); err != nil {
 		return err
 	}
-	_, err := nc.Write(wire.AppendDisconnect(buf))
-	return err
+	if _, err := nc.Write(buf); err != nil || !c.persistent {
+		return err
+	}
+	// What the broker has sent meanwhile has to be read: closing before would reset the
+	// connection and might cost what was just written.
+	select {
+	case <-done:
+	case <-time.After(c.link.opts.StopTimeout):
+	}
+	return nil
 }
 
 // pinger notices a broker that is not there any more (CONN-6).
@@ -192,13 +258,13 @@ func (p *pinger) check(now time.Time) error {
 		switch {
 		case reads != p.reads:
 			p.waiting = false
-		case since >= opts.KeepAlive/3:
-			return fmt.Errorf("no answer to a ping within %v", opts.KeepAlive/3)
+		case since >= c.keepAlive/3:
+			return fmt.Errorf("no answer to a ping within %v", c.keepAlive/3)
 		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !p.waiting && since >= opts.KeepAlive*2/3 {
+	if !p.waiting && since >= c.keepAlive*2/3 {
 		p.sent, p.reads, p.waiting = now, reads, true
 		c.control = wire.AppendPingreq(c.control)
 	}

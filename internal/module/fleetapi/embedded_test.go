@@ -58,7 +58,7 @@ func drive(t testing.TB, i module.Instance, number int32) *module.Worker {
 // queueStatus has the worker forward a status, as in the server.
 func queueStatus(t testing.TB, w *module.Worker, d fleet.Device, data, message string) {
 	t.Helper()
-	ok, begin := w.QueueStatus(d, []byte(data), []byte(message))
+	ok, begin := w.QueueStatus(module.Status{Device: d, Data: []byte(data), Error: []byte(message)})
 	if begin {
 		w.Begin()
 	}

@@ -1,4 +1,4 @@
-// Package wire reads and writes the packets of MQTT 3.1.1 that a client needs:
+// Package wire reads and writes the packets of MQTT 3.1.1 and 5 that a client needs:
 // bytes in, bytes out. It keeps no state of a connection and imports nothing of
 // the project.
 package wire
@@ -53,23 +53,41 @@ var ErrMalformed = errors.New("malformed MQTT packet")
 // have are zero.
 type Packet struct {
 	Type      Type
-	QoS       byte   // Publish
-	Duplicate bool   // Publish: the DUP flag
-	Retain    bool   // Publish
-	ID        uint16 // Publish with QoS > 0, Puback, Suback, Unsuback
-	Topic     []byte // Publish: valid until the next call of Next
-	Payload   []byte // Publish: owned by the caller; nil when Oversized
-	Codes     []byte // Suback: one per filter; valid until the next call of Next
-	Code      byte   // Connack: the return code
-	Oversized bool   // Publish: longer than the limit; its payload was read and thrown away
-	Size      int    // length of the whole packet in bytes
+	QoS       byte    // Publish
+	Duplicate bool    // Publish: the DUP flag
+	Retain    bool    // Publish
+	ID        uint16  // Publish with QoS > 0, Puback, Suback, Unsuback
+	Topic     []byte  // Publish: valid until the next call of Next
+	Payload   []byte  // Publish: owned by the caller; nil when Oversized
+	Codes     []byte  // Suback, in version 5 also Unsuback: one per filter; valid until the next call of Next
+	Code      byte    // Connack: the return code; in version 5 also Puback and Disconnect: the reason
+	Reason    string  // the broker's own words, of version 5, with Code or Codes; shortened
+	Present   bool    // Connack: the broker has kept the session
+	Server    *Server // Connack of version 5
+	Oversized bool    // Publish: longer than the limit; its payload was read and thrown away
+	Size      int     // length of the whole packet in bytes
 }
 
-// Reader reads packets from a broker. Every packet that MQTT 3.1.1 does not
+// Server is what a broker of version 5 says about itself in CONNACK.
+type Server struct {
+	ReceiveMaximum    uint16 // of messages that wait for its acknowledgement
+	MaximumQoS        byte
+	RetainAvailable   bool
+	WildcardAvailable bool
+	MaximumPacketSize uint32 // bytes; 0: no limit
+	KeepAlive         uint16 // seconds; valid with HasKeepAlive, instead of the client's
+	HasKeepAlive      bool
+	SessionExpiry     uint32 // seconds; valid with HasSessionExpiry, instead of the client's
+	HasSessionExpiry  bool
+	AssignedClientID  string // "": the client's own
+}
+
+// Reader reads packets from a broker. Every packet that its version of MQTT does not
 // allow a broker to send to a client that uses QoS 0 and 1 is an error.
 type Reader struct {
 	br         *bufio.Reader
 	maxPayload func() int
+	version    Version
 }
 
 // minBuffer keeps the largest topic and its packet identifier in the buffer.
@@ -78,12 +96,16 @@ const minBuffer = 1<<16 + 16
 // NewReader returns a Reader on r. maxPayload bounds the payload of a PUBLISH in
 // bytes: what is longer is read and thrown away (Packet.Oversized).
 func NewReader(r io.Reader, maxPayload int) *Reader {
-	return &Reader{br: bufio.NewReaderSize(r, minBuffer), maxPayload: func() int { return maxPayload }}
+	return &Reader{br: bufio.NewReaderSize(r, minBuffer), maxPayload: func() int { return maxPayload }, version: V311}
 }
 
 // LimitBy replaces the bound of NewReader by one that may change, which is asked for
 // every PUBLISH. It is to be called before Next.
 func (r *Reader) LimitBy(maxPayload func() int) { r.maxPayload = maxPayload }
+
+// Speak chooses the version; without it the reader expects 3.1.1. It is to be called
+// before Next.
+func (r *Reader) Speak(v Version) { r.version = v }
 
 // Ready reports whether the next packet has been received completely, so that
 // Next does not wait. A caller may postpone until then what is better done once
@@ -119,6 +141,9 @@ func (r *Reader) Next(p *Packet) error {
 	flags := first & 0x0f
 	if p.Type == Publish {
 		return unexpected(r.publish(p, flags, remaining))
+	}
+	if r.version == V5 {
+		return unexpected(r.control5(p, flags, remaining))
 	}
 	return unexpected(r.control(p, flags, remaining))
 }
@@ -173,7 +198,7 @@ func (r *Reader) control(p *Packet, flags byte, remaining int) error {
 		if body[0] > 1 {
 			return fmt.Errorf("%w: CONNACK with flags %#x", ErrMalformed, body[0])
 		}
-		p.Code = body[1]
+		p.Present, p.Code = body[0] == 1, body[1]
 	case Puback, Unsuback, Suback:
 		p.ID = binary.BigEndian.Uint16(body)
 		if p.ID == 0 {
@@ -204,6 +229,9 @@ func (r *Reader) publish(p *Packet, flags byte, remaining int) error {
 	}
 	if topic == 0 || n > remaining {
 		return fmt.Errorf("%w: PUBLISH of %d bytes with a topic of %d", ErrMalformed, remaining, topic)
+	}
+	if r.version == V5 {
+		return r.publish5(p, topic, n, remaining)
 	}
 	if remaining-n > r.maxPayload() {
 		return r.skip(p, topic, n, remaining)

@@ -15,26 +15,45 @@ type Will struct {
 	Retain  bool
 }
 
-// ConnectOptions are the contents of a CONNECT. The session is always clean
-// (CONN-7).
+// ConnectOptions are the contents of a CONNECT.
 type ConnectOptions struct {
+	// Version; zero means 3.1.1.
+	Version   Version
 	ClientID  string
 	Username  string // "": none, and no password either
 	Password  string
 	KeepAlive uint16 // seconds
 	Will      *Will  // QoS 1
+
+	// Continue asks for the session that the broker keeps; otherwise it begins a clean
+	// one (CONN-7).
+	Continue bool
+	// SessionExpiry is for how many seconds the broker keeps the session after the
+	// connection; ReceiveMaximum is how many messages it may send before the first
+	// is acknowledged, WillDelay after how many seconds it publishes the will. Of
+	// version 5; zero: not said.
+	SessionExpiry  uint32
+	ReceiveMaximum uint16
+	WillDelay      uint32
 }
 
 // AppendConnect appends a CONNECT. No string may be longer than MaxString.
 func AppendConnect(b []byte, o ConnectOptions) []byte {
-	var flags byte = 0x02
-	n := 10 + 2 + len(o.ClientID)
+	if o.Version == 0 {
+		o.Version = V311
+	}
+	var flags byte
+	if !o.Continue {
+		flags = 0x02
+	}
+	properties, willProperties := o.properties()
+	n := 10 + len(properties) + 2 + len(o.ClientID)
 	if o.Will != nil {
 		flags |= 0x04 | 1<<3
 		if o.Will.Retain {
 			flags |= 0x20
 		}
-		n += 4 + len(o.Will.Topic) + len(o.Will.Payload)
+		n += len(willProperties) + 4 + len(o.Will.Topic) + len(o.Will.Payload)
 	}
 	if o.Username != "" {
 		flags |= 0x80 | 0x40
@@ -42,10 +61,12 @@ func AppendConnect(b []byte, o ConnectOptions) []byte {
 	}
 	b = appendHeader(b, byte(Connect)<<4, n)
 	b = appendString(b, "MQTT")
-	b = append(b, 4, flags)
+	b = append(b, byte(o.Version), flags)
 	b = binary.BigEndian.AppendUint16(b, o.KeepAlive)
+	b = append(b, properties...)
 	b = appendString(b, o.ClientID)
 	if o.Will != nil {
+		b = append(b, willProperties...)
 		b = appendString(b, o.Will.Topic)
 		b = appendString(b, string(o.Will.Payload))
 	}
@@ -56,73 +77,55 @@ func AppendConnect(b []byte, o ConnectOptions) []byte {
 	return b
 }
 
-// PublishSize is the length in bytes of what AppendPublish appends.
+// properties returns the properties of CONNECT and of the will with their length.
+func (o *ConnectOptions) properties() (connect, will []byte) {
+	if o.Version != V5 {
+		return nil, nil
+	}
+	connect, will = []byte{0}, []byte{0} // the lengths, below 128
+	if o.SessionExpiry > 0 {
+		connect = binary.BigEndian.AppendUint32(append(connect, byte(propSessionExpiry)), o.SessionExpiry)
+	}
+	if o.ReceiveMaximum > 0 {
+		connect = binary.BigEndian.AppendUint16(append(connect, byte(propReceiveMaximum)), o.ReceiveMaximum)
+	}
+	if o.WillDelay > 0 {
+		will = binary.BigEndian.AppendUint32(append(will, byte(propWillDelay)), o.WillDelay)
+	}
+	connect[0], will[0] = byte(len(connect)-1), byte(len(will)-1)
+	return connect, will
+}
+
+// PublishSize is Version.PublishSize of version 3.1.1.
 func PublishSize(topic string, payload int, qos byte) int {
-	n := 2 + len(topic) + payload
-	if qos > 0 {
-		n += 2
-	}
-	return 1 + lengthSize(n) + n
+	return V311.PublishSize(topic, payload, qos)
 }
 
-// AppendPublish appends a PUBLISH. id is not used with QoS 0.
+// AppendPublish is Version.AppendPublish of version 3.1.1.
 func AppendPublish(b []byte, topic string, payload []byte, qos byte, id uint16, retain, duplicate bool) []byte {
-	first := byte(Publish)<<4 | qos<<1
-	if retain {
-		first |= 0x01
-	}
-	if duplicate {
-		first |= 0x08
-	}
-	n := 2 + len(topic) + len(payload)
-	if qos > 0 {
-		n += 2
-	}
-	b = appendHeader(b, first, n)
-	b = appendString(b, topic)
-	if qos > 0 {
-		b = binary.BigEndian.AppendUint16(b, id)
-	}
-	return append(b, payload...)
+	return V311.AppendPublish(b, topic, payload, qos, id, retain, duplicate)
 }
 
-// AppendPuback appends a PUBACK.
+// AppendPuback appends a PUBACK that says success; it is the same in both versions.
 func AppendPuback(b []byte, id uint16) []byte {
 	return append(b, byte(Puback)<<4, 2, byte(id>>8), byte(id))
 }
 
-// AppendSubscribe appends one SUBSCRIBE for all filters with the same QoS.
+// AppendSubscribe is Version.AppendSubscribe of version 3.1.1.
 func AppendSubscribe(b []byte, id uint16, qos byte, filters ...string) []byte {
-	n := 2
-	for _, f := range filters {
-		n += 3 + len(f)
-	}
-	b = appendHeader(b, byte(Subscribe)<<4|2, n)
-	b = binary.BigEndian.AppendUint16(b, id)
-	for _, f := range filters {
-		b = append(appendString(b, f), qos)
-	}
-	return b
+	return V311.AppendSubscribe(b, id, qos, filters...)
 }
 
-// AppendUnsubscribe appends one UNSUBSCRIBE for all filters.
+// AppendUnsubscribe is Version.AppendUnsubscribe of version 3.1.1.
 func AppendUnsubscribe(b []byte, id uint16, filters ...string) []byte {
-	n := 2
-	for _, f := range filters {
-		n += 2 + len(f)
-	}
-	b = appendHeader(b, byte(Unsubscribe)<<4|2, n)
-	b = binary.BigEndian.AppendUint16(b, id)
-	for _, f := range filters {
-		b = appendString(b, f)
-	}
-	return b
+	return V311.AppendUnsubscribe(b, id, filters...)
 }
 
 // AppendPingreq appends a PINGREQ.
 func AppendPingreq(b []byte) []byte { return append(b, byte(Pingreq)<<4, 0) }
 
-// AppendDisconnect appends a DISCONNECT.
+// AppendDisconnect appends a DISCONNECT without reason; it is the same in both
+// versions.
 func AppendDisconnect(b []byte) []byte { return append(b, byte(Disconnect)<<4, 0) }
 
 func appendHeader(b []byte, first byte, n int) []byte {

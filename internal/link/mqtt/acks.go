@@ -1,0 +1,87 @@
+package mqtt
+
+import (
+	"errors"
+
+	"external-server/internal/fleet"
+	"external-server/internal/link"
+	"external-server/internal/link/mqtt/wire"
+)
+
+// What a receiver has taken over a connection whose session is kept is acknowledged by
+// the receiver. owed lists it by packet identifier, so that a token of an earlier
+// connection or one that is used twice does nothing, and a car that leaves owes nothing.
+
+var errTooManyOwed = errors.New("the broker sends more than it may before an acknowledgement")
+
+// owe notes a message that port p has to acknowledge; c.mu is held.
+func (c *conn) owe(m *wire.Packet, p *port) link.Ack {
+	if !c.persistent || m.QoS == 0 {
+		return link.Ack{}
+	}
+	c.owed[m.ID] = p
+	return link.Ack{Connection: c.generation, Packet: m.ID}
+}
+
+// settle takes what was owed off the list. False: nothing was; c.mu is held.
+func (c *conn) settle(a link.Ack, p *port) bool {
+	if a.Connection == 0 || a.Connection != c.generation || c.owed[a.Packet] != p {
+		return false
+	}
+	delete(c.owed, a.Packet)
+	return true
+}
+
+// puback acknowledges at once; c.mu is held.
+func (c *conn) puback(id uint16) {
+	c.control = wire.AppendPuback(c.control, id)
+	c.acks++
+}
+
+// settleAll acknowledges what a port owes; c.mu is held.
+func (c *conn) settleAll(p *port) {
+	for id, other := range c.owed {
+		if other == p {
+			delete(c.owed, id)
+			c.puback(id)
+		}
+	}
+}
+
+// Acknowledge implements link.Port.
+func (p *port) Acknowledge(a link.Ack) {
+	if a == (link.Ack{}) {
+		return
+	}
+	c := p.lock()
+	if c.settle(a, p) {
+		if p.queue.len() == 0 {
+			c.puback(a.Packet)
+		} else {
+			p.push(message{ack: a.Packet, alone: true})
+		}
+	}
+	c.unlockAndWake()
+}
+
+// leftover gives up a car that the session knows and this process does not: its
+// gateway is told once, and the topic is not listened to any more.
+func (c *conn) leftover(m *wire.Packet) {
+	topic := string(m.Topic)
+	c.mu.Lock()
+	defer c.unlockAndWake()
+	if !c.persistent || !c.alive || c.leftovers[topic] || len(c.leftovers) >= maxLeftovers {
+		return
+	}
+	c.leftovers[topic] = true
+	c.leaving = append(c.leaving, topic)
+	if company, car, ok := splitTopic(m.Topic); ok && validName(string(company)) && validName(string(car)) {
+		p := newPort(c, fleet.CarID{Company: string(company), Car: string(car)}, nil)
+		p.closed = true
+		p.push(message{notify: true})
+		c.stats.leftovers.Add(1)
+	}
+}
+
+// maxLeftovers bounds the topics that are remembered as given up.
+const maxLeftovers = 1 << 16

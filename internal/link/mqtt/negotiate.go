@@ -1,0 +1,132 @@
+package mqtt
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"external-server/internal/link/mqtt/wire"
+)
+
+// negotiate returns a connection in the best version that serves the purpose: 5 for a
+// session that is kept, otherwise 3.1.1.
+func (c *conn) negotiate(ctx context.Context) (net.Conn, *wire.Reader, terms, error) {
+	if !c.isShard() {
+		return c.connect(ctx, wire.V311)
+	}
+	nc, reader, t, err := c.connect(ctx, wire.V5)
+	var refused refused5Error
+	switch {
+	case err == nil:
+		c.closes = 0
+		return nc, reader, t, nil
+	case errors.As(err, &refused) && refused.version():
+	case errors.As(err, &refused) && refused.code == 0x9a && !c.noRetain:
+		c.noRetain = true
+		return c.connect(ctx, wire.V5)
+	case errors.As(err, &refused) && refused.code == 0x9b && !c.noWill:
+		c.noWill = true
+		return c.connect(ctx, wire.V5)
+	case errors.As(err, new(noAnswerError)) && isClosed(err) && ctx.Err() == nil:
+		if c.closes++; c.closes < 2 { // it may just have been starting
+			return nil, nil, t, err
+		}
+	default:
+		return nil, nil, t, err
+	}
+	if c.keeps(wire.V311) && c.beginsAnew() {
+		if err := c.clear(ctx); err != nil {
+			return nil, nil, t, err
+		}
+	}
+	return c.connect(ctx, wire.V311)
+}
+
+// clear removes the session of version 3.1.1 that the broker keeps.
+func (c *conn) clear(ctx context.Context) error {
+	c.clearing = true
+	defer func() { c.clearing = false }()
+	nc, _, _, err := c.connect(ctx, wire.V311)
+	if err != nil {
+		return err
+	}
+	_, err = nc.Write(wire.AppendDisconnect(nil))
+	return errors.Join(err, nc.Close())
+}
+
+// connect returns a connection that the broker has accepted.
+func (c *conn) connect(ctx context.Context, version wire.Version) (_ net.Conn, _ *wire.Reader, _ terms, result error) {
+	opts := &c.link.opts
+	ctx, cancel := context.WithTimeout(ctx, opts.ConnectTimeout)
+	defer cancel()
+	var d net.Dialer
+	nc, err := d.DialContext(ctx, "tcp", opts.Address)
+	if err != nil {
+		return nil, nil, terms{}, err
+	}
+	defer func() {
+		if result != nil {
+			nc.Close()
+		}
+	}()
+	if t, ok := nc.(*net.TCPConn); ok {
+		if err := t.SetNoDelay(true); err != nil { // CONN-12
+			return nil, nil, terms{}, err
+		}
+	}
+	if opts.TLS != nil {
+		cfg, err := opts.TLS()
+		if err != nil {
+			return nil, nil, terms{}, err
+		}
+		if cfg != nil {
+			cfg = cfg.Clone()
+			if cfg.ServerName == "" {
+				cfg.ServerName, _, _ = net.SplitHostPort(opts.Address)
+			}
+			t := tls.Client(nc, cfg)
+			if err := t.HandshakeContext(ctx); err != nil {
+				return nil, nil, terms{}, tlsError{withoutAddresses(err)}
+			}
+			nc = t
+		}
+	}
+	reader := wire.NewReader(&countingReader{nc, c}, 0)
+	reader.LimitBy(func() int { return c.link.tuning.Load().MaxPayload })
+	reader.Speak(version)
+	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
+	t, err := c.handshake(nc, reader, version)
+	if !stop() && err == nil { // the deadline may have been set
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return nil, nil, t, err
+	}
+	return nc, reader, t, nil
+}
+
+// handshake sends CONNECT and waits for CONNACK.
+func (c *conn) handshake(nc net.Conn, reader *wire.Reader, version wire.Version) (terms, error) {
+	hello := c.hello(version)
+	_, isTLS := nc.(*tls.Conn) // version 1.3 refuses a client certificate after the handshake
+	if _, err := nc.Write(wire.AppendConnect(nil, hello)); err != nil {
+		return terms{}, noAnswerError{withoutAddresses(err), isTLS}
+	}
+	var p wire.Packet
+	if err := reader.Next(&p); err != nil {
+		return terms{}, noAnswerError{withoutAddresses(err), isTLS}
+	}
+	if p.Type != wire.Connack {
+		return terms{}, fmt.Errorf("%w: %v instead of CONNACK", wire.ErrMalformed, p.Type)
+	}
+	switch {
+	case p.Code == 0:
+		return c.agree(version, &p), nil
+	case version == wire.V5:
+		return terms{}, refused5Error{p.Code, p.Reason}
+	}
+	return terms{}, refusedError(p.Code)
+}

@@ -1,0 +1,299 @@
+package mqtt
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"external-server/internal/fleet"
+	"external-server/internal/link/mqtt/wire"
+)
+
+// Sessions makes the broker keep what is under way while no process, or another one,
+// serves the cars. Each car belongs to one of a fixed number of connections, the shards,
+// whose client identifiers stay the same.
+//
+// Where the broker cannot do so (it speaks only MQTT 3.1.1, or keeps no session) the
+// connections begin clean sessions, as without Sessions. All cars that shall continue
+// have to be attached before Run: what the broker holds for others is given up.
+type Sessions struct {
+	// ClientID is what the client identifiers begin with: connection n has
+	// ClientID-n.
+	ClientID string
+	// Shards is the number of connections, 1 to 64. See Shard.
+	Shards int
+	// Expiry is for how long the broker keeps a session without connection, whole
+	// seconds; zero means 120 s.
+	Expiry time.Duration
+	// Explicit allows sessions also with MQTT 3.1.1, where a broker may keep them for
+	// ever: ClientID was chosen by the operator, who can remove them.
+	Explicit bool
+	// CleanStart makes the first connection of each shard begin a new session: what the
+	// broker holds is of no use any more.
+	CleanStart bool
+	// Flush is called before each write that may carry answers or acknowledgements of the
+	// shard, on a goroutine of the link; what was decided has to be on record when it
+	// returns. An error is counted only. Nil: there is no record.
+	Flush func(shard int) error
+	// FlushWaits says that Flush waits for the disk: it is then never called on the
+	// goroutine that receives.
+	FlushWaits bool
+	// Self describes this process to people, for example "host, process N, since T".
+	Self string
+}
+
+const (
+	defaultExpiry = 120 * time.Second
+	// receiveMaximum is how many messages the broker may send before the first of them is
+	// acknowledged.
+	receiveMaximum = 4096
+	// keepSession is for how long a connection may have been lost for its session to be
+	// continued: gateways give up after 30 s.
+	keepSession = 25 * time.Second
+	// willDelay gives the next process the time to come before "offline" is published.
+	willDelay = 25
+	// maxSelf bounds the description of a process, bytes.
+	maxSelf = 512
+)
+
+func (s *Sessions) complete() error {
+	switch {
+	case s.ClientID == "" || len(s.ClientID) > 200 || strings.ContainsAny(s.ClientID, "+#/\x00"):
+		return fmt.Errorf("mqtt: client identifier %q: expected 1 to 200 bytes without + # /", s.ClientID)
+	case s.Shards < 1 || s.Shards > 64:
+		return fmt.Errorf("mqtt: %d shards: expected 1 to 64", s.Shards)
+	case s.Expiry < 0 || s.Expiry%time.Second != 0 || s.Expiry > 24*time.Hour:
+		return fmt.Errorf("mqtt: session expiry %v: expected whole seconds, at most 24 h", s.Expiry)
+	}
+	setDefault(&s.Expiry, defaultExpiry)
+	s.Self = strings.ToValidUTF8(s.Self[:min(len(s.Self), maxSelf)], "?")
+	return nil
+}
+
+// Shard is the number of the connection that serves a car, of n. It depends on nothing
+// else, so that a further car moves none.
+func Shard(car fleet.CarID, n int) int {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(car.String())) // never fails
+	return int(h.Sum32() % uint32(n))
+}
+
+// privatePrefix begins the topics that the connections have for themselves; see barrier.
+const privatePrefix = "external_server/"
+
+// keeping is what the connections of a link with Sessions share.
+type keeping struct {
+	token      string // tells this process from others
+	generation atomic.Uint32
+	declined   atomic.Pointer[string] // why sessions are not kept; see fallBack
+	dead       atomic.Pointer[error]  // why the link serves no more; see giveWay
+	quickEnds  atomic.Int32           // connections that the broker ended at once
+	said       said
+}
+
+// said keeps what is said once from being said for each connection.
+type said struct{ clean, noBarrier, qos atomic.Bool }
+
+func newKeeping() *keeping { return &keeping{token: rand.Text()[:12]} }
+
+var (
+	errFallBack = errors.New("the sessions are given up, all cars move to one connection")
+	errGiveWay  = errors.New("another server has taken over")
+)
+
+// fallBack gives the sessions up for as long as the link runs: all cars move to one
+// connection with a clean session.
+func (l *Link) fallBack(why string) {
+	if !l.keeping.declined.CompareAndSwap(nil, &why) {
+		return
+	}
+	l.log.Warn("sessions cannot outlive this server, all cars are served over one connection: "+why,
+		"user", l.tuning.Load().Username)
+	l.cancelAll(errFallBack)
+}
+
+// giveWay stops serving for good: another server with the same client identifiers
+// takes the connections over again and again.
+func (l *Link) giveWay(rival string) {
+	err := fmt.Errorf("%w: two servers use the client identifiers %s-0 to %s-%d at this broker. "+
+		"This one (%s) stops serving, the other (%s) goes on: is the state directory a copy? Give each server a directory and a client_id of its own, then restart this one",
+		errGiveWay, l.opts.Sessions.ClientID, l.opts.Sessions.ClientID, l.opts.Sessions.Shards-1, l.opts.Sessions.Self, rival)
+	if !l.keeping.dead.CompareAndSwap(nil, &err) {
+		return
+	}
+	l.log.Error(err.Error())
+	l.cancelAll(errGiveWay)
+}
+
+func (l *Link) cancelAll(cause error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.conns {
+		if c.cancel != nil {
+			c.cancel(cause)
+		}
+	}
+}
+
+// startAgain runs the first connection anew, as a clean session.
+func (l *Link) startAgain(c *conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.start(c)
+}
+
+// gather moves the cars and watches of a connection that has ended to the first one.
+func (l *Link) gather(c *conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	to := l.conns[0]
+	if c == to {
+		return
+	}
+	c.mu.Lock()
+	var ports []*port
+	for _, p := range c.ports {
+		ports = append(ports, p)
+		p.conn.Store(to)
+	}
+	clear(c.ports)
+	watches := c.watches
+	c.watches = make(map[string]*watch)
+	c.mu.Unlock()
+	to.cars += c.cars
+	c.cars = 0
+	for _, p := range ports {
+		to.attach(p)
+	}
+	for _, w := range watches {
+		w.conn = to
+		to.addWatch(w)
+	}
+}
+
+// noteEnd looks for a broker that gives all connections of a user one client
+// identifier: each connection ends another one.
+func (c *conn) noteEnd(lived time.Duration, err error) {
+	k, s := c.link.keeping, c.link.opts.Sessions
+	switch {
+	case s == nil || !c.persistent || s.Shards < 2:
+	case lived >= stableAfter:
+		k.quickEnds.Store(0)
+	case lived < 2*time.Second && (isClosed(err) || errors.As(err, new(disconnectError))):
+		if int(k.quickEnds.Add(1)) > 4+3*s.Shards {
+			c.link.fallBack(oneIdentifier)
+		}
+	}
+}
+
+const oneIdentifier = "the broker seems to make the user name the client identifier, so that each connection ends the others; " +
+	"switch this off for the user of this server (in mosquitto: use_username_as_clientid)"
+
+// decline says once that the broker keeps no sessions.
+func (c *conn) decline(why string) {
+	if !c.link.keeping.said.clean.Swap(true) {
+		c.log.Warn("a restart of this server will cost the cars their sessions: " + why)
+	}
+}
+
+// hello is what a connection asks for.
+func (c *conn) hello(version wire.Version) wire.ConnectOptions {
+	opts, tuning := &c.link.opts, c.link.tuning.Load()
+	out := wire.ConnectOptions{
+		Version:   version,
+		ClientID:  c.clientID,
+		Username:  tuning.Username,
+		Password:  tuning.Password,
+		KeepAlive: uint16(opts.KeepAlive / time.Second),
+	}
+	if c.hasPresence() && !c.noWill {
+		out.Will = &wire.Will{Topic: opts.Presence, Payload: []byte("offline"), Retain: !c.noRetain}
+	}
+	if c.clearing {
+		out.ClientID, out.Will = c.shardID(), nil
+		return out
+	}
+	if !c.keeps(version) {
+		return out
+	}
+	out.ClientID = c.shardID()
+	out.Continue = !c.beginsAnew()
+	if version == wire.V5 {
+		out.SessionExpiry = uint32(opts.Sessions.Expiry / time.Second)
+		out.ReceiveMaximum = receiveMaximum
+		out.WillDelay = willDelay
+	} else {
+		out.Continue = true // see clear
+	}
+	return out
+}
+
+func (c *conn) shardID() string {
+	return fmt.Sprintf("%s-%d", c.link.opts.Sessions.ClientID, c.index)
+}
+
+// isShard tells whether the connection asks the broker to keep its session.
+func (c *conn) isShard() bool {
+	return c.link.opts.Sessions != nil && !c.scout && c.link.keeping.declined.Load() == nil
+}
+
+func (c *conn) keeps(version wire.Version) bool {
+	return c.isShard() && (version == wire.V5 || c.link.opts.Sessions.Explicit)
+}
+
+// beginsAnew tells whether what the broker holds is of no use any more.
+func (c *conn) beginsAnew() bool {
+	return c.cleanStart || c.link.clock()-c.lostAt > keepSession
+}
+
+// terms are what a connection and its broker have agreed upon.
+type terms struct {
+	version    wire.Version
+	persistent bool // the broker keeps the session, receivers acknowledge
+	continued  bool // it has kept the session before this connection
+	window     int
+	maxPacket  int // bytes; 0: no limit
+	qos        byte
+	retain     bool
+	keepAlive  time.Duration
+}
+
+// agree returns the terms that the broker's answer makes.
+func (c *conn) agree(version wire.Version, a *wire.Packet) terms {
+	opts := &c.link.opts
+	asked := c.keeps(version)
+	t := terms{version: version, persistent: asked, window: opts.Window, qos: 1, retain: true, keepAlive: opts.KeepAlive}
+	if s := a.Server; s != nil {
+		t.window = min(t.window, int(s.ReceiveMaximum))
+		t.maxPacket = int(s.MaximumPacketSize)
+		t.qos = min(1, s.MaximumQoS)
+		t.retain = s.RetainAvailable
+		if s.HasKeepAlive && s.KeepAlive > 0 {
+			t.keepAlive = time.Duration(s.KeepAlive) * time.Second
+		}
+		switch {
+		case !asked:
+		case s.AssignedClientID != "" && s.AssignedClientID != c.shardID():
+			t.persistent = false
+			c.link.fallBack(fmt.Sprintf("the broker has given the connection the client identifier %q instead of %q", s.AssignedClientID, c.shardID()))
+		case s.HasSessionExpiry && s.SessionExpiry == 0:
+			t.persistent = false
+			c.decline("the broker keeps no sessions (it has answered with a session expiry of 0)")
+		case t.qos == 0:
+			t.persistent = false
+			c.decline("the broker allows only QoS 0")
+		}
+	}
+	if c.isShard() && !asked {
+		c.decline("the broker speaks only MQTT 3.1.1, where it may keep sessions for ever; with \"client_id\" in the configuration they are kept nevertheless")
+	}
+	if t.qos == 0 && !c.link.keeping.said.qos.Swap(true) {
+		c.log.Warn("the broker allows only QoS 0; messages may be lost")
+	}
+	t.continued = t.persistent && a.Present && !c.beginsAnew()
+	return t
+}

@@ -1,0 +1,442 @@
+package mqtt_test
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"external-server/internal/broker"
+	"external-server/internal/brokertest"
+	"external-server/internal/fleet"
+	"external-server/internal/link"
+	"external-server/internal/link/mqtt"
+	"external-server/internal/testwait"
+)
+
+// keeper is a receiver of a session that is kept: it remembers in order what it hears
+// and acknowledges what it is told to.
+type keeper struct {
+	port   link.Port
+	answer func(k *keeper, payload string, d link.Delivery) // nil: acknowledges
+	set    chan struct{}                                    // closed when port is set
+
+	mu     sync.Mutex
+	events []string
+}
+
+func (k *keeper) note(format string, args ...any) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.events = append(k.events, fmt.Sprintf(format, args...))
+}
+
+func (k *keeper) heard() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.events)
+}
+
+func (k *keeper) Message(payload []byte, d link.Delivery) bool {
+	<-k.set
+	mark := ""
+	if d.Duplicate {
+		mark = " again"
+	}
+	k.note("%s%s", payload, mark)
+	if k.answer != nil {
+		k.answer(k, string(payload), d)
+	} else {
+		k.port.Acknowledge(d.Ack)
+	}
+	return true
+}
+func (k *keeper) Sent()                       {}
+func (k *keeper) BacklogRead()                { k.note("read") }
+func (k *keeper) LinkUp(up link.Up)           { k.note("%s", []string{"fresh", "continued"}[up]) }
+func (k *keeper) LinkDown(_ error, kept bool) { k.note("down %v", kept) }
+
+func attachKeeper(t testing.TB, l *mqtt.Link, car fleet.CarID, answer func(*keeper, string, link.Delivery)) *keeper {
+	t.Helper()
+	k := &keeper{answer: answer, set: make(chan struct{})}
+	p, err := l.Attach(car, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.port = p
+	close(k.set)
+	return k
+}
+
+// runSuspendable returns functions that end the link: for the next process, or for good.
+func runSuspendable(t testing.TB, l *mqtt.Link) (end func(cause error)) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- l.Run(ctx) }()
+	var once sync.Once
+	end = func(cause error) {
+		once.Do(func() {
+			cancel(cause)
+			select {
+			case err := <-done:
+				if err != nil {
+					t.Error(err)
+				}
+			case <-time.After(testwait.Patience):
+				t.Errorf("Run did not return within %v", testwait.Patience)
+			}
+		})
+	}
+	t.Cleanup(func() { end(nil) })
+	return end
+}
+
+// plain starts a mosquitto with its default settings and some more lines.
+func plain(t testing.TB, lines string) *brokertest.Mosquitto {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "mosquitto.conf")
+	text := "listener 1883\nallow_anonymous true\nlog_dest stderr\nlog_type all\n"
+	if os.Geteuid() == 0 {
+		text += "user root\n"
+	}
+	if err := os.WriteFile(file, []byte(text+lines), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return brokertest.Start(t, brokertest.Options{File: file})
+}
+
+func sessions(shards int, self string) *mqtt.Sessions {
+	return &mqtt.Sessions{ClientID: "es-test", Shards: shards, Self: self}
+}
+
+// What was sent while no process was there is delivered to the next one, in order, after
+// what the one before had not acknowledged; then the next one learns that this was all.
+func TestSessionOutlivesTheProcess(t *testing.T) {
+	certs := brokertest.NewCerts(t)
+	for _, tc := range []struct {
+		name  string
+		start func(t *testing.T) *brokertest.Mosquitto
+		tls   *tls.Config
+	}{
+		{"default settings", func(t *testing.T) *brokertest.Mosquitto { return plain(t, "") }, nil},
+		{"raised settings", func(t *testing.T) *brokertest.Mosquitto {
+			return plain(t, "max_queued_messages 100000\nmax_inflight_messages 1000\n")
+		}, nil},
+		{"TLS", func(t *testing.T) *brokertest.Mosquitto { return brokertest.Start(t, brokertest.Options{Certs: certs}) }, certs.ClientConfig(&certs.Client)},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			const cars, while = 6, 100
+			m := tc.start(t)
+			opts := mqtt.Options{Address: m.Address(), Sessions: sessions(3, "one")}
+			if tc.tls != nil {
+				opts.TLS = func() (*tls.Config, error) { return tc.tls, nil }
+			}
+			g, err := brokertest.Dial(brokertest.PeerOptions{Address: m.Address(), TLS: tc.tls})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer g.Conn.Close()
+			name := func(i int) fleet.CarID { return id("company", fmt.Sprintf("car_%d", i)) }
+			silent := func(*keeper, string, link.Delivery) {} // acknowledges nothing
+			l := newLink(t, opts)
+			var old []*keeper
+			for i := range cars {
+				old = append(old, attachKeeper(t, l, name(i), silent))
+			}
+			end := runSuspendable(t, l)
+			testwait.Until(t, "the link is up", func() bool { return l.State().Up })
+			for i := range cars {
+				say(t, g, name(i), "unanswered")
+			}
+			for _, k := range old {
+				testwait.Until(t, "the message arrives", func() bool { return slices.Equal(k.heard(), []string{"fresh", "unanswered"}) })
+			}
+			if s := l.State().Connections; len(s) != 3 || s[0].Version != "5" || !s[0].Kept || s[0].Unacknowledged+s[1].Unacknowledged+s[2].Unacknowledged != cars {
+				t.Errorf("state: %+v", s)
+			}
+			end(link.ErrSuspend)
+			for _, k := range old {
+				if got := k.heard(); got[len(got)-1] != "down true" {
+					t.Errorf("the old process heard %q", got)
+				}
+			}
+			for _, s := range numbers(while) {
+				for i := range cars {
+					say(t, g, name(i), s)
+				}
+			}
+			l = newLink(t, opts)
+			var next []*keeper
+			for i := range cars {
+				next = append(next, attachKeeper(t, l, name(i), nil))
+			}
+			end = runSuspendable(t, l)
+			want := append([]string{"continued", "unanswered again"}, numbers(while)...)
+			want = append(want, "read")
+			for i, k := range next {
+				testwait.Until(t, "the backlog is read", func() bool { return slices.Contains(k.heard(), "read") })
+				if got := k.heard(); !slices.Equal(got, want) {
+					t.Errorf("car %d heard %q", i, got)
+				}
+			}
+			st := l.State()
+			var total link.ConnectionState
+			for _, s := range st.Connections {
+				total.Resumed, total.Redelivered, total.Backlog = total.Resumed+s.Resumed, total.Redelivered+s.Redelivered, total.Backlog+s.Backlog
+				total.BarriersGivenUp += s.BarriersGivenUp
+			}
+			if total.Resumed != 3 || total.Redelivered != cars || total.Backlog < cars*(while+1) || total.BarriersGivenUp != 0 {
+				t.Errorf("state: %+v", total)
+			}
+			end(nil) // for good: nothing is kept
+			say(t, g, name(0), "to nobody")
+			l = newLink(t, opts)
+			last := attachKeeper(t, l, name(0), nil)
+			runSuspendable(t, l)
+			testwait.Until(t, "the link is up", func() bool { return l.State().Up })
+			say(t, g, name(0), "new")
+			testwait.Until(t, "the message arrives", func() bool { return len(last.heard()) > 1 })
+			if got := last.heard(); !slices.Equal(got, []string{"fresh", "new"}) {
+				t.Errorf("after the end for good: %q", got)
+			}
+		})
+	}
+}
+
+// A broker that is restarted keeps the session if it keeps it on disk; without that the
+// cars learn that nothing continues.
+func TestSessionAndTheBrokersRestart(t *testing.T) {
+	for _, persistent := range []bool{true, false} {
+		t.Run(fmt.Sprint(persistent), func(t *testing.T) {
+			lines := ""
+			if persistent {
+				lines = "persistence true\nautosave_interval 1\nautosave_on_changes true\npersistence_location " + t.TempDir() + "/\n"
+			}
+			m := plain(t, lines)
+			l := newLink(t, mqtt.Options{Address: m.Address(), Sessions: sessions(1, "one")})
+			car := id("company", "car")
+			k := attachKeeper(t, l, car, nil)
+			runSuspendable(t, l)
+			g := gateway(t, m.Address(), car)
+			testwait.Until(t, "the link is up", func() bool { return l.State().Up })
+			say(t, g, car, "before")
+			testwait.Until(t, "the message is acknowledged", func() bool {
+				return strings.Contains(m.Log(), "Received PUBACK from es-test-0 (Mid: 2")
+			})
+			m.End()
+			m.Restart()
+			want := []string{"fresh", "before", "down true", "fresh"}
+			if persistent {
+				want = []string{"fresh", "before", "down true", "continued", "read"}
+			}
+			testwait.Until(t, "the link is up again", func() bool { return len(k.heard()) >= len(want) })
+			if got := k.heard(); !slices.Equal(got, want) {
+				t.Errorf("heard %q", got)
+			}
+			g = gateway(t, m.Address(), car)
+			say(t, g, car, "after")
+			testwait.Until(t, "the message arrives", func() bool { return slices.Contains(k.heard(), "after") })
+		})
+	}
+}
+
+// The embedded broker keeps nothing; its cars are served as without sessions.
+func TestSessionsDeclinedByTheEmbeddedBroker(t *testing.T) {
+	b := startEmbedded(t, broker.Options{})
+	address, car := b.Addr().String(), id("company", "car")
+	for range 2 {
+		log, logger := newTestLog(t)
+		l := newLink(t, mqtt.Options{Address: address, Sessions: sessions(2, "one"), Logger: logger})
+		k := attachKeeper(t, l, car, func(k *keeper, payload string, d link.Delivery) { k.port.Publish([]byte("re: "+payload), d.Ack) })
+		end := runSuspendable(t, l)
+		testwait.Until(t, "the link is up", func() bool { return l.State().Up })
+		g := gateway(t, address, car)
+		say(t, g, car, "hello")
+		if got := hear(t, g); string(got.Payload) != "re: hello" {
+			t.Errorf("answer %q", got.Payload)
+		}
+		if got := k.heard(); !slices.Equal(got, []string{"fresh", "hello"}) {
+			t.Errorf("heard %q", got)
+		}
+		if s := l.State().Connections[0]; s.Kept || s.Version != "5" {
+			t.Errorf("state: %+v", s)
+		}
+		if log.count("level=WARN", "keeps no sessions") != 1 {
+			t.Error("it was not said once")
+		}
+		end(link.ErrSuspend)
+	}
+}
+
+// Two servers with the same client identifiers: one of them stops and says why.
+func TestTwoServersWithTheSameSessions(t *testing.T) {
+	m := plain(t, "")
+	car := id("company", "car")
+	logs := make([]*testLog, 2)
+	links := make([]*mqtt.Link, 2)
+	keepers := make([]*keeper, 2)
+	for i, self := range []string{"host a, process 1", "host b, process 2"} {
+		var opts mqtt.Options
+		logs[i], opts.Logger = newTestLog(t)
+		opts.Address, opts.Sessions = m.Address(), sessions(2, self)
+		links[i] = newLink(t, opts)
+		keepers[i] = attachKeeper(t, links[i], car, nil)
+		runSuspendable(t, links[i])
+		if i == 0 {
+			testwait.Until(t, "the first one is up", func() bool { return links[0].State().Up })
+		}
+	}
+	stopped := -1
+	testwait.Until(t, "one of them stops", func() bool {
+		for i, l := range links {
+			if s := l.State(); s.Stopped != "" && !s.Up {
+				stopped = i
+			}
+		}
+		return stopped >= 0
+	})
+	other := links[1-stopped]
+	g := gateway(t, m.Address(), car)
+	testwait.Until(t, "the other one serves", func() bool {
+		say(t, g, car, "hello")
+		return other.State().Up && slices.Contains(keepers[1-stopped].heard(), "hello")
+	})
+	if s := other.State(); s.Stopped != "" {
+		t.Errorf("the other one has stopped too: %s", s.Stopped)
+	}
+	if logs[stopped].count("level=ERROR", "host a, process 1", "host b, process 2", "client_id") != 1 {
+		t.Error("the error does not name both")
+	}
+	if got := keepers[stopped].heard(); got[len(got)-1] != "down false" && got[len(got)-1] != "down true" {
+		t.Errorf("the car of the stopped one heard %q", got)
+	}
+}
+
+// A broker that makes the user name the client identifier would have every connection end
+// the others: the cars are served over one, without sessions.
+func TestUserNameAsClientID(t *testing.T) {
+	m := brokertest.Start(t, brokertest.Options{Username: "server", Password: "x", Others: map[string]string{"gateway": "x"}, Extra: "use_username_as_clientid true\n"})
+	log, logger := newTestLog(t)
+	l := newLink(t, mqtt.Options{Address: m.Address(), Username: "server", Password: "x", Sessions: sessions(4, "one"), Logger: logger})
+	var cars []fleet.CarID
+	for i := range 8 {
+		cars = append(cars, id("company", fmt.Sprintf("car_%d", i)))
+		attachKeeper(t, l, cars[i], func(k *keeper, payload string, d link.Delivery) { k.port.Publish([]byte(payload), d.Ack) })
+	}
+	if _, err := l.Watch("company", func(fleet.CarID, []byte) {}); err != nil {
+		t.Fatal(err)
+	}
+	runSuspendable(t, l)
+	testwait.Until(t, "the sessions are given up", func() bool { return l.State().Declined != "" })
+	testwait.Until(t, "the link is up", func() bool { s := l.State(); return s.Up && len(s.Connections) == 1 && s.Connections[0].Cars == 8 })
+	g, err := brokertest.Dial(brokertest.PeerOptions{Address: m.Address(), Username: "gateway", Password: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Conn.Close()
+	for _, car := range cars {
+		if err := g.Subscribe(1, car.String()+"/external_server"); err != nil {
+			t.Fatal(err)
+		}
+		say(t, g, car, "hello")
+		if got := hear(t, g); string(got.Payload) != "hello" {
+			t.Errorf("answer %q", got.Payload)
+		}
+	}
+	if log.count("level=WARN", "use_username_as_clientid") != 1 {
+		t.Error("the reason was not said once")
+	}
+	if n := l.State().Connections[0].Connects; n > 20 {
+		t.Errorf("%d connections until then", n)
+	}
+}
+
+// What a kept session holds for a car that is not configured any more is given up: its
+// gateway is told, and the topic is left.
+func TestLeftovers(t *testing.T) {
+	m := plain(t, "")
+	opts := mqtt.Options{Address: m.Address(), Sessions: sessions(1, "one")}
+	kept, gone := id("company", "kept"), id("company", "gone")
+	l := newLink(t, opts)
+	attachKeeper(t, l, kept, nil)
+	attachKeeper(t, l, gone, nil)
+	end := runSuspendable(t, l)
+	testwait.Until(t, "the link is up", func() bool { return l.State().Up })
+	end(link.ErrSuspend)
+	g := gateway(t, m.Address(), gone)
+	for _, s := range numbers(5) {
+		say(t, g, gone, s)
+	}
+	say(t, g, kept, "hello")
+	l = newLink(t, opts)
+	k := attachKeeper(t, l, kept, nil)
+	runSuspendable(t, l)
+	testwait.Until(t, "the backlog is read", func() bool { return slices.Equal(k.heard(), []string{"continued", "hello", "read"}) })
+	if got := hear(t, g); got.Topic != gone.String()+"/external_server_disconnect" {
+		t.Errorf("the gateway got %+v", got)
+	}
+	testwait.Until(t, "the topic is left", func() bool { return strings.Contains(m.Log(), "Received UNSUBSCRIBE from es-test-0") })
+	say(t, g, kept, "more")
+	testwait.Until(t, "the next message arrives", func() bool { return slices.Contains(k.heard(), "more") })
+	if s := l.State().Connections[0]; s.Leftovers != 1 || s.Unacknowledged != 0 {
+		t.Errorf("state: %+v", s)
+	}
+}
+
+// A queue of the broker that has overflowed does not hide the end of the backlog, nor
+// does a broker that refuses the private topic.
+func TestEndOfTheBacklog(t *testing.T) {
+	for _, tc := range []struct {
+		name, lines string
+		messages    int
+		warnings    int
+	}{
+		{"queue full", "", 1300, 0},
+		{"topic refused", "acl", 10, 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if tc.lines != "" {
+				file := filepath.Join(t.TempDir(), "acl")
+				if err := os.WriteFile(file, []byte("topic readwrite company/#\n"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				tc.lines = "acl_file " + file + "\n"
+			}
+			m := plain(t, tc.lines)
+			log, logger := newTestLog(t)
+			opts := mqtt.Options{Address: m.Address(), Sessions: sessions(1, "one"), Logger: logger}
+			car := id("company", "car")
+			l := newLink(t, opts)
+			attachKeeper(t, l, car, nil)
+			end := runSuspendable(t, l)
+			testwait.Until(t, "the link is up", func() bool { return l.State().Up })
+			end(link.ErrSuspend)
+			g := gateway(t, m.Address(), car)
+			for _, s := range numbers(tc.messages) {
+				say(t, g, car, s)
+			}
+			l = newLink(t, opts)
+			k := attachKeeper(t, l, car, nil)
+			runSuspendable(t, l)
+			testwait.Until(t, "the backlog is read", func() bool { return slices.Contains(k.heard(), "read") })
+			got := k.heard()
+			if tc.warnings == 0 {
+				got = got[:len(got)-1]
+			} else {
+				got = slices.DeleteFunc(got, func(s string) bool { return s == "read" })
+			}
+			if n := min(tc.messages, 1000); len(got) < n || !slices.Equal(got[1:n], numbers(n-1)) || got[0] != "continued" {
+				t.Errorf("heard %d: %.200q", len(got), got)
+			}
+			if n := log.count("level=WARN", "external_server/#"); n < tc.warnings || n > 2 {
+				t.Errorf("%d warnings", n)
+			}
+		})
+	}
+}
