@@ -5,7 +5,7 @@ BIN := bin/external-server
 EXAMPLE := build/modules/libexample-module.so
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: help build server packages modules demo quick test lint generate cover bench fuzz clean deps sim bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure
+.PHONY: help build server packages nats modules demo quick test lint generate cover bench fuzz clean deps sim bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure
 .DEFAULT_GOAL := build
 
 help: ## list the targets
@@ -108,6 +108,10 @@ packages: server ## build a deb and an rpm in build/packages
 	for shell in bash zsh fish; do $(BIN) completion $$shell >build/package/completion.$$shell || exit 1; done
 	glibc=$$(objdump -T $(BIN) | grep -o 'GLIBC_[0-9.]*' | sed 's/GLIBC_//' | sort -Vu | tail -n 1); \
 	for format in deb rpm; do ARCH=$$($(GO) env GOARCH) VERSION=$(PACKAGE_VERSION) GLIBC=$$glibc $(NFPM) package --config nfpm.yaml --packager $$format --target $(PACKAGES) || exit 1; done
+
+nats: ## check what a broker of MQTT 3.1.1 only does to kept sessions: NATS
+	$(GO) build -C tools/nats -o ../../build/nats-server github.com/nats-io/nats-server/v2
+	NATS_SERVER=$(CURDIR)/build/nats-server $(GO) test -tags nats -run TestNATS ./internal/link/mqtt
 
 bench-check: build ## compare the server with the cheapest responder, briefly, and fail far beyond what is usual
 	$(BIN) bench check --mosquitto
