@@ -50,6 +50,6 @@ VOLUME ["/var/lib/external-server", "/var/log/external-server"]
 USER 10001:10001
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 \
-    CMD ["/usr/local/bin/external-server", "health", "-c", "/etc/external-server/for_docker.json"]
+    CMD ["/usr/local/bin/external-server", "health", "--running", "-c", "/etc/external-server/for_docker.json"]
 ENTRYPOINT ["/usr/local/bin/external-server"]
 CMD ["-c", "/etc/external-server/for_docker.json"]

@@ -7,7 +7,7 @@ EXAMPLE := build/modules/libexample-module.so
 MODULES := . test
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: help build server packages modules demo quick test lint generate cover bench fuzz clean deps sim bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure boundary
+.PHONY: help build server packages nats modules demo quick test lint generate cover bench fuzz clean deps sim bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure boundary
 .DEFAULT_GOAL := build
 
 help: ## list the targets
@@ -35,7 +35,7 @@ quick: ## run the tests that need nothing but Go and gcc, without the race detec
 	$(GO) test -short $$($(GO) list ./... | grep -vE '/internal/(e2e|faults|deploytest)$$')
 
 test: deps modules lint ## run all tests with the race detector
-	@for m in $(MODULES); do echo "== $$m"; CGO_ENABLED=1 $(GO) -C $$m test -race -timeout 20m ./... || exit 1; done
+	@for m in $(MODULES); do echo "== $$m"; REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C $$m test -race -timeout 20m ./... || exit 1; done
 
 SEEDS ?= 20000
 SEED ?= 1
@@ -47,14 +47,14 @@ mutants: ## check that the simulation catches every deliberate bug in the core
 
 FAULTS ?= .
 faults: deps ## break things around the real server: FAULTS=expression selects, 30 min for all
-	CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./internal/faults -faults '$(FAULTS)'
+	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./internal/faults -faults '$(FAULTS)'
 
 faults-table: deps ## the same, and write the table into docs/reliability.md
-	CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./internal/faults -faults . -update
+	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./internal/faults -faults . -update
 
 HOURS ?= 0.5
 soak: deps ## mixed load with faults for HOURS: nothing grows, nothing is lost
-	CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestSoak$$' ./internal/faults -soak $(HOURS)h
+	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestSoak$$' ./internal/faults -soak $(HOURS)h
 
 # The database of known vulnerabilities is fetched as the Go module that it is made
 # from; VULNDB=latest asks for the newest. Checked is what releases are built with.
@@ -112,6 +112,10 @@ packages: server ## build a deb and an rpm in build/packages
 	for shell in bash zsh fish; do $(BIN) completion $$shell >build/package/completion.$$shell || exit 1; done
 	glibc=$$(objdump -T $(BIN) | grep -o 'GLIBC_[0-9.]*' | sed 's/GLIBC_//' | sort -Vu | tail -n 1); \
 	for format in deb rpm; do ARCH=$$($(GO) env GOARCH) VERSION=$(PACKAGE_VERSION) GLIBC=$$glibc $(NFPM) package --config nfpm.yaml --packager $$format --target $(PACKAGES) || exit 1; done
+
+nats: ## check what a broker of MQTT 3.1.1 only does to kept sessions: NATS
+	$(GO) build -C tools/nats -o ../../build/nats-server github.com/nats-io/nats-server/v2
+	NATS_SERVER=$(CURDIR)/build/nats-server $(GO) test -tags nats -run TestNATS ./internal/link/mqtt
 
 bench-check: build ## compare the server with the cheapest responder, briefly, and fail far beyond what is usual
 	$(BIN) bench check --mosquitto

@@ -14,7 +14,7 @@ import (
 
 func newHealthCommand() *cobra.Command {
 	var configPath, adminURL string
-	var ready bool
+	var ready, running bool
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "health [flags]",
@@ -30,6 +30,14 @@ because it is being edited, does not make a running server ill: the default
 endpoint is asked.`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if running {
+				// Not being able to read it is like being no server: -c counts.
+				if line, err := os.ReadFile("/proc/1/cmdline"); err == nil {
+					if path, ok := runningConfig(line); ok {
+						configPath = path
+					}
+				}
+			}
 			endpoint := &health.Endpoint{URL: health.DefaultURL}
 			switch {
 			case adminURL != "":
@@ -64,6 +72,7 @@ endpoint is asked.`,
 	}
 	fs := cmd.Flags()
 	fs.StringVarP(&configPath, "config", "c", "", "configuration `PATH` of the running server")
+	fs.BoolVar(&running, "running", false, "in a container: the configuration that its main process was started with, if that is a server")
 	fs.StringVar(&adminURL, "admin", "", "`URL` of the admin endpoint")
 	fs.BoolVar(&ready, "ready", false, "ask whether it serves, not only whether it is alive")
 	fs.DurationVar(&timeout, "timeout", 4*time.Second, "how long to wait for the answer")

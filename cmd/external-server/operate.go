@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,23 +28,28 @@ type endpointFlags struct {
 }
 
 func (f *endpointFlags) register(cmd *cobra.Command) {
-	fs := cmd.Flags()
-	fs.StringVarP(&f.config, "config", "c", "", "configuration `PATH` that tells the endpoint and a token (default "+defaultConfig+", if it is there)")
-	fs.StringVar(&f.admin, "admin", "", "`URL` of the admin endpoint, such as "+health.DefaultURL)
-	fs.StringVar(&f.token, "token", "", "bearer `TOKEN`; better in "+tokenVariable+", where other users do not see it")
-	fs.StringVar(&f.ca, "admin-ca", "", "CA certificate `PATH` (PEM) of the admin endpoint")
+	flags := cmd.Flags()
+	flags.StringVarP(&f.config, "config", "c", "", "configuration `PATH` that tells the endpoint and a token (default "+defaultConfig+", if it is there)")
+	flags.StringVar(&f.admin, "admin", "", "`URL` of the admin endpoint, such as "+health.DefaultURL)
+	flags.StringVar(&f.token, "token", "", "bearer `TOKEN`; better in "+tokenVariable+", where other users do not see it")
+	flags.StringVar(&f.ca, "admin-ca", "", "CA certificate `PATH` (PEM) of the admin endpoint")
 }
 
 // client finds the endpoint: flags, then the environment, then the configuration
-// file.
-func (f *endpointFlags) client() (*console.Client, error) {
+// file. A file with errors says nothing about the server that runs with what it was
+// before: notes is told, and the default endpoint is asked.
+func (f *endpointFlags) client(notes io.Writer) (*console.Client, error) {
 	base, token, settings := health.DefaultURL, "", (*tls.Config)(nil)
 	path := cmp.Or(f.config, defaultConfig)
 	_, missing := os.Stat(path)
 	if f.config != "" || f.admin == "" && missing == nil {
 		cfg, _, err := config.Load(path, os.LookupEnv)
-		if err != nil {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
 			return nil, fmt.Errorf("%w (or give --admin)", err)
+		case err != nil:
+			fmt.Fprintf(notes, "%v\nasking %s; a token is taken from --token or %s\n", err, cmp.Or(f.admin, base), tokenVariable)
+			cfg = &config.Config{Admin: &config.Admin{Listen: strings.TrimPrefix(health.DefaultURL, "http://")}}
 		}
 		if cfg.Admin == nil && f.admin == "" {
 			return nil, fmt.Errorf("%s has no block \"admin\": the server has no admin endpoint", path)
@@ -86,7 +93,7 @@ func bestToken(a *config.Admin) (token string) {
 // with runs a command that asks the endpoint.
 func (f *endpointFlags) with(do func(ctx context.Context, c *console.Client, out, notes io.Writer) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) error {
-		c, err := f.client()
+		c, err := f.client(cmd.ErrOrStderr())
 		if err != nil {
 			return err
 		}

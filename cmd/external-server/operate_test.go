@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -311,6 +312,33 @@ func TestFollowersSurviveARestart(t *testing.T) {
 	stop()
 	if n := strings.Count(carsNotes.String(), "trying again"); n != 1 {
 		t.Errorf("%d notes for one loss:\n%s", n, carsNotes.String())
+	}
+}
+
+// A file that is broken while it is edited does not keep an operator from the server that
+// runs: the endpoint is asked all the same.
+func TestBrokenFileOnDisk(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.json")
+	if err := os.WriteFile(file, []byte(`{"company_name": `), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	address := freeAddress(t)
+	for _, args := range [][]string{{"cars"}, {"reload"}, {"car", "car1"}, {"log-level"}} {
+		var notes strings.Builder
+		root := newRootCommand()
+		root.SetOut(io.Discard)
+		root.SetErr(&notes)
+		root.SetArgs(append(args, "-c", file, "--admin", "http://"+address))
+		err := root.ExecuteContext(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "http://"+address+" cannot be asked") {
+			t.Errorf("%s: %v", args, err)
+		}
+		if text := notes.String(); !strings.Contains(text, file) || !strings.Contains(text, "asking http://"+address) {
+			t.Errorf("%s says %q", args, text)
+		}
+	}
+	if _, err := command(t.Context(), "cars", "-c", file+".not"); err == nil || !strings.Contains(err.Error(), "--admin") {
+		t.Errorf("a file that is not there: %v", err)
 	}
 }
 

@@ -17,24 +17,6 @@ import (
 	"external-server/internal/session"
 )
 
-// startObserving makes the hub when somebody looks at it: without admin endpoint
-// and tracing, cars are not observed and pay nothing.
-func (a *App) startObserving(version string) (err error) {
-	if a.cfg.Admin == nil && a.cfg.Tracing == nil {
-		return nil
-	}
-	opts := observe.Options{Version: version, Logger: part(a.log, logging.ComponentAdmin), Sources: a.sources()}
-	if a.cfg.Admin != nil {
-		opts.PerCar = a.cfg.Admin.PerCarMetrics
-	}
-	if t := a.cfg.Tracing; t != nil {
-		opts.Tracing = &observe.Tracing{Endpoint: t.Endpoint, SampleRatio: t.SampleRatio}
-	}
-	a.hub, err = observe.New(opts)
-	a.roster.hub = a.hub
-	return err
-}
-
 // sources are asked when everything has been built.
 func (a *App) sources() observe.Sources {
 	s := observe.Sources{
@@ -58,16 +40,6 @@ func (a *App) sources() observe.Sources {
 		s.LogLost = a.logs.Lost
 	}
 	return s
-}
-
-func (a *App) startAdmin(version string) (err error) {
-	if a.cfg.Admin == nil {
-		return nil
-	}
-	a.admin, err = admin.New(admin.Options{
-		Config: *a.cfg.Admin, Source: operator{a}, Hub: a.hub, Version: version, Logger: part(a.log, logging.ComponentAdmin),
-	})
-	return err
 }
 
 // AdminAddr is the address of the admin endpoint, or nil without one.
@@ -109,11 +81,13 @@ func (o operator) Components() []admin.Component {
 	}
 	out := []admin.Component{c}
 	for _, p := range o.a.libraries.processes() {
-		c := admin.Component{Name: "module " + p.Name, Ready: p.Ready && !p.OutOfService}
+		c := admin.Component{Name: "module " + p.Name, Ready: p.Ready && !p.OutOfService && p.Silent == ""}
 		switch {
 		case c.Ready:
 		case p.OutOfService:
 			c.Reason = "out of service, it failed too often: " + p.LastExit
+		case p.Silent != "":
+			c.Reason = "its process does not answer: " + p.Silent + " has not come back"
 		case p.LastExit != "":
 			c.Reason = "its process is being started anew: " + p.LastExit
 		default:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"external-server/internal/car"
@@ -41,27 +42,14 @@ func (a *App) Reload(ctx context.Context, cfg *config.Config) (Changes, error) {
 	defer a.reloading.leave()
 	begun := time.Now()
 	old := a.Config()
-	w.next("the files that the configuration names")
-	if err := a.prepare(old, cfg); err != nil {
-		return Changes{}, fmt.Errorf("%s: %w; the configuration in force stays unchanged", cfg.Source, err)
-	}
-	changes, err := a.roster.reload(ctx, cfg, w)
+	a.waits = w
+	changes, err := a.reload(ctx, old, cfg)
 	if err != nil && !errors.Is(err, errInForce) {
-		w.next("modules that were opened in vain to end")
-		return Changes{}, errors.Join(fmt.Errorf("%s: %w; the configuration in force stays unchanged", cfg.Source, err),
-			a.libraries.closeUnused(old))
+		return Changes{}, fmt.Errorf("%s: %w; the configuration in force stays unchanged", cfg.Source, err)
 	}
 	a.mu.Lock()
 	a.cfg = cfg
 	a.mu.Unlock()
-	a.configure(cfg)
-	if a.logs != nil {
-		a.logs.SetSinkLevels(cfg.Logging.Console.Level, cfg.Logging.File.Level)
-	}
-	w.next("modules that are no longer used to end")
-	if err := a.libraries.closeUnused(cfg); err != nil {
-		a.log.Warn("modules that are no longer used did not end cleanly", "error", err)
-	}
 	if err != nil {
 		return changes, fmt.Errorf("%s: %w", cfg.Source, err)
 	}
@@ -73,6 +61,26 @@ func (a *App) Reload(ctx context.Context, cfg *config.Config) (Changes, error) {
 	}
 	a.log.Info("configuration reloaded", args...)
 	return changes, nil
+}
+
+// reload prepares all parts, then changes them.
+func (a *App) reload(ctx context.Context, old, fresh *config.Config) (Changes, error) {
+	a.waits.next("the files that the configuration names")
+	if keys := needRestart(old, fresh, a.parts.keys()); len(keys) > 0 {
+		return Changes{}, errors.New("a restart of the server is needed to change " + strings.Join(keys, ", "))
+	}
+	made, err := a.parts.prepare(ctx, old, fresh)
+	if err != nil {
+		return Changes{}, err
+	}
+	// Nothing below fails for a reason that lies in the configuration.
+	a.waits.next("the end of the cars that were changed or removed, and of their modules")
+	bound, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), applyTimeout, errStep)
+	defer cancel()
+	if err := made.apply(bound, false); err != nil {
+		return a.cars.last, fmt.Errorf("%w: %w", errInForce, err)
+	}
+	return a.cars.last, nil
 }
 
 // slowStep is how long a step of a reload may take without being named in the log.
@@ -91,21 +99,32 @@ type opened struct {
 	modules []car.Binding
 }
 
-// reload opens what is new, then removes, replaces and starts cars.
-func (r *roster) reload(ctx context.Context, cfg *config.Config, w *waits) (Changes, error) {
-	var changes Changes
-	var fresh []opened
-	fail := func(err error) (Changes, error) {
-		for _, o := range fresh {
-			err = errors.Join(err, closeModules(o.modules))
-		}
-		return Changes{}, err
+// prepared is what a reload does to the cars.
+type prepared struct {
+	changes Changes
+	opened  []opened
+}
+
+// drop closes the modules that were opened.
+func (p *prepared) drop() error {
+	var errs []error
+	for _, o := range p.opened {
+		errs = append(errs, closeModules(o.modules))
 	}
+	return errors.Join(errs...)
+}
+
+// prepare finds out what a reload does to the cars and opens the modules that are new;
+// nothing changes.
+func (r *roster) prepare(ctx context.Context, cfg *config.Config, w *waits) (*prepared, error) {
+	made := &prepared{}
+	changes := &made.changes
+	fail := func(err error) (*prepared, error) { return nil, errors.Join(err, made.drop()) }
 	open := func(cc config.Car, found bool) error {
 		return w.within(ctx, "the modules of car "+cc.Name, func(ctx context.Context) error {
 			modules, err := r.openModules(ctx, cfg, cc, found)
 			if err == nil {
-				fresh = append(fresh, opened{cc, found, modules})
+				made.opened = append(made.opened, opened{cc, found, modules})
 			}
 			return err
 		})
@@ -163,15 +182,7 @@ func (r *roster) reload(ctx context.Context, cfg *config.Config, w *waits) (Chan
 			changes.Removed = append(changes.Removed, name)
 		}
 	}
-	// Nothing below fails for a reason that lies in the configuration.
-	bound, cancelApply := context.WithTimeoutCause(context.WithoutCancel(ctx), applyTimeout, errStep)
-	defer cancelApply()
-	w.next("the end of the cars that were changed or removed")
-	err = r.apply(bound, cfg, fresh, changes)
-	if err != nil {
-		err = fmt.Errorf("%w: %w", errInForce, err)
-	}
-	return changes, err
+	return made, nil
 }
 
 // apply puts the configuration in force: each changed car keeps its seat and gets

@@ -289,15 +289,15 @@ func (r *roster) forget(names ...string) {
 	}
 }
 
-// discard releases cars that were never started.
+// discard releases the modules of cars that were never started.
 func (r *roster) discard() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var errs []error
 	for _, e := range r.entries {
 		errs = append(errs, closeModules(e.waiting))
+		e.waiting = nil
 	}
-	clear(r.entries)
 	return errors.Join(errs...)
 }
 

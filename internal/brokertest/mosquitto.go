@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"external-server/internal/testlog"
+	"external-server/internal/testneed"
 )
 
 // Options of Start. The zero value is an open broker without TLS.
@@ -53,20 +54,10 @@ type Mosquitto struct {
 	done chan struct{} // closed when cmd has ended
 }
 
-// Path returns where mosquitto is installed and fails the test if it is not. With
-// -short, which is for tests without other programs' servers, it skips the test.
+// Path returns where mosquitto is installed; a test without it ends, see testneed.
 func Path(t testing.TB) string {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("left out with -short: it needs mosquitto")
-	}
-	for _, name := range []string{"mosquitto", "/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	t.Fatal("mosquitto is not installed and this test needs the real broker: install it, on Debian with `apt-get install mosquitto`, or run `make test`")
-	return ""
+	return testneed.Tool(t, "mosquitto", "mosquitto", "/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto")
 }
 
 // listener is the line of a configuration file that names the port.
@@ -112,7 +103,7 @@ func (m *Mosquitto) configuration(dir string, o Options) string {
 			users += name + ":" + password + "\n"
 		}
 		m.write(file, users)
-		if out, err := exec.Command("mosquitto_passwd", "-U", file).CombinedOutput(); err != nil {
+		if out, err := exec.Command(testneed.Tool(m.t, "mosquitto", "mosquitto_passwd"), "-U", file).CombinedOutput(); err != nil {
 			m.t.Fatalf("mosquitto_passwd: %v: %s", err, out)
 		}
 		fmt.Fprintf(&b, "allow_anonymous false\npassword_file %s\n", file)

@@ -30,6 +30,7 @@ func (o *occupant) work(first *item, onLink bool) {
 		o.handle(first)
 	}
 	for {
+		o.fetchLeft()
 		o.arm()
 		mail, ok := o.mail.take(o.spare)
 		if !ok {
@@ -121,15 +122,7 @@ func (o *occupant) handleMail(m mail) {
 		slices.SortFunc(m.modules, func(a, b int32) int { return o.position(a) - o.position(b) })
 	}
 	for _, n := range m.modules {
-		m := o.find(n)
-		if m == nil {
-			continue // of the occupant before
-		}
-		if commands := m.worker.TakeCommands(); len(commands) > 0 {
-			o.now = time.Now()
-			o.tellCommands(n, commands)
-			o.step(o.now, session.Event{Kind: session.EventCommands, Module: n, Commands: commands})
-		}
+		o.fetch(n)
 	}
 	if m.due { // what came before the deadline may have moved it (DEF-27)
 		o.step(time.Now(), session.Event{Kind: session.EventDeadline})
@@ -163,8 +156,11 @@ func (o *occupant) handle(it *item) {
 		}
 		ev.Ticket, ev.Admitted, ev.Unsupported = it.ticket, it.admitted, it.unsupported
 	case session.EventLinkUp:
+		ev.Kept, ev.Down = it.kept, it.at.Sub(o.reachedAt)
 		o.setLink(true, nil)
 	case session.EventLinkDown:
+		ev.Kept = it.kept && o.opts.Journal != nil
+		o.reachedAt = it.at
 		o.setLink(false, it.reason)
 	}
 	now := time.Now()
@@ -189,6 +185,9 @@ func (o *occupant) step(now time.Time, ev session.Event) {
 	o.session.Quiet(!o.observing() && !o.log.Enabled(context.Background(), slog.LevelDebug))
 	failed := false
 	effects := o.session.Step(now, ev)
+	if record := o.session.Journal(); record != nil {
+		o.opts.Journal.Append(record)
+	}
 	for i := range effects {
 		if !o.perform(&effects[i]) {
 			failed = true
@@ -237,7 +236,7 @@ func (o *occupant) perform(e *session.Effect) bool {
 		if m := o.find(e.Module); m != nil {
 			m.worker.CommandAck(fleet.Command{Device: e.Command.Device.ForModule(), Data: e.Command.Data})
 		}
-	case session.EffectSessionStarted, session.EffectSessionRunning, session.EffectSessionEnded:
+	case session.EffectSessionStarted, session.EffectSessionRunning, session.EffectSessionResumed, session.EffectSessionEnded:
 		o.sessionChanged(e)
 	case session.EffectNote:
 		o.tellNote(e)

@@ -15,12 +15,14 @@ import (
 	"external-server/internal/module"
 	"external-server/internal/module/cabi"
 	"external-server/internal/protocol"
+	"external-server/internal/testneed"
 	"external-server/internal/testwait"
 )
 
 // A car with the real example library: its commands arrive, and a stop ends its
 // wait and destroys its context.
 func TestExampleLibrary(t *testing.T) {
+	testneed.Tool(t, "make", "make")
 	path := filepath.Join(t.TempDir(), "libexample-module.so")
 	if text, err := exec.Command("make", "-s", "-C", "../../modules/example", "OUT="+path).CombinedOutput(); err != nil {
 		t.Fatalf("make: %v\n%s", err, text)

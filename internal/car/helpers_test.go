@@ -261,6 +261,13 @@ func (r *rig) end() error {
 	return <-r.ended
 }
 
+// suspend ends the process of the car for another one to go on with it.
+func (r *rig) suspend() error {
+	r.link.receiver.LinkDown(nil, true)
+	r.stop(link.ErrSuspend)
+	return <-r.ended
+}
+
 // busy keeps the actor from doing anything, from its next message to the gateway
 // on, until the result is called.
 func (r *rig) busy() (release func()) {

@@ -16,7 +16,8 @@ const kindDropped session.EventKind = 0
 // item is one thing that happened to a car, in order of arrival.
 type item struct {
 	kind     session.EventKind
-	at       time.Time     // EventMessage: when the link delivered it
+	at       time.Time     // EventMessage, EventLinkUp, EventLinkDown: when the link told it
+	kept     bool          // EventLinkUp, EventLinkDown: the broker keeps what comes
 	payload  []byte        // EventMessage: not decoded yet
 	delivery link.Delivery // EventMessage, and the acknowledgement of one that was dropped
 	reason   error         // EventLinkDown

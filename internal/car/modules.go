@@ -26,6 +26,7 @@ type boundModule struct {
 	forwarded uint64      // of the actor: statuses the worker took
 	delivered uint64      // of the worker: statuses it was done with
 	event     *Event      // of the worker, see called; nil without observer
+	record    []byte      // of the worker: for the journal
 }
 
 // bind makes the worker of a module; it is not started.
@@ -41,6 +42,13 @@ func (s *Seat) bind(b Binding) *boundModule {
 				go s.work(nil, false)
 			}
 		},
+	}
+	if j := s.opts.Journal; j != nil {
+		name := s.opts.ID.String()
+		worker.Confirmed = func(status uint64) {
+			m.record = session.AppendDelivered(m.record[:0], name, number, status)
+			j.Append(m.record)
+		}
 	}
 	if o := s.opts.Observer; o != nil {
 		m.event = new(Event)
@@ -87,7 +95,7 @@ func (o *occupant) forward(e *session.Effect) {
 	if m != nil {
 		// Told before it is queued: the worker may be done with it at once.
 		o.tellForwarded(e, m, true)
-		ok, begin := m.worker.QueueStatus(e.Device.ForModule(), e.Data, e.Error)
+		ok, begin := m.worker.QueueStatus(module.Status{Device: e.Device.ForModule(), Data: e.Data, Error: e.Error, Number: e.Number, Again: e.Again})
 		switch {
 		case begin && o.onLink: // after the answer, which it would slow down
 			m.due.Store(true)

@@ -34,6 +34,9 @@ const (
 	// SessionRunning: the connect sequence is complete; SessionID, Since is its
 	// start.
 	SessionRunning
+	// SessionResumed: the session of an earlier process, or from before a loss of the
+	// broker, goes on; SessionID, Devices, Took is for how long it was out of reach.
+	SessionResumed
 	// SessionEnded: SessionID, Reason, Established, Count (commands without
 	// response), Since is the start of the session.
 	SessionEnded
@@ -86,6 +89,7 @@ type Event struct {
 	In          fleet.ClientMessage
 	Out         fleet.ServerMessage
 	Device      fleet.Device
+	Devices     []fleet.Device
 	Counter     uint32
 	Data        []byte
 	Command     fleet.Command
@@ -173,6 +177,9 @@ func (o *occupant) tellSession(e *session.Effect, now, started time.Time) {
 		o.tell(SessionStarted, now)
 	case session.EffectSessionRunning:
 		o.tell(SessionRunning, now)
+	case session.EffectSessionResumed:
+		ev.Took, ev.Devices = e.Down, o.session.Devices()
+		o.tell(SessionResumed, now)
 	default:
 		o.tell(SessionEnded, now)
 	}

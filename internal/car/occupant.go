@@ -36,6 +36,7 @@ type occupant struct {
 	timer     *time.Timer
 	armed     time.Time
 	spare     mail
+	unfetched []int32       // modules with fetched commands that found no room
 	phase     session.Phase // as in view
 
 	concluding bool // see conclude
@@ -52,6 +53,9 @@ func newOccupant(s *Seat, sess *session.Session, modules []Binding) *occupant {
 	}
 	if sess == nil {
 		o.session = session.New(s.limits.Session, moduleView{o})
+		if s.opts.Journal != nil {
+			o.session.Durable(s.opts.ID.String())
+		}
 	} else {
 		sess.UseModules(moduleView{o})
 		sess.Configure(s.limits.Session)
@@ -91,14 +95,24 @@ func (o *occupant) show() {
 	o.view.Phase, o.view.Devices = o.phase, o.session.Devices()
 }
 
+// begin lets a new occupant handle the event with which it takes its seat.
+func (o *occupant) begin(ev session.Event) {
+	defer o.caught()
+	o.step(time.Now(), ev)
+}
+
+func (o *occupant) stopTimer() {
+	if o.timer != nil {
+		o.timer.Stop()
+	}
+}
+
 // conclude lets an occupant at rest handle what waits for it, up to the next Connect,
 // and ends its session with the event. due says that the gateway has to be told of
 // it; greeted, that a Connect waits: the gateway has given up the session before, and
 // a notification of its end would fail this attempt (GW-20).
 func (o *occupant) conclude(kind session.EventKind) (due, greeted bool) {
-	if o.timer != nil {
-		o.timer.Stop()
-	}
+	o.stopTimer()
 	if o.hasFailed() {
 		return false, false
 	}

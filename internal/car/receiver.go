@@ -64,14 +64,16 @@ func (s *Seat) Sent() {
 }
 
 // LinkUp implements link.Receiver.
-func (s *Seat) LinkUp(link.Up) { s.linkChanged(item{kind: session.EventLinkUp}) }
+func (s *Seat) LinkUp(up link.Up) {
+	s.linkChanged(item{kind: session.EventLinkUp, at: time.Now(), kept: up == link.Continued})
+}
 
 // BacklogRead implements link.Receiver.
-func (s *Seat) BacklogRead() {}
+func (s *Seat) BacklogRead() { s.linkChanged(item{kind: session.EventBacklogRead}) }
 
 // LinkDown implements link.Receiver.
-func (s *Seat) LinkDown(reason error, _ bool) {
-	s.linkChanged(item{kind: session.EventLinkDown, reason: reason})
+func (s *Seat) LinkDown(reason error, kept bool) {
+	s.linkChanged(item{kind: session.EventLinkDown, at: time.Now(), reason: reason, kept: kept})
 }
 
 // linkChanged is handled on the link's goroutine: ten thousand cars would otherwise

@@ -20,6 +20,7 @@ type Snapshot struct {
 	Phase     session.Phase
 	SessionID string    // "" without session
 	Since     time.Time // of the current session, or of the last end of one
+	Resumed   time.Time // when the current session was resumed last, zero: never
 	LastSeen  time.Time // last message of the gateway, zero: none yet
 	Devices   []fleet.Device
 	Modules   []ModuleSnapshot // in the order of the configuration
@@ -131,7 +132,7 @@ func (o *occupant) showPhase() {
 // a reason.
 func (o *occupant) sessionChanged(e *session.Effect) {
 	now := time.Now()
-	if e.Kind == session.EffectSessionStarted {
+	if e.Kind == session.EffectSessionStarted || o.started.IsZero() {
 		o.started = now
 	}
 	o.tellSession(e, now, o.started)
@@ -143,6 +144,9 @@ func (o *occupant) sessionChanged(e *session.Effect) {
 	case e.Kind == session.EffectSessionRunning:
 		o.log.Info("session running", append([]any{"session", e.SessionID, "devices", len(o.session.Devices()),
 			"connect_sequence", now.Sub(o.started).Round(time.Millisecond).String()}, suppressed...)...)
+	case e.Kind == session.EffectSessionResumed:
+		o.log.Info("session resumed", append([]any{"session", e.SessionID, "devices", len(o.session.Devices()),
+			"out_of_reach", e.Down.Round(time.Millisecond).String()}, suppressed...)...)
 	case e.Kind == session.EffectSessionEnded:
 		// A stop is ours and wanted, a replaced session is the gateway's normal
 		// restart; the rest an operator should look at (SM-6).
@@ -169,6 +173,9 @@ func (o *occupant) sessionChanged(e *session.Effect) {
 	switch e.Kind {
 	case session.EffectSessionRunning:
 		o.view.Sessions++
+		o.view.Resumed = time.Time{}
+	case session.EffectSessionResumed:
+		o.view.Resumed = now
 	case session.EffectSessionEnded:
 		o.view.Ended[e.Reason]++
 	}

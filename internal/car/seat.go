@@ -58,7 +58,17 @@ type Occupant struct {
 	// Session goes on where it is, with Modules as its modules; the seat owns it from
 	// then on. Nil: a session that waits for a Connect.
 	Session *session.Session
+	// Known is what the journal says of the car; nil: nothing. It is for the first
+	// occupant of a seat.
+	Known   *session.Resumption
 	Modules []Binding
+}
+
+// Journal keeps what cars have decided, so that another process can go on with their
+// sessions. What is appended is written before anything that the link sends later.
+type Journal interface {
+	// Append copies the records. It does not block.
+	Append(records ...[]byte)
 }
 
 // Options of New.
@@ -70,7 +80,11 @@ type Options struct {
 	MailboxSize int
 	// Observer is told what happens to the car; nil: nobody.
 	Observer Observer
-	Logger   *slog.Logger
+	// Journal gets the records of the car; nil: its sessions end with the process.
+	Journal Journal
+	// Down is for how long the car had been out of reach when the seat was made.
+	Down   time.Duration
+	Logger *slog.Logger
 }
 
 // Seat is the place of one car. It implements link.Receiver. From Attach until it is
@@ -94,6 +108,7 @@ type Seat struct {
 	// Of the working goroutine, see mailbox.
 	started          time.Time // of the current session
 	linkReason       error     // of the last loss of the link
+	reachedAt        time.Time // until when the broker was reached, see Options.Down
 	lifeLines        bucket    // see lifeLine
 	lifeLinesLeftOut int
 
@@ -121,6 +136,7 @@ func New(opts Options) (*Seat, error) {
 		failed: make(chan struct{}, 1),
 		view:   Snapshot{ID: opts.ID, Ended: make(map[session.Reason]uint64)},
 	}
+	s.reachedAt = s.born.Add(-opts.Down)
 	s.setLimits(opts.Limits)
 	return s, nil
 }
@@ -139,8 +155,9 @@ func (s *Seat) Attach(l link.Link) error {
 }
 
 // Replace puts another occupant into the seat; the one before it, if any, handles what
-// it has in hand and ends its session. When Replace returns, the new occupant serves
-// the gateway, which was told to connect anew unless it did so by itself. The modules
+// it has in hand. Its session goes on with the modules of the new one; a connect
+// sequence ends, and its gateway is told to connect anew. When Replace returns, the new
+// occupant serves the gateway. The modules
 // of the old one have up to Limits.Stop to take what was accepted for them; a module
 // of the same number is called for the new one after that, so that it hears everything
 // in order. ended waits for this end, until its ctx ends, and returns what could not be
@@ -179,7 +196,11 @@ func (s *Seat) change(ctx context.Context, next *Occupant) (ended func(context.C
 			}
 			return nil, err
 		}
-		due, greeted := old.conclude(session.EventReload)
+		kind := session.EventReload
+		if next != nil {
+			kind = session.EventUnbind
+		}
+		due, greeted := old.conclude(kind)
 		tell = due && !greeted
 		s.session = old.session
 		if old.hasFailed() { // what a defect has left of it is not to be trusted
@@ -209,10 +230,17 @@ func (s *Seat) change(ctx context.Context, next *Occupant) (ended func(context.C
 
 // seat makes next the occupant; its work may begin. turn is held.
 func (s *Seat) seat(next *Occupant) {
-	o := newOccupant(s, cmp.Or(next.Session, s.session), next.Modules)
+	kept := cmp.Or(next.Session, s.session)
+	o := newOccupant(s, kept, next.Modules)
 	s.session = nil
 	o.start(s.previous)
 	s.occupant.Store(o)
+	switch {
+	case kept != nil:
+		o.begin(session.Event{Kind: session.EventRebind})
+	case next.Known != nil:
+		o.begin(session.Event{Kind: session.EventResume, Resume: next.Known})
+	}
 	o.show()
 	o.arm()
 }
@@ -259,7 +287,8 @@ func (s *Seat) end(ctx context.Context, o *occupant) (ended func(context.Context
 }
 
 // Run watches over the seat until ctx ends, then leaves it: it ends the session
-// (CLI-24), lets the modules take what was accepted and closes their instances, all
+// (CLI-24) unless the cause is link.ErrSuspend, with which the next process goes on with
+// it and the link is down already; it lets the modules take what was accepted and closes their instances, all
 // within Limits.Stop, tells the gateway and closes the port. It returns what could not
 // be delivered or closed in time.
 //
@@ -304,6 +333,7 @@ func (s *Seat) afterDefect(ctx context.Context) *Defect {
 // leave gives the seat up for good.
 func (s *Seat) leave(ctx context.Context) error {
 	kind := session.EventStop
+	suspend := errors.Is(context.Cause(ctx), link.ErrSuspend)
 	if errors.Is(context.Cause(ctx), ErrReload) {
 		kind = session.EventReload
 	}
@@ -319,7 +349,11 @@ func (s *Seat) leave(ctx context.Context) error {
 	o, tell := s.occupant.Load(), false
 	var err error
 	if o != nil {
-		if err = s.rest(bound, o); err == nil {
+		switch err = s.rest(bound, o); {
+		case err != nil:
+		case suspend:
+			o.stopTimer()
+		default:
 			tell, _ = o.conclude(kind)
 		}
 		if o.hasFailed() {
@@ -332,6 +366,9 @@ func (s *Seat) leave(ctx context.Context) error {
 		err = errors.Join(err, o.release(bound))
 	}
 	s.ending.Wait()
+	if suspend { // what waits was not acknowledged and comes again
+		return err
+	}
 	// The gateway connects anew at once, and a Connect that nobody hears costs it 15 s.
 	// So it is told last: another server that takes over has the shortest time to be
 	// there in.

@@ -28,8 +28,8 @@ func held(number int32) (m *fakeModule, let func()) {
 }
 
 // When an occupant is replaced, the next one serves the gateway at once, however long
-// the modules of the old one take to end: it is told to connect anew, once, and its
-// Connect is answered.
+// the modules of the old one take to end. Here a device stops to be supported, so the
+// gateway is told to connect anew, once; its session goes on until it does.
 func TestReplace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		old, let := held(1)
@@ -39,11 +39,11 @@ func TestReplace(t *testing.T) {
 		r.link.take()
 		ended := r.replace(fresh)
 		r.wantSent("disconnect")
-		r.status(2, driver, "under way") // causes no second notification (GW-20)
+		r.status(2, driver, "under way")
 		r.send(fleet.ClientMessage{Kind: fleet.ClientConnect, SessionID: "session2", Devices: []fleet.Device{button}})
 		r.send(fleet.ClientMessage{Kind: fleet.ClientStatus, SessionID: "session2", Counter: 1, Device: button, Data: []byte("first")})
-		r.wantSent("connectResponse session2", "statusResponse 1", "command 1 button ") // CMD-3
-		if s := r.seat.Snapshot(); !s.LinkUp || s.SessionID != "session2" || s.Ended[session.ReasonReloaded] != 1 || s.Modules[0].Number != 2 {
+		r.wantSent("statusResponse 2", "connectResponse session2", "statusResponse 1", "command 1 button ") // CMD-3
+		if s := r.seat.Snapshot(); !s.LinkUp || s.SessionID != "session2" || s.Ended[session.ReasonReplaced] != 1 || s.Modules[0].Number != 2 {
 			t.Errorf("snapshot %+v", s)
 		}
 		let()
@@ -134,8 +134,7 @@ func TestStopWhileModulesEnd(t *testing.T) {
 }
 
 // What has arrived before is handled by the old occupant, up to a Connect, which waits
-// for the next one. Then the gateway is not told that its session has ended: the
-// notification would fail the attempt that has begun (GW-20).
+// for the next one. The session goes on.
 func TestReplaceHandlesWhatHasArrived(t *testing.T) {
 	for name, connects := range map[string]bool{"status": false, "connect": true} {
 		t.Run(name, func(t *testing.T) {
@@ -156,10 +155,10 @@ func TestReplaceHandlesWhatHasArrived(t *testing.T) {
 				}()
 				synctest.Wait()
 				r.status(3, button, "s3")
-				want := []string{"statusResponse 2", "statusResponse 3", "disconnect"}
+				want := []string{"statusResponse 2", "statusResponse 3"}
 				if connects {
 					r.send(fleet.ClientMessage{Kind: fleet.ClientConnect, SessionID: "session2", Devices: []fleet.Device{button}})
-					want = append(want[:2], "connectResponse session2")
+					want = append(want, "connectResponse session2")
 				}
 				release()
 				if err := (<-replaced)(t.Context()); err != nil {
@@ -224,7 +223,7 @@ func TestSessionIsPutIntoASeat(t *testing.T) {
 		}
 		r.status(2, button, "s2")
 		r.wantSent("statusResponse 2")
-		r.wantCalls(io, "status button s2")
+		r.wantCalls(io, "connected button", "status button s2")
 		advance(10 * time.Second)
 		r.wantSent("disconnect")
 		if s := r.seat.Snapshot(); s.Ended[session.ReasonSessionTimeout] != 1 {

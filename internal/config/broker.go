@@ -20,23 +20,24 @@ type brokerKeys struct {
 	address, port, timeout             string
 	timeoutUnit                        time.Duration
 	username, password, connections    string
+	clientID                           string
 	tls, caFile, certFile, privKeyFile string
 }
 
 var flatBroker = brokerKeys{
 	address: "mqtt_address", port: "mqtt_port", timeout: "mqtt_timeout", timeoutUnit: time.Second,
-	username: "mqtt_username", password: "mqtt_password", connections: "mqtt_connections",
+	username: "mqtt_username", password: "mqtt_password", connections: "mqtt_connections", clientID: "mqtt_client_id",
 	tls: "mqtt_tls", caFile: "mqtt_ca_certs_file", certFile: "mqtt_cert_file", privKeyFile: "mqtt_key_file",
 }
 
 var blockBroker = brokerKeys{
 	address: "server_address", port: "server_port", timeout: "timeout_ms", timeoutUnit: time.Millisecond,
-	username: "username", password: "password", connections: "connections",
+	username: "username", password: "password", connections: "connections", clientID: "client_id",
 	tls: "tls", caFile: "ca_certs_file", certFile: "cert_file", privKeyFile: "key_file",
 }
 
 func (k brokerKeys) all() []string {
-	return []string{k.address, k.port, k.timeout, k.username, k.password, k.connections, k.tls, k.caFile, k.certFile, k.privKeyFile}
+	return []string{k.address, k.port, k.timeout, k.username, k.password, k.connections, k.clientID, k.tls, k.caFile, k.certFile, k.privKeyFile}
 }
 
 func hasFlatBroker(top *object) bool {
@@ -122,6 +123,7 @@ func (l *loader) brokerBy(o *object, k brokerKeys, cfg *Config) {
 		l.warnf(n.off, o.key(k.timeout), "below %v s sessions of gateways that merely stall are ended (GW-57)", advisedSessionTimeout.Seconds())
 	}
 	b.Connections = int(o.integer(k.connections, 0, 0, 64))
+	b.ClientID = l.clientID(o, k.clientID)
 	l.brokerTLS(o, k, b, schemeTLS)
 	cfg.defaultPort = b.Port == 0
 	cfg.settlePort()

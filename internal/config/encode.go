@@ -148,6 +148,11 @@ func (e encoder) config(c *Config) ordered {
 		o.add("tracing", ordered{{"endpoint", t.Endpoint}, {"sample_ratio", t.SampleRatio}})
 	}
 	e.optional(&o, "presence", c.Presence, !c.Presence)
+	if c.StateDirectory != "" {
+		o.add("state_directory", c.StateDirectory)
+		e.optional(&o, "state_sync", c.StateSync, !c.StateSync)
+		e.optional(&o, "on_stop", string(c.OnStop), c.OnStop == OnStopSuspend)
+	}
 	return o
 }
 
@@ -176,6 +181,9 @@ func (e encoder) broker(c *Config) ordered {
 		o.add("password", e.secret(b.Password))
 	}
 	e.optional(&o, "connections", b.Connections, b.Connections == 0)
+	if b.ClientID != "" {
+		o.add("client_id", b.ClientID)
+	}
 	return o
 }
 
@@ -212,7 +220,7 @@ func (e encoder) module(m Module) ordered {
 	}
 	e.optional(&o, "timeout_ms", m.PollTimeout.Milliseconds(), m.PollTimeout == defaultPollTimeout)
 	if m.Builtin != "" {
-		e.optional(&o, "spool_directory", m.SpoolDirectory, m.SpoolDirectory == "")
+		e.optional(&o, "spool_directory", m.SpoolDirectory, m.SpoolDirectory == "" || m.spoolDefault)
 		e.optional(&o, "spool_max_bytes", m.SpoolMaxBytes, m.SpoolMaxBytes == defaultSpoolMaxBytes)
 		return o
 	}

@@ -113,9 +113,9 @@ func TestErrors(t *testing.T) {
 			"config.json:1:114: timeout: 0 cannot work; expected 0.001 seconds or more\n" +
 				`config.json:1:133: mqtt_timeout: 0 cannot work; expected 0.001 seconds or more`},
 		{"negative times", with(minimalA, `"timeout": -1, "sleep_duration_after_connection_refused": "-2"`), true,
-			"config.json:1:114: timeout: expected a number of seconds, 0 or more and at most 1000000000, got -1\n" +
+			"config.json:1:114: timeout: expected a number of seconds, 0.001 or more and at most 1000000000, got -1\n" +
 				`config.json:1:161: sleep_duration_after_connection_refused: expected a number of seconds, 0 or more and at most 1000000000, got a string`},
-		{"endless time", with(minimalA, `"timeout": "inf"`), true, `config.json:1:114: timeout: expected a number of seconds, 0 or more and at most 1000000000, got a string`},
+		{"endless time", with(minimalA, `"timeout": "inf"`), true, `config.json:1:114: timeout: expected a number of seconds, 0.001 or more and at most 1000000000, got a string`},
 		{"switch", with(minimalA, `"send_invalid_command": "maybe", "presence": null`), true,
 			"config.json:1:127: send_invalid_command: expected true or false (or \"yes\", \"no\", 1, 0)\n" +
 				`config.json:1:148: presence: expected true or false, got null`},
@@ -133,6 +133,9 @@ func TestErrors(t *testing.T) {
 			`config.json:1:159: cars.v.specific_modules.05: the same module number as common_modules.5, which every car gets; remove one (CFG-11)`},
 		{"two spellings", strings.Replace(minimalA, `"5": {`, `"1": {"lib_path": "lib.so"}, "01": {`, 1), false,
 			`config.json:1:102: modules.01: the same module number as modules.1; remove one (DEF-55)`},
+		{"a second module that is wrong itself", strings.Replace(minimalA, `"5": {`, `"1": {"lib_path": "lib.so"}, "01": {"lib_path": 5}, "5": {`, 1), true,
+			"config.json:1:102: modules.01: the same module number as modules.1; remove one (DEF-55)\n" +
+				"config.json:1:121: modules.01.lib_path: expected the path of the module library"},
 		{"module keys", strings.Replace(minimalA, `"5": {`, `"one": {}, "4294967297": {}, "5": {`, 1), true,
 			"config.json:1:73: modules.one: expected a module number as the key, digits only and at most 2147483647\n" +
 				`config.json:1:84: modules.4294967297: expected a module number as the key, digits only and at most 2147483647`},
@@ -196,12 +199,12 @@ func TestErrors(t *testing.T) {
 				`config.json:1:200: tracing.sample_ratio: expected a number from 0 to 1, got 2`},
 		// CFG-2: whole milliseconds; CLI-14.
 		{"session timeout", strings.Replace(minimalD, `"h"`, `"h", "timeout_ms": 1500.5`, 1), false,
-			`config.json:1:87: external_communication.timeout_ms: expected a whole number of milliseconds, 0 or more and at most 1000000000000, got 1500.5`},
+			`config.json:1:87: external_communication.timeout_ms: expected a whole number of milliseconds, 1 or more and at most 1000000000000, got 1500.5`},
 		{"log file nowhere", with(minimalD, `"logging": {"console": {"level": "INFO"}, "file": {"level": "INFO", "use": true}}`), false,
 			`config.json:1:192: logging.file.path: required when the file is used; expected an existing directory, "." is the working directory`},
 		{"limits", with(minimalD, `"limits": {"module_queue": 0, "stop_timeout_ms": "soon", "payload_bytes": true}`), true,
 			"config.json:1:169: limits.module_queue: expected a whole number from 1 to 10000000, got 0\n" +
-				"config.json:1:191: limits.stop_timeout_ms: expected a whole number of milliseconds, 0 or more and at most 1000000000000, got a string\n" +
+				"config.json:1:191: limits.stop_timeout_ms: expected a whole number of milliseconds, 1 or more and at most 1000000000000, got a string\n" +
 				`config.json:1:216: limits.payload_bytes: expected a whole number from 1 to 268435456, got a boolean`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -151,6 +151,7 @@ func (l *loader) load() *Config {
 	cfg.RetryDelay = max(leastRetryDelay, top.duration("sleep_duration_after_connection_refused", time.Second, defaultRetryDelay, 0))
 	cfg.SendInvalidCommand = top.boolean("send_invalid_command", false)
 	cfg.Presence = top.boolean("presence", false)
+	l.state(top, cfg)
 	cfg.EmbeddedBroker = l.embeddedBroker(top)
 	l.broker(top, cfg)
 	l.cars(top, cfg)
@@ -159,6 +160,7 @@ func (l *loader) load() *Config {
 	cfg.HTTPAPI = l.httpAPI(top)
 	cfg.Admin = l.admin(top)
 	cfg.Tracing = l.tracing(top)
+	cfg.spool()
 	l.clashes(cfg)
 	cfg.places = l.places
 	top.finish()

@@ -48,6 +48,7 @@ var moved = []struct{ old, now string }{
 	{"mqtt_username", "external_communication.username"},
 	{"mqtt_password", "external_communication.password"},
 	{"mqtt_connections", "external_communication.connections"},
+	{"mqtt_client_id", "external_communication.client_id"},
 	{"mqtt_tls", "external_communication.tls"},
 	{"mqtt_ca_certs_file", "external_communication.ca_certs_file"},
 	{"mqtt_cert_file", "external_communication.cert_file"},

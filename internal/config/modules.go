@@ -64,6 +64,7 @@ func (l *loader) modules(n *node, path string, format Format) modules {
 		}
 		if at := out.find(number); at >= 0 {
 			l.errorf(m.off, key, "the same module number as %s; remove one (DEF-55)", out.list[at].KeyPath)
+			l.module(&m.value, key, number, format) // for its own errors
 			continue
 		}
 		if number == 0 {

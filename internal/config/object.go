@@ -176,7 +176,7 @@ func (o *object) duration(key string, unit, def, least time.Duration) time.Durat
 	}
 	switch {
 	case !ok:
-		o.wrongNumber(n, key, fmt.Sprintf("%s of %s, 0 or more and at most %.0f", kind, name, maxSeconds/unit.Seconds()))
+		o.wrongNumber(n, key, fmt.Sprintf("%s of %s, %v or more and at most %.0f", kind, name, float64(least)/float64(unit), maxSeconds/unit.Seconds()))
 		return def
 	case d < least && v == 0:
 		o.l.errorf(n.off, o.key(key), "0 cannot work; expected %v %s or more", float64(least)/float64(unit), name) // CFG-15

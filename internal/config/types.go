@@ -50,6 +50,10 @@ type Config struct {
 	HTTPAPI            *HTTPAPI // embedded Fleet Protocol HTTP API, nil: off
 	Admin              *Admin   // nil: off
 	Tracing            *Tracing // nil: off
+	// StateDirectory lets sessions outlive the process; empty: they end with it.
+	StateDirectory string
+	StateSync      bool   // the disk is waited for before an answer leaves
+	OnStop         OnStop // what SIGTERM means with a state directory
 	// Presence publishes retained "online"/"offline" on
 	// <company>/external_server_status.
 	Presence bool
@@ -58,14 +62,24 @@ type Config struct {
 	places      map[string]place
 }
 
+// OnStop says what a stop means for the cars.
+type OnStop string
+
+// Values of OnStop.
+const (
+	OnStopSuspend OnStop = "suspend" // the next process goes on; no gateway is told
+	OnStopNotify  OnStop = "notify"  // sessions end, gateways are told
+)
+
 // Broker is the connection to the MQTT broker.
 type Broker struct {
 	Host        string // empty: the embedded one
 	Port        int
 	Username    string
 	Password    Secret
-	TLS         *TLS // nil: none
-	Connections int  // shared connections; 0: chosen from the number of cars
+	TLS         *TLS   // nil: none
+	Connections int    // shared connections; 0: chosen from the number of cars
+	ClientID    string // of the connections, "-" and their number follow; empty: chosen
 
 	files TLS // configured, also while TLS is nil; --tls uses them
 }
@@ -141,6 +155,7 @@ type Module struct {
 	// SpoolDirectory keeps the queue of a built-in module across restarts;
 	// empty: in memory only.
 	SpoolDirectory string
+	spoolDefault   bool          // it follows from StateDirectory
 	SpoolMaxBytes  int64         // per car and module
 	MemoryLimit    int64         // of the child process, bytes; 0: none
 	MaxRestarts    int           // of the child process before it is taken out of service; 0: never

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"external-server/internal/servertest"
+	"external-server/internal/testneed"
 )
 
 // cmakeLists builds a module and a library it brings along, as third-party
@@ -69,9 +70,9 @@ func exampleSource(t *testing.T) string {
 // nothing of the script, and what comes out keeps the rules.
 func TestBuildModules(t *testing.T) {
 	t.Parallel()
-	if _, err := exec.LookPath("cmake"); err != nil {
-		t.Fatal("cmake is not installed; install it, on Debian with `apt-get install cmake`, or run `make test`")
-	}
+	testneed.Tool(t, "cmake", "cmake")
+	testneed.Tool(t, "g++", "g++")
+	testneed.Tool(t, "make", "make")
 	source := exampleSource(t)
 	dir := sources(t, map[string]string{
 		"third/CMakeLists.txt": cmakeLists,
@@ -115,6 +116,8 @@ func TestBuildModules(t *testing.T) {
 }
 
 func TestBuildModulesErrors(t *testing.T) {
+	testneed.Tool(t, "make", "make")
+	testneed.Tool(t, "cmake", "cmake")
 	for _, c := range []struct {
 		name  string
 		files map[string]string

@@ -16,12 +16,15 @@ import (
 	"testing"
 
 	"external-server/internal/servertest"
+	"external-server/internal/testneed"
 )
 
 // The packages are made by the command that people use; the deb is installed
 // into an empty root folder, upgraded over an edited configuration, and purged.
 func TestPackages(t *testing.T) {
 	t.Parallel()
+	testneed.Tool(t, "make", "make")
+	testneed.Tool(t, "dpkg", "dpkg")
 	out := t.TempDir()
 	cmd := exec.Command("make", "packages", "PACKAGES="+out)
 	cmd.Dir = servertest.Root()

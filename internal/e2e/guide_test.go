@@ -8,12 +8,14 @@ import (
 	"testing"
 
 	"external-server/internal/servertest"
+	"external-server/internal/testneed"
 )
 
 // The module authors' guide works as it is written: its shell commands are run
 // one after the other, in an empty folder.
 func TestModuleGuide(t *testing.T) {
 	t.Parallel()
+	testneed.PythonProtobuf(t)
 	text, err := os.ReadFile(filepath.Join(servertest.Root(), "docs", "modules.md"))
 	if err != nil {
 		t.Fatal(err)
@@ -34,12 +36,7 @@ func TestModuleGuide(t *testing.T) {
 	if blocks < 5 {
 		t.Fatalf("only %d blocks of commands found", blocks)
 	}
-	binary := filepath.Join(t.TempDir(), "external-server")
-	build := exec.Command("go", "build", "-o", binary, "./cmd/external-server") // the guide's sanitizer and ours do not mix
-	build.Dir = servertest.Root()
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
+	binary := servertest.Plain(t) // the guide's sanitizer and the race detector do not mix
 	cmd := exec.Command("bash", "-c", script.String())
 	cmd.Dir = t.TempDir()
 	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"), "SOURCE="+servertest.Root())

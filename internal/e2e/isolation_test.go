@@ -17,6 +17,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/gateway"
 	"external-server/internal/servertest"
+	"external-server/internal/testneed"
 	"external-server/internal/testwait"
 )
 
@@ -237,9 +238,10 @@ func cpuSeconds(stat string) float64 {
 // A module in another language, started by the server as its configuration says.
 func TestCommandModule(t *testing.T) {
 	t.Parallel()
+	python := testneed.PythonProtobuf(t)
 	m := brokertest.Start(t, brokertest.Options{})
 	script := filepath.Join(servertest.Root(), "modules", "example-python", "example_module.py")
-	modules := obj{"1002": obj{"command": []string{"/usr/bin/python3", script}, "config": obj{"lamp": "inverted"}}}
+	modules := obj{"1002": obj{"command": []string{python, script}, "config": obj{"lamp": "inverted"}}}
 	s := servertest.Start(t, servertest.Options{Config: formatD(m.Address(), modules, "car_a")})
 	s.WaitLog("connected to the broker")
 	c := startCar(t, open(m), "car_a")

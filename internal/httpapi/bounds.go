@@ -77,3 +77,21 @@ func (c *core) forget(cars []fleet.CarID, floor int64) {
 		c.release(car)
 	}
 }
+
+// hold counts a car that must be kept. The lock is held.
+func (c *core) hold(car *carState) {
+	if !car.held {
+		car.held = true
+		c.held++
+	}
+}
+
+// release forgets the state of a car that nobody waits for any longer and that never
+// had a message, so that requests for invented names cost no memory. The lock is
+// held.
+func (c *core) release(car *carState) {
+	if car.held || !car.waiting[kindStatus].empty() || !car.waiting[kindCommand].empty() {
+		return
+	}
+	delete(c.cars, car.id)
+}

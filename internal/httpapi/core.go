@@ -164,24 +164,6 @@ func (c *core) car(id fleet.CarID) *carState {
 	return car
 }
 
-// hold counts a car that must be kept. The lock is held.
-func (c *core) hold(car *carState) {
-	if !car.held {
-		car.held = true
-		c.held++
-	}
-}
-
-// release forgets the state of a car that nobody waits for any longer and that never
-// had a message, so that requests for invented names cost no memory. The lock is
-// held.
-func (c *core) release(car *carState) {
-	if car.held || !car.waiting[kindStatus].empty() || !car.waiting[kindCommand].empty() {
-		return
-	}
-	delete(c.cars, car.id)
-}
-
 var errStopping = newError(http.StatusServiceUnavailable, "the server is stopping")
 
 // PostStatuses implements API.

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -23,6 +24,7 @@ import (
 
 	"external-server/internal/config"
 	"external-server/internal/fleet"
+	"external-server/internal/testneed"
 	"external-server/internal/testwait"
 )
 
@@ -223,8 +225,9 @@ func (p *postgresServer) url(database string) string {
 // database makes an empty database.
 func (p *postgresServer) database(t testing.TB) string {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("left out with -short: it needs PostgreSQL")
+	testneed.More(t, "PostgreSQL")
+	if _, err := postgresBin(); err != nil {
+		testneed.Missing(t, "PostgreSQL", "postgresql")
 	}
 	p.once.Do(func() { p.err = p.start() })
 	if p.err != nil {
@@ -256,7 +259,7 @@ func postgresBin() (string, error) {
 		if path, err := exec.LookPath("postgres"); err == nil {
 			return filepath.Dir(path), nil
 		}
-		return "", fmt.Errorf("the tests need PostgreSQL; install it with: apt-get install postgresql")
+		return "", errors.New("PostgreSQL is not installed")
 	}
 	sort.Strings(found)
 	return filepath.Dir(found[len(found)-1]), nil

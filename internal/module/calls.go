@@ -18,6 +18,9 @@ func (w *Worker) makeCalls() {
 			return
 		}
 		taken := w.call(&j)
+		if taken && j.kind == jobStatus && w.opts.Confirmed != nil {
+			w.opts.Confirmed(j.number)
+		}
 		if w.jobs.end() && !taken { // what was abandoned is counted already
 			w.lost.Add(1)
 		}

@@ -98,7 +98,7 @@ func start(s *scripted, opts WorkerOptions) *Worker {
 
 // ForwardStatus queues a status and begins the calls if need be.
 func (w *Worker) ForwardStatus(device fleet.Device, data, message []byte) bool {
-	ok, begin := w.QueueStatus(device, data, message)
+	ok, begin := w.QueueStatus(Status{Device: device, Data: data, Error: message})
 	if begin {
 		w.Begin()
 	}

@@ -24,6 +24,8 @@ type job struct {
 	device   fleet.Device
 	data     []byte
 	message  []byte // jobStatus: error message, may be empty
+	number   uint64 // jobStatus
+	again    bool   // jobStatus
 	kindGone fleet.DisconnectType
 	done     func(error) // jobConnected, jobAskType
 	at       time.Time
@@ -80,7 +82,7 @@ func (q *jobs) put(j job) (ok, begin bool) {
 	defer q.mu.Unlock()
 	switch {
 	case q.closed,
-		j.kind == jobStatus && q.statuses >= q.limit,
+		j.kind == jobStatus && q.statuses >= q.limit && !j.again,
 		j.kind == jobAck && q.acks >= q.limit:
 		return false, false
 	case j.kind == jobDisconnected && q.withdraw(j.device):

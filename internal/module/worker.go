@@ -18,8 +18,8 @@ type WorkerOptions struct {
 	Logger       *slog.Logger
 	QueueSize    int           // statuses that wait for the module, default 1000
 	QueueBytes   int           // of these statuses with their devices' texts, default 64 MiB; the last one may exceed it
-	CommandQueue int           // fetched commands that wait for the car, default 1000
-	CommandBytes int           // of their data, default 64 MiB; the last one may exceed it
+	CommandQueue int           // fetched commands that wait for the car before no more are fetched, default 1000
+	CommandBytes int           // the same for their bytes, default 64 MiB
 	BackoffMin   time.Duration // after a failed wait_for_command (DEF-24), default 100 ms
 	BackoffMax   time.Duration // default 5 s
 	// Supports asks the module about a device type before device_connected and for
@@ -28,6 +28,10 @@ type WorkerOptions struct {
 	// Notify is called, from the poller's goroutine, when commands were fetched.
 	// It must not block.
 	Notify func()
+	// Confirmed is told, from the calling goroutine, that the status with the number and
+	// all before it need not be handed over by another process. It must return at
+	// once. Nil: what is left at Close is lost.
+	Confirmed func(number uint64)
 	// Called is told every call that has come back, from the calling goroutine and
 	// before the result has consequences. The Call is valid during Called only,
 	// which must return at once. Nil: nobody asks.
@@ -76,7 +80,7 @@ type WorkerStats struct {
 	Lost              uint64    // statuses that were accepted and not delivered for certain
 	AcksDropped       uint64    // acknowledgements that found the queue full
 	CommandsFetched   uint64
-	CommandsDiscarded uint64 // stale ones (DEV-3), those that found the queue full, were left at the stop or can be sent to no car
+	CommandsDiscarded uint64 // stale ones (DEV-3), those left at the stop and those that can be sent to no car
 }
 
 // Worker feeds one Instance: a goroutine makes the calls in the order they were
@@ -177,12 +181,23 @@ func (w *Worker) AskType(deviceType uint32, done func(error)) bool {
 	return w.put(job{kind: jobAskType, device: fleet.Device{Type: deviceType}, done: done, at: time.Now()})
 }
 
-// QueueStatus queues forward_status and, if message is not empty,
-// forward_error_message right after it (STAT-30). The worker owns the slices. ok is
+// QueueStatus queues forward_status and, if Error is not empty,
+// forward_error_message right after it (STAT-30). ok is
 // false when the queue is full or the worker is closed. If the calls have to begin,
 // that is left to the caller: he must call Begin, once and soon.
-func (w *Worker) QueueStatus(device fleet.Device, data, message []byte) (ok, begin bool) {
-	return w.jobs.put(job{kind: jobStatus, device: device, data: data, message: message, at: time.Now()})
+func (w *Worker) QueueStatus(s Status) (ok, begin bool) {
+	return w.jobs.put(job{kind: jobStatus, device: s.Device, data: s.Data, message: s.Error, number: s.Number, again: s.Again, at: time.Now()})
+}
+
+// Status is one status for a module. The worker owns its slices.
+type Status struct {
+	Device fleet.Device
+	Data   []byte
+	Error  []byte // may be empty
+	Number uint64 // see WorkerOptions.Confirmed
+	// Again: an earlier process has accepted it, so it is queued even when the queue is
+	// full.
+	Again bool
 }
 
 // DeviceDisconnected queues device_disconnected, or withdraws the device's
@@ -251,7 +266,7 @@ func (w *Worker) Close(ctx context.Context) error {
 		errs = append(errs, fmt.Errorf("%d answered statuses were not delivered", lost))
 	}
 	ended(ctx, w.poll) // the instance says when it is stuck there
-	w.discard(w.inbox.take())
+	w.discard(w.inbox.takeAll())
 	return errors.Join(append(errs, w.instance.Close(ctx))...)
 }
 
@@ -272,6 +287,10 @@ func (w *Worker) abandon() int {
 		if j.done != nil {
 			j.done(errClosed)
 		}
+	}
+	if lost > 0 && w.opts.Confirmed != nil {
+		w.log.Info("answered statuses wait in the state directory for the next start", "statuses", lost)
+		return 0
 	}
 	if lost > 0 {
 		w.lost.Add(uint64(lost))

@@ -94,6 +94,10 @@ func (c *Car) remember(ev *car.Event) {
 	case car.SessionRunning:
 		c.become(stateRunning)
 		out.Kind, out.Seconds = KindRunning, ev.At.Sub(ev.Since).Seconds()
+	case car.SessionResumed:
+		c.become(stateRunning)
+		c.values.resumed(ev)
+		out.Kind, out.Seconds = KindResumed, ev.Took.Seconds()
 	case car.SessionEnded:
 		c.become(stateWaiting)
 		c.values.ended(ev)

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/prometheus/common/expfmt"
+
+	"external-server/internal/testneed"
 )
 
 const (
@@ -114,14 +116,7 @@ func TestDashboard(t *testing.T) {
 // promtool, which checks the rules as Prometheus reads them.
 func promtool(t *testing.T) string {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("left out with -short: it needs promtool")
-	}
-	path, err := exec.LookPath("promtool")
-	if err != nil {
-		t.Fatal("promtool is not installed and this test needs it: on Debian `apt-get install prometheus`, or run `make test`")
-	}
-	return path
+	return testneed.Tool(t, "prometheus", "promtool")
 }
 
 func TestRules(t *testing.T) {

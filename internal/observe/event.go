@@ -30,6 +30,7 @@ type Event struct {
 const (
 	KindConnect      = "connect"       // a gateway began its connect sequence
 	KindRunning      = "running"       // and completed it
+	KindResumed      = "resumed"       // its session goes on, which was out of reach for Seconds
 	KindDisconnect   = "disconnect"    // a session or connect sequence ended
 	KindDeviceJoined = "device_joined" // a device was connected
 	KindDeviceLeft   = "device_left"

@@ -28,6 +28,8 @@ type metrics struct {
 	made catalogue
 
 	started, established prometheus.Counter
+	resumed              prometheus.Counter
+	silence              prometheus.Histogram
 	ended                *prometheus.CounterVec // reason, established
 	sequence, lasted     prometheus.Histogram
 	received, sent       *prometheus.CounterVec // kind
@@ -67,6 +69,8 @@ func newMetrics(h *Hub, opts Options) (*prometheus.Registry, *metrics) {
 	c := &m.made
 	m.started = c.counter("sessions_started_total", "Connects accepted.")
 	m.established = c.counter("sessions_established_total", "Connect sequences completed.")
+	m.resumed = c.counter("sessions_resumed_total", "Sessions that went on after a restart of the server or a loss of the broker.")
+	m.silence = c.histogram("session_silence_seconds", "For how long resumed sessions had been out of reach.", peerBuckets)
 	m.ended = c.counters("sessions_ended_total", "Sessions and connect sequences that ended. established tells whether the connect sequence had been completed.", "reason", "established")
 	m.sequence = c.histogram("connect_sequence_seconds", "Duration of the completed connect sequences.", peerBuckets)
 	m.lasted = c.histogram("session_seconds", "Duration of the established sessions that ended.", sessionBuckets)
@@ -194,6 +198,9 @@ func (c *Car) measure(ev *car.Event) {
 	case car.SessionRunning:
 		m.established.Inc()
 		m.sequence.Observe(ev.At.Sub(ev.Since).Seconds())
+	case car.SessionResumed:
+		m.resumed.Inc()
+		m.silence.Observe(ev.Took.Seconds())
 	case car.SessionEnded:
 		m.ended.WithLabelValues(ev.Reason, strconv.FormatBool(ev.Established)).Inc()
 		if ev.Established {

@@ -222,6 +222,13 @@ func (v *values) discarded(module int32, n int, at time.Time) {
 }
 
 // ended settles what the session leaves open.
+// resumed takes the devices of a session that an earlier process had.
+func (v *values) resumed(ev *car.Event) {
+	for _, d := range ev.Devices {
+		v.connected(d, true, ev.At)
+	}
+}
+
 func (v *values) ended(ev *car.Event) {
 	if len(v.ends) >= keptEnds {
 		v.ends = slices.Delete(v.ends, 0, len(v.ends)-keptEnds+1)

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -73,19 +74,39 @@ func Build(t testing.TB, version string) string {
 func Plain(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "external-server")
-	if err := build(path, "plain"); err != nil {
+	if err := build(path, "plain", "-trimpath"); err != nil { // as the server target of the Makefile
 		t.Fatal(err)
 	}
 	return path
 }
 
+// build makes a binary. Compiled packages come from the build cache, a linked program
+// does not, and linking the server takes longer than most tests. So it is kept
+// in build/test, where go build finds it up to date, and copied from there.
 func build(path, version string, flags ...string) error {
-	args := append([]string{"build", "-ldflags", "-X main.version=" + version, "-o", path}, flags...)
+	kept := filepath.Join(Root(), "build", "test", version+strings.Join(flags, ""), "external-server")
+	if err := os.MkdirAll(filepath.Dir(kept), 0o755); err != nil {
+		return err
+	}
+	lock, err := os.Create(filepath.Dir(kept) + ".lock")
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil { // tests of other packages want it, too
+		return err
+	}
+	args := append([]string{"build", "-ldflags", "-X main.version=" + version, "-o", kept}, flags...)
 	cmd := exec.Command("go", append(args, "./cmd/external-server")...)
 	cmd.Dir = Root()
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	// By another process: a program cannot be started while a process has it open for
+	// writing, as every process would that a test starts at this moment.
+	if out, err := exec.Command("cp", kept, path).CombinedOutput(); err != nil {
+		return fmt.Errorf("cp: %w\n%s", err, out)
 	}
 	return nil
 }

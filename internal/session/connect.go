@@ -121,6 +121,9 @@ func (s *Session) admission(ticket uint64, ok, unsupported bool) {
 		}
 		dev.supported, dev.started = false, false // REC-6, DEF-48
 		s.changed = true
+		if dev.rebound { // it was supported as far as the gateway knows
+			s.connectAnew()
+		}
 		// A session whose last device turns out to be unsupported goes on without
 		// modules, as if that had been known at once.
 		s.withModule = s.withModule && slices.ContainsFunc(s.devices, func(d *device) bool { return d.supported })
@@ -258,7 +261,8 @@ func (s *Session) firstCommands() {
 				continue
 			}
 			served[dev] = true
-			s.send(c, p.module, dev, true)
+			p.bytes -= commandSize(&c)
+			s.send(c, sent{module: p.module, fetched: true, from: p.module}, dev)
 		}
 		p.commands = rest
 	}
@@ -268,7 +272,7 @@ func (s *Session) firstCommands() {
 			if dev.supported {
 				module = dev.Module
 			}
-			s.send(fleet.Command{Device: dev.Device.ForModule()}, module, dev, false) // SEQ-32, MSG-5
+			s.send(fleet.Command{Device: dev.Device.ForModule()}, sent{module: module}, dev) // SEQ-32, MSG-5
 		}
 	}
 	s.responses = len(s.devices)

@@ -124,7 +124,7 @@ func (s *Session) end(reason Reason, notify bool) {
 	s.asking = question{}
 	s.withModule = false
 	s.admitBy, s.waitBy, s.sessionBy = time.Time{}, time.Time{}, time.Time{}
-	s.recovery, s.rejoin, s.left = nil, false, nil
+	s.recovery, s.anew, s.rejoin, s.left = nil, false, false, nil
 	s.order.reset()
 	s.sender.reset()
 }

@@ -23,6 +23,8 @@ const (
 	EventDisconnect                         // an operator ends the session; the gateway is told and connects anew
 	EventReannounce                         // an operator asks the gateway to connect anew and announce its devices
 	EventResume                             // the first of a Session: go on where a journal ends, see Resumption
+	EventUnbind                             // other modules take the place of the present ones; the session goes on with EventRebind
+	EventRebind                             // the modules are others, or their contexts are
 	EventBacklogRead                        // all that the broker held for the car has come, see EventLinkUp
 	EventGatewayGone                        // the broker has had no connection of the gateway for some time
 )

@@ -86,13 +86,16 @@ func (s *Session) restore(r *Record) {
 	s.id, s.phase, s.withModule, s.rejoin = r.ID, PhaseRunning, r.WithModule, true
 	for _, d := range r.Devices {
 		dev := &device{Device: d.Device, listed: true, first: true}
-		if why, _ := s.unservable(d.Device); d.Supported && why == "" {
+		why, certain := s.unservable(d.Device)
+		s.anew = s.anew || certain && d.Supported != (why == "")
+		if d.Supported && why == "" {
 			s.tickets++
-			dev.supported, dev.started, dev.ticket = true, true, s.tickets
+			dev.supported, dev.started, dev.rebound, dev.ticket = true, true, true, s.tickets
 			s.emit(Effect{Kind: EffectDeviceConnected, Device: d.Device, Ticket: dev.ticket})
 		}
 		s.devices = append(s.devices, dev)
 	}
+	s.withModule = s.withModule && slices.ContainsFunc(s.devices, func(d *device) bool { return d.supported })
 	o := &s.order
 	o.started, o.first, o.expected, o.passed = r.Counting, r.First, r.Expected, slices.Clone(r.Passed)
 	for i := range r.Ahead {
@@ -105,8 +108,9 @@ func (s *Session) restore(r *Record) {
 	for _, c := range r.Commands {
 		s.sender.waiting = append(s.sender.waiting, sent{
 			command: c.Command, module: c.Module, fetched: c.Fetched, responded: c.Responded, response: c.Response, before: c.Before,
-			at: s.now, by: s.now.Add(s.opts.MessageTimeout),
+			from: c.Module, at: s.now, by: s.now.Add(s.opts.MessageTimeout),
 		})
+		s.sender.count(&s.sender.waiting[len(s.sender.waiting)-1], 1)
 	}
 }
 
@@ -295,6 +299,9 @@ func (s *Session) settle() {
 		s.note(Warning, NoteBacklogGap, fleet.Device{}, s.order.expected)
 	}
 	s.sendPending()
+	if s.anew {
+		s.connectAnew()
+	}
 	s.endWithoutDevices()
 }
 

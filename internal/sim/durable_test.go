@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-var durableSeeds = flag.Int("durable-seeds", 600, "histories in which the server goes on from its journal")
+var durableSeeds = flag.Int("durable-seeds", 120, "histories in which the server goes on from its journal")
 
 // TestDurableHistories: the server is killed, stopped and cut off at any moment, and the
 // gateway notices nothing but silence.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"image/png"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -22,6 +21,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"external-server/internal/servertest"
+	"external-server/internal/testneed"
 	"external-server/internal/testwait"
 )
 
@@ -38,13 +38,7 @@ type tab struct {
 
 func chromium(t testing.TB) string {
 	t.Helper()
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	t.Fatal("chromium is not installed and this test needs a real browser: run scripts/install-test-deps, or `apt-get install chromium`")
-	return ""
+	return testneed.Tool(t, "chromium", "chromium", "chromium-browser", "google-chrome")
 }
 
 // newTab starts a browser of its own that ends with the test. An exception on the

@@ -13,11 +13,13 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/module"
+	"external-server/internal/testneed"
 )
 
 // buildExample builds the example module as its author does: with its makefile.
 func buildExample(t testing.TB) *Library {
 	t.Helper()
+	testneed.Tool(t, "make", "make")
 	out := filepath.Join(t.TempDir(), "libexample-module.so")
 	command := exec.Command("make", "-s", "-C", filepath.Dir(exampleSource), "OUT="+out)
 	if text, err := command.CombinedOutput(); err != nil {

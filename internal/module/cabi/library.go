@@ -77,7 +77,7 @@ func Open(path string, opts Options) (*Library, error) {
 	number := int32(C.cabi_number(table))
 	if opts.Expect != 0 && number != opts.Expect {
 		return fail(fmt.Errorf("reports module number %d but is configured as module %d; "+
-			"correct the key in \"modules\" or lib_path", number, opts.Expect))
+			"correct the number that is its key or the lib_path", number, opts.Expect))
 	}
 	return &Library{
 		path:     path,

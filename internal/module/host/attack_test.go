@@ -43,7 +43,7 @@ func startBystander(t *testing.T, m *Module, car string, log *testlog.Buffer) *b
 func (b *bystander) send(n int) {
 	for range n {
 		b.sent++
-		ok, begin := b.worker.QueueStatus(device("by"), fmt.Appendf(nil, "s%d", b.sent), nil)
+		ok, begin := b.worker.QueueStatus(module.Status{Device: device("by"), Data: fmt.Appendf(nil, "s%d", b.sent)})
 		if begin {
 			b.worker.Begin()
 		}

@@ -102,6 +102,7 @@ func (m *Module) State() module.ProcessState {
 	s.Number, s.Name, s.Contexts = m.number, m.opts.Name, len(m.instances)
 	if c := m.current; c != nil && !c.isDead() {
 		s.PID, s.RSS, s.Since = c.pid, c.rss.Load(), c.started
+		s.Silent = c.silent(time.Now())
 		if rss, err := residentMemory(c.pid); err == nil {
 			s.RSS = rss
 		}
@@ -297,7 +298,7 @@ func (m *Module) handshake(ctx context.Context, c *child, greeted <-chan error) 
 	case result.GetCode() != module.CodeOK:
 		return nil, fmt.Errorf("the module answered the start with code %d", result.GetCode())
 	case m.opts.Expect != 0 && result.GetModuleNumber() != m.opts.Expect:
-		return nil, fmt.Errorf("reports module number %d but is configured as module %d; correct the key in \"modules\" or the module",
+		return nil, fmt.Errorf("reports module number %d but is configured as module %d; correct the number that is its key or the module",
 			result.GetModuleNumber(), m.opts.Expect)
 	}
 	return result, nil

@@ -11,6 +11,7 @@ import (
 
 	"external-server/internal/module"
 	"external-server/internal/module/host"
+	"external-server/internal/testneed"
 )
 
 func TestMain(m *testing.M) {
@@ -61,10 +62,7 @@ func TestExampleInGo(t *testing.T) {
 
 func TestExampleInPython(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("left out with -short: it needs Python")
-	}
-	target := Command([]string{"/usr/bin/python3", "../../../modules/example-python/example_module.py"})
+	target := Command([]string{testneed.PythonProtobuf(t), "../../../modules/example-python/example_module.py"})
 	target.Number = 1002
 	target.Conversation = []Exchange{{`{"pressed": true}`, `{"lit_up": true}`}, {`{"pressed": false}`, `{"lit_up": false}`}}
 	Run(t, target)

@@ -1,0 +1,172 @@
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+
+	"external-server/internal/broker"
+	"external-server/internal/config"
+	"external-server/internal/fleet"
+	"external-server/internal/link/mqtt"
+	"external-server/internal/logging"
+	"external-server/internal/tlsfiles"
+)
+
+// brokerPart is the embedded broker.
+type brokerPart struct{ a *App }
+
+func (brokerPart) keys() []string {
+	return []string{"EmbeddedBroker.Users", "EmbeddedBroker.Insecure", "EmbeddedBroker.TLS.*"}
+}
+
+func (p brokerPart) prepare(_ context.Context, old, fresh *config.Config) (change, error) {
+	a, eb := p.a, fresh.EmbeddedBroker
+	switch {
+	case eb == nil:
+		return change{}, nil
+	case old != nil && fresh.Limits.Payload > a.brokerPayload:
+		return change{}, fmt.Errorf("a restart of the server is needed to change limits.payload_bytes (%d → %d, more than the embedded broker was started for)",
+			old.Limits.Payload, fresh.Limits.Payload)
+	case old != nil:
+		if err := checkFilesOf("embedded_broker.tls", eb.TLS); err != nil {
+			return change{}, err
+		}
+		return change{apply: func(context.Context) error {
+			return errors.Join(a.brokerFiles.Use(eb.TLS), a.broker.SetUsers(brokerUsers(fresh)))
+		}}, nil
+	}
+	var err error
+	if a.brokerFiles, err = tlsfiles.Watch(eb.TLS); err != nil {
+		return change{}, fmt.Errorf("embedded_broker.tls: %w", err)
+	}
+	a.brokerPayload = largestMessage(fresh)
+	b, err := broker.New(broker.Options{
+		Listen: eb.Listen, TLS: a.brokerFiles.Config(), Users: brokerUsers(fresh), Logger: component(a.log, logging.ComponentBroker),
+		MaxPacket: a.brokerPayload + brokerHeader, Subscribe: gatewayTopics, Present: a.gateways.present,
+	})
+	if err != nil {
+		return change{}, err
+	}
+	if err := b.Start(); err != nil {
+		return change{}, err
+	}
+	a.broker = b
+	return change{}, nil
+}
+
+func (p brokerPart) stop() error {
+	if p.a.broker == nil {
+		return nil
+	}
+	return p.a.broker.Close()
+}
+
+// brokerHeader is room for topic and properties beside a payload, in bytes.
+const brokerHeader = 1 << 10
+
+func brokerUsers(cfg *config.Config) []broker.User {
+	users := make([]broker.User, len(cfg.EmbeddedBroker.Users))
+	for i, u := range cfg.EmbeddedBroker.Users {
+		users[i] = broker.User{Name: u.Name, Password: u.Password.Reveal()}
+		if u.Car != "" {
+			users[i].Car = fleet.CarID{Company: cfg.Company, Car: u.Car}.String()
+		}
+	}
+	return users
+}
+
+// linkPart is the connection to the broker.
+type linkPart struct {
+	a    *App
+	runs *task
+}
+
+func (*linkPart) keys() []string {
+	return []string{"Broker.Username", "Broker.Password", "Broker.TLS.*", "RetryDelay"}
+}
+
+func (p *linkPart) prepare(_ context.Context, old, fresh *config.Config) (change, error) {
+	a := p.a
+	clientTLS, err := tlsfiles.Client(fresh.Broker.TLS)
+	if err != nil {
+		return change{}, fmt.Errorf("broker.tls: %w", err)
+	}
+	if old != nil {
+		if err := tuning(fresh).Check(); err != nil {
+			return change{}, err
+		}
+		return change{apply: func(context.Context) error {
+			if clientTLS != nil {
+				a.clientTLS.Store(&clientTLS)
+			}
+			return a.link.Tune(tuning(fresh))
+		}}, nil
+	}
+	address, latest := p.broker(fresh, clientTLS)
+	tuned := tuning(fresh)
+	a.link, err = mqtt.New(mqtt.Options{
+		Address:     address,
+		Username:    tuned.Username,
+		Password:    tuned.Password,
+		TLS:         latest,
+		Logger:      component(a.log, logging.ComponentLink),
+		RetryMax:    tuned.RetryMax,
+		Connections: fresh.Broker.Connections,
+		MaxPayload:  tuned.MaxPayload,
+		Presence:    presence(fresh),
+	})
+	a.roster.link = a.link
+	return change{apply: p.begin}, err
+}
+
+// broker returns where and how the link reaches its broker.
+func (p *linkPart) broker(cfg *config.Config, clientTLS func() (*tls.Config, error)) (address string, client func() (*tls.Config, error)) {
+	a := p.a
+	address = net.JoinHostPort(cfg.Broker.Host, strconv.Itoa(cfg.Broker.Port))
+	if clientTLS != nil {
+		a.clientTLS.Store(&clientTLS)
+		client = a.latestTLS
+	}
+	if a.broker != nil && (cfg.Broker.Host == "" || address == cfg.EmbeddedBroker.Listen) {
+		address = a.broker.Addr().String()
+		a.gateways.ours.Store(true)
+		if serverTLS := a.brokerFiles.Config(); client == nil && serverTLS != nil {
+			client = func() (*tls.Config, error) { return tlsfiles.Pinned(serverTLS), nil }
+		}
+	}
+	return address, client
+}
+
+func (p *linkPart) begin(ctx context.Context) error {
+	p.runs = begin(ctx, func(ctx context.Context) error {
+		defer p.a.end() // without link there is nothing to serve
+		return p.a.link.Run(ctx)
+	})
+	return nil
+}
+
+func (p *linkPart) stop() error { return p.runs.stop() }
+
+func tuning(cfg *config.Config) mqtt.Tuning {
+	return mqtt.Tuning{Username: cfg.Broker.Username, Password: cfg.Broker.Password.Reveal(), RetryMax: cfg.RetryDelay, MaxPayload: largestMessage(cfg)}
+}
+
+func presence(cfg *config.Config) string {
+	if !cfg.Presence {
+		return ""
+	}
+	return cfg.Company + fleet.TopicPresence
+}
+
+// largestMessage is what link and embedded broker take, in bytes. It is above the
+// usual limit of cars, so that it is the car that drops what is too large and its
+// operator who sees it.
+func largestMessage(cfg *config.Config) int { return max(fleet.DefaultPayload, cfg.Limits.Payload) }
+
+// latestTLS makes the settings of the link's next connection from the files that
+// are configured then.
+func (a *App) latestTLS() (*tls.Config, error) { return (*a.clientTLS.Load())() }

@@ -1,0 +1,284 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"external-server/internal/admin"
+	"external-server/internal/config"
+	"external-server/internal/httpapi"
+	"external-server/internal/logging"
+	"external-server/internal/observe"
+	"external-server/internal/tlsfiles"
+)
+
+// list returns the parts of the server, from the bottom up.
+func (a *App) list() parts {
+	a.cars = &carsPart{a: a}
+	return parts{
+		{"logging", logsPart{a}, loggingStopLimit},
+		{"the modules", modulesPart{a}, modulesStopLimit},
+		{"the observation", &observingPart{a: a}, observingStopLimit},
+		{"the embedded broker", brokerPart{a}, brokerStopLimit},
+		{"the admin endpoint", &adminPart{a: a}, adminStopLimit},
+		{"the HTTP API", &apiPart{a: a}, apiStopLimit},
+		{"the connection to the broker", &linkPart{a: a}, linkStopLimit},
+		{"the cars", a.cars, carsStopLimit + a.cfg.Limits.Stop},
+	}
+}
+
+// logsPart is the log, which the caller of New has opened.
+type logsPart struct{ a *App }
+
+func (logsPart) keys() []string { return []string{"Logging.Console.Level", "Logging.File.Level"} }
+func (logsPart) stop() error    { return nil }
+
+func (p logsPart) prepare(_ context.Context, old, fresh *config.Config) (change, error) {
+	if old == nil || p.a.logs == nil {
+		return change{}, nil
+	}
+	return change{apply: func(context.Context) error {
+		p.a.logs.SetSinkLevels(fresh.Logging.Console.Level, fresh.Logging.File.Level)
+		return nil
+	}}, nil
+}
+
+// modulesPart are the modules, which are made when a car asks for one.
+type modulesPart struct{ a *App }
+
+func (modulesPart) keys() []string { return nil } // they are a car's
+func (p modulesPart) stop() error  { return p.a.libraries.close() }
+
+func (p modulesPart) prepare(_ context.Context, old, fresh *config.Config) (change, error) {
+	if old == nil {
+		return change{}, nil
+	}
+	return change{
+		apply: func(context.Context) error {
+			if err := p.a.libraries.closeUnused(fresh); err != nil {
+				p.a.log.Warn("modules that are no longer used did not end cleanly", "error", err)
+			}
+			return nil
+		},
+		drop: func() error { return p.a.libraries.closeUnused(old) },
+	}, nil
+}
+
+// observingPart is the hub, when somebody looks at it: without admin endpoint and
+// tracing, cars are not observed and pay nothing.
+type observingPart struct {
+	a     *App
+	watch *task
+}
+
+func (*observingPart) keys() []string { return []string{"Admin.PerCarMetrics"} }
+
+func (p *observingPart) prepare(_ context.Context, old, fresh *config.Config) (change, error) {
+	a := p.a
+	if old != nil {
+		if a.hub == nil || fresh.Admin == nil {
+			return change{}, nil
+		}
+		return change{apply: func(context.Context) error {
+			a.hub.SetPerCar(fresh.Admin.PerCarMetrics)
+			return nil
+		}}, nil
+	}
+	if fresh.Admin == nil && fresh.Tracing == nil {
+		return change{}, nil
+	}
+	opts := observe.Options{Version: a.version, Logger: component(a.log, logging.ComponentAdmin), Sources: a.sources()}
+	if fresh.Admin != nil {
+		opts.PerCar = fresh.Admin.PerCarMetrics
+	}
+	if t := fresh.Tracing; t != nil {
+		opts.Tracing = &observe.Tracing{Endpoint: t.Endpoint, SampleRatio: t.SampleRatio}
+	}
+	var err error
+	if a.hub, err = observe.New(opts); err != nil {
+		return change{}, err
+	}
+	a.roster.hub = a.hub
+	return change{apply: func(ctx context.Context) error {
+		p.watch = begin(ctx, func(ctx context.Context) error {
+			a.hub.Watch(ctx)
+			return nil
+		})
+		return nil
+	}}, nil
+}
+
+func (p *observingPart) stop() error {
+	err := p.watch.stop()
+	if p.a.hub == nil {
+		return err
+	}
+	// Traces that wait are exported, or given up.
+	bound, cancel := context.WithTimeout(context.Background(), tracesTimeout)
+	defer cancel()
+	if err := p.a.hub.Close(bound); err != nil {
+		p.a.log.Warn("traces that waited were not exported", "error", err)
+	}
+	return err
+}
+
+// tracesTimeout bounds the last export of traces.
+const tracesTimeout = time.Second
+
+// adminPart is the admin endpoint.
+type adminPart struct {
+	a      *App
+	serves *task
+}
+
+func (*adminPart) keys() []string {
+	return []string{"Admin.Tokens", "Admin.TLS.*", "Admin.Insecure"}
+}
+
+func (p *adminPart) prepare(_ context.Context, old, fresh *config.Config) (change, error) {
+	a := p.a
+	switch {
+	case fresh.Admin == nil:
+		return change{}, nil
+	case old != nil:
+		if err := checkFilesOf("admin.tls", fresh.Admin.TLS); err != nil {
+			return change{}, err
+		}
+		return change{apply: func(context.Context) error { return a.admin.Configure(*fresh.Admin) }}, nil
+	}
+	var err error
+	a.admin, err = admin.New(admin.Options{
+		Config: *fresh.Admin, Source: operator{a}, Hub: a.hub, Version: a.version, Logger: component(a.log, logging.ComponentAdmin),
+	})
+	return change{apply: func(ctx context.Context) error {
+		p.serves = begin(ctx, func(ctx context.Context) error {
+			err := a.admin.Run(ctx)
+			a.endedEarly(ctx, "the admin endpoint", err)
+			return err
+		})
+		return nil
+	}}, err
+}
+
+func (p *adminPart) stop() error {
+	if p.serves == nil && p.a.admin != nil {
+		return p.a.admin.Close()
+	}
+	return p.serves.stop()
+}
+
+// apiPart is the embedded HTTP API.
+type apiPart struct {
+	a      *App
+	serves *task
+}
+
+func (*apiPart) keys() []string {
+	return []string{"HTTPAPI.Retention", "HTTPAPI.WaitTimeout", "HTTPAPI.MaxCars", "HTTPAPI.TLS.*"}
+}
+
+func (p *apiPart) prepare(ctx context.Context, old, fresh *config.Config) (change, error) {
+	a := p.a
+	switch {
+	case fresh.HTTPAPI == nil:
+		return change{}, nil
+	case old != nil:
+		if err := checkFilesOf("http_api.tls", fresh.HTTPAPI.TLS); err != nil {
+			return change{}, err
+		}
+		return change{apply: func(context.Context) error { return a.api.Configure(*fresh.HTTPAPI) }}, nil
+	}
+	api, err := httpapi.New(ctx, httpapi.Options{Config: *fresh.HTTPAPI, Logger: component(a.log, logging.ComponentHTTP)})
+	if err != nil {
+		return change{}, err
+	}
+	a.api, a.libraries.api = api, api.API()
+	return change{apply: func(ctx context.Context) error {
+		p.serves = begin(ctx, func(ctx context.Context) error {
+			err := api.Run(ctx)
+			a.endedEarly(ctx, "the HTTP API", err)
+			return err
+		})
+		return nil
+	}}, nil
+}
+
+func (p *apiPart) stop() error {
+	if p.serves == nil && p.a.api != nil {
+		bound, cancel := context.WithTimeout(context.Background(), unusedAPITimeout)
+		defer cancel()
+		return p.a.api.Shutdown(bound)
+	}
+	return p.serves.stop()
+}
+
+// unusedAPITimeout bounds the end of an HTTP API that was never served.
+const unusedAPITimeout = time.Second
+
+// carsPart are the cars.
+type carsPart struct {
+	a    *App
+	end  context.CancelFunc // of their context; nil: not begun
+	gone *task              // ends the sessions of gateways that have left
+	last Changes            // of the last reload
+}
+
+func (*carsPart) keys() []string {
+	return []string{"Cars", "AnyCar", "AnyCar.*", "MessageTimeout", "SessionTimeout", "SendInvalidCommand", "Limits.*"}
+}
+
+func (p *carsPart) prepare(ctx context.Context, old, fresh *config.Config) (change, error) {
+	r := p.a.roster
+	if old == nil {
+		for _, cc := range fresh.Cars {
+			if err := r.add(ctx, cc); err != nil {
+				return change{}, err
+			}
+		}
+		return change{apply: p.begin}, r.loadAny(ctx, fresh)
+	}
+	made, err := r.prepare(ctx, fresh, p.a.waits)
+	if err != nil {
+		return change{}, err
+	}
+	return change{
+		apply: func(ctx context.Context) error {
+			p.last = made.changes
+			return r.apply(ctx, fresh, made.opened, made.changes)
+		},
+		drop: made.drop,
+	}, nil
+}
+
+// begin serves the cars until the context that Run was given ends.
+func (p *carsPart) begin(ctx context.Context) error {
+	ctx, p.end = context.WithCancel(ctx)
+	if err := p.a.roster.start(ctx); err != nil {
+		return err
+	}
+	p.gone = begin(ctx, func(ctx context.Context) error {
+		p.a.gateways.watch(ctx, p.a.gatewayGone)
+		return nil
+	})
+	return nil
+}
+
+func (p *carsPart) stop() error {
+	if p.end == nil {
+		return p.a.roster.discard()
+	}
+	p.a.libraries.retire()
+	p.end()
+	return errors.Join(p.gone.stop(), p.a.roster.stop(), p.a.roster.discard())
+}
+
+// checkFilesOf reads the certificate files of a listener: files that were replaced are
+// picked up by themselves, but wrong ones would be noticed by the peers first.
+func checkFilesOf(key string, files *config.ServerTLS) error {
+	if _, err := tlsfiles.Server(files); err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	return nil
+}

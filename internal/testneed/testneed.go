@@ -1,0 +1,58 @@
+// Package testneed is for tests that need a program beyond Go and gcc. Without it they
+// are skipped with one line that says so: `go test ./...` passes right after a clone.
+// `make test` installs what is needed and sets REQUIRE_TOOLS, with which a missing
+// program is a failure: there, nothing is skipped.
+package testneed
+
+import (
+	"os"
+	"os/exec"
+	"testing"
+)
+
+// variable is the environment variable that makes a missing program a failure.
+const variable = "REQUIRE_TOOLS"
+
+// Tool returns the path of the first of the programs that is installed. Without any, the
+// test ends here; install is the Debian package that has it.
+func Tool(t testing.TB, install string, programs ...string) string {
+	t.Helper()
+	More(t, programs[0])
+	for _, name := range programs {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	Missing(t, programs[0], install)
+	return ""
+}
+
+// PythonProtobuf returns a Python that has the library of Protocol Buffers.
+func PythonProtobuf(t testing.TB) string {
+	t.Helper()
+	More(t, "Python")
+	const python = "/usr/bin/python3"
+	if exec.Command(python, "-c", "import google.protobuf").Run() != nil {
+		Missing(t, "Python's library google.protobuf", "python3-protobuf")
+	}
+	return python
+}
+
+// More says that the test needs more than Go and gcc: with -short it is skipped.
+func More(t testing.TB, what string) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("left out with -short: it needs " + what)
+	}
+}
+
+// Missing ends a test for which something is missing: it is skipped, or fails when
+// REQUIRE_TOOLS is set.
+func Missing(t testing.TB, what, install string) {
+	t.Helper()
+	const text = "%s is not installed and this test needs it: run `make deps`, or install it, on Debian with `apt-get install %s`"
+	if os.Getenv(variable) != "" {
+		t.Fatalf(text, what, install)
+	}
+	t.Skipf(text, what, install)
+}
