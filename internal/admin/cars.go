@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"external-server/internal/car"
+	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/observe"
 	"external-server/internal/session"
@@ -80,7 +81,7 @@ func why(c *car.Snapshot, link *link.State, last *endJSON) string {
 			session.PhaseCommands:  "waiting for responses to the first commands",
 		}[c.Phase]
 	case !c.LinkUp && connected(link) && link.Refused > 0:
-		return "the broker refuses the subscription to " + c.ID.String() + "/module_gateway"
+		return "the broker refuses the subscription to " + c.ID.String() + fleet.TopicFromGateway
 	case !c.LinkUp && !link.Up && link.LastError != "":
 		return "no connection to the broker: " + link.LastError
 	case !c.LinkUp:

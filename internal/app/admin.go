@@ -82,11 +82,13 @@ func (o operator) Components() []admin.Component {
 	}
 	out := []admin.Component{c}
 	for _, p := range o.a.libraries.processes() {
-		c := admin.Component{Name: "module " + p.Name, Ready: p.Ready && !p.OutOfService}
+		c := admin.Component{Name: "module " + p.Name, Ready: p.Ready && !p.OutOfService && p.Silent == ""}
 		switch {
 		case c.Ready:
 		case p.OutOfService:
 			c.Reason = "out of service, it failed too often: " + p.LastExit
+		case p.Silent != "":
+			c.Reason = "its process does not answer: " + p.Silent + " has not come back"
 		case p.LastExit != "":
 			c.Reason = "its process is being started anew: " + p.LastExit
 		default:

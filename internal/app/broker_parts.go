@@ -170,13 +170,13 @@ func presence(cfg *config.Config) string {
 	if !cfg.Presence {
 		return ""
 	}
-	return cfg.Company + "/external_server_status"
+	return cfg.Company + fleet.TopicPresence
 }
 
 // largestMessage is what link and embedded broker take, in bytes. It is above the
 // usual limit of cars, so that it is the car that drops what is too large and its
 // operator who sees it.
-func largestMessage(cfg *config.Config) int { return max(4<<20, cfg.Limits.Payload) }
+func largestMessage(cfg *config.Config) int { return max(fleet.DefaultPayload, cfg.Limits.Payload) }
 
 // latestTLS makes the settings of the link's next connection from the files that
 // are configured then.

@@ -2,11 +2,12 @@ package app
 
 import (
 	"context"
-	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"external-server/internal/fleet"
 )
 
 // gatewayGrace is how long a gateway whose connection to the embedded broker has
@@ -17,16 +18,20 @@ const gatewayGrace = 5 * time.Second
 // maxLeft bounds the gateways that are awaited.
 const maxLeft = 20_000
 
-// gatewayClient is the client identifier of a gateway, company/car (CONN-9).
-var gatewayClient = regexp.MustCompile(`^[a-z0-9_]+/[a-z0-9_]+$`)
+// isGateway tells whether a client identifier is that of a gateway, company/car
+// (CONN-9).
+func isGateway(client string) bool {
+	company, car, ok := strings.Cut(client, "/")
+	return ok && fleet.ValidName(company) && fleet.ValidName(car)
+}
 
 // gatewayTopics are the topics that a gateway subscribes. One whose connection was cut
 // connects again and does not subscribe (GW-55).
 func gatewayTopics(client string) []string {
-	if !gatewayClient.MatchString(client) {
+	if !isGateway(client) {
 		return nil
 	}
-	return []string{client + "/external_server", client + "/external_server_disconnect"}
+	return []string{client + fleet.TopicFromServer, client + fleet.TopicDisconnect}
 }
 
 // gateways are those that have left the embedded broker. Without it, or when the
@@ -45,7 +50,7 @@ func newGateways() *gateways {
 
 // present is told by the broker who comes and who goes.
 func (g *gateways) present(client string, here bool) {
-	if !g.ours.Load() || !gatewayClient.MatchString(client) {
+	if !g.ours.Load() || !isGateway(client) {
 		return
 	}
 	g.mu.Lock()

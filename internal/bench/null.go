@@ -57,7 +57,7 @@ func (*nothing) WaitCommands(ctx context.Context) ([]fleet.Command, error) {
 func (*nothing) Close(context.Context) error { return nil }
 
 // StartCommands implements module.CommandSource: there are none.
-func (*nothing) StartCommands(func([]fleet.Command)) (stop func()) { return func() {} }
+func (*nothing) StartCommands(func([]fleet.Command) <-chan struct{}) (stop func()) { return func() {} }
 
 // commander hands over a command in every interval, by WaitCommands as a library
 // does.

@@ -30,6 +30,7 @@ func (o *occupant) work(first *item, onLink bool) {
 		o.handle(first)
 	}
 	for {
+		o.fetchLeft()
 		o.arm()
 		mail, ok := o.mail.take(o.spare)
 		if !ok {
@@ -121,15 +122,7 @@ func (o *occupant) handleMail(m mail) {
 		slices.SortFunc(m.modules, func(a, b int32) int { return o.position(a) - o.position(b) })
 	}
 	for _, n := range m.modules {
-		m := o.find(n)
-		if m == nil {
-			continue // of the occupant before
-		}
-		if commands := m.worker.TakeCommands(); len(commands) > 0 {
-			o.now = time.Now()
-			o.tellCommands(n, commands)
-			o.step(o.now, session.Event{Kind: session.EventCommands, Module: n, Commands: commands})
-		}
+		o.fetch(n)
 	}
 	if m.due { // what came before the deadline may have moved it (DEF-27)
 		o.step(time.Now(), session.Event{Kind: session.EventDeadline})

@@ -3,11 +3,9 @@ package car
 import (
 	"time"
 
+	"external-server/internal/fleet"
 	"external-server/internal/session"
 )
-
-// defaultPayload is the default of Limits.Payload, in bytes.
-const defaultPayload = 4 << 20
 
 // Limits bound what a car's gateway may do. They may change while the car runs;
 // zero values mean the defaults.
@@ -50,7 +48,7 @@ func (s *Seat) Configure(limits Limits) {
 
 func (s *Seat) setLimits(limits Limits) {
 	s.limits = limits
-	s.payload.Store(int64(positive(limits.Payload, defaultPayload)))
+	s.payload.Store(int64(positive(limits.Payload, fleet.DefaultPayload)))
 	s.stop.Store(int64(positive(limits.Stop, defaultStopTimeout)))
 	s.mail.setRate(limits.MessagesPerSec, limits.MessageBurst)
 }

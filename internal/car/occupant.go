@@ -36,6 +36,7 @@ type occupant struct {
 	timer     *time.Timer
 	armed     time.Time
 	spare     mail
+	unfetched []int32       // modules with fetched commands that found no room
 	phase     session.Phase // as in view
 
 	concluding bool // see conclude

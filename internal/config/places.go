@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+
+	"external-server/internal/fleet"
 )
 
 // Names of the places that do not have the same key in every notation.
@@ -46,7 +48,7 @@ const maxTopic = 65535
 
 // tooLong tells whether the longest topic of a car would be too long.
 func tooLong(company, car string) bool {
-	return len(company)+len("/")+len(car)+len("/external_server_disconnect") > maxTopic
+	return len(company)+len("/")+len(car)+len(fleet.TopicDisconnect) > maxTopic
 }
 
 // clashes reports two parts of the server that want the same address.

@@ -68,7 +68,7 @@ type topics struct {
 
 func topicsOf(car fleet.CarID) topics {
 	base := car.String()
-	return topics{up: base + "/module_gateway", down: base + "/external_server", notification: base + "/external_server_disconnect"}
+	return topics{up: base + fleet.TopicFromGateway, down: base + fleet.TopicFromServer, notification: base + fleet.TopicDisconnect}
 }
 
 // sender publishes what is queued in order, with a bounded number of messages

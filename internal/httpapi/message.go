@@ -38,17 +38,7 @@ const maxDepth = 128
 const maxMessages = 10_000
 
 // checkName decides about company and car names (HTTP-3) and roles.
-func checkName(s string) bool {
-	if s == "" {
-		return false
-	}
-	for i := range len(s) {
-		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' {
-			return false
-		}
-	}
-	return true
-}
+func checkName(s string) bool { return fleet.ValidName(s) }
 
 func checkCar(car fleet.CarID) error {
 	if !checkName(car.Company) {

@@ -47,8 +47,10 @@ func TestGate(t *testing.T) {
 		if err := <-waiting; !errors.Is(err, ErrClosed) {
 			t.Errorf("who waits: %v", err)
 		}
-		if err := enter(time.Second); !errors.Is(err, ErrClosed) {
-			t.Errorf("a shut gate: %v", err)
+		for _, timeout := range []time.Duration{0, time.Second} {
+			if err := enter(timeout); !errors.Is(err, ErrClosed) {
+				t.Errorf("a shut gate: %v", err)
+			}
 		}
 		drained := make(chan string, 1)
 		done := make(chan struct{})
@@ -67,6 +69,9 @@ func TestGate(t *testing.T) {
 		}
 		if !g.Leave(Waiting) {
 			t.Error("nobody is told of what was abandoned")
+		}
+		if got := g.Busy(); got != "" {
+			t.Errorf("busy with %q at the end", got)
 		}
 	})
 }

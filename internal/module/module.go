@@ -101,10 +101,10 @@ type Instance interface {
 // the memory. A Worker prefers it to WaitCommands.
 type CommandSource interface {
 	// StartCommands begins to hand commands to deliver, in FIFO order, one call
-	// at a time. deliver must not block and owns what it gets. It is called once;
-	// stop ends it and returns when deliver is not running and will not be called
-	// again.
-	StartCommands(deliver func([]fleet.Command)) (stop func())
+	// at a time. deliver does not block and owns what it gets. No more
+	// commands are fetched before wanted, unless it is nil, is closed. StartCommands is called once; stop ends
+	// it and returns when deliver is not running and will not be called again.
+	StartCommands(deliver func([]fleet.Command) (wanted <-chan struct{})) (stop func())
 }
 
 // Result codes of the module ABI (chapter 6.1).

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
-	"sync"
 	"time"
 
 	"external-server/internal/fleet"
@@ -26,7 +24,16 @@ const (
 func (w *Worker) pollCommands() {
 	defer close(w.poll)
 	backoff, idle := w.opts.BackoffMin, idleMin
-	for w.pollCtx.Err() == nil {
+	for {
+		if room := w.inbox.roomy(); room != nil { // what the car does not take stays in the module
+			select {
+			case <-room:
+			case <-w.pollCtx.Done():
+			}
+		}
+		if w.pollCtx.Err() != nil {
+			return
+		}
 		start := time.Now()
 		var commands []fleet.Command
 		err := guard("wait_for_command", func() (err error) {
@@ -94,20 +101,22 @@ func (w *Worker) endPolling() {
 
 // fetchedCommands takes what the instance brought. It is the one place that all
 // commands of all kinds of modules pass, so what no car can be sent ends here,
-// whatever a module's process has let through.
-func (w *Worker) fetchedCommands(commands []fleet.Command) {
+// whatever a module's process has let through. The result is closed when more are
+// wanted, nil if they are.
+func (w *Worker) fetchedCommands(commands []fleet.Command) (wanted <-chan struct{}) {
 	commands, unusable := UsableCommands(commands)
 	w.dropped(unusable)
 	if len(commands) == 0 {
-		return
+		return w.inbox.roomy()
 	}
 	now := time.Now()
 	for i := range commands {
 		commands[i].Fetched = now
 	}
 	w.fetched.Add(uint64(len(commands)))
-	w.queueCommands(commands)
+	wanted = w.inbox.put(commands)
 	w.opts.Notify()
+	return wanted
 }
 
 // dropped counts and reports commands that can be sent to no car. To keep them
@@ -131,57 +140,24 @@ func (w *Worker) pause(d time.Duration) {
 	}
 }
 
-func (w *Worker) queueCommands(commands []fleet.Command) {
-	if over := w.inbox.put(commands); over > 0 { // REC-22: the oldest give way
-		w.discarded.Add(uint64(over))
-		w.limit.Log(w.log, slog.LevelWarn, "too many commands wait, the oldest are dropped",
-			slog.Int("commands", over), slog.Int("limit", w.opts.CommandQueue), slog.Int("limit_bytes", w.opts.CommandBytes))
-	}
+// TakeCommands returns and removes the oldest fetched commands: at most count, and
+// none behind that with which their bytes (CommandSize) reach the given number. left
+// tells that more wait. As long as too many wait, the module is asked for none
+// (REC-22).
+func (w *Worker) TakeCommands(count, bytes int) (commands []fleet.Command, left bool) {
+	return w.inbox.take(count, bytes)
 }
 
-// TakeCommands returns and removes the fetched commands, oldest first.
-func (w *Worker) TakeCommands() []fleet.Command { return w.inbox.take() }
+// CommandSize is what counts of a command when memory is bounded, in bytes.
+func CommandSize(c *fleet.Command) int {
+	return len(c.Data) + len(c.Device.Role) + len(c.Device.Name)
+}
 
 // DiscardCommands forgets fetched commands that nobody took (DEV-3) and returns
 // how many they were.
-func (w *Worker) DiscardCommands() int { return w.discard(w.inbox.take()) }
+func (w *Worker) DiscardCommands() int { return w.discard(w.inbox.takeAll()) }
 
 func (w *Worker) discard(commands []fleet.Command) int {
 	w.discarded.Add(uint64(len(commands)))
 	return len(commands)
-}
-
-// inbox holds the fetched commands until the car takes them.
-type inbox struct {
-	limit    int
-	maxBytes int
-	mu       sync.Mutex
-	commands []fleet.Command
-	bytes    int // of their data
-}
-
-// put adds commands and returns how many of the oldest had to go. The newest one
-// stays, however large it is.
-func (b *inbox) put(commands []fleet.Command) (over int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.commands = append(b.commands, commands...)
-	for i := range commands {
-		b.bytes += len(commands[i].Data)
-	}
-	for n := len(b.commands); n-over > b.limit || b.bytes > b.maxBytes && n-over > 1; over++ {
-		b.bytes -= len(b.commands[over].Data)
-	}
-	if over > 0 {
-		b.commands = slices.Clone(b.commands[over:])
-	}
-	return over
-}
-
-func (b *inbox) take() []fleet.Command {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	out := b.commands
-	b.commands, b.bytes = nil, 0
-	return out
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -58,7 +59,7 @@ func TestUnusableCommandsAreDropped(t *testing.T) {
 				}}
 				w := start(s, WorkerOptions{Logger: log.Logger()})
 				time.Sleep(5*time.Second + time.Millisecond)
-				if got := texts(w.TakeCommands()); got != "["+strings.TrimSpace(strings.Repeat("before after ", 5))+"]" {
+				if got := texts(all(w)); got != "["+strings.TrimSpace(strings.Repeat("before after ", 5))+"]" {
 					t.Errorf("took %s", got)
 				}
 				if st := w.Stats(); st.CommandsFetched != 15 || st.CommandsDiscarded != 5 || st.Errors != 0 || waits.Load() != 5 {
@@ -73,20 +74,44 @@ func TestUnusableCommandsAreDropped(t *testing.T) {
 	}
 }
 
-// Waiting commands are bounded by their bytes, too: the oldest give way.
-func TestWaitingCommandsAreBoundedInBytes(t *testing.T) {
-	b := inbox{limit: 100, maxBytes: 10}
-	if over := b.put(commands("1234", "5678")); over != 0 {
-		t.Errorf("%d dropped", over)
+// What waits is taken in order and in parts, and there is room again below both bounds.
+func TestInbox(t *testing.T) {
+	roomy := func(c <-chan struct{}) bool {
+		if c == nil {
+			return true
+		}
+		select {
+		case <-c:
+			return true
+		default:
+			return false
+		}
 	}
-	if over := b.put(commands("abcd", "e")); over != 1 || b.bytes != 9 {
-		t.Errorf("%d dropped, %d bytes left", over, b.bytes)
+	b := inbox{limit: 3, maxBytes: 10 + 2*CommandSize(&commands("")[0])}
+	if !roomy(b.put(commands("1234", "5678"))) {
+		t.Error("two of three commands, 8 of 10 bytes: no room")
 	}
-	if over := b.put(commands("larger than the bound")); over != 3 {
-		t.Errorf("%d dropped", over)
+	room := b.put(commands("larger than the bound"))
+	if roomy(room) || roomy(b.roomy()) {
+		t.Error("three of three commands: there is room")
 	}
-	if got := texts(b.take()); got != "[larger than the bound]" || b.bytes != 0 {
-		t.Errorf("took %s, %d bytes left", got, b.bytes)
+	if got, left := b.take(1, 100); texts(got) != "[1234]" || !left {
+		t.Errorf("took %s, left %v", texts(got), left)
+	}
+	if roomy(room) {
+		t.Error("25 of 10 bytes: there is room")
+	}
+	if got, left := b.take(5, 4); texts(got) != "[5678]" || !left {
+		t.Errorf("took %s, left %v", texts(got), left)
+	}
+	if got, left := b.take(5, 0); len(got) != 0 || !left {
+		t.Errorf("took %s, left %v", texts(got), left)
+	}
+	if got, left := b.take(5, 1); texts(got) != "[larger than the bound]" || left {
+		t.Errorf("took %s, left %v", texts(got), left)
+	}
+	if !roomy(room) || b.bytes != 0 {
+		t.Errorf("nothing waits: room %v, %d bytes", roomy(room), b.bytes)
 	}
 }
 
@@ -115,10 +140,10 @@ func TestCommandsAreFetched(t *testing.T) {
 		if notified != 2 {
 			t.Errorf("notified %d times", notified)
 		}
-		if got := texts(w.TakeCommands()); got != "[a b c]" {
+		if got := texts(all(w)); got != "[a b c]" {
 			t.Errorf("took %s", got)
 		}
-		if got := w.TakeCommands(); len(got) != 0 {
+		if got := all(w); len(got) != 0 {
 			t.Errorf("took %s again", texts(got))
 		}
 		batches <- commands("d", "e")
@@ -137,33 +162,67 @@ func TestCommandsAreFetched(t *testing.T) {
 	})
 }
 
-// REC-22: commands nobody takes do not pile up; the oldest give way.
+// REC-22: beyond a bound no command is fetched, and none is dropped: the module keeps
+// what it has.
 func TestCommandsAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		batches := make(chan []fleet.Command)
-		s := &scripted{onWait: func(ctx context.Context) ([]fleet.Command, error) {
-			select {
-			case b := <-batches:
-				return b, nil
-			case <-ctx.Done():
-				return nil, nil
+	for _, source := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			made := 0
+			more := func() []fleet.Command {
+				made++
+				return commands(fmt.Sprint(made))
 			}
-		}}
-		w := start(s, WorkerOptions{CommandQueue: 3})
-		batches <- commands("a", "b")
-		batches <- commands("c", "d")
-		batches <- commands("e")
-		synctest.Wait()
-		if got := texts(w.TakeCommands()); got != "[c d e]" {
-			t.Errorf("took %s", got)
+			var instance Instance = &scripted{onWait: func(context.Context) ([]fleet.Command, error) { return more(), nil }}
+			if source {
+				instance = &pushing{more: more}
+			}
+			w := NewWorker(instance, 7, WorkerOptions{CommandQueue: 3})
+			w.Start()
+			synctest.Wait()
+			if made != 3 {
+				t.Errorf("%d commands were fetched, want 3", made)
+			}
+			if got, left := w.TakeCommands(2, 100); texts(got) != "[1 2]" || !left {
+				t.Errorf("took %s, left %v", texts(got), left)
+			}
+			synctest.Wait()
+			if got, _ := w.TakeCommands(100, 100); texts(got) != "[3 4 5]" {
+				t.Errorf("took %s", texts(got))
+			}
+			synctest.Wait()
+			if st := w.Stats(); st.CommandsDiscarded != 0 || st.CommandsFetched != 8 {
+				t.Errorf("stats %+v", st)
+			}
+			if err := closeWithin(w, time.Second); err != nil { // also while it is full
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// pushing is an instance that brings its commands.
+type pushing struct {
+	scripted
+	more func() []fleet.Command
+}
+
+func (p *pushing) StartCommands(deliver func([]fleet.Command) <-chan struct{}) (stop func()) {
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			wanted := deliver(p.more())
+			if wanted == nil {
+				continue
+			}
+			select {
+			case <-wanted:
+			case <-end:
+				return
+			}
 		}
-		if st := w.Stats(); st.CommandsDiscarded != 2 {
-			t.Errorf("stats %+v", st)
-		}
-		if err := closeWithin(w, time.Second); err != nil {
-			t.Error(err)
-		}
-	})
+	}()
+	return func() { close(end); <-ended }
 }
 
 // DEF-24: a wait that fails is tried again after 100 ms, doubling to 5 s, with
@@ -252,4 +311,10 @@ func TestStuckPoller(t *testing.T) {
 		}
 		close(release)
 	})
+}
+
+// all takes all commands that wait.
+func all(w *Worker) []fleet.Command {
+	commands, _ := w.TakeCommands(math.MaxInt, math.MaxInt)
+	return commands
 }

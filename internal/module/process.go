@@ -17,6 +17,7 @@ type ProcessState struct {
 	PID          int    // 0: no process
 	Ready        bool   // the process answers and has all contexts
 	OutOfService bool
+	Silent       string    // what the process has not answered for more than 1.5 s, "" for nothing
 	Since        time.Time // of the process, or of being out of service
 	Restarts     uint64    // processes that were replaced
 	LastExit     string    // reason of the last end, "" if there was none

@@ -18,8 +18,8 @@ type WorkerOptions struct {
 	Logger       *slog.Logger
 	QueueSize    int           // statuses that wait for the module, default 1000
 	QueueBytes   int           // of these statuses with their devices' texts, default 64 MiB; the last one may exceed it
-	CommandQueue int           // fetched commands that wait for the car, default 1000
-	CommandBytes int           // of their data, default 64 MiB; the last one may exceed it
+	CommandQueue int           // fetched commands that wait for the car before no more are fetched, default 1000
+	CommandBytes int           // the same for their bytes, default 64 MiB
 	BackoffMin   time.Duration // after a failed wait_for_command (DEF-24), default 100 ms
 	BackoffMax   time.Duration // default 5 s
 	// Supports asks the module about a device type before device_connected and for
@@ -80,7 +80,7 @@ type WorkerStats struct {
 	Lost              uint64    // statuses that were accepted and not delivered for certain
 	AcksDropped       uint64    // acknowledgements that found the queue full
 	CommandsFetched   uint64
-	CommandsDiscarded uint64 // stale ones (DEV-3), those that found the queue full, were left at the stop or can be sent to no car
+	CommandsDiscarded uint64 // stale ones (DEV-3), those left at the stop and those that can be sent to no car
 }
 
 // Worker feeds one Instance: a goroutine makes the calls in the order they were
@@ -266,7 +266,7 @@ func (w *Worker) Close(ctx context.Context) error {
 		errs = append(errs, fmt.Errorf("%d answered statuses were not delivered", lost))
 	}
 	ended(ctx, w.poll) // the instance says when it is stuck there
-	w.discard(w.inbox.take())
+	w.discard(w.inbox.takeAll())
 	return errors.Join(append(errs, w.instance.Close(ctx))...)
 }
 

@@ -10,7 +10,7 @@ import (
 )
 
 // watchPause is how often Watch looks.
-const watchPause = time.Second
+const watchPause = 500 * time.Millisecond
 
 // Watch turns changes of the broker connection and of module processes into
 // events until ctx ends.
@@ -26,6 +26,10 @@ func (h *Hub) Watch(ctx context.Context) {
 		if s.Processes != nil {
 			w.modules(s.Processes())
 		}
+		if s.HTTPAPI != nil {
+			api, _ := s.HTTPAPI()
+			w.store(string(api.StoreFault))
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -39,6 +43,7 @@ type watcher struct {
 	hub       *Hub
 	up        bool
 	refused   string // topic
+	fault     string // of the message store
 	connects  uint64
 	processes map[string]module.ProcessState
 }
@@ -66,6 +71,18 @@ func (w *watcher) link(s link.State) {
 	w.up, w.connects = s.Up, connects
 }
 
+// store tells that the message store fails, such as on a full disk, and that it works
+// again.
+func (w *watcher) store(fault string) {
+	switch {
+	case fault != "" && fault != w.fault:
+		w.hub.Events.Put(Event{Kind: KindFault, Reason: "message store: " + fault, Count: 1})
+	case fault == "" && w.fault != "":
+		w.hub.Events.Put(Event{Kind: KindFault, Reason: "message store works again", Count: 1})
+	}
+	w.fault = fault
+}
+
 func (w *watcher) modules(states []module.ProcessState) {
 	seen := make(map[string]bool, len(states))
 	for _, s := range states {
@@ -83,6 +100,12 @@ func (w *watcher) modules(states []module.ProcessState) {
 			if s.Ready {
 				w.hub.Events.Put(Event{Kind: KindModule, Module: s.Number, Reason: "process ready", Text: s.Name})
 			}
+		case s.Silent != "" && old.Silent == "":
+			ev.Reason, ev.Text = "does not answer", fmt.Sprintf("%s: %s has not come back", s.Name, s.Silent)
+			w.hub.Events.Put(ev)
+		case s.Silent == "" && old.Silent != "" && s.Ready && old.Ready:
+			ev.Reason = "answers again"
+			w.hub.Events.Put(ev)
 		case s.Ready && !old.Ready:
 			ev.Reason = "process ready"
 			w.hub.Events.Put(ev)

@@ -14,7 +14,8 @@ const noModule = int32(-1 << 31)
 type sent struct {
 	command   fleet.Command
 	module    int32     // whose command_ack it is, or noModule
-	fetched   bool      // came from a module, not an empty first command
+	fetched   bool      // came from module from, not an empty first command
+	from      int32     // see CommandRoom
 	at        time.Time // when it was sent
 	by        time.Time // when the response is overdue
 	before    uint32    // the status that was expected then
@@ -26,9 +27,10 @@ type sent struct {
 type sender struct {
 	next    uint32 // counter of the next command, never reset (CMD-3, DEF-50)
 	waiting []sent // the last has counter next-1
+	loads   []load // of the modules
 }
 
-func (q *sender) reset() { q.waiting = nil }
+func (q *sender) reset() { q.waiting, q.loads = nil, nil }
 
 // unacked counts the commands of modules without acknowledgement (DEF-41).
 func (q *sender) unacked() int {
@@ -67,6 +69,7 @@ func (q *sender) restart(now, by time.Time) {
 type pendingCommands struct {
 	module   int32
 	commands []fleet.Command
+	bytes    int    // of the commands, see commandSize
 	position []byte // of the module behind them, nil: unknown
 }
 
@@ -106,7 +109,7 @@ func (s *Session) stale(p *pendingCommands) {
 	if n := len(p.commands); n > 0 {
 		s.emit(Effect{Kind: EffectNote, Level: Warning, Note: NoteCommandsStale, Module: p.module, Count: n})
 	}
-	p.commands = nil
+	p.commands, p.bytes = nil, 0
 }
 
 func (s *Session) holdBack(module int32, commands []fleet.Command, position []byte) {
@@ -118,10 +121,16 @@ func (s *Session) holdBack(module int32, commands []fleet.Command, position []by
 	}
 	p := &s.pending[at]
 	p.commands = append(p.commands, commands...)
+	for i := range commands {
+		p.bytes += commandSize(&commands[i])
+	}
 	if position != nil {
 		p.position = position
 	}
 	if over := len(p.commands) - s.opts.MaxPending; over > 0 {
+		for i := range p.commands[:over] {
+			p.bytes -= commandSize(&p.commands[i])
+		}
 		p.commands = append([]fleet.Command(nil), p.commands[over:]...)
 		s.emit(Effect{Kind: EffectNote, Level: Warning, Note: NoteCommandsOverflow, Module: module, Count: over})
 	}
@@ -148,29 +157,24 @@ func (s *Session) sendFetched(module int32, c fleet.Command) {
 	if len(c.Data) == 0 {
 		s.note(Warning, NoteCommandEmpty, c.Device, 0) // CMD-8
 	}
-	s.send(c, acknowledgedTo, dev, true)
+	s.send(c, sent{module: acknowledgedTo, fetched: true, from: module}, dev)
 }
 
 // send publishes one command with the next counter and starts its timer (CMD-3,
 // CMD-10, CMD-11, SEQ-34). A known device is named as it was announced, because
 // the gateway delivers some commands only to the device's real priority
 // (DEF-32, GW-54); the acknowledgement repeats what the module said. An empty
-// first command has priority 0 (MSG-5).
-func (s *Session) send(c fleet.Command, module int32, dev *device, fetched bool) {
+// first command has priority 0 (MSG-5). of tells whose command it is.
+func (s *Session) send(c fleet.Command, of sent, dev *device) {
 	wire := c.Device
-	if dev != nil && fetched {
+	if dev != nil && of.fetched {
 		wire = dev.Device
 	}
 	counter := s.sender.next
 	s.sender.next++
-	s.sender.waiting = append(s.sender.waiting, sent{
-		command: c,
-		module:  module,
-		fetched: fetched,
-		at:      s.now,
-		by:      s.now.Add(s.opts.MessageTimeout),
-		before:  s.order.expected,
-	})
+	of.command, of.at, of.by, of.before = c, s.now, s.now.Add(s.opts.MessageTimeout), s.order.expected
+	s.sender.waiting = append(s.sender.waiting, of)
+	s.sender.count(&of, 1)
 	s.recordCommand(counter)
 	s.emit(Effect{Kind: EffectNote, Level: Debug, Note: NoteCommandSent, Device: wire, Counter: counter, SessionID: s.id, Command: c})
 	s.publish(fleet.ServerMessage{Kind: fleet.ServerCommand, Counter: counter, Device: wire, Data: c.Data})
@@ -213,6 +217,7 @@ func (s *Session) acknowledge(m fleet.ClientMessage, inSequence bool) {
 	for len(q.waiting) > 0 && q.waiting[0].responded {
 		first := q.waiting[0]
 		counter := q.next - uint32(len(q.waiting))
+		q.count(&first, -1)
 		q.waiting[0] = sent{}
 		q.waiting = q.waiting[1:]
 		s.emit(Effect{

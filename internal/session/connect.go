@@ -261,7 +261,8 @@ func (s *Session) firstCommands() {
 				continue
 			}
 			served[dev] = true
-			s.send(c, p.module, dev, true)
+			p.bytes -= commandSize(&c)
+			s.send(c, sent{module: p.module, fetched: true, from: p.module}, dev)
 		}
 		p.commands = rest
 	}
@@ -271,7 +272,7 @@ func (s *Session) firstCommands() {
 			if dev.supported {
 				module = dev.Module
 			}
-			s.send(fleet.Command{Device: dev.Device.ForModule()}, module, dev, false) // SEQ-32, MSG-5
+			s.send(fleet.Command{Device: dev.Device.ForModule()}, sent{module: module}, dev) // SEQ-32, MSG-5
 		}
 	}
 	s.responses = len(s.devices)

@@ -108,8 +108,9 @@ func (s *Session) restore(r *Record) {
 	for _, c := range r.Commands {
 		s.sender.waiting = append(s.sender.waiting, sent{
 			command: c.Command, module: c.Module, fetched: c.Fetched, responded: c.Responded, response: c.Response, before: c.Before,
-			at: s.now, by: s.now.Add(s.opts.MessageTimeout),
+			from: c.Module, at: s.now, by: s.now.Add(s.opts.MessageTimeout),
 		})
+		s.sender.count(&s.sender.waiting[len(s.sender.waiting)-1], 1)
 	}
 }
 

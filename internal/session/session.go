@@ -38,6 +38,8 @@ type Options struct {
 	MaxAhead            int           // statuses held ahead of a gap or of a full queue (DEF-9), default 1000
 	MaxAheadBytes       int           // of their contents, and of the messages held in the connect sequence, default 64 MiB
 	MaxPending          int           // commands held back per module (REC-13), default 1000
+	MaxUnacked          int           // commands per module whose response is awaited, default 1000; see CommandRoom
+	MaxCommandBytes     int           // of either of them per module, default 16 MiB
 	MaxDevices          int           // devices one Connect may list, default 1000
 	// FirstCommand is the counter of the first command, 0 in the protocol (CMD-3).
 	FirstCommand uint32
@@ -55,13 +57,16 @@ func (o Options) withDefaults() Options {
 	def(&o.RoomRetry, 20*time.Millisecond)
 	def(&o.UnknownSessionPause, 10*time.Second)
 	def(&o.QuietAfterEnd, 5*time.Second)
-	for _, n := range []*int{&o.MaxAhead, &o.MaxPending, &o.MaxDevices} {
+	for _, n := range []*int{&o.MaxAhead, &o.MaxPending, &o.MaxUnacked, &o.MaxDevices} {
 		if *n <= 0 {
 			*n = 1000
 		}
 	}
 	if o.MaxAheadBytes <= 0 {
 		o.MaxAheadBytes = 64 << 20
+	}
+	if o.MaxCommandBytes <= 0 {
+		o.MaxCommandBytes = 16 << 20
 	}
 	return o
 }

@@ -203,6 +203,9 @@ func (a *auditor) checkLoad(core *session.Session) {
 	if l.Ahead > a.w.sc.MaxAhead+1 || l.Held > a.w.sc.MaxAhead+len(c.listed) || l.Devices > 32 || l.Pending > a.w.sc.MaxPending*len(moduleNumbers) || l.Unacked > 5000 {
 		a.fail("REC-22: the core holds too much: %+v", l)
 	}
+	if a.w.sc.MaxUnacked > 0 && l.Unacked > (a.w.sc.MaxUnacked+a.w.sc.MaxPending)*len(moduleNumbers)+len(c.listed) {
+		a.fail("REC-22: %d commands are under way", l.Unacked)
+	}
 	if core.Phase() == session.PhaseWaiting && l != (session.Load{}) {
 		a.fail("SM-4: something is left of the session: %+v", l)
 	}

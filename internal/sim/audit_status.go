@@ -150,7 +150,7 @@ func (a *auditor) checkHandled() {
 		return
 	}
 	st := l.seen[l.cursor]
-	if served(st.device) && (c.live[st.device.ID()] || st.state == fleet.StateConnecting) {
+	if c.live[st.device.ID()] || st.state == fleet.StateConnecting && a.mayServe(st.device) {
 		if a.roomLeft(st.device.Module) <= 0 {
 			if a.now.After(l.noRoom) {
 				l.noRoom = a.now
@@ -162,6 +162,11 @@ func (a *auditor) checkHandled() {
 		return // the core tries again soon, see checkTimes; or as soon as it is woken
 	}
 	a.fail("REC-10: status %d of %v, state %v, was not handled", l.cursor, st.device, st.state)
+}
+
+// mayServe tells whether a module takes the device, or was not asked about its type.
+func (a *auditor) mayServe(d fleet.Device) bool {
+	return served(d) || configured(d.Module) && d.Role != "" && !a.w.srv.worker(d.Module).knows(d.Type)
 }
 
 // roomLeft is the room of a module's queue after this step.

@@ -22,6 +22,7 @@ type Scenario struct {
 	Outgoing     int             // messages the server's queue to the broker takes
 	MaxAhead     int
 	MaxPending   int
+	MaxUnacked   int    // 0: the process asks for no room and hands over every command at once
 	StatusBase   uint32 // the gateway's first status counter; 1 with the real one
 	FirstCommand uint32
 	SendInvalid  bool          // CMD-6
@@ -91,8 +92,8 @@ func (a Action) String() string {
 // String prints the scenario for a person.
 func (s *Scenario) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "seed %d: queues %d and %d, ahead %d, pending %d, counters from %d and %d, send_invalid_command %v, a command per %v, delay up to %v\n",
-		s.Seed, s.Queue, s.Outgoing, s.MaxAhead, s.MaxPending, s.StatusBase, s.FirstCommand, s.SendInvalid, s.CommandEvery, s.Delay)
+	fmt.Fprintf(&b, "seed %d: queues %d and %d, ahead %d, pending %d, unacknowledged %d, counters from %d and %d, send_invalid_command %v, a command per %v, delay up to %v\n",
+		s.Seed, s.Queue, s.Outgoing, s.MaxAhead, s.MaxPending, s.MaxUnacked, s.StatusBase, s.FirstCommand, s.SendInvalid, s.CommandEvery, s.Delay)
 	for i, d := range s.Devices {
 		fmt.Fprintf(&b, "  device #%d %v priority %d every %v, present %v\n", i, d, d.Priority, s.Every[i].Round(time.Millisecond), s.Present[i])
 	}
@@ -149,6 +150,7 @@ func New(seed uint64) *Scenario {
 		Outgoing:   []int{24, 64}[pick(2)],
 		MaxAhead:   []int{4, 40, 200}[pick(3)],
 		MaxPending: []int{2, 100}[pick(2)],
+		MaxUnacked: []int{0, 2, 50}[seed%3],
 		StatusBase: []uint32{1, 1, 0, 0xfffffff0}[pick(4)],
 		Delay:      []time.Duration{time.Millisecond, 20 * time.Millisecond, 300 * time.Millisecond}[pick(3)],
 	}

@@ -50,6 +50,7 @@ func (s *server) start() {
 		SendInvalidCommand: s.w.sc.SendInvalid,
 		MaxAhead:           s.w.sc.MaxAhead,
 		MaxPending:         s.w.sc.MaxPending,
+		MaxUnacked:         s.w.sc.MaxUnacked,
 		MaxDevices:         32,
 		FirstCommand:       s.w.sc.FirstCommand,
 	}, moduleView{s})
@@ -157,6 +158,9 @@ func (s *server) step(ev session.Event) {
 		case session.EffectDiscardOutgoing:
 			s.discard()
 		case session.EffectDeviceConnected:
+			if e.First {
+				s.worker(e.Device.Module).inbox = nil // DEV-3
+			}
 			s.worker(e.Device.Module).put(job{kind: jobConnected, device: e.Device, ticket: e.Ticket})
 		case session.EffectAskType:
 			s.worker(e.Device.Module).ask(job{kind: jobAsk, device: e.Device, ticket: e.Ticket})
@@ -178,6 +182,9 @@ func (s *server) step(ev session.Event) {
 	if !published && ev.Kind != session.EventPublishFailed {
 		s.w.excuse()
 		s.step(session.Event{Kind: session.EventPublishFailed})
+	}
+	for _, w := range s.workers {
+		w.fetch()
 	}
 }
 

@@ -33,7 +33,8 @@ type worker struct {
 	s      *server
 	number int32
 	jobs   []job
-	queued int // statuses among them
+	inbox  []fleet.Command // that found no room in the core
+	queued int             // statuses among them
 	busy   bool
 
 	known map[fleet.DeviceID]bool // true: connected, false: refused since
@@ -176,6 +177,27 @@ func (w *worker) command() {
 		commands = append(commands, fleet.Command{Device: d, Data: strconv.AppendUint([]byte("c"), w.s.w.commands, 10)})
 	}
 	if len(commands) > 0 {
-		w.s.put(session.Event{Kind: session.EventCommands, Module: w.number, Commands: commands})
+		w.inbox = append(w.inbox, commands...)
+		if w.s.alive && w.s.w.now >= w.s.paused {
+			w.fetch()
+		}
 	}
+}
+
+// fetch hands the core what it has room for (REC-22).
+func (w *worker) fetch() {
+	n := len(w.inbox)
+	if w.s.w.sc.MaxUnacked > 0 {
+		room, _ := w.s.core.CommandRoom(w.number)
+		if l := w.s.core.Load(); room == 0 && l.Pending == 0 && l.Unacked < w.s.w.sc.MaxUnacked {
+			w.s.w.fail("REC-22: no room for a command of module %d although %d are under way", w.number, l.Unacked)
+		}
+		n = min(n, room)
+	}
+	if n == 0 {
+		return
+	}
+	commands := w.inbox[:n:n]
+	w.inbox = w.inbox[n:]
+	w.s.put(session.Event{Kind: session.EventCommands, Module: w.number, Commands: commands})
 }

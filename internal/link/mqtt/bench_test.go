@@ -30,7 +30,8 @@ import (
 // waits for the answer before it sends again. The cars are another process, so
 // that cpu-s/1000 is the responder's alone. "echo" is the cheapest responder
 // there can be; x-echo compares with it. "link" answers on the link's goroutine,
-// "actors" on one goroutine per car, as the server does. "library" is the MQTT
+// "sessions" does so over 32 connections
+// whose sessions the broker keeps, "actors" on one goroutine per car. "library" is the MQTT
 // client library that other projects use.
 //
 //	go test ./internal/link/mqtt -run '^$' -bench Echo -benchtime 5s
@@ -40,7 +41,7 @@ func BenchmarkEcho(b *testing.B) {
 		for _, r := range []struct {
 			name  string
 			serve func(b *testing.B, address string, cars int) (stop func())
-		}{{"echo", serveEcho}, {"link", serveLink}, {"actors", serveActors}, {"library", serveLibrary}} {
+		}{{"echo", serveEcho}, {"link", serveLink}, {"sessions", serveSessions}, {"actors", serveActors}, {"library", serveLibrary}} {
 			b.Run(fmt.Sprintf("cars=%d/%s", cars, r.name), func(b *testing.B) {
 				broker := brokertest.Start(b, brokertest.Options{Extra: "log_type none\nset_tcp_nodelay true\n"})
 				stop := r.serve(b, broker.Address(), cars)
@@ -122,13 +123,17 @@ func serveEcho(b *testing.B, address string, cars int) func() {
 }
 
 type echoReceiver struct {
+	acks    bool // Message acknowledges with the answer
 	port    atomic.Pointer[link.Port]
 	mail    chan []byte
 	message func(*echoReceiver, []byte)
 	up      func()
 }
 
-func (e *echoReceiver) Message(payload []byte, _ link.Delivery) bool {
+func (e *echoReceiver) Message(payload []byte, d link.Delivery) bool {
+	if e.acks {
+		return (*e.port.Load()).Publish(payload, d.Ack)
+	}
 	e.message(e, payload)
 	return true
 }
@@ -139,6 +144,10 @@ func (e *echoReceiver) LinkDown(error, bool) {}
 
 func serveLink(b *testing.B, address string, cars int) func() {
 	return serve(b, address, cars, func(r *echoReceiver, payload []byte) { (*r.port.Load()).Publish(payload, link.Ack{}) })
+}
+
+func serveSessions(b *testing.B, address string, cars int) func() {
+	return serveOver(b, mqtt.Options{Address: address, Sessions: &mqtt.Sessions{ClientID: "bench", Shards: 32}}, cars, nil)
 }
 
 func serveActors(b *testing.B, address string, cars int) func() {
@@ -164,14 +173,19 @@ func serveActors(b *testing.B, address string, cars int) func() {
 }
 
 func serve(b *testing.B, address string, cars int, message func(*echoReceiver, []byte)) func() {
-	l, err := mqtt.New(mqtt.Options{Address: address, Logger: slog.New(slog.DiscardHandler)})
+	return serveOver(b, mqtt.Options{Address: address}, cars, message)
+}
+
+func serveOver(b *testing.B, opts mqtt.Options, cars int, message func(*echoReceiver, []byte)) func() {
+	opts.Logger = slog.New(slog.DiscardHandler)
+	l, err := mqtt.New(opts)
 	if err != nil {
 		b.Fatal(err)
 	}
 	var ready, running sync.WaitGroup
 	ready.Add(cars)
 	for i := range cars {
-		r := &echoReceiver{up: ready.Done, message: message}
+		r := &echoReceiver{up: ready.Done, message: message, acks: opts.Sessions != nil}
 		p, err := l.Attach(benchCar(i), r)
 		if err != nil {
 			b.Fatal(err)

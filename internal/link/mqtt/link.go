@@ -167,15 +167,4 @@ func (l *Link) Settled() bool {
 	return true
 }
 
-func validName(s string) bool {
-	if s == "" || len(s) > 1<<10 {
-		return false
-	}
-	for i := range len(s) {
-		c := s[i]
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' {
-			return false
-		}
-	}
-	return true
-}
+func validName(s string) bool { return len(s) <= 1<<10 && fleet.ValidName(s) }

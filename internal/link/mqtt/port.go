@@ -35,9 +35,9 @@ func newPort(c *conn, id fleet.CarID, r link.Receiver) *port {
 	prefix := id.String()
 	p := &port{
 		id: id, receiver: r,
-		in:  prefix + "/module_gateway",
-		out: prefix + "/external_server",
-		bye: prefix + "/external_server_disconnect",
+		in:  prefix + fleet.TopicFromGateway,
+		out: prefix + fleet.TopicFromServer,
+		bye: prefix + fleet.TopicDisconnect,
 	}
 	p.conn.Store(c)
 	return p

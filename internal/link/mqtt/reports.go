@@ -61,9 +61,9 @@ func (r *reports) up(c *conn) {
 	id := c.clientID
 	if c.persistent {
 		id = c.shardID()
-		if c.index > 0 { // one line speaks for all
-			level = slog.LevelDebug
-		}
+	}
+	if c.isShard() && c.index > 0 { // one line speaks for all
+		level = slog.LevelDebug
 	}
 	c.log.Log(context.Background(), level, "connected to the broker", "client_id", id)
 }

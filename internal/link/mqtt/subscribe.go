@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"external-server/internal/fleet"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -249,7 +250,7 @@ func (c *conn) retryRefused(now time.Time) {
 
 // splitTopic takes company and car out of a gateway's topic (CONN-2).
 func splitTopic(topic []byte) (company, car []byte, ok bool) {
-	rest, ok := bytes.CutSuffix(topic, []byte("/module_gateway"))
+	rest, ok := bytes.CutSuffix(topic, []byte(fleet.TopicFromGateway))
 	if !ok {
 		return nil, nil, false
 	}

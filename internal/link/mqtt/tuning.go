@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"external-server/internal/fleet"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -35,7 +36,7 @@ func (t *Tuning) complete() error {
 		return fmt.Errorf("mqtt: payloads of %d bytes: MQTT allows %d", t.MaxPayload, limit)
 	}
 	setDefault(&t.RetryMax, 5*time.Second)
-	setDefault(&t.MaxPayload, 4<<20)
+	setDefault(&t.MaxPayload, fleet.DefaultPayload)
 	return nil
 }
 

@@ -34,7 +34,7 @@ func (l *Link) Watch(company string, unknown func(fleet.CarID, []byte)) (func(),
 		return nil, fmt.Errorf("company %s is watched already", company)
 	}
 	c := l.watcher()
-	w := &watch{conn: c, company: company, filter: company + "/+/module_gateway", unknown: unknown}
+	w := &watch{conn: c, company: company, filter: company + "/+" + fleet.TopicFromGateway, unknown: unknown}
 	l.watches[company] = w
 	c.addWatch(w)
 	return func() { l.unwatch(w) }, nil

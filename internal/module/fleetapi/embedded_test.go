@@ -127,7 +127,8 @@ func TestWithEmbeddedAPI(t *testing.T) {
 			}
 			var got []fleet.Command
 			testwait.Until(t, "three commands", func() bool {
-				got = append(got, w.TakeCommands()...)
+				taken, _ := w.TakeCommands(1000, 1<<20)
+				got = append(got, taken...)
 				return len(got) >= 3
 			})
 			var want []string
@@ -175,7 +176,10 @@ func TestAPIGoesAwayAndReturns(t *testing.T) {
 	if err := server.API().PostCommands(t.Context(), car, []httpapi.Message{command(2, 0, `[{"outNum":1,"actType":1}]`)}); err != nil {
 		t.Fatal(err)
 	}
-	testwait.Until(t, "a command after the restart", func() bool { return len(w.TakeCommands()) == 1 })
+	testwait.Until(t, "a command after the restart", func() bool {
+		taken, _ := w.TakeCommands(1000, 1<<20)
+		return len(taken) == 1
+	})
 	if s := i.Stats(); s.Refused+s.Lost != 0 || !s.APIUp {
 		t.Errorf("at the end: %+v", s)
 	}

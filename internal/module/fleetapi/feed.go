@@ -15,7 +15,7 @@ import (
 // those of a share, once the flush is done.
 type feed struct {
 	i       *Instance
-	deliver func([]fleet.Command)
+	deliver func([]fleet.Command) (wanted <-chan struct{})
 	ctx     context.Context
 	cancel  context.CancelFunc
 	running sync.WaitGroup // the goroutine or the parked poll
@@ -26,7 +26,7 @@ type feed struct {
 }
 
 // StartCommands fills module.CommandSource. Nobody calls WaitCommands besides.
-func (i *Instance) StartCommands(deliver func([]fleet.Command)) (stop func()) {
+func (i *Instance) StartCommands(deliver func([]fleet.Command) (wanted <-chan struct{})) (stop func()) {
 	f := &feed{i: i, deliver: deliver}
 	i.feed.Store(f)
 	f.ctx, f.cancel = context.WithCancel(context.Background())
@@ -66,7 +66,17 @@ func (f *feed) join() bool {
 func (f *feed) run() {
 	for f.ctx.Err() == nil && !f.park() && !f.join() {
 		if commands, err := f.i.WaitCommands(f.ctx); err == nil && len(commands) > 0 {
-			f.deliver(commands)
+			f.hand(commands)
+		}
+	}
+}
+
+// hand delivers commands and waits until more are wanted.
+func (f *feed) hand(commands []fleet.Command) {
+	if wanted := f.deliver(commands); wanted != nil {
+		select {
+		case <-wanted:
+		case <-f.ctx.Done():
 		}
 	}
 }
@@ -109,7 +119,7 @@ func (f *feed) returned(messages []httpapi.Message, err error) {
 	}
 	f.running.Go(func() {
 		if commands := f.i.polled(messages, err); len(commands) > 0 {
-			f.deliver(commands)
+			f.hand(commands)
 		}
 		f.run()
 	})

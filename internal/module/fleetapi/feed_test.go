@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -43,7 +44,7 @@ func TestFeed(t *testing.T) {
 			var mu sync.Mutex
 			var got []string
 			stopped := false
-			stop := i.StartCommands(func(commands []fleet.Command) {
+			stop := i.StartCommands(func(commands []fleet.Command) <-chan struct{} {
 				mu.Lock()
 				defer mu.Unlock()
 				if stopped {
@@ -52,6 +53,7 @@ func TestFeed(t *testing.T) {
 				for _, c := range commands {
 					got = append(got, string(c.Data))
 				}
+				return nil
 			})
 			testwait.Until(t, "the long poll", func() bool { return i.parked() })
 			var want []string
@@ -96,7 +98,7 @@ func TestFeed(t *testing.T) {
 func TestFeedOutlivesTheAPI(t *testing.T) {
 	server, end := embed(t, filepath.Join(t.TempDir(), "api.db"), "127.0.0.1:0", time.Second)
 	i := open(t, Options{Builtin: IO, API: server.API()})
-	stop := i.StartCommands(func([]fleet.Command) {})
+	stop := i.StartCommands(func([]fleet.Command) <-chan struct{} { return nil })
 	testwait.Until(t, "the long poll", func() bool { return i.parked() })
 	end()
 	testwait.Until(t, "the failure to be noticed", func() bool { return !i.Stats().APIUp })
@@ -112,4 +114,51 @@ func (i *Instance) parked() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.stop != nil
+}
+
+// No command is fetched while those that were are not wanted (REC-22): they stay in
+// the API. The stop does not wait for that.
+func TestFeedFetchesWhatIsWanted(t *testing.T) {
+	server, _ := embed(t, filepath.Join(t.TempDir(), "api.db"), "127.0.0.1:0", time.Second)
+	i := open(t, Options{Builtin: IO, API: server.API()})
+	id := i.car
+	if err := i.ForwardStatus(t.Context(), device(2, "role"), []byte("[]")); err != nil {
+		t.Fatal(err)
+	}
+	testwait.Until(t, "the device to be known", func() bool { return i.Stats().Posted == 1 })
+	var mu sync.Mutex
+	var got []string
+	wanted := make(chan struct{})
+	stop := i.StartCommands(func(commands []fleet.Command) <-chan struct{} {
+		mu.Lock()
+		defer mu.Unlock()
+		got = append(got, datas(commands))
+		return wanted
+	})
+	delivered := func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(got)
+	}
+	testwait.Until(t, "the long poll", func() bool { return i.parked() })
+	var want []string
+	for n := range 3 {
+		data := fmt.Sprintf(`[{"actType":%d,"outNum":1}]`, n)
+		want = append(want, data)
+		if err := server.API().PostCommands(t.Context(), id, []httpapi.Message{command(2, 0, data)}); err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			testwait.Until(t, "the first command", func() bool { return len(delivered()) == 1 })
+		}
+	}
+	if n := server.Stats().Waiting; n != 0 || len(delivered()) != 1 {
+		t.Errorf("%d polls wait, delivered %q", n, delivered())
+	}
+	close(wanted)
+	testwait.Until(t, "all commands", func() bool { return strings.Join(delivered(), " ") == strings.Join(want, " ") })
+	stop()
+	if err := i.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
 }

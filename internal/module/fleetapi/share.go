@@ -97,7 +97,12 @@ func (s *share) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		s.hand(since, messages, err)
+		for _, wanted := range s.hand(since, messages, err) {
+			select {
+			case <-wanted:
+			case <-ctx.Done():
+			}
+		}
 	}
 }
 
@@ -118,8 +123,9 @@ func (s *share) due() (since int64, next time.Time) {
 	return since, next
 }
 
-// hand gives every member its part of an answer.
-func (s *share) hand(since int64, messages []httpapi.Message, err error) {
+// hand gives every member its part of an answer. No more may be fetched
+// before all results are closed.
+func (s *share) hand(since int64, messages []httpapi.Message, err error) (wanted []<-chan struct{}) {
 	s.handing.Lock()
 	defer s.handing.Unlock()
 	for _, f := range *s.members.Load() {
@@ -134,7 +140,10 @@ func (s *share) hand(since int64, messages []httpapi.Message, err error) {
 			})
 		}
 		if commands := f.i.polled(own, err); len(commands) > 0 {
-			f.deliver(commands)
+			if w := f.deliver(commands); w != nil {
+				wanted = append(wanted, w)
+			}
 		}
 	}
+	return wanted
 }

@@ -19,12 +19,13 @@ type received struct {
 	data []string
 }
 
-func (r *received) deliver(commands []fleet.Command) {
+func (r *received) deliver(commands []fleet.Command) <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, c := range commands {
 		r.data = append(r.data, string(c.Data))
 	}
+	return nil
 }
 
 func (r *received) all() []string {

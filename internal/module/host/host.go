@@ -102,6 +102,7 @@ func (m *Module) State() module.ProcessState {
 	s.Number, s.Name, s.Contexts = m.number, m.opts.Name, len(m.instances)
 	if c := m.current; c != nil && !c.isDead() {
 		s.PID, s.RSS, s.Since = c.pid, c.rss.Load(), c.started
+		s.Silent = c.silent(time.Now())
 		if rss, err := residentMemory(c.pid); err == nil {
 			s.RSS = rss
 		}

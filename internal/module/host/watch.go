@@ -71,6 +71,27 @@ func (c *child) ping(p *pending) bool {
 	return true
 }
 
+// silentAfter is how long a ping or a call may take before the process is said to be
+// silent; it is ended much later.
+const silentAfter = 1500 * time.Millisecond
+
+// silent says what the process has not answered for a while, "" for nothing. A module
+// may take its time to wait for commands.
+func (c *child) silent(now time.Time) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var oldest *pending
+	for _, p := range c.pending {
+		if p.op != opPoll && now.Sub(p.since) >= silentAfter && (oldest == nil || p.since.Before(oldest.since)) {
+			oldest = p
+		}
+	}
+	if oldest == nil {
+		return ""
+	}
+	return oldest.what()
+}
+
 func (c *child) checkDeadlines(now time.Time) {
 	var overdue, polling *pending
 	c.mu.Lock()

@@ -1,0 +1,37 @@
+package car
+
+import (
+	"slices"
+	"time"
+
+	"external-server/internal/session"
+)
+
+// fetch hands the session what a module's worker has fetched, as far as it has room.
+// The rest stays in the worker, which asks the module for no more meanwhile.
+func (o *occupant) fetch(module int32) {
+	m := o.find(module)
+	if m == nil {
+		return // of the occupant before
+	}
+	commands, left := m.worker.TakeCommands(o.session.CommandRoom(module))
+	at := slices.Index(o.unfetched, module)
+	switch {
+	case left && at < 0:
+		o.unfetched = append(o.unfetched, module)
+	case !left && at >= 0:
+		o.unfetched = slices.Delete(o.unfetched, at, at+1)
+	}
+	if len(commands) > 0 {
+		o.now = time.Now()
+		o.tellCommands(module, commands)
+		o.step(o.now, session.Event{Kind: session.EventCommands, Module: module, Commands: commands})
+	}
+}
+
+// fetchLeft is fetch for the modules whose commands found no room before.
+func (o *occupant) fetchLeft() {
+	for _, module := range slices.Clone(o.unfetched) {
+		o.fetch(module)
+	}
+}

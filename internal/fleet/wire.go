@@ -1,0 +1,26 @@
+package fleet
+
+// Topics of a car: its CarID and one of these (CONN-1 to CONN-3).
+const (
+	TopicFromGateway = "/module_gateway"
+	TopicFromServer  = "/external_server"
+	TopicDisconnect  = "/external_server_disconnect"
+)
+
+// TopicPresence follows the company in the topic of the server's presence.
+const TopicPresence = "/external_server_status"
+
+// DefaultPayload is the largest message of a gateway that is accepted when nothing else
+// is configured, in bytes.
+const DefaultPayload = 4 << 20 // 4 MiB
+
+// ValidName tells whether a company, a car or the role of a device may have the name:
+// ^[a-z0-9_]+$ (VOC-1).
+func ValidName(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' {
+			return false
+		}
+	}
+	return s != ""
+}
