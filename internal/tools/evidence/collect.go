@@ -138,7 +138,7 @@ func label(name string, k kind) string {
 	return base
 }
 
-// rules returns the ids in the order of the protocol's chapters.
+// rules returns the ids in the order of docs/protocol.md.
 func (e evidence) rules() []string {
 	order := []string{"SM", "SEQ", "SESS", "STAT", "DEV", "CMD", "CONN", "MSG", "VOC", "MOD", "CFG", "CLI", "LOG", "IT", "HTTP", "MM", "GW", "DEF", "REC"}
 	ids := make([]string, 0, len(e))
