@@ -28,7 +28,7 @@ func (s *Session) unbind() {
 }
 
 // rebind announces the devices to the contexts that the car has now. Where a device
-// begins or stops to be supported, the gateway is made to connect anew.
+// begins or stops to be supported, the gateway is made to connect anew (RES-18).
 func (s *Session) rebind() {
 	if s.phase != PhaseRunning {
 		return

@@ -356,7 +356,7 @@ func (s *Session) message(m fleet.ClientMessage) {
 // unclean restart of ours for instance; it is told once in a while.
 func (s *Session) beforeConnect(m fleet.ClientMessage) {
 	s.note(Debug, NoteNotConnected, m.Device, m.Counter)
-	if m.Kind != fleet.ClientStatus || s.now.Before(s.quietUntil) || s.backlog { // a Connect may be further back
+	if m.Kind != fleet.ClientStatus || s.now.Before(s.quietUntil) || s.backlog { // a Connect may be further back (RES-14)
 		return
 	}
 	s.stayQuiet(s.opts.UnknownSessionPause)
