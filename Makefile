@@ -3,9 +3,11 @@ SHELL := /bin/bash
 GO ?= go
 BIN := bin/external-server
 EXAMPLE := build/modules/libexample-module.so
+# Every folder with a go.mod whose code is ours.
+MODULES := . test
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: help build server packages nats modules demo quick test lint generate cover bench fuzz clean deps sim bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure
+.PHONY: help build server packages nats modules demo quick test lint generate cover bench fuzz clean deps sim bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure boundary
 .DEFAULT_GOAL := build
 
 help: ## list the targets
@@ -30,10 +32,10 @@ deps: ## install what the tests need and the machine lacks (Debian, as root)
 # Left out: what needs a browser, the whole server as a process of its own, or servers
 # of other programs. Tests of other packages skip these themselves with -short.
 quick: ## run the tests that need nothing but Go and gcc, without the race detector
-	$(GO) test -short $$($(GO) list ./... | grep -vE '/internal/(e2e|faults|deploytest|admin/webtest)$$')
+	$(GO) test -short $$($(GO) list ./... | grep -vE '/internal/(e2e|faults|deploytest)$$')
 
 test: deps modules lint ## run all tests with the race detector
-	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+	@for m in $(MODULES); do echo "== $$m"; REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C $$m test -race -timeout 20m ./... || exit 1; done
 
 SEEDS ?= 20000
 SEED ?= 1
@@ -60,7 +62,7 @@ VULNDB ?= v0.0.0-20261105234957-e22db6528018
 vuln: ## look for known vulnerabilities in what is used
 	@export GOTOOLCHAIN=$$(sed -n 's/^toolchain //p' go.mod); \
 	db=$$($(GO) mod download -json golang.org/x/vulndb@$(VULNDB)) || { echo "The database could not be fetched: $$db" >&2; exit 1; }; \
-	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 -db "file://$$(sed -n 's/.*"Dir": "\(.*\)".*/\1/p' <<<"$$db")/data/osv" ./...
+	for m in $(MODULES); do echo "== $$m"; $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 -C $$m -db "file://$$(sed -n 's/.*"Dir": "\(.*\)".*/\1/p' <<<"$$db")/data/osv" ./... || exit 1; done
 
 # What is left out, and why: docs/security.md.
 secure: ## look for insecure code
@@ -75,9 +77,8 @@ evidence: ## write the table of rules and evidence into docs/reliability.md
 lint: export GOFLAGS := -trimpath $(GOFLAGS)
 lint: ## gofmt, go vet, staticcheck, build without cgo
 	@out=$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); [ -z "$$out" ] || { echo "gofmt -w these files:"; echo "$$out"; exit 1; }
-	$(GO) vet ./...
-	$(GO) tool staticcheck ./...
-	CGO_ENABLED=0 $(GO) build ./...
+	@staticcheck=$$($(GO) tool -n staticcheck) && for m in $(MODULES); do echo "== $$m" && \
+		$(GO) -C $$m vet ./... && (cd $$m && "$$staticcheck" ./...) && CGO_ENABLED=0 $(GO) -C $$m build ./... || exit 1; done
 
 generate: ## regenerate the protobuf code (needs protoc)
 	$(GO) build -o build/protoc-gen-go google.golang.org/protobuf/cmd/protoc-gen-go
@@ -91,7 +92,10 @@ cover: modules ## write coverage.html
 	@$(GO) tool cover -func=coverage.out | tail -n 1
 
 bench: ## run the Go benchmarks
-	$(GO) test -timeout 0 -run '^$$' -bench . -benchmem ./...
+	for m in $(MODULES); do $(GO) -C $$m test -timeout 0 -run '^$$' -bench . -benchmem ./... || exit 1; done
+
+boundary: ## measure a call of a module process, beside go-plugin
+	$(GO) -C test test -timeout 0 -run '^$$' -bench . ./boundary
 
 FUZZTIME ?= 10s
 FUZZ ?= .

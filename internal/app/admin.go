@@ -36,6 +36,7 @@ func (a *App) sources() observe.Sources {
 			return a.api.Stats(), true
 		},
 	}
+	s.Declined = a.sessions.declinedByReason
 	if a.logs != nil {
 		s.LogLost = a.logs.Lost
 	}
@@ -94,6 +95,9 @@ func (o operator) Components() []admin.Component {
 			c.Reason = "its process is being started"
 		}
 		out = append(out, c)
+	}
+	if reason := o.a.sessions.fault(); o.a.Config().StateDirectory != "" {
+		out = append(out, admin.Component{Name: "state directory", Ready: reason == "", Reason: reason})
 	}
 	if api := o.a.api; api != nil {
 		fault := api.Stats().StoreFault

@@ -101,6 +101,8 @@ func snakeCase(name string) string {
 		return "http_api"
 	case "TLS":
 		return "tls"
+	case "ClientID":
+		return "client_id"
 	}
 	var b strings.Builder
 	for i, r := range name {

@@ -12,6 +12,7 @@ import (
 
 	"external-server/internal/bench"
 	"external-server/internal/servertest"
+	"external-server/internal/testneed"
 )
 
 func TestMain(m *testing.M) { os.Exit(servertest.Main(m)) }
@@ -30,6 +31,7 @@ func options(t *testing.T) bench.Options {
 // Every row can be measured, on every kind of broker the machine has, and the table
 // has a figure of the server for each.
 func TestRowsAreMeasured(t *testing.T) {
+	testneed.Tool(t, "mosquitto", "mosquitto", "/usr/sbin/mosquitto")
 	for name, own := range map[string]bool{"embedded": false, "mosquitto": true} {
 		t.Run(name, func(t *testing.T) {
 			o := options(t)

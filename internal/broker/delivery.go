@@ -12,7 +12,7 @@ const (
 	// drainTimeout bounds how long Close lets clients take what waits for them, and
 	// drainStalled how long it goes on when no client takes anything.
 	drainTimeout = 3 * time.Second
-	drainStalled = time.Second
+	drainStalled = 2 * time.Second
 	drainLook    = 2 * time.Millisecond
 )
 

@@ -97,6 +97,9 @@ func TestProtocolLevels(t *testing.T) {
 // are, whatever they announce and as much as they send of it.
 func TestMemoryBeforeIntroduction(t *testing.T) {
 	many := 20_000
+	if testing.Short() {
+		many = 2000
+	}
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil {
 		many = min(many, int(limit.Cur)-3000) // the broker needs some, too

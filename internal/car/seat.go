@@ -83,8 +83,15 @@ type Options struct {
 	// Journal gets the records of the car; nil: its sessions end with the process.
 	Journal Journal
 	// Down is for how long the car had been out of reach when the seat was made.
-	Down   time.Duration
-	Logger *slog.Logger
+	Down time.Duration
+	// OwnBroker says that the broker ends and begins with this process and that the one
+	// before has handled all that it had: the first time the link is up, nothing is
+	// missing, although the broker has kept nothing.
+	OwnBroker bool
+	// Suspending tells that the process ends for another one to go on: the loss of the
+	// link ends no session then. Nil: it never does.
+	Suspending func() bool
+	Logger     *slog.Logger
 }
 
 // Seat is the place of one car. It implements link.Receiver. From Attach until it is
@@ -100,6 +107,7 @@ type Seat struct {
 	port  link.Port
 
 	payload  atomic.Int64 // largest message, bytes
+	ownUp    atomic.Bool  // see Options.OwnBroker
 	stop     atomic.Int64 // time.Duration, see Limits.Stop
 	counters counters
 	occupant atomic.Pointer[occupant] // nil: there is none
@@ -395,6 +403,14 @@ func (s *Seat) Leave() (left bool) {
 		s.closePort(items)
 	}
 	return left
+}
+
+// AppendSettled notes in the journal that everything the car was sent has reached the
+// broker. It is for a seat whose Run has returned after link.ErrSuspend.
+func (s *Seat) AppendSettled() {
+	if o := s.occupant.Load(); o != nil && !o.hasFailed() && s.opts.Journal != nil {
+		s.opts.Journal.Append(o.session.AppendSettled(nil))
+	}
 }
 
 // closePort leaves the link. What will not be handled is acknowledged: the broker would

@@ -20,6 +20,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/gateway"
 	"external-server/internal/servertest"
+	"external-server/internal/testneed"
 	"external-server/internal/testwait"
 )
 
@@ -33,6 +34,8 @@ const grace = 10 * time.Second
 // the main process as the image's user, its health check, its stop.
 func TestImage(t *testing.T) {
 	t.Parallel()
+	testneed.Tool(t, "make", "make")
+	testneed.Tool(t, "cmake", "cmake")
 	args, stages := parseDockerfile(t, filepath.Join(servertest.Root(), "Dockerfile"))
 	last := stages[len(stages)-1]
 	goImage(t, args["GO_IMAGE"])

@@ -116,6 +116,8 @@ func TestBuildModules(t *testing.T) {
 }
 
 func TestBuildModulesErrors(t *testing.T) {
+	testneed.Tool(t, "make", "make")
+	testneed.Tool(t, "cmake", "cmake")
 	for _, c := range []struct {
 		name  string
 		files map[string]string

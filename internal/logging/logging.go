@@ -1,5 +1,5 @@
 // Package logging writes the server's log: slog handlers for the classic line
-// format (chapter 9) and for JSON, a console and a rotating file, levels that
+// format (LOG-2) and for JSON, a console and a rotating file, levels that
 // can be changed per component while the server runs, and a limiter for what a
 // peer can cause at will.
 //

@@ -28,8 +28,8 @@ func (s *Session) unbind() {
 }
 
 // rebind announces the devices to the contexts that the car has now. Where a device
-// begins or stops to be supported, the gateway is made to connect anew, unless it is at
-// it (greeted): a call would fail its attempt.
+// begins or stops to be supported, the gateway is made to connect anew (RES-18),
+// unless it is at it (greeted): a call would fail its attempt.
 func (s *Session) rebind(greeted bool) {
 	if s.phase != PhaseRunning {
 		return

@@ -80,7 +80,7 @@ const (
 	PhaseAdmitting              // modules are asked about the listed devices (SEQ-6)
 	PhaseStatuses               // first statuses are awaited (SEQ-10)
 	PhaseCommands               // responses to the first commands are awaited (SEQ-40)
-	PhaseRunning                // normal communication (chapter 5)
+	PhaseRunning                // normal communication (SESS-1 and on)
 )
 
 // String returns the name used in logs, scripts and the API.

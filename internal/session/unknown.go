@@ -30,7 +30,7 @@ type unknown struct {
 // call, or within 5 s without it (GW-1).
 func (s *Session) beforeConnect(m fleet.ClientMessage) {
 	s.note(Debug, NoteNotConnected, m.Device, m.Counter)
-	if m.Kind != fleet.ClientStatus || s.backlog { // a Connect may be further back
+	if m.Kind != fleet.ClientStatus || s.backlog { // a Connect may be further back (RES-14)
 		return
 	}
 	u := &s.unknown

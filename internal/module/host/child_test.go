@@ -16,8 +16,6 @@ func testChild(args []string) {
 	switch args[0] {
 	case "server":
 		server(args[1:])
-	case "plugin":
-		servePlugin()
 	case "idle":
 		serveIdle()
 	case "garbage":

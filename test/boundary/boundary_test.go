@@ -1,10 +1,13 @@
-package host
+// Package boundary measures what a call across the boundary between the server and
+// a module process costs, beside the alternatives that were not taken.
+package boundary
 
 import (
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"slices"
@@ -21,23 +24,77 @@ import (
 	"external-server/internal/module"
 	"external-server/internal/module/cabi"
 	"external-server/internal/module/guest"
+	"external-server/internal/module/host"
 	"external-server/internal/module/wire"
-	"external-server/internal/testlog"
+	"external-server/internal/servertest"
 	pb "external-server/sdk/module/moduleproto"
 )
 
 // The benchmarks of this file decided the boundary: our framing over a socket
 // pair, or gRPC over a unix socket as hashicorp/go-plugin sets it up, with one
 // RPC per call or one stream for all calls. The module does nothing in all of
-// them. Run: go test -run '^$' -bench Boundary ./internal/module/host
+// them. Run: make boundary
 
 const benchStatus = `{"speed": 1.25, "state": "DRIVE", "position": {"latitude": 49.19, "longitude": 16.6, "altitude": 240}}`
+
+// TestMain is also each of the processes that are measured.
+func TestMain(m *testing.M) {
+	host.RunIfHost()
+	if len(os.Args) == 3 && os.Args[1] == "test-child" {
+		switch os.Args[2] {
+		case "plugin":
+			servePlugin()
+		case "idle":
+			serveIdle()
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// boundaries are what is compared. Each function opens one and returns how to call
+// across it.
+func boundaries() map[string]func(testing.TB) boundary {
+	return map[string]func(testing.TB) boundary{
+		"in process": inProcess, "library": isolated, "framing": framing, "plugin, RPC per call": pluginUnary, "plugin, stream": pluginStream,
+	}
+}
+
+// TestBoundaries: what is measured works.
+func TestBoundaries(t *testing.T) {
+	for name, open := range boundaries() {
+		t.Run(name, func(t *testing.T) {
+			call := open(t)
+			for car := range cars {
+				if err := call(car); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkBoundary(b *testing.B) {
+	all := boundaries()
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		b.Run(name, func(b *testing.B) { measure(b, all[name](b)) })
+	}
+}
+
+// library is a module that does nothing with a status like benchStatus.
+func library(b testing.TB) string {
+	return servertest.Library(b, "internal/module/host/testdata/attack.c", "-w")
+}
+
+var device = fleet.Device{Module: 66, Type: 1, Role: "role", Name: "Name role"}
+
+// cars is the largest number of cars that call.
+const cars = 100
 
 // boundary makes one call of one car.
 type boundary func(car int) error
 
-func benchmarkBoundary(b *testing.B, call boundary) {
-	for _, cars := range []int{1, 100} {
+func measure(b *testing.B, call boundary) {
+	for _, cars := range []int{1, cars} {
 		b.Run(fmt.Sprintf("cars=%d", cars), func(b *testing.B) {
 			var next atomic.Int64
 			var group sync.WaitGroup
@@ -67,9 +124,9 @@ func benchmarkBoundary(b *testing.B, call boundary) {
 }
 
 // contexts opens 100 contexts and returns a boundary that forwards a status.
-func contexts(b *testing.B, m module.Module) boundary {
+func contexts(b testing.TB, m module.Module) boundary {
 	var instances []module.Instance
-	for n := range 100 {
+	for n := range cars {
 		i, err := m.Open(b.Context(), module.InstanceSpec{Car: fleet.CarID{Company: "c", Car: fmt.Sprint("car", n)}})
 		if err != nil {
 			b.Fatal(err)
@@ -79,41 +136,46 @@ func contexts(b *testing.B, m module.Module) boundary {
 	}
 	data := []byte(benchStatus)
 	ctx := b.Context()
-	return func(car int) error { return instances[car].ForwardStatus(ctx, device("role"), data) }
+	return func(car int) error { return instances[car].ForwardStatus(ctx, device, data) }
 }
 
-func BenchmarkBoundaryInProcess(b *testing.B) {
+func inProcess(b testing.TB) boundary {
 	m, err := cabi.Open(library(b), cabi.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
-	benchmarkBoundary(b, contexts(b, m))
+	return contexts(b, m)
 }
 
-func BenchmarkBoundaryIsolated(b *testing.B) {
-	benchmarkBoundary(b, contexts(b, openModule(b, &testlog.Buffer{}, nil)))
-}
-
-// BenchmarkBoundaryFraming is the framing alone, with a module in Go that does
-// nothing: what compares with gRPC.
-func BenchmarkBoundaryFraming(b *testing.B) {
-	m, err := Open(b.Context(), Options{Command: []string{"/proc/self/exe", "test-child", "idle"}})
+func isolated(b testing.TB) boundary {
+	m, err := host.Open(b.Context(), host.ForLibrary(library(b), host.Options{Expect: 66, Logger: slog.New(slog.DiscardHandler)}))
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = m.Close() })
-	benchmarkBoundary(b, contexts(b, m))
+	return contexts(b, m)
 }
 
-func BenchmarkBoundaryPluginUnary(b *testing.B) {
+// framing is the framing alone, with a module in Go that does
+// nothing: what compares with gRPC.
+func framing(b testing.TB) boundary {
+	m, err := host.Open(b.Context(), host.Options{Command: []string{"/proc/self/exe", "test-child", "idle"}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = m.Close() })
+	return contexts(b, m)
+}
+
+func pluginUnary(b testing.TB) boundary {
 	conn := startPlugin(b)
 	ctx := b.Context()
-	benchmarkBoundary(b, func(car int) error {
+	return func(car int) error {
 		return conn.Invoke(ctx, "/bench.Module/Call", benchCall(car), &pb.Result{})
-	})
+	}
 }
 
-func BenchmarkBoundaryPluginStream(b *testing.B) {
+func pluginStream(b testing.TB) boundary {
 	conn := startPlugin(b)
 	ctx, cancel := context.WithCancel(context.Background())
 	stream, err := conn.NewStream(ctx, &benchService.Streams[0], "/bench.Module/Session")
@@ -121,7 +183,7 @@ func BenchmarkBoundaryPluginStream(b *testing.B) {
 		b.Fatal(err)
 	}
 	var mu sync.Mutex // of sending
-	answers := make([]chan struct{}, 100)
+	answers := make([]chan struct{}, cars)
 	for i := range answers {
 		answers[i] = make(chan struct{}, 1)
 	}
@@ -135,7 +197,11 @@ func BenchmarkBoundaryPluginStream(b *testing.B) {
 			answers[frame.GetId()-1] <- struct{}{}
 		}
 	})
-	benchmarkBoundary(b, func(car int) error {
+	b.Cleanup(func() {
+		cancel()
+		reader.Wait()
+	})
+	return func(car int) error {
 		mu.Lock()
 		err := stream.SendMsg(&pb.ServerFrame{Id: uint64(car) + 1, Kind: &pb.ServerFrame_Call{Call: benchCall(car)}})
 		mu.Unlock()
@@ -143,13 +209,11 @@ func BenchmarkBoundaryPluginStream(b *testing.B) {
 			<-answers[car]
 		}
 		return err
-	})
-	cancel()
-	reader.Wait()
+	}
 }
 
 func benchCall(car int) *pb.Call {
-	return &pb.Call{Context: uint32(car), Function: pb.Call_FORWARD_STATUS, Device: toDevice(device("role")), Data: []byte(benchStatus)}
+	return &pb.Call{Context: uint32(car), Function: pb.Call_FORWARD_STATUS, Device: &pb.Device{Module: 66, Type: 1, Role: "role", Name: "Name role"}, Data: []byte(benchStatus)}
 }
 
 // benchService is what protoc would generate for a service of these messages.
@@ -190,7 +254,7 @@ func (benchPlugin) GRPCClient(_ context.Context, _ *plugin.GRPCBroker, c *grpc.C
 
 var benchHandshake = plugin.HandshakeConfig{ProtocolVersion: 1, MagicCookieKey: "BENCH", MagicCookieValue: "bench"}
 
-func startPlugin(b *testing.B) *grpc.ClientConn {
+func startPlugin(b testing.TB) *grpc.ClientConn {
 	client := plugin.NewClient(&plugin.ClientConfig{
 		HandshakeConfig:  benchHandshake,
 		Plugins:          plugin.PluginSet{"module": benchPlugin{}},
