@@ -168,7 +168,7 @@ func (s *Session) admitted() {
 	case PhaseAdmitting:
 		s.phase = PhaseStatuses
 		s.waitBy = s.now.Add(s.opts.MessageTimeout)
-		s.unknownStreak, s.warnedAnother = 0, false
+		s.unknown.since = time.Time{}
 		s.publish(fleet.ServerMessage{Kind: fleet.ServerConnectResponse}) // SEQ-8
 		s.release()
 	case PhaseRunning:

@@ -143,7 +143,7 @@ func (r Reason) keepsOutgoing() bool {
 }
 
 // notifyNow sends the notification that an operator asked for; a status that
-// crosses it causes no second one.
+// crosses it causes no call to connect anew.
 func (s *Session) notifyNow() {
 	s.emit(Effect{Kind: EffectNotifyDisconnect})
 	s.stayQuiet(s.opts.QuietAfterEnd)
@@ -152,12 +152,4 @@ func (s *Session) notifyNow() {
 func (s *Session) discardOutgoing() {
 	s.emit(Effect{Kind: EffectDiscardOutgoing}) // DEF-20
 	s.outgoing = false
-}
-
-// stayQuiet postpones the next notification of an unknown session. What forbids
-// it for longer stays in force.
-func (s *Session) stayQuiet(d time.Duration) {
-	if until := s.now.Add(d); until.After(s.quietUntil) {
-		s.quietUntil = until
-	}
 }
