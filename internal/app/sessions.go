@@ -46,11 +46,11 @@ type sessionsPart struct {
 	shards     []*state.Shard
 	known      map[string]*session.Resumption // by car, until it is served
 	declined   map[string]int                 // sessions that cannot go on, by reason
-	down       time.Duration
-	resumes    bool                  // sessions of the process before can go on
-	final      bool                  // this process is the last one
-	trouble    atomic.Pointer[error] // why sessions end with this process
-	suspending atomic.Bool           // the next process goes on
+	resumes    bool                           // sessions of the process before can go on
+	dropped    int                            // statuses that were given up, see suspect
+	final      bool                           // this process is the last one
+	trouble    atomic.Pointer[error]          // why sessions end with this process
+	suspending atomic.Bool                    // the next process goes on
 	writes     *task
 }
 
@@ -95,13 +95,11 @@ func (p *sessionsPart) open(ctx context.Context, cfg *config.Config) error {
 			return errors.Join(err, p.giveUp())
 		}
 	}
-	down, known := dir.Down()
-	p.down, p.resumes = down, known && down <= resumable
-	if p.resumes {
-		if err := dir.Resuming(); err != nil {
-			return errors.Join(err, p.giveUp())
-		}
+	if err := dir.Resuming(); err != nil {
+		return errors.Join(err, p.giveUp())
 	}
+	down, known := dir.Down()
+	p.resumes = known && down <= resumable
 	p.known, p.declined = make(map[string]*session.Resumption), make(map[string]int)
 	p.shards = make([]*state.Shard, dir.Shards())
 	for n := range p.shards {
@@ -109,6 +107,7 @@ func (p *sessionsPart) open(ctx context.Context, cfg *config.Config) error {
 			return errors.Join(err, p.giveUp())
 		}
 	}
+	p.suspect(dir.Deaths())
 	return nil
 }
 
@@ -134,6 +133,7 @@ func (p *sessionsPart) openShard(n int, cfg *config.Config) error {
 	if !ok || f == nil {
 		return nil
 	}
+	down, served := s.Down() // of this connection: the others may have been served on
 	for _, name := range f.Cars() {
 		known, err := f.Car(name)
 		switch {
@@ -143,7 +143,7 @@ func (p *sessionsPart) openShard(n int, cfg *config.Config) error {
 		case known.Record != nil && s.Declined != nil:
 			p.declined["damaged journal"]++
 			known.Record = nil
-		case known.Record != nil && !p.resumes:
+		case known.Record != nil && (!served || down > resumable):
 			p.declined["out of reach for too long"]++
 			known.Record = nil
 		}
@@ -167,8 +167,10 @@ func (p *sessionsPart) options(id fleet.CarID, o *car.Options) {
 	if !p.durable() {
 		return
 	}
-	o.Journal = p.shards[mqtt.Shard(id, len(p.shards))].Journal
-	o.Down, o.OwnBroker, o.Suspending = p.down, p.resumes && p.dir.Clean() && p.a.gateways.ours.Load(), p.suspending.Load
+	shard := p.shards[mqtt.Shard(id, len(p.shards))]
+	o.Journal = shard.Journal
+	o.Down, _ = shard.Down() // it has grown since the journals were read
+	o.OwnBroker, o.Suspending = p.resumes && p.dir.Clean() && p.a.gateways.ours.Load(), p.suspending.Load
 }
 
 // take returns what is known of a car, once.
@@ -181,20 +183,23 @@ func (p *sessionsPart) take(id fleet.CarID) *session.Resumption {
 	return known
 }
 
-// cars names the cars of the company that are known and not taken.
+// cars names the cars of the company that something is left to do for and that are not
+// taken.
 func (p *sessionsPart) cars(company string) []string {
 	if !p.durable() {
 		return nil
 	}
 	var names []string
-	for id := range p.known {
-		if of, name, _ := strings.Cut(id, "/"); of == company {
+	for id, known := range p.known {
+		if of, name, _ := strings.Cut(id, "/"); of == company && unfinished(known) {
 			names = append(names, name)
 		}
 	}
 	slices.Sort(names)
 	return names
 }
+
+func unfinished(known *session.Resumption) bool { return known.Record != nil || len(known.Left) > 0 }
 
 // forget takes cars out of the journals that this process does not serve: they are not in
 // the configuration any more.
@@ -203,13 +208,28 @@ func (p *sessionsPart) forget() {
 		return
 	}
 	for id, known := range p.known {
-		company, name, _ := strings.Cut(id, "/")
-		p.log.Warn("a car of the process before is not configured any more; its session is not resumed and what its modules had not taken is lost",
-			"car", name, "statuses", len(known.Left))
-		shard := p.shards[mqtt.Shard(fleet.CarID{Company: company, Car: name}, len(p.shards))]
-		shard.Append(session.AppendForgotten(nil, id, known))
+		if unfinished(known) {
+			company, name, _ := strings.Cut(id, "/")
+			p.log.Warn("a car of the process before is not configured any more; its session is not resumed and what its modules had not taken is lost",
+				"company", company, "car", name, "statuses", len(known.Left))
+		}
+		p.shardOf(id).Append(session.AppendForgotten(nil, id))
 	}
 	p.known = nil
+	p.dir.Resumed()
+}
+
+// shardOf is the shard of a car, named "company/car".
+func (p *sessionsPart) shardOf(id string) *state.Shard {
+	company, name, _ := strings.Cut(id, "/")
+	return p.shards[mqtt.Shard(fleet.CarID{Company: company, Car: name}, len(p.shards))]
+}
+
+// forgetCar takes a car that is not served any more out of its journal.
+func (p *sessionsPart) forgetCar(id fleet.CarID) {
+	if p.durable() {
+		p.shardOf(id.String()).Append(session.AppendForgotten(nil, id.String()))
+	}
 }
 
 // link returns what the link has to know, nil without state directory.

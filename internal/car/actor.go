@@ -156,9 +156,11 @@ func (o *occupant) handle(it *item) {
 		}
 		ev.Ticket, ev.Admitted, ev.Unsupported = it.ticket, it.admitted, it.unsupported
 	case session.EventLinkUp:
+		o.downsHandled, o.unsent = it.downs, false
 		ev.Kept, ev.Down = it.kept, it.at.Sub(o.reachedAt)
 		o.setLink(true, nil)
 	case session.EventLinkDown:
+		o.downsHandled = it.downs
 		ev.Kept = it.kept && o.opts.Journal != nil
 		o.reachedAt = it.at
 		o.setLink(false, it.reason)
@@ -199,6 +201,22 @@ func (o *occupant) step(now time.Time, ev session.Event) {
 	o.showPhase()
 }
 
+// publish sends a message to the gateway. Over a connection that was lost, although the
+// session does not know it yet, nothing leaves: to the session it is as if the message had
+// been under way, and a later connection must not carry it.
+func (o *occupant) publish(m fleet.ServerMessage, ack link.Ack) (ok bool) {
+	if o.downs.Load() != o.downsHandled {
+		o.unsent = true
+		return true
+	}
+	if o.port.Publish(protocol.EncodeServer(m), ack) {
+		return true
+	}
+	lost := o.port.Lost()
+	o.unsent = o.unsent || lost
+	return lost
+}
+
 // perform carries out one effect; false means that a message could not be sent.
 func (o *occupant) perform(e *session.Effect) bool {
 	switch e.Kind {
@@ -207,7 +225,7 @@ func (o *occupant) perform(e *session.Effect) bool {
 		if e.Message.Kind == fleet.ServerStatusResponse && e.Message.Counter == o.answering {
 			ack = o.ack
 		}
-		ok := o.port.Publish(protocol.EncodeServer(e.Message), ack)
+		ok := o.publish(e.Message, ack)
 		if ok && ack != (link.Ack{}) {
 			o.ack = link.Ack{}
 		}

@@ -3,6 +3,7 @@ package car
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -159,4 +160,50 @@ func TestReplaceIsNotNoticed(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// What a car wants to send in the moment in which the connection is lost does not end its
+// session, and no later connection carries it (RES-9).
+func TestAnswerWhileTheLinkIsLost(t *testing.T) {
+	for _, told := range []bool{false, true} { // whether the loss waits in the mailbox already
+		synctest.Test(t, func(t *testing.T) {
+			journal := new(memory)
+			hold := make(chan struct{})
+			r := newRig(t, Options{Journal: journal}, &fakeModule{number: 2}).run()
+			r.connect(button)
+			r.link.take()
+			if told {
+				r.link.set(func() { r.link.hold = hold })
+				r.status(2, button, "s2") // keeps the car busy
+				r.status(3, button, "s3")
+			} else {
+				r.link.set(func() { r.link.down, r.link.lost = true, true })
+				r.status(2, button, "s2")
+			}
+			r.seat.LinkDown(nil, true)
+			r.link.set(func() { r.link.down, r.link.lost, r.link.hold = false, false, nil })
+			close(hold)
+			synctest.Wait()
+			r.link.take() // what was under way
+			r.seat.AppendSettled()
+			if known := journal.known(t); known.Record == nil || known.Record.Settled {
+				t.Errorf("told %v: the journal knows %+v", told, known.Record)
+			}
+			r.seat.LinkUp(link.Continued)
+			again := uint32(2)
+			if told {
+				again = 3
+			}
+			r.status(again, button, "again")
+			r.seat.BacklogRead()
+			synctest.Wait()
+			r.wantSent(fmt.Sprintf("statusResponse %d", again))
+			if s := r.seat.Snapshot(); s.Phase != session.PhaseRunning || s.SessionID != "session1" {
+				t.Errorf("told %v: the session is %v %q", told, s.Phase, s.SessionID)
+			}
+			if err := r.end(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }

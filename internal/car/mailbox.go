@@ -18,6 +18,7 @@ type item struct {
 	kind     session.EventKind
 	at       time.Time     // EventMessage, EventLinkUp, EventLinkDown: when the link told it
 	kept     bool          // EventLinkUp, EventLinkDown: the broker keeps what comes
+	downs    int64         // EventLinkUp, EventLinkDown: losses of the link until then
 	payload  []byte        // EventMessage: not decoded yet
 	delivery link.Delivery // EventMessage, and the acknowledgement of one that was dropped
 	reason   error         // EventLinkDown

@@ -107,6 +107,7 @@ type Seat struct {
 	port  link.Port
 
 	payload  atomic.Int64 // largest message, bytes
+	downs    atomic.Int64 // losses of the link that were told
 	ownUp    atomic.Bool  // see Options.OwnBroker
 	stop     atomic.Int64 // time.Duration, see Limits.Stop
 	counters counters
@@ -116,6 +117,8 @@ type Seat struct {
 	// Of the working goroutine, see mailbox.
 	started          time.Time // of the current session
 	linkReason       error     // of the last loss of the link
+	downsHandled     int64     // losses of the link that the occupants know of
+	unsent           bool      // what should have left was not sent, see publish
 	reachedAt        time.Time // until when the broker was reached, see Options.Down
 	lifeLines        bucket    // see lifeLine
 	lifeLinesLeftOut int
@@ -329,6 +332,7 @@ func (s *Seat) afterDefect(ctx context.Context) *Defect {
 	}
 	s.occupant.Store(nil)
 	s.previous, s.session = o, nil
+	s.downsHandled = s.downs.Load() // what it had in hand is gone
 	o.forsake()
 	s.turn.Unlock()
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), forsakeTimeout)
@@ -408,7 +412,7 @@ func (s *Seat) Leave() (left bool) {
 // AppendSettled notes in the journal that everything the car was sent has reached the
 // broker. It is for a seat whose Run has returned after link.ErrSuspend.
 func (s *Seat) AppendSettled() {
-	if o := s.occupant.Load(); o != nil && !o.hasFailed() && s.opts.Journal != nil {
+	if o := s.occupant.Load(); o != nil && !o.hasFailed() && s.opts.Journal != nil && !s.unsent {
 		s.opts.Journal.Append(o.session.AppendSettled(nil))
 	}
 }

@@ -106,19 +106,24 @@ type testCar struct {
 // is short, so that a test of recovery need not wait for it.
 func startCar(t testing.TB, broker gateway.Broker, name string) *testCar {
 	t.Helper()
+	return startCarWith(t, broker, name, gateway.Timing{
+		RetryPause:     300 * time.Millisecond,
+		MessageTimeout: 30 * time.Second, // the machine of the test may be slow
+		LinkTimeout:    10 * time.Second,
+		StatusTimeout:  5 * time.Second,
+		QueuePoll:      50 * time.Millisecond,
+		LeaveStall:     50 * time.Millisecond,
+	})
+}
+
+func startCarWith(t testing.TB, broker gateway.Broker, name string, timing gateway.Timing) *testCar {
+	t.Helper()
 	w := &carWatch{expected: make(map[string]bool)}
 	g, err := gateway.Start(gateway.Settings{
 		Car:     fleet.CarID{Company: company, Car: name},
 		Broker:  broker,
 		Observe: w.observe,
-		Core: gateway.Options{Timing: gateway.Timing{
-			RetryPause:     300 * time.Millisecond,
-			MessageTimeout: 30 * time.Second, // the machine of the test may be slow
-			LinkTimeout:    10 * time.Second,
-			StatusTimeout:  5 * time.Second,
-			QueuePoll:      50 * time.Millisecond,
-			LeaveStall:     50 * time.Millisecond,
-		}, Steady: true},
+		Core:    gateway.Options{Timing: timing, Steady: true},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -55,15 +55,14 @@ func (r *reports) up(c *conn) {
 	defer r.mu.Unlock()
 	delete(r.missing, c)
 	level := slog.LevelInfo
-	if r.returns++; r.returns > maxReturns {
+	if c.isShard() && c.index > 0 { // one line speaks for all
+		level = slog.LevelDebug
+	} else if r.returns++; r.returns > maxReturns {
 		level = slog.LevelDebug
 	}
 	id := c.clientID
 	if c.persistent {
 		id = c.shardID()
-	}
-	if c.isShard() && c.index > 0 { // one line speaks for all
-		level = slog.LevelDebug
 	}
 	c.log.Log(context.Background(), level, "connected to the broker", "client_id", id)
 }
