@@ -38,15 +38,12 @@ func (p *sessionsPart) suspect(deaths int) {
 	}
 }
 
-// blame drops the statuses that were begun with by as many processes as have died, or,
-// when there is none or that did not help, all that modules would begin with.
+// blame drops the statuses that several processes have begun with, or, when there is none
+// and one more has died, all that modules would begin with.
 func (p *sessionsPart) blame(deaths int, heads map[string][]session.Left) {
 	every := deaths > suspectDeaths
-	if !every {
-		every = true
-		for _, of := range heads {
-			every = every && !slices.ContainsFunc(of, tried)
-		}
+	for _, of := range heads {
+		every = every && !slices.ContainsFunc(of, tried)
 	}
 	for id, of := range heads {
 		_, name, _ := strings.Cut(id, "/")

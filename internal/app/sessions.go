@@ -32,8 +32,11 @@ const (
 	// it the cars are served without: an orchestrator that waits for this process to be
 	// ready before it ends the other one must not wait for ever.
 	standbyTimeout = 30 * time.Second
-	// journalTick is how often journals are written that have no answer to wait for.
-	journalTick = time.Second
+	// journalTick is how often journals are written that have no answer to wait for, and how
+	// soon the directory knows that a shard is served.
+	journalTick = 200 * time.Millisecond
+	// journalRetry is how often a journal is begun anew that could not be written.
+	journalRetry = 10 * time.Second
 )
 
 // sessionsPart lets sessions outlive the process: the state directory, and in it a
@@ -44,6 +47,7 @@ type sessionsPart struct {
 	log        *slog.Logger
 	dir        *state.Dir // nil: there is none
 	shards     []*state.Shard
+	journals   []journalState                 // of the shards
 	known      map[string]*session.Resumption // by car, until it is served
 	declined   map[string]int                 // sessions that cannot go on, by reason
 	resumes    bool                           // sessions of the process before can go on
@@ -101,7 +105,7 @@ func (p *sessionsPart) open(ctx context.Context, cfg *config.Config) error {
 	down, known := dir.Down()
 	p.resumes = known && down <= resumable
 	p.known, p.declined = make(map[string]*session.Resumption), make(map[string]int)
-	p.shards = make([]*state.Shard, dir.Shards())
+	p.shards, p.journals = make([]*state.Shard, dir.Shards()), make([]journalState, dir.Shards())
 	for n := range p.shards {
 		if err := p.openShard(n, cfg); err != nil {
 			return errors.Join(err, p.giveUp())
@@ -117,8 +121,10 @@ func (p *sessionsPart) openShard(n int, cfg *config.Config) error {
 		Sync:    cfg.StateSync,
 		NewFold: func() journal.Fold { return session.NewFold() },
 		OnFault: func(err error) {
-			p.trouble.Store(&err)
-			p.log.Warn("a journal cannot be written: the cars of its connection are served, their sessions will end with this process", "shard", n, "error", err)
+			if p.journals[n].fault.Swap(&err) == nil {
+				p.log.Warn("a journal cannot be written: the cars of its connection are served, their sessions will end with this process unless it can be begun anew",
+					"shard", n, "error", err, "next_attempt_in", journalRetry.String())
+			}
 		},
 	})
 	if err != nil {
@@ -267,8 +273,12 @@ func (p *sessionsPart) keep(ctx context.Context) error {
 		}
 		connections := p.a.link.State().Connections
 		for n, s := range p.shards {
-			s.Serving(n < len(connections) && connections[n].Up)
+			if up := n < len(connections) && connections[n].Up; up != p.journals[n].served {
+				s.Serving(up)
+				p.journals[n].served = up
+			}
 			_ = s.Flush() // told by OnFault
+			p.mend(n)
 		}
 	}
 }
@@ -289,6 +299,11 @@ func (p *sessionsPart) declinedByReason() map[string]int { return p.declined }
 // fault is why sessions will end with this process; "" if they need not.
 func (p *sessionsPart) fault() string {
 	err := p.trouble.Load()
+	for n := range p.journals {
+		if fault := p.journals[n].fault.Load(); fault != nil {
+			err = fault
+		}
+	}
 	if p.dir != nil && p.dir.Trouble() != nil {
 		trouble := p.dir.Trouble()
 		err = &trouble

@@ -140,6 +140,9 @@ func (o *occupant) handle(it *item) {
 	switch it.kind {
 	case kindDropped:
 		return
+	case kindRecord:
+		o.record(nil, nil)
+		return
 	case session.EventMessage:
 		m, err := o.decoder.Client(it.payload)
 		if err != nil { // CONN-32
@@ -188,7 +191,7 @@ func (o *occupant) step(now time.Time, ev session.Event) {
 	failed := false
 	effects := o.session.Step(now, ev)
 	if record := o.session.Journal(); record != nil {
-		o.opts.Journal.Append(record)
+		o.record(record, effects)
 	}
 	for i := range effects {
 		if !o.perform(&effects[i]) {

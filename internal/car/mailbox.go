@@ -13,6 +13,9 @@ import (
 // is handled.
 const kindDropped session.EventKind = 0
 
+// kindRecord asks whether the journal has begun anew.
+const kindRecord session.EventKind = 255
+
 // item is one thing that happened to a car, in order of arrival.
 type item struct {
 	kind     session.EventKind

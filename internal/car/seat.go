@@ -69,6 +69,9 @@ type Occupant struct {
 type Journal interface {
 	// Append copies the records. It does not block.
 	Append(records ...[]byte)
+	// AppendAt does so for records that build on those before, unless the journal has
+	// begun anew since the epoch. It returns the epoch that it is in; the first is 0.
+	AppendAt(epoch uint64, records ...[]byte) (now uint64, ok bool)
 }
 
 // Options of New.
@@ -118,6 +121,7 @@ type Seat struct {
 	started          time.Time // of the current session
 	linkReason       error     // of the last loss of the link
 	downsHandled     int64     // losses of the link that the occupants know of
+	epoch            uint64    // of the journal that has the whole session
 	unsent           bool      // what should have left was not sent, see publish
 	reachedAt        time.Time // until when the broker was reached, see Options.Down
 	lifeLines        bucket    // see lifeLine

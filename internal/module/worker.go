@@ -220,6 +220,10 @@ func (w *Worker) CommandAck(command fleet.Command) bool {
 	return false
 }
 
+// Waiting returns the statuses that were not confirmed, oldest first; their slices are
+// the worker's and never change. One that is being confirmed may be among them.
+func (w *Worker) Waiting() []Status { return w.jobs.waiting() }
+
 // Free tells how many more statuses the queue takes.
 func (w *Worker) Free() int { return w.jobs.free() }
 

@@ -71,6 +71,10 @@ func appendTried(b []byte, module int32, number, times uint64) []byte {
 	return binary.AppendUvarint(binary.AppendUvarint(b, number), times)
 }
 
+// AppendLeft appends a record of a status that no module has confirmed, for a journal that
+// begins anew.
+func AppendLeft(b []byte, car string, l *Left) []byte { return appendLeft(appendHeader(b, car), l) }
+
 // AppendForgotten appends a record that says that nothing of the car goes on, and that
 // nothing has to be remembered of it.
 func AppendForgotten(b []byte, car string) []byte {
