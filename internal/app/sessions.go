@@ -51,7 +51,6 @@ type sessionsPart struct {
 	known      map[string]*session.Resumption // by car, until it is served
 	declined   map[string]int                 // sessions that cannot go on, by reason
 	resumes    bool                           // sessions of the process before can go on
-	dropped    int                            // statuses that were given up, see suspect
 	final      bool                           // this process is the last one
 	trouble    atomic.Pointer[error]          // why sessions end with this process
 	suspending atomic.Bool                    // the next process goes on
@@ -111,7 +110,7 @@ func (p *sessionsPart) open(ctx context.Context, cfg *config.Config) error {
 			return errors.Join(err, p.giveUp())
 		}
 	}
-	p.suspect(dir.Deaths())
+	p.suspect(dir.Deaths(), cfg)
 	return nil
 }
 

@@ -31,6 +31,8 @@ func (m *memory) AppendAt(epoch uint64, records ...[]byte) (now uint64, ok bool)
 	return now, ok
 }
 
+func (m *memory) Flush() error { return nil }
+
 // restart forgets everything, as a journal does that begins anew.
 func (m *memory) restart() {
 	m.mu.Lock()

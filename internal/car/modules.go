@@ -52,6 +52,14 @@ func (s *Seat) bind(b Binding) *boundModule {
 			j.Append(m.record)
 		}
 	}
+	if j := s.opts.Journal; j != nil {
+		// On record before the call: it may end the process (RES-17).
+		name := s.opts.ID.String()
+		worker.Begins = func(status uint64) {
+			j.Append(session.AppendTried(nil, name, number, status))
+			_ = j.Flush()
+		}
+	}
 	if o := s.opts.Observer; o != nil {
 		m.event = new(Event)
 		worker.Called = func(call *module.Call) { m.called(o, call) }

@@ -72,6 +72,8 @@ type Journal interface {
 	// AppendAt does so for records that build on those before, unless the journal has
 	// begun anew since the epoch. It returns the epoch that it is in; the first is 0.
 	AppendAt(epoch uint64, records ...[]byte) (now uint64, ok bool)
+	// Flush writes what was appended; its error was told elsewhere.
+	Flush() error
 }
 
 // Options of New.

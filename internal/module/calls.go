@@ -17,6 +17,9 @@ func (w *Worker) makeCalls() {
 		if !ok {
 			return
 		}
+		if j.again && w.opts.Begins != nil {
+			w.opts.Begins(j.number)
+		}
 		taken := w.call(&j)
 		if taken && j.kind == jobStatus && w.opts.Confirmed != nil {
 			w.opts.Confirmed(j.number)

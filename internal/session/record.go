@@ -93,10 +93,9 @@ func (r *Resumption) Position(module int32) []byte {
 
 // Heads returns the statuses with which the modules begin: the oldest of each that is
 // left. One of them ended the process before if a status did.
-func (r *Resumption) Heads() (heads []*Left) {
-	for i := range r.Left {
-		l := &r.Left[i]
-		if !slices.ContainsFunc(heads, func(h *Left) bool { return h.Device.Module == l.Device.Module }) {
+func (r *Resumption) Heads() (heads []Left) {
+	for _, l := range r.Left {
+		if !slices.ContainsFunc(heads, func(h Left) bool { return h.Device.Module == l.Device.Module }) {
 			heads = append(heads, l)
 		}
 	}

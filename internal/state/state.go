@@ -14,9 +14,12 @@ import (
 
 const (
 	stampInterval = time.Second
-	// poisonDeaths is how many deaths soon after a resume make all journals suspect: what
-	// the caller has left out since the second was not the cause (RES-17).
-	poisonDeaths = 4
+	// poisonDeaths is how many deaths at once after a resume make all journals suspect
+	// (RES-17). It leaves the caller time to leave out what it suspects, and is not reached by
+	// somebody who kills the process again and again at any moments.
+	poisonDeaths = 8
+	// atOnce is how long a process must live after Resumed not to count among them.
+	atOnce = 2 * time.Second
 )
 
 // Options of Open; zero values mean the defaults where there is one.
@@ -202,6 +205,7 @@ func (d *Dir) Resuming() error {
 	}
 	d.resuming = true
 	d.page.poison++
+	d.page.early++
 	d.mu.Unlock()
 	if err := d.write(); err != nil {
 		return fmt.Errorf("note the resume in the state directory: %w", err)
@@ -226,9 +230,14 @@ func (d *Dir) Deaths() int {
 	return int(d.before.poison)
 }
 
-// Poisoned tells that so many processes died that the caller should begin without the
+// Poisoned tells that so many processes died at once after they had begun to resume
+// that the caller should begin without the
 // journals, see SetAside.
-func (d *Dir) Poisoned() bool { return d.Deaths() >= poisonDeaths }
+func (d *Dir) Poisoned() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.before.early >= poisonDeaths
+}
 
 // Trouble is why the directory does not keep what it should just now, nil when it does.
 func (d *Dir) Trouble() error {
@@ -269,6 +278,7 @@ func (d *Dir) Close(final bool) error {
 	d.stampShards()
 	// A process that ended before it served says nothing about the one before.
 	d.page.clean, d.page.poison = d.served || d.before.clean, 0
+	d.page.early = 0
 	if final {
 		clear(d.page.shards[:])
 	}
@@ -281,9 +291,11 @@ func (d *Dir) Close(final bool) error {
 func (d *Dir) stamp(ctx context.Context) {
 	tick := time.NewTicker(stampInterval)
 	defer tick.Stop()
-	settled := time.NewTimer(0)
+	settled, survived := time.NewTimer(0), time.NewTimer(0)
 	settled.Stop()
+	survived.Stop()
 	defer settled.Stop()
+	defer survived.Stop()
 	resumed := false
 	for {
 		select {
@@ -293,12 +305,17 @@ func (d *Dir) stamp(ctx context.Context) {
 			d.mu.Lock()
 			d.page.poison = 0
 			d.mu.Unlock()
+		case <-survived.C:
+			d.mu.Lock()
+			d.page.early = 0
+			d.mu.Unlock()
 		case <-tick.C:
 		case <-d.wake:
 		}
 		d.mu.Lock()
 		if d.resumed && !resumed {
 			settled.Reset(d.opts.Settled)
+			survived.Reset(atOnce)
 			resumed = true
 		}
 		d.stampShards()
