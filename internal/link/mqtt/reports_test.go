@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -8,7 +9,7 @@ import (
 	"external-server/internal/testlog"
 )
 
-// Of many connections the first speaks for all, also when it is made last.
+// Of many connections the last one that is made speaks for all.
 func TestOneLineForAllConnections(t *testing.T) {
 	var log testlog.Buffer
 	l, err := New(Options{Address: "127.0.0.1:1", Logger: slog.New(slog.NewTextHandler(&log, nil)), Sessions: &Sessions{ClientID: "es", Shards: 32}})
@@ -16,9 +17,14 @@ func TestOneLineForAllConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := 31; i >= 0; i-- {
-		l.reports.up(newConn(l, i))
+		l.reports.up(l.conns[i])
 	}
 	if n := strings.Count(log.String(), "connected to the broker"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, &log)
+	}
+	l.reports.down(l.conns[0], errors.New("lost"), 0, true)
+	l.reports.up(l.conns[0])
+	if n := strings.Count(log.String(), "connected to the broker"); n != 2 {
 		t.Errorf("said %d times:\n%s", n, &log)
 	}
 }
