@@ -2,6 +2,7 @@ package app
 
 import (
 	"strings"
+	"time"
 
 	"external-server/internal/config"
 	"external-server/internal/session"
@@ -13,7 +14,8 @@ const suspectDeaths = 2
 
 // suspect leaves out the statuses that have ended the processes before. A status that ends
 // the process of the server, in a library that runs in it, is never confirmed: the next
-// process begins with it, notes so, and ends. What as many have begun with as have died
+// process begins with it, notes so, and ends; after the first death, they begin with one
+// at a time. What as many have begun with as have died
 // is not delivered any more; the session of its car goes on.
 func (p *sessionsPart) suspect(deaths int, cfg *config.Config) {
 	if deaths < suspectDeaths {
@@ -30,6 +32,24 @@ func (p *sessionsPart) suspect(deaths int, cfg *config.Config) {
 			p.shardOf(id).Append(session.AppendDelivered(nil, id, h.Device.Module, h.Number))
 			known.Drop(h.Device.Module)
 		}
+	}
+}
+
+// alone lets one at a time hand over a status of the process before, when that one died
+// soon: the one with which this process ends as well is the one that is noted.
+type alone chan struct{}
+
+// aloneTimeout bounds the wait for another one, whose module may hang.
+const aloneTimeout = 2 * time.Second
+
+func (a alone) take() (done func()) {
+	late := time.NewTimer(aloneTimeout)
+	defer late.Stop()
+	select {
+	case a <- struct{}{}:
+		return func() { <-a }
+	case <-late.C:
+		return nil
 	}
 }
 

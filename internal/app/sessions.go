@@ -51,6 +51,7 @@ type sessionsPart struct {
 	known      map[string]*session.Resumption // by car, until it is served
 	declined   map[string]int                 // sessions that cannot go on, by reason
 	resumes    bool                           // sessions of the process before can go on
+	alone      alone                          // see suspect
 	final      bool                           // this process is the last one
 	trouble    atomic.Pointer[error]          // why sessions end with this process
 	suspending atomic.Bool                    // the next process goes on
@@ -103,6 +104,7 @@ func (p *sessionsPart) open(ctx context.Context, cfg *config.Config) error {
 	}
 	down, known := dir.Down()
 	p.resumes = known && down <= resumable
+	p.alone = make(alone, 1)
 	p.known, p.declined = make(map[string]*session.Resumption), make(map[string]int)
 	p.shards, p.journals = make([]*state.Shard, dir.Shards()), make([]journalState, dir.Shards())
 	for n := range p.shards {
@@ -175,6 +177,9 @@ func (p *sessionsPart) options(id fleet.CarID, o *car.Options) {
 	shard := p.shards[mqtt.Shard(id, len(p.shards))]
 	o.Journal = shard.Journal
 	o.Down, _ = shard.Down() // it has grown since the journals were read
+	if p.dir.Deaths() > 0 {
+		o.Alone = p.alone.take
+	}
 	o.OwnBroker, o.Suspending = p.resumes && p.dir.Clean() && p.a.gateways.ours.Load(), p.suspending.Load
 }
 

@@ -55,9 +55,19 @@ func (s *Seat) bind(b Binding) *boundModule {
 	if j := s.opts.Journal; j != nil {
 		// On record before the call: it may end the process (RES-17).
 		name := s.opts.ID.String()
-		worker.Begins = func(status uint64) {
+		worker.Begins = func(status uint64) func() {
+			var done func()
+			if s.opts.Alone != nil {
+				done = s.opts.Alone()
+			}
 			j.Append(session.AppendTried(nil, name, number, status))
 			_ = j.Flush()
+			return func() {
+				_ = j.Flush() // that it is confirmed
+				if done != nil {
+					done()
+				}
+			}
 		}
 	}
 	if o := s.opts.Observer; o != nil {

@@ -93,6 +93,10 @@ type Options struct {
 	// before has handled all that it had: the first time the link is up, nothing is
 	// missing, although the broker has kept nothing.
 	OwnBroker bool
+	// Alone is called before a status of the process before is handed to a module, and what
+	// it returns, if anything, after that: the owner can wait, so that one is at a time. Nil:
+	// they are handed over at once.
+	Alone func() (done func())
 	// Suspending tells that the process ends for another one to go on: the loss of the
 	// link ends no session then. Nil: it never does.
 	Suspending func() bool

@@ -171,10 +171,15 @@ func (c *testCar) reportUntil(what string, condition func() bool, d fleet.Device
 
 // lostIsExpected says that the test cuts connections: a gateway whose broker
 // goes away finds its last statuses unanswered.
-func (c *testCar) lostIsExpected() {
+func (c *testCar) lostIsExpected() { c.expect("status not answered in time") }
+
+// expect names violations that the test itself causes.
+func (c *testCar) expect(reasons ...string) {
 	c.watch.mu.Lock()
 	defer c.watch.mu.Unlock()
-	c.watch.expected["status not answered in time"] = true
+	for _, r := range reasons {
+		c.watch.expected[r] = true
+	}
 }
 
 func open(m *brokertest.Mosquitto) gateway.Broker { return gateway.Broker{Address: m.Address()} }

@@ -27,6 +27,7 @@ type kept struct {
 	server *servertest.Server
 	cars   []*testCar
 	device fleet.Device
+	limit  time.Duration // within which the server has to answer while a car connects
 	stop   chan struct{}
 	drives sync.WaitGroup
 }
@@ -49,7 +50,7 @@ func defaults(t *testing.T, extra string) brokertest.Options {
 // keep makes the configuration of a server with cars c_0 to c_(n-1), and a broker.
 func keep(t *testing.T, n int, modules obj) *kept {
 	t.Helper()
-	k := &kept{t: t, broker: brokertest.Start(t, defaults(t, "")), device: button, stop: make(chan struct{})}
+	k := &kept{t: t, broker: brokertest.Start(t, defaults(t, "")), device: button, limit: time.Minute, stop: make(chan struct{})}
 	var names []string
 	for i := range n {
 		names = append(names, fmt.Sprintf("c_%d", i))
@@ -85,7 +86,7 @@ func (k *kept) gateway(name string) *testCar {
 		broker.Address = k.config["embedded_broker"].(obj)["listen"].(string)
 	}
 	c := startCarWith(k.t, broker, name, gateway.Timing{ // a real gateway's, but patient while it connects
-		RetryPause: 300 * time.Millisecond, MessageTimeout: 60 * time.Second, LinkTimeout: 30 * time.Second,
+		RetryPause: 300 * time.Millisecond, MessageTimeout: k.limit, LinkTimeout: 30 * time.Second,
 		StatusTimeout: 30 * time.Second, QueuePoll: 50 * time.Millisecond, LeaveStall: 50 * time.Millisecond,
 	})
 	k.cars = append(k.cars, c)
@@ -340,8 +341,12 @@ func TestStopNotifies(t *testing.T) {
 	t.Parallel()
 	k := keep(t, 3, exampleModule(t))
 	k.config["on_stop"] = "notify"
+	k.limit = 5 * time.Second
 	k.start()
 	k.drive()
+	for _, c := range k.cars {
+		c.expect("no ConnectResponse in time") // while there is no server
+	}
 	k.terminate()
 	for _, c := range k.cars {
 		testwait.Until(t, "the gateway is told", func() bool {

@@ -10,8 +10,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"external-server/internal/brokertest"
+	"external-server/internal/gateway"
 	"external-server/internal/servertest"
 	"external-server/internal/testwait"
 )
@@ -24,8 +26,8 @@ func TestStateDirectoryCannotBeUsed(t *testing.T) {
 		prepare func(t *testing.T, k *kept)
 		said    string
 	}{
-		{"parent is missing", func(_ *testing.T, k *kept) { k.state = filepath.Join(k.state, "a", "b") }, "no such file or directory"},
-		{"is a file", func(t *testing.T, k *kept) { write(t, k.state, "x") }, "not a directory"},
+		{"parent is missing", func(_ *testing.T, k *kept) { k.state = filepath.Join(k.state, "a", "b") }, "is missing: make it"},
+		{"is a file", func(t *testing.T, k *kept) { write(t, k.state, "x") }, "this is a file"},
 		{"is open to others", func(t *testing.T, k *kept) {
 			if err := os.Mkdir(k.state, 0o700); err != nil {
 				t.Fatal(err)
@@ -144,10 +146,13 @@ func TestStateDirectoryIsCopied(t *testing.T) {
 	k := keep(t, 3, exampleModule(t))
 	admin := brokertest.FreeAddress(t)
 	k.config["admin"] = obj{"listen": admin}
+	k.limit = 5 * time.Second
 	k.start()
 	k.drive()
-	for _, c := range k.cars {
-		c.lostIsExpected()
+	for _, c := range k.cars { // two servers serve it
+		for r := range gateway.Reason(255) {
+			c.expect(r.String())
+		}
 	}
 	copied := filepath.Join(t.TempDir(), "copy")
 	if out, err := exec.Command("cp", "-a", k.state, copied).CombinedOutput(); err != nil {

@@ -33,8 +33,9 @@ type WorkerOptions struct {
 	// once. Nil: what is left at Close is lost.
 	Confirmed func(number uint64)
 	// Begins is told, from the calling goroutine and before the call, that a status of an
-	// earlier process (Status.Again) is about to be handed over. Nil: nobody asks.
-	Begins func(number uint64)
+	// earlier process (Status.Again) is about to be handed over; what it returns is called
+	// when that is done, nil: nothing is. Nil: nobody asks.
+	Begins func(number uint64) (ended func())
 	// Called is told every call that has come back, from the calling goroutine and
 	// before the result has consequences. The Call is valid during Called only,
 	// which must return at once. Nil: nobody asks.
