@@ -195,7 +195,7 @@ func (s *Seat) change(ctx context.Context, next *Occupant) (ended func(context.C
 	case s.port == nil:
 		return nil, errors.New("car: Attach must be called before Replace")
 	}
-	old, tell := s.occupant.Load(), false
+	old, tell, greeted := s.occupant.Load(), false, false
 	ended = func(context.Context) error { return nil }
 	if old != nil {
 		if err := s.rest(ctx, old); err != nil {
@@ -208,8 +208,8 @@ func (s *Seat) change(ctx context.Context, next *Occupant) (ended func(context.C
 		if next != nil {
 			kind = session.EventUnbind
 		}
-		due, greeted := old.conclude(kind)
-		tell = due && !greeted
+		tell, greeted = old.conclude(kind)
+		tell = tell && !greeted
 		s.session = old.session
 		if old.hasFailed() { // what a defect has left of it is not to be trusted
 			old.forsake()
@@ -220,7 +220,7 @@ func (s *Seat) change(ctx context.Context, next *Occupant) (ended func(context.C
 	if next == nil {
 		s.occupant.Store(nil)
 	} else {
-		s.seat(next)
+		s.seat(next, greeted)
 	}
 	// The gateway connects anew at once, so it is told when the next occupant is there,
 	// and before that one says anything.
@@ -236,8 +236,9 @@ func (s *Seat) change(ctx context.Context, next *Occupant) (ended func(context.C
 	return ended, nil
 }
 
-// seat makes next the occupant; its work may begin. turn is held.
-func (s *Seat) seat(next *Occupant) {
+// seat makes next the occupant; its work may begin. greeted: a Connect waits for it.
+// turn is held.
+func (s *Seat) seat(next *Occupant, greeted bool) {
 	kept := cmp.Or(next.Session, s.session)
 	o := newOccupant(s, kept, next.Modules)
 	s.session = nil
@@ -245,7 +246,7 @@ func (s *Seat) seat(next *Occupant) {
 	s.occupant.Store(o)
 	switch {
 	case kept != nil:
-		o.begin(session.Event{Kind: session.EventRebind})
+		o.begin(session.Event{Kind: session.EventRebind, Greeted: greeted})
 	case next.Known != nil:
 		o.begin(session.Event{Kind: session.EventResume, Resume: next.Known})
 	}
