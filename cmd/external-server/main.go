@@ -17,7 +17,7 @@ import (
 // version is set by the linker.
 var version = "dev"
 
-// Exit codes (chapter 8).
+// Exit codes (CLI-8, CLI-9).
 const (
 	exitOK    = 0
 	exitError = 1

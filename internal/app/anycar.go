@@ -62,6 +62,13 @@ func (r *roster) startAny() error {
 	}
 	ctx, cancel := context.WithCancel(r.ctx)
 	r.any = anyCars{stop: func() { stopWatch(); cancel() }}
+	for _, name := range r.sessions.cars(r.cfg.Company) { // that the process before had found
+		cc := *r.cfg.AnyCar
+		cc.Name = name
+		if err := r.serveFound(r.cfg, cc); err != nil {
+			r.log.Error("a car that was found before cannot be served", "car", name, "error", err)
+		}
+	}
 	r.running.Go(func() { r.releaseIdle(ctx) })
 	return nil
 }

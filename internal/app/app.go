@@ -20,6 +20,7 @@ import (
 	"external-server/internal/car"
 	"external-server/internal/config"
 	"external-server/internal/httpapi"
+	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/logging"
 	"external-server/internal/module"
@@ -50,6 +51,8 @@ type App struct {
 	parts     parts
 	began     changes            // of the start, to be applied by Run
 	cars      *carsPart          // one of parts
+	linkTo    *linkPart          // one of parts
+	sessions  *sessionsPart      // one of parts
 	end       context.CancelFunc // of the service; set by Run
 	libraries *libraries
 	broker    *broker.Broker // nil: an external one is used
@@ -112,6 +115,10 @@ func (a *App) Run(ctx context.Context) error {
 	cfg := a.Config()
 	a.log.Info("serving", "company", cfg.Company, "cars", len(cfg.Cars), "any_car", cfg.AnyCar != nil)
 	<-ctx.Done()
+	if a.sessions.suspend(a.Config(), a.linkTo) {
+		a.cars.cause = link.ErrSuspend
+		a.log.Info("suspending: the next start goes on with the sessions, no gateway is told")
+	}
 	if err := a.parts.stop(); err != nil {
 		return fmt.Errorf("stop: %w", err)
 	}

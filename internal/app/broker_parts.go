@@ -11,6 +11,7 @@ import (
 	"external-server/internal/broker"
 	"external-server/internal/config"
 	"external-server/internal/fleet"
+	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/logging"
 	"external-server/internal/tlsfiles"
@@ -118,6 +119,7 @@ func (p *linkPart) prepare(_ context.Context, old, fresh *config.Config) (change
 		Connections: fresh.Broker.Connections,
 		MaxPayload:  tuned.MaxPayload,
 		Presence:    presence(fresh),
+		Sessions:    a.sessions.link(fresh),
 	})
 	a.roster.link = a.link
 	return change{apply: p.begin}, err
@@ -150,6 +152,15 @@ func (p *linkPart) begin(ctx context.Context) error {
 }
 
 func (p *linkPart) stop() error { return p.runs.stop() }
+
+// suspend ends the link before the cars: nothing is heard any more, what was decided
+// leaves, and the broker keeps what comes.
+func (p *linkPart) suspend() {
+	if p.runs != nil {
+		p.runs.cancel(link.ErrSuspend)
+		<-p.runs.done
+	}
+}
 
 func tuning(cfg *config.Config) mqtt.Tuning {
 	return mqtt.Tuning{Username: cfg.Broker.Username, Password: cfg.Broker.Password.Reveal(), RetryMax: cfg.RetryDelay, MaxPayload: largestMessage(cfg)}

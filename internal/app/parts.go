@@ -46,11 +46,13 @@ type step struct {
 const (
 	carsStopLimit      = 10 * time.Second
 	linkStopLimit      = 10 * time.Second
+	sessionsStopLimit  = 5 * time.Second
 	apiStopLimit       = 10 * time.Second
 	adminStopLimit     = 5 * time.Second
 	brokerStopLimit    = 10 * time.Second
 	observingStopLimit = 5 * time.Second
 	modulesStopLimit   = 10 * time.Second
+	fileStopLimit      = time.Second
 	loggingStopLimit   = time.Second
 )
 
@@ -132,14 +134,14 @@ func (cs changes) drop() error {
 
 // task is a goroutine that serves until stop. A nil one does nothing.
 type task struct {
-	cancel context.CancelFunc
+	cancel context.CancelCauseFunc
 	done   chan struct{}
 	err    error
 }
 
 // begin runs serve, with the values of ctx but not its end.
 func begin(ctx context.Context, serve func(context.Context) error) *task {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	t := &task{cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(t.done)
@@ -153,7 +155,7 @@ func (t *task) stop() error {
 	if t == nil {
 		return nil
 	}
-	t.cancel()
+	t.cancel(nil)
 	<-t.done
 	return t.err
 }

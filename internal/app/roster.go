@@ -34,8 +34,9 @@ type roster struct {
 	log       *slog.Logger
 	limit     logging.Limiter // of what strangers cause
 	libraries *libraries
-	link      link.Link    // set before start
-	hub       *observe.Hub // sees what happens to the cars; nil: nobody does
+	link      link.Link     // set before start
+	hub       *observe.Hub  // sees what happens to the cars; nil: nobody does
+	sessions  *sessionsPart // keeps their sessions; nil: they end with the process
 
 	turnover sync.Mutex // one changes occupants of seats at a time; taken before mu
 
@@ -104,6 +105,7 @@ func (r *roster) newEntry(cfg *config.Config, cc config.Car, found bool, modules
 	if r.hub != nil {
 		opts.Observer = r.hub.Car(id)
 	}
+	r.sessions.options(id, &opts)
 	seat, err := car.New(opts)
 	if err != nil {
 		return nil, err
@@ -166,7 +168,7 @@ func (r *roster) launch(e *entry) error {
 	}
 	ctx, cancel := context.WithCancelCause(r.ctx)
 	e.cancel = cancel
-	if _, err := e.seat.Replace(ctx, car.Occupant{Modules: e.waiting}); err != nil {
+	if _, err := e.seat.Replace(ctx, car.Occupant{Modules: e.waiting, Known: r.sessions.take(e.id)}); err != nil {
 		cancel(nil)
 		return err
 	}
@@ -286,6 +288,16 @@ func (r *roster) forget(names ...string) {
 		if _, served := r.find(name); !served {
 			r.hub.Forget(name)
 		}
+	}
+}
+
+// settle notes of all cars, which are suspended, that what they were sent has reached the
+// broker.
+func (r *roster) settle() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.entries {
+		e.seat.AppendSettled()
 	}
 }
 

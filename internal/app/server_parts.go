@@ -16,15 +16,17 @@ import (
 
 // list returns the parts of the server, from the bottom up.
 func (a *App) list() parts {
-	a.cars = &carsPart{a: a}
+	a.cars, a.linkTo, a.sessions = &carsPart{a: a}, &linkPart{a: a}, &sessionsPart{a: a}
 	return parts{
 		{"logging", logsPart{a}, loggingStopLimit},
 		{"the modules", modulesPart{a}, modulesStopLimit},
 		{"the observation", &observingPart{a: a}, observingStopLimit},
+		{"the configuration file", &filePart{a: a}, fileStopLimit},
 		{"the embedded broker", brokerPart{a}, brokerStopLimit},
 		{"the admin endpoint", &adminPart{a: a}, adminStopLimit},
 		{"the HTTP API", &apiPart{a: a}, apiStopLimit},
-		{"the connection to the broker", &linkPart{a: a}, linkStopLimit},
+		{"the state directory", a.sessions, sessionsStopLimit},
+		{"the connection to the broker", a.linkTo, linkStopLimit},
 		{"the cars", a.cars, carsStopLimit + a.cfg.Limits.Stop},
 	}
 }
@@ -219,10 +221,11 @@ const unusedAPITimeout = time.Second
 
 // carsPart are the cars.
 type carsPart struct {
-	a    *App
-	end  context.CancelFunc // of their context; nil: not begun
-	gone *task              // ends the sessions of gateways that have left
-	last Changes            // of the last reload
+	a     *App
+	end   context.CancelCauseFunc // of their context; nil: not begun
+	cause error                   // of the end
+	gone  *task                   // ends the sessions of gateways that have left
+	last  Changes                 // of the last reload
 }
 
 func (*carsPart) keys() []string {
@@ -254,10 +257,11 @@ func (p *carsPart) prepare(ctx context.Context, old, fresh *config.Config) (chan
 
 // begin serves the cars until the context that Run was given ends.
 func (p *carsPart) begin(ctx context.Context) error {
-	ctx, p.end = context.WithCancel(ctx)
+	ctx, p.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	if err := p.a.roster.start(ctx); err != nil {
 		return err
 	}
+	p.a.sessions.forget()
 	p.gone = begin(ctx, func(ctx context.Context) error {
 		p.a.gateways.watch(ctx, p.a.gatewayGone)
 		return nil
@@ -270,8 +274,12 @@ func (p *carsPart) stop() error {
 		return p.a.roster.discard()
 	}
 	p.a.libraries.retire()
-	p.end()
-	return errors.Join(p.gone.stop(), p.a.roster.stop(), p.a.roster.discard())
+	p.end(p.cause)
+	err := errors.Join(p.gone.stop(), p.a.roster.stop())
+	if p.cause != nil && p.a.link.Settled() {
+		p.a.roster.settle()
+	}
+	return errors.Join(err, p.a.roster.discard())
 }
 
 // checkFilesOf reads the certificate files of a listener: files that were replaced are

@@ -24,7 +24,7 @@ import (
 	"external-server/internal/fleet"
 )
 
-// Direction says who sent a message; it follows from the topic (chapter 2).
+// Direction says who sent a message; it follows from the topic (CONN-1, CONN-2).
 type Direction uint8
 
 // Directions.

@@ -46,7 +46,7 @@ func (m *memory) known(t *testing.T) *session.Resumption {
 }
 
 // A seat that is suspended tells nobody: another one goes on with the session, delivers
-// first what a module had not taken, and answers what comes again.
+// first what a module had not taken, and answers what comes again (RES-13).
 func TestSuspendAndResume(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hold := make(chan struct{})
@@ -137,7 +137,7 @@ func TestLinkIsKept(t *testing.T) {
 }
 
 // Without a change of what is supported, a gateway does not notice that its car got
-// other modules.
+// other modules (RES-18).
 func TestReplaceIsNotNoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		old, fresh := &fakeModule{number: 2}, &fakeModule{number: 2, commands: make(chan []fleet.Command)}

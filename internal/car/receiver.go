@@ -65,7 +65,11 @@ func (s *Seat) Sent() {
 
 // LinkUp implements link.Receiver.
 func (s *Seat) LinkUp(up link.Up) {
-	s.linkChanged(item{kind: session.EventLinkUp, at: time.Now(), kept: up == link.Continued})
+	own := s.opts.OwnBroker && s.ownUp.CompareAndSwap(false, true)
+	s.linkChanged(item{kind: session.EventLinkUp, at: time.Now(), kept: own || up == link.Continued})
+	if own {
+		s.BacklogRead()
+	}
 }
 
 // BacklogRead implements link.Receiver.
@@ -73,6 +77,7 @@ func (s *Seat) BacklogRead() { s.linkChanged(item{kind: session.EventBacklogRead
 
 // LinkDown implements link.Receiver.
 func (s *Seat) LinkDown(reason error, kept bool) {
+	kept = kept || s.opts.Suspending != nil && s.opts.Suspending()
 	s.linkChanged(item{kind: session.EventLinkDown, at: time.Now(), reason: reason, kept: kept})
 }
 

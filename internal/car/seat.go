@@ -83,8 +83,15 @@ type Options struct {
 	// Journal gets the records of the car; nil: its sessions end with the process.
 	Journal Journal
 	// Down is for how long the car had been out of reach when the seat was made.
-	Down   time.Duration
-	Logger *slog.Logger
+	Down time.Duration
+	// OwnBroker says that the broker ends and begins with this process and that the one
+	// before has handled all that it had: the first time the link is up, nothing is
+	// missing, although the broker has kept nothing.
+	OwnBroker bool
+	// Suspending tells that the process ends for another one to go on: the loss of the
+	// link ends no session then. Nil: it never does.
+	Suspending func() bool
+	Logger     *slog.Logger
 }
 
 // Seat is the place of one car. It implements link.Receiver. From Attach until it is
@@ -100,6 +107,7 @@ type Seat struct {
 	port  link.Port
 
 	payload  atomic.Int64 // largest message, bytes
+	ownUp    atomic.Bool  // see Options.OwnBroker
 	stop     atomic.Int64 // time.Duration, see Limits.Stop
 	counters counters
 	occupant atomic.Pointer[occupant] // nil: there is none
@@ -187,7 +195,7 @@ func (s *Seat) change(ctx context.Context, next *Occupant) (ended func(context.C
 	case s.port == nil:
 		return nil, errors.New("car: Attach must be called before Replace")
 	}
-	old, tell := s.occupant.Load(), false
+	old, tell, greeted := s.occupant.Load(), false, false
 	ended = func(context.Context) error { return nil }
 	if old != nil {
 		if err := s.rest(ctx, old); err != nil {
@@ -200,8 +208,8 @@ func (s *Seat) change(ctx context.Context, next *Occupant) (ended func(context.C
 		if next != nil {
 			kind = session.EventUnbind
 		}
-		due, greeted := old.conclude(kind)
-		tell = due && !greeted
+		tell, greeted = old.conclude(kind)
+		tell = tell && !greeted
 		s.session = old.session
 		if old.hasFailed() { // what a defect has left of it is not to be trusted
 			old.forsake()
@@ -212,7 +220,7 @@ func (s *Seat) change(ctx context.Context, next *Occupant) (ended func(context.C
 	if next == nil {
 		s.occupant.Store(nil)
 	} else {
-		s.seat(next)
+		s.seat(next, greeted)
 	}
 	// The gateway connects anew at once, so it is told when the next occupant is there,
 	// and before that one says anything.
@@ -228,8 +236,9 @@ func (s *Seat) change(ctx context.Context, next *Occupant) (ended func(context.C
 	return ended, nil
 }
 
-// seat makes next the occupant; its work may begin. turn is held.
-func (s *Seat) seat(next *Occupant) {
+// seat makes next the occupant; its work may begin. greeted: a Connect waits for it.
+// turn is held.
+func (s *Seat) seat(next *Occupant, greeted bool) {
 	kept := cmp.Or(next.Session, s.session)
 	o := newOccupant(s, kept, next.Modules)
 	s.session = nil
@@ -237,7 +246,7 @@ func (s *Seat) seat(next *Occupant) {
 	s.occupant.Store(o)
 	switch {
 	case kept != nil:
-		o.begin(session.Event{Kind: session.EventRebind})
+		o.begin(session.Event{Kind: session.EventRebind, Greeted: greeted})
 	case next.Known != nil:
 		o.begin(session.Event{Kind: session.EventResume, Resume: next.Known})
 	}
@@ -394,6 +403,14 @@ func (s *Seat) Leave() (left bool) {
 		s.closePort(items)
 	}
 	return left
+}
+
+// AppendSettled notes in the journal that everything the car was sent has reached the
+// broker. It is for a seat whose Run has returned after link.ErrSuspend.
+func (s *Seat) AppendSettled() {
+	if o := s.occupant.Load(); o != nil && !o.hasFailed() && s.opts.Journal != nil {
+		s.opts.Journal.Append(o.session.AppendSettled(nil))
+	}
 }
 
 // closePort leaves the link. What will not be handled is acknowledged: the broker would

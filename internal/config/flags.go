@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Flags are the options of the command line that override the file (chapter 8).
+// Flags are the options of the command line that override the file (CLI-4 to CLI-7).
 type Flags struct {
 	TLS           *bool // --tls, --no-tls; nil: neither
 	CA, Cert, Key string

@@ -1,5 +1,5 @@
-// Package config reads the four formats of the configuration file (chapter 7 of
-// the protocol) into one validated value. It opens nothing but the files it was
+// Package config reads the four formats of the configuration file (CFG-1)
+// into one validated value. It opens nothing but the files it was
 // told and the files whose existence it must check.
 //
 // It may import fleet and module; secrets are values of type Secret, which no
@@ -14,7 +14,7 @@ import (
 	"external-server/internal/module"
 )
 
-// Format is one of the formats in the wild (chapter 7).
+// Format is one of the formats in the wild (CFG-1).
 type Format string
 
 // Formats.

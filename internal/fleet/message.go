@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// DeviceState is the state a gateway reports with a status (chapter 3.2). The
+// DeviceState is the state a gateway reports with a status (MSG-1). The
 // enum is open: other numbers travel unchanged.
 type DeviceState int32
 
@@ -32,7 +32,7 @@ func (s DeviceState) String() string {
 	return strconv.Itoa(int(s))
 }
 
-// ResponseType is the gateway's verdict on a command (chapter 3.2).
+// ResponseType is the gateway's verdict on a command (MSG-1).
 type ResponseType int32
 
 // Types of the wire protocol.

@@ -38,7 +38,7 @@ func (b Broker) check() error {
 // keepAlive of every connection (CONN-6, GW-8).
 const keepAlive = 15 * time.Second
 
-// options returns the client settings of chapter 2: MQTT 3.1.1, clean session,
+// options returns the client settings of a gateway (CONN-4 to CONN-9): MQTT 3.1.1, clean session,
 // ordered delivery.
 func (b Broker) options(clientID string, timeout time.Duration) *mqtt.ClientOptions {
 	scheme := "tcp://"
@@ -59,7 +59,7 @@ func (b Broker) options(clientID string, timeout time.Duration) *mqtt.ClientOpti
 		SetPassword(b.Password)
 }
 
-// topics of one car (chapter 2).
+// topics of one car (CONN-1, CONN-2).
 type topics struct {
 	up           string // the gateway publishes to it (CONN-2)
 	down         string // CONN-1

@@ -1,5 +1,5 @@
 // Package gateway is a faithful module gateway: the program in the car that the
-// server talks to (chapter 12 of the protocol). Tests, the demo, `simulate` and
+// server talks to (GW-1 to GW-61). Tests, the demo, `simulate` and
 // `bench` use it; the server proper never imports it.
 //
 // Core is the gateway's side of the protocol as a state machine without socket,
@@ -14,7 +14,7 @@
 // that is not cleared on reconnect (GW-52). Whatever would make the real one drop
 // the connection is reported to the owner as a Reason that names the rule.
 //
-// Gateway runs a Core over a real MQTT broker (chapter 2), alone on its connection
+// Gateway runs a Core over a real MQTT broker (CONN-1 to CONN-9), alone on its connection
 // as in a car, or many gateways on a few shared connections.
 //
 // The package may import fleet, protocol and link/mqtt/wire, nothing else of the

@@ -12,7 +12,7 @@ import (
 
 // Pool carries many gateways on a few broker connections, because ten thousand
 // cars in one process cannot have one each. For the server there is no difference:
-// topics and messages are those of chapter 2. A gateway hears nothing from the time
+// topics and messages are those of CONN-1 to CONN-3. A gateway hears nothing from the time
 // it closes its connection until it has subscribed again.
 type Pool struct {
 	conns []*poolConn

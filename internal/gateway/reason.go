@@ -27,6 +27,7 @@ const (
 	ReasonUnknownResponse    // StatusResponse for a status that is not outstanding (GW-32)
 	ReasonNoDevice           // last status answered and no device is connected (GW-33)
 	ReasonConnectResponse    // ConnectResponse in normal communication (GW-34)
+	ReasonCalled             // ConnectResponse ALREADY_LOGGED in normal communication, which calls it to connect anew (GW-34)
 	ReasonUnconfiguredModule // Command for a module the gateway does not have (GW-35)
 	ReasonNotified           // disconnect notification (GW-20, GW-40)
 	ReasonUnanswered         // status unanswered for GW-2 (GW-42)
@@ -69,6 +70,7 @@ var reasons = [numReasons]struct {
 	ReasonUnknownResponse:    {"response to a status that is not outstanding", "GW-32", violation},
 	ReasonNoDevice:           {"no device connected", "GW-33", 0},
 	ReasonConnectResponse:    {"ConnectResponse in normal communication", "GW-34", violation | reconnects},
+	ReasonCalled:             {"ConnectResponse ALREADY_LOGGED, the call to connect anew", "GW-34", reconnects},
 	ReasonUnconfiguredModule: {"command for a module the gateway does not have", "GW-35", violation | reconnects},
 	ReasonNotified:           {"disconnect notification", "GW-40", 0},
 	ReasonUnanswered:         {"status not answered in time", "GW-42", violation | reconnects},

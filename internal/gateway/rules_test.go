@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestEveryRuleIsCovered: each rule of chapter 12 is named by a comment of a script or
+// TestEveryRuleIsCovered: each rule GW-… is named by a comment of a script or
 // of a test. GW-57 is advice to servers.
 func TestEveryRuleIsCovered(t *testing.T) {
 	scripts, _ := filepath.Glob("testdata/*.txt")

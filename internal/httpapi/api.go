@@ -1,4 +1,4 @@
-// Package httpapi is the Fleet Protocol HTTP API (chapter 11.1): the API as a Go
+// Package httpapi is the Fleet Protocol HTTP API (HTTP-1 to HTTP-19): the API as a Go
 // interface, its client over HTTP, and the embedded server with its stores.
 //
 // It may import fleet and config. It knows neither cars' sessions nor modules:

@@ -76,7 +76,7 @@ type Port interface {
 	// false when the bounded queue of the car is full or the link is down: the
 	// message will not be sent. The port owns payload afterwards. A received message
 	// that payload answers is acknowledged with it: ack leaves immediately before it,
-	// in the same write. Without success ack is not used.
+	// in the same write (RES-3). Without success ack is not used.
 	Publish(payload []byte, ack Ack) bool
 	// Acknowledge queues an acknowledgement alone, in the order of the port.
 	Acknowledge(ack Ack)

@@ -1,5 +1,5 @@
 // Package logging writes the server's log: slog handlers for the classic line
-// format (chapter 9) and for JSON, a console and a rotating file, levels that
+// format (LOG-2) and for JSON, a console and a rotating file, levels that
 // can be changed per component while the server runs, and a limiter for what a
 // peer can cause at will.
 //
@@ -151,6 +151,21 @@ func (l *Logs) Lost() (consoleLines, fileLines uint64) {
 		fileLines = l.sinks[file].lost.Load()
 	}
 	return l.sinks[console].lost.Load(), fileLines
+}
+
+// HasFile tells whether there is a log file.
+func (l *Logs) HasFile() bool { return l.sinks[file] != nil }
+
+// Fault is why the log file cannot be written to just now, nil when the last attempt
+// succeeded or there is none.
+func (l *Logs) Fault() error {
+	if l.sinks[file] == nil {
+		return nil
+	}
+	if err := l.sinks[file].fault.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // Flush waits until everything logged before was written, or ctx ends.

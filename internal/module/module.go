@@ -107,7 +107,7 @@ type CommandSource interface {
 	StartCommands(deliver func([]fleet.Command) (wanted <-chan struct{})) (stop func())
 }
 
-// Result codes of the module ABI (chapter 6.1).
+// Result codes of the module ABI (docs/protocol.md).
 const (
 	CodeOK               = 0
 	CodeNotOK            = -1

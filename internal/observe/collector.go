@@ -22,6 +22,16 @@ type Sources struct {
 	Broker    func() (broker.Stats, bool)
 	HTTPAPI   func() (httpapi.Stats, bool)
 	LogLost   func() (console, file uint64)
+	// Stores are the places on disk that the server writes to.
+	Stores func() []Store
+	// Declined counts the sessions of the process before that could not go on, by reason.
+	Declined func() map[string]int
+}
+
+// Store is a place on disk that the server writes to.
+type Store struct {
+	Name  string
+	Fault string // why it cannot be written to, "" when it can
 }
 
 // collector turns the sources into metrics.
@@ -41,7 +51,7 @@ type collector struct {
 	brokerClients, brokerSubscriptions, brokerMessages, brokerBytes, brokerDropped           scraped
 	httpRequests, httpCars, httpDevices, httpWaiting, httpQueue, httpMessages, httpDeleted   scraped
 	httpTransactions, httpWrite, httpSlowest, httpFaults, httpStoreUp, httpStoreBytes        scraped
-	logLost, eventsTotal                                                                     scraped
+	logLost, eventsTotal, declined                                                           scraped
 	carState, carStatuses, carSessions, carSeen                                              scraped
 }
 
@@ -49,6 +59,7 @@ func newCollector(h *Hub, s Sources, c *catalogue, always func(chan<- prometheus
 	k := &collector{hub: h, sources: s, always: always}
 	k.uptime = c.scraped("uptime_seconds", "gauge", "Time since the start.")
 	k.cars = c.scraped("cars", "gauge", "Cars that are served, by state: waiting (no session), connecting (connect sequence), running.", "state")
+	k.declined = c.scraped("sessions_declined_total", "counter", "Sessions of the process before that could not go on, by reason. Those that the broker did not keep count as ended.", "reason")
 	k.eventsTotal = c.scraped("events_total", "counter", "Entries of the event stream.")
 
 	k.moduleCars = c.scraped("module_cars", "gauge", "Cars that have the module.", "module")
@@ -131,6 +142,11 @@ func (k *collector) Collect(to chan<- prometheus.Metric) {
 		k.cars.send(to, float64(k.hub.states[i].Load()), name)
 	}
 	k.eventsTotal.send(to, float64(k.hub.Events.ring.Next()-1))
+	if k.sources.Declined != nil {
+		for reason, n := range k.sources.Declined() {
+			k.declined.send(to, float64(n), reason)
+		}
+	}
 	if k.sources.Cars != nil {
 		cars := k.sources.Cars()
 		k.collectModules(to, now, cars)

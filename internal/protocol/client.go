@@ -6,7 +6,7 @@ import (
 	"external-server/internal/fleet"
 )
 
-// Field numbers of ExternalClient (chapter 3), used by AppendClient.
+// Field numbers of ExternalClient (ExternalProtocol.proto), used by AppendClient.
 const (
 	fieldStatus          = 2
 	fieldCommandResponse = 3

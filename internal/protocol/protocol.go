@@ -1,4 +1,4 @@
-// Package protocol converts between the bytes on the wire (chapter 3) and the
+// Package protocol converts between the bytes on the wire (MSG-1 to MSG-6) and the
 // message types of package fleet. It holds the .proto files and the code
 // generated from them; no other package of the server sees generated types.
 //
@@ -74,7 +74,7 @@ func deviceToWire(d fleet.Device) *internalproto.Device {
 	}
 }
 
-// Field numbers of chapter 3, used by AppendServer.
+// Field numbers of ExternalProtocol.proto, used by AppendServer.
 const (
 	fieldConnectResponse = 1
 	fieldStatusResponse  = 2

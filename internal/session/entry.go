@@ -58,6 +58,16 @@ func AppendDelivered(b []byte, car string, module int32, number uint64) []byte {
 	return binary.AppendUvarint(b, number)
 }
 
+// AppendForgotten appends a record that says that nothing of the car goes on.
+func AppendForgotten(b []byte, car string, known *Resumption) []byte {
+	b = append(appendHeader(b, car), byte(entryEnded))
+	for _, n := range known.Numbers {
+		b = binary.AppendVarint(append(b, byte(entryDelivered)), int64(n.Module))
+		b = binary.AppendUvarint(b, n.Next-1)
+	}
+	return b
+}
+
 func appendText[T string | []byte](b []byte, s T) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }

@@ -46,6 +46,8 @@ type Event struct {
 	Kept bool
 	// Settled: the broker has acknowledged all that was published (EventLinkDown).
 	Settled bool
+	// Greeted: a Connect of the gateway comes next (EventRebind).
+	Greeted bool
 	// Down is for how long the car was out of reach, at least (EventLinkUp).
 	Down time.Duration
 	// Resume is what is known of the car (EventResume). It is the Session's from then on.
@@ -159,6 +161,7 @@ const (
 	ReasonSessionTimeout       Reason = "session timeout"                                           // SESS-7
 	ReasonMissingStatus        Reason = "missing status timeout"                                    // STAT-5
 	ReasonCommandTimeout       Reason = "command response timeout"                                  // CMD-10
+	ReasonSilent               Reason = "gateway silent since a command"                            // CMD-10, nothing at all has come
 	ReasonNoDevice             Reason = "no connected device left"                                  // STAT-34
 	ReasonTooManyAhead         Reason = "too many statuses ahead of a missing one"                  // DEF-9
 	ReasonSequenceNoDevices    Reason = "connect sequence: connect lists no devices"                // SEQ-3
@@ -188,11 +191,11 @@ type Note string
 
 // Notes.
 const (
-	NoteEmptyMessage        Note = "empty message ignored"                              // SESS-5, CONN-33
-	NoteForeignSession      Note = "message of another session ignored"                 // SESS-1, REC-25
-	NoteNotConnected        Note = "message before connect discarded"                   // SEQ-1
-	NoteUnknownSession      Note = "gateway believes in an unknown session, telling it" // docs/architecture.md: unknown sessions
-	NoteAnotherServer       Note = "unknown sessions keep coming: is another server serving this car?"
+	NoteEmptyMessage        Note = "empty message ignored"                                              // SESS-5, CONN-33
+	NoteForeignSession      Note = "message of another session ignored"                                 // SESS-1, REC-25
+	NoteNotConnected        Note = "message before connect discarded"                                   // SEQ-1
+	NoteUnknownSession      Note = "gateway believes in an unknown session, calling it to connect anew" // docs/architecture.md: unknown sessions
+	NoteAnotherServer       Note = "gateway has kept an unknown session for a minute: another server answers it, and it does not hear this one"
 	NoteAlreadyLogged       Note = "connect repeated in a running session"                // SESS-3
 	NoteRedelivered         Note = "redelivered connect ignored"                          // REC-4
 	NoteDuplicateDevice     Note = "device listed twice in connect, ignored"              // SEQ-6

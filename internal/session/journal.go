@@ -15,7 +15,7 @@ func (s *Session) Durable(car string) {
 
 // Journal returns the record of the last Step, nil if there is none. The owner appends
 // it to the journal before it performs the effects, and the journal is written before
-// anything that the effects cause leaves. The result is valid until the next Step.
+// anything that the effects cause leaves (RES-2). The result is valid until the next Step.
 func (s *Session) Journal() []byte {
 	if len(s.journal) == s.prefix {
 		return nil

@@ -9,7 +9,7 @@ import (
 
 // Record is everything that a session in normal communication needs to go on in
 // another process: what was decided, not what is under way. It holds no time,
-// because times of one process mean nothing in another. Statuses that were
+// because times of one process mean nothing in another (RES-20). Statuses that were
 // accepted and not delivered are not part of it, see Left.
 //
 // A Record belongs to its receiver.
@@ -102,7 +102,7 @@ const (
 )
 
 // Record returns a copy of the session in normal communication, nil in every other
-// phase: a connect sequence is not resumed. A device whose admission is undecided
+// phase: a connect sequence is not resumed (RES-4). A device whose admission is undecided
 // is left out; its status waits in Ahead and makes it join again.
 func (s *Session) Record() *Record {
 	if s.phase != PhaseRunning {

@@ -11,11 +11,11 @@ import (
 const (
 	// promptly is how long a session may have been out of reach for what the broker
 	// held to be answered as it comes. After a longer pause a gateway may have given
-	// up, which a Connect further back among the messages says; so all are read first.
+	// up, which a Connect further back among the messages says; so all are read first (RES-6).
 	promptly = 5 * time.Second
 	// responseComes is how long a gateway that was heard again, and whose messages were
 	// all read, may take to respond to a command that reached it: without response after
-	// that, the command did not.
+	// that, the command did not (RES-10).
 	responseComes = time.Second
 )
 
@@ -29,7 +29,7 @@ const (
 // The order of the bytes tells what reached the broker: it has read a part of what was
 // written, from the beginning. For each status it was told "handled", and directly
 // behind that the answer. So a status that comes again was not answered, whatever
-// this server has decided, and neither did anything behind it leave.
+// this server has decided, and neither did anything behind it leave (RES-9).
 type recovery struct {
 	reachable bool // the link is up again and the broker has kept what came
 	read      bool // all that the broker held has come
@@ -81,7 +81,7 @@ func (s *Session) resume(r *Resumption) {
 
 // restore puts the session into the state of the record and announces its devices
 // to their modules, which have new contexts. Nothing that they have fetched is stale
-// (DEV-3 was done when the devices came).
+// (DEV-3 was done when the devices came, RES-13).
 func (s *Session) restore(r *Record) {
 	s.id, s.phase, s.withModule, s.rejoin = r.ID, PhaseRunning, r.WithModule, true
 	for _, d := range r.Devices {
@@ -130,7 +130,7 @@ func (s *Session) linkUp(kept bool, down time.Duration) {
 }
 
 // linkLost ends the session, or suspends it when the broker keeps what comes. A
-// connect sequence is not suspended: its gateway gives up after 5 s (GW-1).
+// connect sequence is not suspended: its gateway gives up after 5 s (GW-1, RES-4, RES-5).
 func (s *Session) linkLost(kept, settled bool) {
 	s.backlog, s.late, s.connectIn = false, false, nil
 	if !kept || s.phase != PhaseRunning {
@@ -142,7 +142,7 @@ func (s *Session) linkLost(kept, settled bool) {
 }
 
 // connectLater keeps the newest Connect until all that the broker held was read. It
-// voids all that came before it: the gateway has no other session any more.
+// voids all that came before it: the gateway has no other session any more (RES-7).
 func (s *Session) connectLater(m fleet.ClientMessage) {
 	if s.phase != PhaseWaiting && m.SessionID == s.id {
 		s.note(Info, NoteRedelivered, fleet.Device{}, 0)
@@ -161,7 +161,7 @@ func (s *Session) certain() bool {
 
 // joins tells whether a status of an unknown device makes it a device of the session
 // (STAT-20). In a resumed session any first status does, because the device may have
-// joined in the moment in which the process ended.
+// joined in the moment in which the process ended (RES-12).
 func (s *Session) joins(m fleet.ClientMessage) bool {
 	return m.State == fleet.StateConnecting ||
 		s.rejoin && m.State == fleet.StateRunning && !slices.Contains(s.left, m.Device.ID())
@@ -188,7 +188,7 @@ func (s *Session) recovered(m fleet.ClientMessage) {
 }
 
 // redelivered answers a status that was accepted and whose answer has not left. It
-// is not forwarded again.
+// is not forwarded again (RES-9).
 func (s *Session) redelivered(m fleet.ClientMessage) {
 	r, o := s.recovery, &s.order
 	if int32(m.Counter-r.base) >= 0 || !o.answered(m.Counter) || r.again[m.Counter] || r.settled || r.read {
@@ -258,7 +258,7 @@ func (s *Session) backlogRead() {
 
 // settle ends the recovery as soon as the gateway was heard and it is certain which
 // commands have reached it. Nothing is sent to a gateway before its first message:
-// what was meant for an earlier session it would take for its own (GW-50).
+// what was meant for an earlier session it would take for its own (GW-50, RES-8).
 func (s *Session) settle() {
 	r := s.recovery
 	if !r.read || !r.heard {
@@ -275,7 +275,7 @@ func (s *Session) settle() {
 	}
 	s.recovery = nil
 	q := &s.sender
-	for i := range q.waiting { // their limits begin anew
+	for i := range q.waiting { // their limits begin anew (RES-11)
 		c := &q.waiting[i]
 		c.by = s.now.Add(s.opts.MessageTimeout)
 		if i < lost || c.responded {
@@ -289,7 +289,7 @@ func (s *Session) settle() {
 		s.note(Debug, NoteCommandRepeated, wire, counter)
 		s.publish(fleet.ServerMessage{Kind: fleet.ServerCommand, Counter: counter, Device: wire, Data: c.command.Data})
 	}
-	for counter, m := range s.order.ahead { // a gap is judged from now on
+	for counter, m := range s.order.ahead { // a gap is judged from now on (RES-11)
 		m.at = s.now
 		s.order.ahead[counter] = m
 	}
@@ -306,7 +306,7 @@ func (s *Session) settle() {
 }
 
 // lostCommands returns the place of the first waiting command that has not reached the
-// broker, and whether that is certain.
+// broker, and whether that is certain (RES-10).
 func (s *Session) lostCommands() (first int, certain bool) {
 	r, q := s.recovery, &s.sender
 	cut := r.base

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestEveryRuleIsCovered: each rule of chapters 4 and 5 is named by the "covers"
+// TestEveryRuleIsCovered: each rule of testdata/rules.list is named by the "covers"
 // line of a script or by a test of this package or of its neighbours.
 func TestEveryRuleIsCovered(t *testing.T) {
 	raw, err := os.ReadFile("testdata/rules.list")

@@ -1,5 +1,5 @@
 // Package sim proves the core by deterministic simulation: one session of
-// package session, a model of the module gateway (chapter 12 of the protocol),
+// package session, a model of the module gateway (the GW rules of docs/protocol.md),
 // modelled modules with their bounded queues, and a virtual network that delays,
 // loses, duplicates, reorders and cuts. One seed is one history: the same seed
 // plays the same events in the same order at the same virtual times.

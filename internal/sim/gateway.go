@@ -30,7 +30,7 @@ const (
 	gwPausing // before the next attempt (GW-3)
 )
 
-// gateway is a model of the module gateway, from chapter 12 of the protocol.
+// gateway is a model of the module gateway, from the GW rules of docs/protocol.md.
 type gateway struct {
 	w   *World
 	rnd *rand.Rand

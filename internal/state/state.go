@@ -14,7 +14,7 @@ import (
 
 const (
 	stampInterval = time.Second
-	// poisonDeaths is how many deaths soon after a resume make the journals suspect.
+	// poisonDeaths is how many deaths soon after a resume make the journals suspect (RES-17).
 	poisonDeaths = 2
 )
 

@@ -311,7 +311,7 @@ func TestLostDirectory(t *testing.T) {
 }
 
 // TestMachineRestarted: after a restart of the machine no time is known, and what
-// the kernel had not written is no damage.
+// the kernel had not written is no damage (RES-20).
 func TestMachineRestarted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine()
@@ -397,7 +397,7 @@ func TestStartsThatFail(t *testing.T) {
 }
 
 // TestPoison: two deaths soon after a resume set the journals aside; a life of 10 s
-// or an orderly stop between them does not count.
+// or an orderly stop between them does not count (RES-17).
 func TestPoison(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log testlog.Buffer
@@ -659,7 +659,7 @@ func TestFinal(t *testing.T) {
 
 // TestReadOnlyAndFullDisk: a first start on a disk that takes nothing is an error
 // that names the directory; on a disk that fills up the journal breaks, and the next
-// process knows.
+// process knows (RES-19).
 func TestReadOnlyAndFullDisk(t *testing.T) {
 	base := t.TempDir()
 	if err := syscall.Mount("tmpfs", base, "tmpfs", 0, "size=256k"); err != nil {

@@ -14,7 +14,7 @@ import (
 // The broker does not say when it has sent all that it held. So the connection sends a
 // numbered message to itself, over a topic that it alone has: when it comes back, what
 // the broker held has come before it. A broker whose queue is full acknowledges and drops
-// it, so it is repeated.
+// it, so it is repeated (RES-15).
 //
 // It is retained and names its sender: a process that finds somebody else's when it
 // comes back has a rival.

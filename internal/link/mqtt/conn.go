@@ -33,6 +33,7 @@ type conn struct {
 	cancel   context.CancelCauseFunc // of run; guarded by link.mu
 	stats    stats
 	wake     chan struct{} // capacity 1: the writer has something to do
+	settled  atomic.Bool   // see Link.Settled
 	reads    atomic.Uint64 // from the socket: proof that the broker lives
 
 	// Of run.

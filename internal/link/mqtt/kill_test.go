@@ -46,7 +46,7 @@ func responderMain(address string) error {
 
 // A process that answers and is killed (-9) at any moment, again and again, while the cars
 // go on sending: each message is answered once, but for at most one for each kill, whose
-// acknowledgement had left and whose answer had not.
+// acknowledgement had left and whose answer had not (RES-3).
 func TestKilledAgainAndAgain(t *testing.T) {
 	const kills = 20
 	m := brokertest.Start(t, brokertest.Options{Extra: "log_type none\n"})

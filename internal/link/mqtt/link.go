@@ -154,4 +154,17 @@ func (l *Link) Run(ctx context.Context) error {
 	return nil
 }
 
+// Settled tells, after Run has returned, whether the broker has acknowledged everything
+// that was published.
+func (l *Link) Settled() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.conns {
+		if !c.settled.Load() {
+			return false
+		}
+	}
+	return true
+}
+
 func validName(s string) bool { return len(s) <= 1<<10 && fleet.ValidName(s) }

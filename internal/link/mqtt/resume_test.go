@@ -170,7 +170,7 @@ func runScript(t *testing.T, s *script, change func(*Options), clock func() time
 	return r
 }
 
-// After 25 s without connection what the broker holds is of no use any more.
+// After 25 s without connection what the broker holds is of no use any more (RES-5).
 func TestLongLossBeginsAnew(t *testing.T) {
 	var now atomic.Int64
 	cut := []chan struct{}{make(chan struct{}), make(chan struct{}), make(chan struct{})}
@@ -212,7 +212,7 @@ func TestCleanStart(t *testing.T) {
 }
 
 // A broker that does not speak version 5 is asked in version 3.1.1: for a clean session,
-// unless the client identifier was chosen by the operator.
+// unless the client identifier was chosen by the operator (RES-1).
 func TestOldBroker(t *testing.T) {
 	old := func(c net.Conn) { // accepts 3.1.1
 		_, _ = c.Write([]byte{0x20, 2, 0, 0}) // its end is noticed by the reader

@@ -52,7 +52,7 @@ const (
 	// acknowledged.
 	receiveMaximum = 4096
 	// keepSession is for how long a connection may have been lost for its session to be
-	// continued: gateways give up after 30 s.
+	// continued: gateways give up after 30 s (GW-2, RES-5).
 	keepSession = 25 * time.Second
 	// willDelay gives the next process the time to come before "offline" is published.
 	willDelay = 25
@@ -117,7 +117,7 @@ func (l *Link) fallBack(why string) {
 }
 
 // giveWay stops serving for good: another server with the same client identifiers
-// takes the connections over again and again.
+// takes the connections over again and again (RES-16).
 func (l *Link) giveWay(rival string) {
 	err := fmt.Errorf("%w: two servers use the client identifiers %s-0 to %s-%d at this broker. "+
 		"This one (%s) stops serving, the other (%s) goes on: is the state directory a copy? Give each server a directory and a client_id of its own, then restart this one",

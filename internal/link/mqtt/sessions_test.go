@@ -116,7 +116,7 @@ func sessions(shards int, self string) *mqtt.Sessions {
 }
 
 // What was sent while no process was there is delivered to the next one, in order, after
-// what the one before had not acknowledged; then the next one learns that this was all.
+// what the one before had not acknowledged; then the next one learns that this was all (RES-1).
 func TestSessionOutlivesTheProcess(t *testing.T) {
 	certs := brokertest.NewCerts(t)
 	for _, tc := range []struct {
@@ -210,7 +210,7 @@ func TestSessionOutlivesTheProcess(t *testing.T) {
 }
 
 // A broker that is restarted keeps the session if it keeps it on disk; without that the
-// cars learn that nothing continues.
+// cars learn that nothing continues (RES-5).
 func TestSessionAndTheBrokersRestart(t *testing.T) {
 	for _, persistent := range []bool{true, false} {
 		t.Run(fmt.Sprint(persistent), func(t *testing.T) {
@@ -274,7 +274,7 @@ func TestSessionsDeclinedByTheEmbeddedBroker(t *testing.T) {
 	}
 }
 
-// Two servers with the same client identifiers: one of them stops and says why.
+// Two servers with the same client identifiers: one of them stops and says why (RES-16).
 func TestTwoServersWithTheSameSessions(t *testing.T) {
 	m := plain(t, "")
 	car := id("company", "car")
@@ -390,7 +390,7 @@ func TestLeftovers(t *testing.T) {
 }
 
 // A queue of the broker that has overflowed does not hide the end of the backlog, nor
-// does a broker that refuses the private topic.
+// does a broker that refuses the private topic (RES-15).
 func TestEndOfTheBacklog(t *testing.T) {
 	for _, tc := range []struct {
 		name, lines string

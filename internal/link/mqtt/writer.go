@@ -74,6 +74,7 @@ func (c *conn) write(ctx context.Context, done <-chan struct{}) error {
 			return err
 		}
 		if stopping == nil && c.idle() {
+			c.settled.Store(true)
 			return c.farewell(done)
 		}
 	}

@@ -1,5 +1,5 @@
-// Package cabi loads module shared libraries and speaks the C ABI of chapter 6
-// of the protocol specification with them: it fills module.Module and
+// Package cabi loads module shared libraries and speaks the C ABI with them
+// (MOD-1 to MOD-19, docs/protocol.md): it fills module.Module and
 // module.Instance with a real library.
 //
 // It is the only package of the project that uses cgo, and the only place that

@@ -1,7 +1,7 @@
 // Package fleetapi holds the modules that are part of the server: mission (1),
 // io (2) and transparent (3). They serve the Fleet Protocol HTTP API with the
 // same requests, checks and results as the module libraries written in C++
-// (chapter 11 of the protocol); docs/built-in-modules.md lists where they
+// (MM-1 to MM-60); docs/built-in-modules.md lists where they
 // differ on purpose.
 //
 // A status is checked and queued by ForwardStatus and posted by a goroutine

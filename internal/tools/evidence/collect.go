@@ -36,7 +36,7 @@ var realPeers = []string{
 // evidence is, per rule and kind, the names of what shows it.
 type evidence map[string]*[kinds][]string
 
-var ruleID = regexp.MustCompile(`\b(SM|SEQ|SESS|STAT|DEV|CMD|CONN|MSG|MOD|DEF|REC|GW|VOC|CLI|CFG|LOG|HTTP|MM|IT)-[0-9]+\b`)
+var ruleID = regexp.MustCompile(`\b(SM|SEQ|SESS|STAT|DEV|CMD|CONN|MSG|MOD|DEF|REC|RES|GW|VOC|CLI|CFG|LOG|HTTP|MM|IT)-[0-9]+\b`)
 
 // collect reads the source tree. Every rule of testdata/rules.list is in the
 // result, with evidence or without.
@@ -138,9 +138,9 @@ func label(name string, k kind) string {
 	return base
 }
 
-// rules returns the ids in the order of the protocol's chapters.
+// rules returns the ids in the order of docs/protocol.md.
 func (e evidence) rules() []string {
-	order := []string{"SM", "SEQ", "SESS", "STAT", "DEV", "CMD", "CONN", "MSG", "VOC", "MOD", "CFG", "CLI", "LOG", "IT", "HTTP", "MM", "GW", "DEF", "REC"}
+	order := []string{"SM", "SEQ", "SESS", "STAT", "DEV", "CMD", "CONN", "MSG", "VOC", "MOD", "CFG", "CLI", "LOG", "IT", "HTTP", "MM", "GW", "DEF", "REC", "RES"}
 	ids := make([]string, 0, len(e))
 	for id := range e {
 		ids = append(ids, id)

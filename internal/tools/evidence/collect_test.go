@@ -11,7 +11,7 @@ import (
 
 const root = "../../.."
 
-// Every rule of chapters 4 and 5 has evidence, and what the document claims is
+// Every rule of the core has evidence, and what the document claims is
 // there: a kind of evidence in the table that nothing shows any more is an error,
 // more evidence than the table knows of is not.
 func TestTableClaimsNothingThatIsNotThere(t *testing.T) {

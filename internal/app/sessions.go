@@ -1,0 +1,292 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"external-server/internal/car"
+	"external-server/internal/config"
+	"external-server/internal/fleet"
+	"external-server/internal/journal"
+	"external-server/internal/link/mqtt"
+	"external-server/internal/logging"
+	"external-server/internal/session"
+	"external-server/internal/state"
+)
+
+const (
+	// shardCount is the number of connections, and journals, with a state directory. It
+	// is fixed in the directory.
+	shardCount = 32
+	// resumable is for how long the cars may have been out of reach to be resumed: their
+	// gateways give up after 30 s (GW-2).
+	resumable = 25 * time.Second
+	// standbyTimeout bounds the wait for a state directory that another process has. After
+	// it the cars are served without: an orchestrator that waits for this process to be
+	// ready before it ends the other one must not wait for ever.
+	standbyTimeout = 30 * time.Second
+	// journalTick is how often journals are written that have no answer to wait for.
+	journalTick = time.Second
+)
+
+// sessionsPart lets sessions outlive the process: the state directory, and in it a
+// journal per connection to the broker. Trouble with it never keeps cars from being
+// served; their sessions end with the process then.
+type sessionsPart struct {
+	a          *App
+	log        *slog.Logger
+	dir        *state.Dir // nil: there is none
+	shards     []*state.Shard
+	known      map[string]*session.Resumption // by car, until it is served
+	declined   map[string]int                 // sessions that cannot go on, by reason
+	down       time.Duration
+	resumes    bool                  // sessions of the process before can go on
+	final      bool                  // this process is the last one
+	trouble    atomic.Pointer[error] // why sessions end with this process
+	suspending atomic.Bool           // the next process goes on
+	writes     *task
+}
+
+func (*sessionsPart) keys() []string { return []string{"OnStop"} }
+
+func (p *sessionsPart) prepare(ctx context.Context, old, fresh *config.Config) (change, error) {
+	if old != nil || fresh.StateDirectory == "" {
+		return change{}, nil
+	}
+	p.log = component(p.a.log, logging.ComponentServer)
+	if err := p.open(ctx, fresh); err != nil {
+		if ctx.Err() != nil {
+			return change{}, context.Cause(ctx)
+		}
+		p.trouble.Store(&err)
+		p.log.Warn("the state directory cannot be used: the cars are served, their sessions will end with this process", "error", err)
+		return change{}, nil
+	}
+	p.a.roster.sessions = p
+	return change{apply: func(ctx context.Context) error {
+		p.writes = begin(ctx, p.keep)
+		return nil
+	}}, nil
+}
+
+// open opens the state directory and reads the journals.
+func (p *sessionsPart) open(ctx context.Context, cfg *config.Config) error {
+	bound, cancel := context.WithTimeoutCause(ctx, standbyTimeout, fmt.Errorf("another process has had it for %v", standbyTimeout))
+	defer cancel()
+	dir, err := state.Open(bound, state.Options{
+		Dir: cfg.StateDirectory, Shards: shardCount, Version: p.a.version, Logger: p.log,
+		Waiting: func(holder string) {
+			p.log.Warn("the state directory is in use: waiting for that process to end", "directory", cfg.StateDirectory, "holder", holder, "at_most", standbyTimeout.String())
+		},
+	})
+	if err != nil {
+		return err
+	}
+	p.dir = dir
+	if dir.Poisoned() {
+		if err := dir.SetAside(); err != nil {
+			return errors.Join(err, p.giveUp())
+		}
+	}
+	down, known := dir.Down()
+	p.down, p.resumes = down, known && down <= resumable
+	if p.resumes {
+		if err := dir.Resuming(); err != nil {
+			return errors.Join(err, p.giveUp())
+		}
+	}
+	p.known, p.declined = make(map[string]*session.Resumption), make(map[string]int)
+	p.shards = make([]*state.Shard, dir.Shards())
+	for n := range p.shards {
+		if err := p.openShard(n, cfg); err != nil {
+			return errors.Join(err, p.giveUp())
+		}
+	}
+	return nil
+}
+
+// openShard opens one journal and takes what it knows.
+func (p *sessionsPart) openShard(n int, cfg *config.Config) error {
+	s, err := p.dir.OpenShard(n, state.ShardOptions{
+		Sync:    cfg.StateSync,
+		NewFold: func() journal.Fold { return session.NewFold() },
+		OnFault: func(err error) {
+			p.trouble.Store(&err)
+			p.log.Warn("a journal cannot be written: the cars of its connection are served, their sessions will end with this process", "shard", n, "error", err)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	p.shards[n] = s
+	fold := s.Replayed()
+	if s.Declined != nil {
+		fold = s.Rest
+	}
+	f, ok := fold.(*session.Fold)
+	if !ok || f == nil {
+		return nil
+	}
+	for _, name := range f.Cars() {
+		known, err := f.Car(name)
+		switch {
+		case err != nil:
+			p.log.Warn("the session of a car cannot be resumed, it connects anew", "car", name, "error", err)
+			p.declined["unreadable"]++
+		case known.Record != nil && s.Declined != nil:
+			p.declined["damaged journal"]++
+			known.Record = nil
+		case known.Record != nil && !p.resumes:
+			p.declined["out of reach for too long"]++
+			known.Record = nil
+		}
+		p.known[name] = known
+	}
+	return nil
+}
+
+// giveUp releases the directory after an error.
+func (p *sessionsPart) giveUp() error {
+	dir := p.dir
+	p.dir, p.shards, p.known, p.resumes = nil, nil, nil, false
+	return dir.Close(false)
+}
+
+// durable tells whether sessions can outlive this process.
+func (p *sessionsPart) durable() bool { return p != nil && p.dir != nil }
+
+// options are what the seat of a car needs to keep its session.
+func (p *sessionsPart) options(id fleet.CarID, o *car.Options) {
+	if !p.durable() {
+		return
+	}
+	o.Journal = p.shards[mqtt.Shard(id, len(p.shards))].Journal
+	o.Down, o.OwnBroker, o.Suspending = p.down, p.resumes && p.dir.Clean() && p.a.gateways.ours.Load(), p.suspending.Load
+}
+
+// take returns what is known of a car, once.
+func (p *sessionsPart) take(id fleet.CarID) *session.Resumption {
+	if !p.durable() {
+		return nil
+	}
+	known := p.known[id.String()]
+	delete(p.known, id.String())
+	return known
+}
+
+// cars names the cars of the company that are known and not taken.
+func (p *sessionsPart) cars(company string) []string {
+	if !p.durable() {
+		return nil
+	}
+	var names []string
+	for id := range p.known {
+		if of, name, _ := strings.Cut(id, "/"); of == company {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// forget takes cars out of the journals that this process does not serve: they are not in
+// the configuration any more.
+func (p *sessionsPart) forget() {
+	if !p.durable() {
+		return
+	}
+	for id, known := range p.known {
+		company, name, _ := strings.Cut(id, "/")
+		p.log.Warn("a car of the process before is not configured any more; its session is not resumed and what its modules had not taken is lost",
+			"car", name, "statuses", len(known.Left))
+		shard := p.shards[mqtt.Shard(fleet.CarID{Company: company, Car: name}, len(p.shards))]
+		shard.Append(session.AppendForgotten(nil, id, known))
+	}
+	p.known = nil
+}
+
+// link returns what the link has to know, nil without state directory.
+func (p *sessionsPart) link(cfg *config.Config) *mqtt.Sessions {
+	if !p.durable() {
+		return nil
+	}
+	prefix := "es-" + p.dir.Identity()
+	if cfg.Broker.ClientID != "" {
+		prefix = cfg.Broker.ClientID
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown host"
+	}
+	return &mqtt.Sessions{
+		ClientID: prefix, Shards: len(p.shards), Explicit: cfg.Broker.ClientID != "",
+		CleanStart: !p.resumes,
+		Flush:      func(shard int) error { return p.shards[shard].Flush() },
+		FlushWaits: cfg.StateSync,
+		Self:       fmt.Sprintf("host %s, process %d, since %s", host, os.Getpid(), time.Now().UTC().Format(time.DateTime)),
+	}
+}
+
+// keep writes what no answer waits for, and notes which shards are served, until ctx
+// ends.
+func (p *sessionsPart) keep(ctx context.Context) error {
+	tick := time.NewTicker(journalTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		connections := p.a.link.State().Connections
+		for n, s := range p.shards {
+			s.Serving(n < len(connections) && connections[n].Up)
+			_ = s.Flush() // told by OnFault
+		}
+	}
+}
+
+// suspend ends the link in such a way that the next process can go on with the
+// sessions, and tells whether it can.
+func (p *sessionsPart) suspend(cfg *config.Config, link *linkPart) bool {
+	if !p.durable() || p.final || cfg.OnStop != config.OnStopSuspend || p.a.link.State().Declined != "" && !p.a.gateways.ours.Load() {
+		return false
+	}
+	p.suspending.Store(true)
+	link.suspend()
+	return true
+}
+
+func (p *sessionsPart) declinedByReason() map[string]int { return p.declined }
+
+// fault is why sessions will end with this process; "" if they need not.
+func (p *sessionsPart) fault() string {
+	err := p.trouble.Load()
+	if p.dir != nil && p.dir.Trouble() != nil {
+		trouble := p.dir.Trouble()
+		err = &trouble
+	}
+	if err == nil {
+		return ""
+	}
+	return "sessions will end with this process: " + (*err).Error()
+}
+
+// stop closes the journals. After a final stop nothing can be resumed.
+func (p *sessionsPart) stop() error {
+	err := p.writes.stop()
+	if p.dir == nil {
+		return err
+	}
+	for _, s := range p.shards {
+		_ = s.Flush()
+	}
+	return errors.Join(err, p.dir.Close(p.final))
+}
