@@ -33,6 +33,8 @@ const (
 	entryEnded                          // the session ended
 	entryLeft                           // a status that was not delivered, in a compacted journal
 	entrySettled                        // all that was sent has reached the broker
+	entryRecovering                     // the session is out of reach from here on
+	entryRecovered                      // and was found again: the waiting commands have left
 	entryNumbers                        // counter and numbers that are next, in a compacted journal
 )
 
@@ -126,6 +128,7 @@ func appendRecord(b []byte, r *Record) []byte {
 	for i := range r.Ahead {
 		b = appendHeld(b, &r.Ahead[i])
 	}
+	b = appendBool(b, r.Recovering)
 	b = binary.AppendUvarint(b, uint64(r.Next))
 	b = binary.AppendUvarint(b, uint64(len(r.Commands)))
 	for i := range r.Commands {
@@ -269,6 +272,7 @@ func (r *reader) record() *Record {
 		m.SessionID = out.ID
 		out.Ahead = append(out.Ahead, m)
 	}
+	out.Recovering = r.bool()
 	out.Next = r.uint32()
 	for range r.count() {
 		out.Commands = append(out.Commands, r.command())
