@@ -22,8 +22,16 @@ type Sources struct {
 	Broker    func() (broker.Stats, bool)
 	HTTPAPI   func() (httpapi.Stats, bool)
 	LogLost   func() (console, file uint64)
+	// Stores are the places on disk that the server writes to.
+	Stores func() []Store
 	// Declined counts the sessions of the process before that could not go on, by reason.
 	Declined func() map[string]int
+}
+
+// Store is a place on disk that the server writes to.
+type Store struct {
+	Name  string
+	Fault string // why it cannot be written to, "" when it can
 }
 
 // collector turns the sources into metrics.

@@ -102,7 +102,7 @@ func (m *Module) State() module.ProcessState {
 	s.Number, s.Name, s.Contexts = m.number, m.opts.Name, len(m.instances)
 	if c := m.current; c != nil && !c.isDead() {
 		s.PID, s.RSS, s.Since = c.pid, c.rss.Load(), c.started
-		s.Silent = c.silent(time.Now())
+		s.Silent, s.Slow = c.silent(time.Now())
 		if rss, err := residentMemory(c.pid); err == nil {
 			s.RSS = rss
 		}
@@ -126,7 +126,7 @@ func (m *Module) HeapBytes(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	result, err := c.request(ctx, &pb.ServerFrame{Kind: &pb.ServerFrame_Ping{Ping: &pb.Ping{}}},
-		&pending{op: "the answer to a ping", limit: pingTimeout})
+		&pending{op: opPing, limit: pingTimeout})
 	return result.GetHeapBytes(), err
 }
 

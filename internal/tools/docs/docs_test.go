@@ -30,7 +30,7 @@ func pages(t *testing.T) []string {
 	if err != nil || len(docs) == 0 {
 		t.Fatal("no documentation found", err)
 	}
-	out := []string{"README.md", "modules/example/README.md"}
+	out := []string{"README.md", "modules/example/README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"}
 	for _, d := range docs {
 		out = append(out, filepath.Join("docs", filepath.Base(d)))
 	}

@@ -1,4 +1,4 @@
-package demo
+package vehicle
 
 import (
 	"encoding/json"
@@ -26,7 +26,7 @@ func statusOf(t *testing.T, a *Autonomy) missionStatus {
 }
 
 func TestCarFollowsItsMission(t *testing.T) {
-	p := places()
+	p := Places()
 	a := NewAutonomy(p[0].Position)
 	a.Advance(time.Second)
 	if s := statusOf(t, a); s.State != "IDLE" || s.NextStop != nil {
@@ -64,8 +64,8 @@ func TestCarFollowsItsMission(t *testing.T) {
 }
 
 func TestCarStopsAndRefusesNonsense(t *testing.T) {
-	a := NewAutonomy(places()[0].Position)
-	if _, err := a.Command([]byte(`{"action":"START","stops":[` + string(mustJSON(places()[4])) + `]}`)); err != nil {
+	a := NewAutonomy(Places()[0].Position)
+	if _, err := a.Command([]byte(`{"action":"START","stops":[` + string(mustJSON(Places()[4])) + `]}`)); err != nil {
 		t.Fatal(err)
 	}
 	a.Advance(5 * time.Second)

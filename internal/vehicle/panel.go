@@ -1,4 +1,4 @@
-package demo
+package vehicle
 
 import (
 	"encoding/json"
