@@ -22,20 +22,20 @@ const recordVersion = 1
 type entryKind byte
 
 const (
-	entrySession   entryKind = iota + 1 // a whole Record: the session is in normal communication
-	entryDevices                        // the devices of the session
-	entryStatus                         // a status was accepted or passed over
-	entryHeld                           // a status waits for its turn
-	entryCommand                        // a command was sent
-	entryResponse                       // the response to a command was recorded (CMD-21)
-	entryDelivered                      // a module confirmed its statuses up to a number
-	entryPosition                       // how far a module has fetched commands
-	entryEnded                          // the session ended
-	entryLeft                           // a status that was not delivered, in a compacted journal
-	entrySettled                        // all that was sent has reached the broker
-	entryRecovering                     // the session is out of reach from here on
-	entryRecovered                      // and was found again: the waiting commands have left
-	entryNumbers                        // counter and numbers that are next, in a compacted journal
+	entrySession    entryKind = iota + 1 // a whole Record: the session is in normal communication
+	entryDevices                         // the devices of the session
+	entryStatus                          // a status was accepted or passed over
+	entryHeld                            // a status waits for its turn
+	entryCommand                         // a command was sent
+	entryResponse                        // the response to a command was recorded (CMD-21)
+	entryDelivered                       // a module confirmed its statuses up to a number
+	entryPosition                        // how far a module has fetched commands
+	entryEnded                           // the session ended
+	entryLeft                            // a status that was not delivered, in a compacted journal
+	entrySettled                         // all that was sent has reached the broker
+	entryRecovering                      // the session is out of reach from here on
+	entryRecovered                       // and was found again: the waiting commands have left
+	entryNumbers                         // counter and numbers that are next, in a compacted journal
 )
 
 // Flags of entryStatus.

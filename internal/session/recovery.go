@@ -39,11 +39,11 @@ type recovery struct {
 	lowest  uint32          // lowest redelivered status below base, valid if again is not empty
 	again   map[uint32]bool // redelivered statuses
 	answers []fleet.ClientMessage
-	settled bool      // everything that was sent has reached the broker
+	settled bool // everything that was sent has reached the broker
 	// limbo: an earlier recovery was not over, so commands that wait may not have left
 	// although later answers have.
-	limbo bool
-	decide  time.Time // when commands without response count as lost; zero: not yet known
+	limbo  bool
+	decide time.Time // when commands without response count as lost; zero: not yet known
 }
 
 // leftover announces the devices of statuses that no module has confirmed, hands
