@@ -14,6 +14,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"external-server/internal/fleet"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -127,7 +128,7 @@ func (e *echo) serve(ctx context.Context, up func()) error {
 // filters returns what to subscribe, per SUBSCRIBE.
 func (e *echo) filters() [][]string {
 	if e.opts.Connections <= 1 {
-		return [][]string{{e.opts.Company + "/+/module_gateway"}}
+		return [][]string{{e.opts.Company + "/+" + fleet.TopicFromGateway}}
 	}
 	var out [][]string
 	for i := e.index; i < len(e.opts.Cars); i += e.opts.Connections {
@@ -135,7 +136,7 @@ func (e *echo) filters() [][]string {
 			out = append(out, nil)
 		}
 		last := &out[len(out)-1]
-		*last = append(*last, e.opts.Company+"/"+e.opts.Cars[i]+"/module_gateway")
+		*last = append(*last, e.opts.Company+"/"+e.opts.Cars[i]+fleet.TopicFromGateway)
 	}
 	return out
 }
@@ -206,7 +207,7 @@ func (e *echo) publish(qos byte, b []byte) error {
 	}
 	c := e.cars[string(topic)]
 	if c == nil {
-		c = &echoCar{topic: strings.TrimSuffix(string(topic), "module_gateway") + "external_server"}
+		c = &echoCar{topic: strings.TrimSuffix(string(topic), fleet.TopicFromGateway) + fleet.TopicFromServer}
 		e.cars[string(topic)] = c
 	}
 	field, _, n := protowire.ConsumeTag(b)

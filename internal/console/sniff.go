@@ -63,14 +63,14 @@ func Decode(topic string, raw []byte) (Sniffed, bool) {
 		return Sniffed{}, false
 	}
 	out := Sniffed{Car: parts[1], Bytes: len(raw)}
-	switch parts[2] {
-	case "module_gateway":
+	switch "/" + parts[2] {
+	case fleet.TopicFromGateway:
 		out.Direction = "in"
 		out.client(raw)
-	case "external_server":
+	case fleet.TopicFromServer:
 		out.Direction = "out"
 		out.server(raw)
-	case "external_server_disconnect":
+	case fleet.TopicDisconnect:
 		out.Direction, out.Kind = "out", "disconnect"
 	default:
 		return out, false
@@ -210,8 +210,8 @@ func Sniff(ctx context.Context, o SniffOptions, out, notes io.Writer) error {
 		car = "+"
 	}
 	filters := make(map[string]byte)
-	for _, topic := range []string{"module_gateway", "external_server", "external_server_disconnect"} {
-		filters[o.Company+"/"+car+"/"+topic] = 0
+	for _, topic := range []string{fleet.TopicFromGateway, fleet.TopicFromServer, fleet.TopicDisconnect} {
+		filters[o.Company+"/"+car+topic] = 0
 	}
 	subscribed := make(chan error, 1)
 	opts := mqtt.NewClientOptions().AddBroker(scheme + o.Address).SetClientID("sniff" + hex.EncodeToString(id)).
