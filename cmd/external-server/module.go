@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"external-server/internal/console"
-	"external-server/internal/module/moduletest"
+	"external-server/internal/module/check"
 )
 
 func newModuleCommand() *cobra.Command {
@@ -56,12 +56,12 @@ The file of --config is JSON; all members are optional:
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			target := moduletest.Command(args)
+			target := check.Command(args)
 			if libraryName.MatchString(args[0]) {
 				if len(args) > 1 {
 					return usageError{fmt.Errorf("unexpected argument %q after the library", args[1])}
 				}
-				target = moduletest.Library(args[0])
+				target = check.Library(args[0])
 			}
 			if settings != "" {
 				if err := target.ReadSettings(settings); err != nil {
@@ -77,7 +77,7 @@ The file of --config is JSON; all members are optional:
 			if verbose {
 				target.Output = func(line string) { fmt.Fprintln(cmd.ErrOrStderr(), line) }
 			}
-			report := moduletest.Check(cmd.Context(), target, progress)
+			report := check.Run(cmd.Context(), target, progress)
 			printed.flush()
 			if asJSON {
 				if err := writeReport(out, "", report); err != nil {
@@ -106,14 +106,14 @@ The file of --config is JSON; all members are optional:
 // findings prints what was found; skipped rules with the same reason are one line.
 type findings struct {
 	out     io.Writer
-	skipped []moduletest.Finding
+	skipped []check.Finding
 }
 
-func (p *findings) add(f moduletest.Finding) {
-	if f.Outcome != moduletest.Skipped || len(p.skipped) > 0 && p.skipped[0].Detail != f.Detail {
+func (p *findings) add(f check.Finding) {
+	if f.Outcome != check.Skipped || len(p.skipped) > 0 && p.skipped[0].Detail != f.Detail {
 		p.flush()
 	}
-	if f.Outcome == moduletest.Skipped {
+	if f.Outcome == check.Skipped {
 		p.skipped = append(p.skipped, f)
 		return
 	}
@@ -129,19 +129,19 @@ func (p *findings) flush() {
 	case 0:
 		return
 	case 1:
-		p.print(moduletest.Skipped, fmt.Sprintf("%-5s  %s: %s", p.skipped[0].Rule, p.skipped[0].Text, p.skipped[0].Detail))
+		p.print(check.Skipped, fmt.Sprintf("%-5s  %s: %s", p.skipped[0].Rule, p.skipped[0].Text, p.skipped[0].Detail))
 	default:
-		p.print(moduletest.Skipped, fmt.Sprintf("%s to %s, %d rules: %s", p.skipped[0].Rule, p.skipped[n-1].Rule, n, p.skipped[0].Detail))
+		p.print(check.Skipped, fmt.Sprintf("%s to %s, %d rules: %s", p.skipped[0].Rule, p.skipped[n-1].Rule, n, p.skipped[0].Detail))
 	}
 	p.skipped = nil
 }
 
-func (p *findings) print(outcome moduletest.Outcome, text string) {
+func (p *findings) print(outcome check.Outcome, text string) {
 	paint := console.Dim
 	switch outcome {
-	case moduletest.Pass:
+	case check.Pass:
 		paint = console.Good
-	case moduletest.Fail:
+	case check.Fail:
 		paint = console.Bad
 	}
 	fmt.Fprintf(p.out, "%s  %s\n", paint(coloured(p.out), fmt.Sprintf("%-7s", outcome)), text)

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"external-server/internal/module/moduletest"
+	"external-server/internal/module/check"
 )
 
 // Rules that are skipped for the same reason are one line, and every line is printed
@@ -12,13 +12,13 @@ import (
 func TestSkippedRulesAreFolded(t *testing.T) {
 	var out strings.Builder
 	p := findings{out: &out}
-	for _, f := range []moduletest.Finding{
-		{Rule: "MT-1", Text: "loads", Outcome: moduletest.Pass},
-		{Rule: "MT-2", Text: "types", Outcome: moduletest.Skipped, Detail: "one"},
-		{Rule: "MT-3", Text: "init", Outcome: moduletest.Skipped, Detail: "other"},
-		{Rule: "MT-4", Text: "bad", Outcome: moduletest.Skipped, Detail: "other"},
-		{Rule: "MT-5", Text: "connects", Outcome: moduletest.Fail, Detail: "it crashed"},
-		{Rule: "MT-6", Text: "codes", Outcome: moduletest.Skipped, Detail: "other"},
+	for _, f := range []check.Finding{
+		{Rule: "MT-1", Text: "loads", Outcome: check.Pass},
+		{Rule: "MT-2", Text: "types", Outcome: check.Skipped, Detail: "one"},
+		{Rule: "MT-3", Text: "init", Outcome: check.Skipped, Detail: "other"},
+		{Rule: "MT-4", Text: "bad", Outcome: check.Skipped, Detail: "other"},
+		{Rule: "MT-5", Text: "connects", Outcome: check.Fail, Detail: "it crashed"},
+		{Rule: "MT-6", Text: "codes", Outcome: check.Skipped, Detail: "other"},
 	} {
 		p.add(f)
 	}

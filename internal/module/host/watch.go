@@ -5,7 +5,7 @@ import (
 	"os"
 	"time"
 
-	pb "external-server/sdk/module/moduleproto"
+	pb "github.com/fleet-protocol/external-server/sdk/module/moduleproto"
 )
 
 // watch looks after the process: memory, overdue calls, signs of life.

@@ -1,11 +1,11 @@
-// Package moduletest checks whether a module keeps the rules of the module
+// Package check checks whether a module keeps the rules of the module
 // interface: it is what "external-server module check" runs, and a harness for
 // go test. It may import module, host and cabi.
 //
 // A library or an executable is checked in processes of its own, so that
 // whatever it does ends as a failed rule. In a program that checks libraries,
 // host.RunIfHost must be called first in main or TestMain.
-package moduletest
+package check
 
 import (
 	"context"
@@ -196,9 +196,9 @@ type checker struct {
 	noContext  bool // init refuses the given configuration: what needs a context cannot be checked
 }
 
-// Check checks all rules, one after the other, each with a fresh module.
+// Run checks all rules, one after the other, each with a fresh module.
 // progress, if not nil, is told of each as it is done.
-func Check(ctx context.Context, target Target, progress func(Finding)) Report {
+func Run(ctx context.Context, target Target, progress func(Finding)) Report {
 	return check(ctx, rules, target, progress)
 }
 

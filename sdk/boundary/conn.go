@@ -1,12 +1,13 @@
-// Package wire carries the frames of the module protocol
-// (modules/include/fleet_module.proto) over a stream socket: both ends of the
-// boundary between the server and a module process use it. It may import
-// nothing of the project.
+// Package boundary is the module's side of the process boundary between the External
+// Server and a module, in the messages of moduleproto
+// (modules/include/fleet_module.proto), and the frames that both sides use. Programs
+// that are modules use package module, which is easier; this one is for those who
+// build on the protocol itself, as the server's own host of shared libraries does.
 //
 // A frame is four bytes of length, little-endian like the size prefix of the
 // Fleet Protocol, and one protobuf message. Nothing else travels, so that a
 // module in any language needs no more than a socket and a protobuf library.
-package wire
+package boundary
 
 import (
 	"bufio"

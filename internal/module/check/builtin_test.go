@@ -1,4 +1,4 @@
-package moduletest
+package check
 
 import (
 	"context"
@@ -38,7 +38,7 @@ func TestBuiltinModules(t *testing.T) {
 	}
 	for number, builtin := range []string{"mission", "io", "transparent"} {
 		t.Run(builtin, func(t *testing.T) {
-			Run(t, Target{
+			subtests(t, Target{
 				Name:   builtin,
 				Number: int32(number) + 1,
 				Status: statuses[builtin],

@@ -1,11 +1,11 @@
-package moduletest
+package check
 
 import "testing"
 
-// Run checks the target as subtests, one per rule.
-func Run(t *testing.T, target Target) {
+// subtests checks the target as subtests, one per rule.
+func subtests(t *testing.T, target Target) {
 	t.Helper()
-	Check(t.Context(), target, func(f Finding) {
+	Run(t.Context(), target, func(f Finding) {
 		t.Run(f.Rule, func(t *testing.T) {
 			t.Logf("took %v", f.Took)
 			switch f.Outcome {

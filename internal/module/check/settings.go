@@ -1,4 +1,4 @@
-package moduletest
+package check
 
 import (
 	"bytes"

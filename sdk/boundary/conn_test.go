@@ -1,4 +1,4 @@
-package wire
+package boundary
 
 import (
 	"bytes"
@@ -12,13 +12,10 @@ import (
 	"syscall"
 	"testing"
 
-	"go.uber.org/goleak"
 	"google.golang.org/protobuf/proto"
 
-	pb "external-server/sdk/module/moduleproto"
+	pb "github.com/fleet-protocol/external-server/sdk/module/moduleproto"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // pair returns two connected ends.
 func pair(t testing.TB) (*Conn, *Conn) {

@@ -1,4 +1,4 @@
-package moduletest
+package check
 
 import (
 	"context"
@@ -45,10 +45,10 @@ func TestExampleInC(t *testing.T) {
 	path := buildLibrary(t, "../../../modules/example/example_module.c")
 	target := Library(path)
 	target.Number = 1000
-	t.Run("plain", func(t *testing.T) { Run(t, target) })
+	t.Run("plain", func(t *testing.T) { subtests(t, target) })
 	target.Config = []module.Pair{{Key: "command_interval_ms", Value: "20"}}
 	target.Cycles = 100
-	t.Run("interval", func(t *testing.T) { Run(t, target) })
+	t.Run("interval", func(t *testing.T) { subtests(t, target) })
 }
 
 func TestExampleInGo(t *testing.T) {
@@ -57,7 +57,7 @@ func TestExampleInGo(t *testing.T) {
 	target := Command([]string{path})
 	target.Number = 1001
 	target.Conversation = []Exchange{{`{"pressed": true}`, `{"lit_up": true}`}, {`{"pressed": false}`, `{"lit_up": false}`}}
-	Run(t, target)
+	subtests(t, target)
 }
 
 func TestExampleInPython(t *testing.T) {
@@ -65,7 +65,7 @@ func TestExampleInPython(t *testing.T) {
 	target := Command([]string{testneed.PythonProtobuf(t), "../../../modules/example-python/example_module.py"})
 	target.Number = 1002
 	target.Conversation = []Exchange{{`{"pressed": true}`, `{"lit_up": true}`}, {`{"pressed": false}`, `{"lit_up": false}`}}
-	Run(t, target)
+	subtests(t, target)
 }
 
 // TestBadLibrary breaks one rule at a time and must fail that check; without a
@@ -147,7 +147,7 @@ func TestInitRefused(t *testing.T) {
 	t.Parallel()
 	target := badTarget(t, buildLibrary(t, "testdata/bad.c"))
 	target.Env = []string{"BAD=init"}
-	for _, f := range Check(t.Context(), target, nil).Findings {
+	for _, f := range Run(t.Context(), target, nil).Findings {
 		want := Skipped
 		switch f.Rule {
 		case "MT-1", "MT-2", "MT-4":
@@ -168,7 +168,7 @@ func TestInterrupted(t *testing.T) {
 	target.Env = []string{"BAD=nothing"}
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
-	report := Check(ctx, target, func(f Finding) {
+	report := Run(ctx, target, func(f Finding) {
 		if f.Rule == "MT-2" {
 			interrupt()
 		}
