@@ -96,7 +96,7 @@ func (m *mailbox) put(it item) (v verdict, work bool) {
 	return taken, work
 }
 
-// engage tells whether nobody works; the caller does from then on. mu is held.
+// engage makes the caller the working goroutine, unless there is one. mu is held.
 func (m *mailbox) engage() bool {
 	if m.busy || m.halted {
 		return false
@@ -197,6 +197,22 @@ func (m *mailbox) take(empty mail) (mail, bool) {
 	m.messages, m.bytes = 0, 0
 	m.due, m.poked = false, false
 	return out, true
+}
+
+// giveBack queues items before all others. They were taken out before, so there is room.
+func (m *mailbox) giveBack(items []item) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return
+	}
+	m.items = append(slices.Clone(items), m.items...)
+	for i := range items {
+		if items[i].kind == session.EventMessage {
+			m.messages++
+			m.bytes += len(items[i].payload)
+		}
+	}
 }
 
 // takeUntil takes out what is queued before the first item that is one of those told
