@@ -2,11 +2,9 @@ package console
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -14,8 +12,6 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
-
-	mqtt "github.com/eclipse/paho.mqtt.golang"
 
 	"external-server/internal/fleet"
 	"external-server/internal/protocol"
@@ -196,6 +192,7 @@ func (o *SniffOptions) wants(s *Sniffed) bool {
 // succeeded.
 func Sniff(ctx context.Context, o SniffOptions, out, notes io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
+<<<<<<< HEAD
 	var subscribing sync.WaitGroup
 	messages := make(chan Sniffed, 1024)
 	lost := make(chan error, 1)
@@ -264,19 +261,24 @@ func Sniff(ctx context.Context, o SniffOptions, out, notes io.Writer) error {
 	case <-ctx.Done():
 		return nil
 	}
+=======
+	s := &sniffer{opts: &o, messages: make(chan Sniffed, 1024), news: make(chan error, 1), subscribed: make(chan struct{}, 1)}
+	var running sync.WaitGroup
+	ended := make(chan error, 1)
+	running.Go(func() { ended <- s.run(ctx) })
+	defer running.Wait()
+	defer cancel()
+>>>>>>> main
 	for n := 0; ; {
 		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-lost:
+		case err := <-ended:
+			return err
+		case err := <-s.news:
 			fmt.Fprintf(notes, "connection to the broker lost, connecting anew: %v\n", err)
-		case err := <-subscribed:
-			if err != nil {
-				return fmt.Errorf("broker %s: subscription of %s/%s: %w", o.Address, o.Company, car, err)
-			}
-			fmt.Fprintf(notes, "listening to %s/%s at %s\n", o.Company, car, o.Address)
-		case s := <-messages:
-			if err := o.print(&s, out); err != nil {
+		case <-s.subscribed:
+			fmt.Fprintf(notes, "listening to %s/%s at %s\n", o.Company, o.car(), o.Address)
+		case m := <-s.messages:
+			if err := o.print(&m, out); err != nil {
 				return err
 			}
 			if n++; o.Count > 0 && n >= o.Count {
@@ -284,18 +286,6 @@ func Sniff(ctx context.Context, o SniffOptions, out, notes io.Writer) error {
 			}
 		}
 	}
-}
-
-// denied tells whether the broker refused one of the subscriptions.
-func denied(t mqtt.Token) error {
-	if s, ok := t.(*mqtt.SubscribeToken); ok {
-		for topic, code := range s.Result() {
-			if code >= 0x80 {
-				return fmt.Errorf("refused for %s; the user may not read it", topic)
-			}
-		}
-	}
-	return nil
 }
 
 func (o *SniffOptions) print(s *Sniffed, out io.Writer) error {
