@@ -48,7 +48,7 @@ func (s *Seat) leave(ctx context.Context) error {
 	if suspend { // what waits was not acknowledged and comes again
 		return err
 	}
-	// The gateway connects anew at once, and a Connect that nobody hears costs it 15 s.
+	// The gateway connects anew at once, and an unheard Connect costs it 15 s.
 	// So it is told last: another server that takes over has the shortest time to be
 	// there in.
 	if tell {

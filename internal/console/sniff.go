@@ -192,83 +192,12 @@ func (o *SniffOptions) wants(s *Sniffed) bool {
 // succeeded.
 func Sniff(ctx context.Context, o SniffOptions, out, notes io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
-<<<<<<< HEAD
-	var subscribing sync.WaitGroup
-	messages := make(chan Sniffed, 1024)
-	lost := make(chan error, 1)
-	id := make([]byte, 8)
-	_, _ = rand.Read(id) // never fails
-	scheme := "tcp://"
-	if o.TLS != nil {
-		scheme = "ssl://"
-	}
-	car := o.Car
-	if car == "" {
-		car = "+"
-	}
-	filters := make(map[string]byte)
-	for _, topic := range []string{fleet.TopicFromGateway, fleet.TopicFromServer, fleet.TopicDisconnect} {
-		filters[o.Company+"/"+car+topic] = 0
-	}
-	subscribed := make(chan error, 1)
-	opts := mqtt.NewClientOptions().AddBroker(scheme + o.Address).SetClientID("sniff" + hex.EncodeToString(id)).
-		SetProtocolVersion(4).SetCleanSession(true).SetTLSConfig(o.TLS).SetUsername(o.Username).SetPassword(o.Password).
-		SetConnectTimeout(5 * time.Second).SetMaxReconnectInterval(10 * time.Second).SetOrderMatters(true).
-		SetConnectionLostHandler(func(_ mqtt.Client, err error) {
-			select {
-			case lost <- err:
-			default:
-			}
-		}).
-		SetOnConnectHandler(func(c mqtt.Client) {
-			subscribing.Go(func() { // handlers must not wait
-				t := c.SubscribeMultiple(filters, nil)
-				var err error
-				if !t.WaitTimeout(10 * time.Second) {
-					err = errors.New("the broker did not answer the subscription in 10 s")
-				} else if err = t.Error(); err == nil {
-					err = denied(t)
-				}
-				select {
-				case subscribed <- err:
-				default:
-				}
-			})
-		}).
-		SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) {
-			s, ok := Decode(m.Topic(), m.Payload())
-			s.At, s.Retained = time.Now(), m.Retained()
-			if !ok || !o.wants(&s) {
-				return
-			}
-			select { // a slow terminal makes us slow, never the broker's other clients
-			case messages <- s:
-			case <-ctx.Done():
-			}
-		})
-	client := mqtt.NewClient(opts)
-	t := client.Connect()
-	defer func() {
-		cancel()
-		client.Disconnect(100)
-		subscribing.Wait()
-	}()
-	select {
-	case <-t.Done():
-		if err := t.Error(); err != nil {
-			return fmt.Errorf("broker %s: %w", o.Address, err)
-		}
-	case <-ctx.Done():
-		return nil
-	}
-=======
 	s := &sniffer{opts: &o, messages: make(chan Sniffed, 1024), news: make(chan error, 1), subscribed: make(chan struct{}, 1)}
 	var running sync.WaitGroup
 	ended := make(chan error, 1)
 	running.Go(func() { ended <- s.run(ctx) })
 	defer running.Wait()
 	defer cancel()
->>>>>>> main
 	for n := 0; ; {
 		select {
 		case err := <-ended:

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"external-server/internal/fleet"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -87,8 +88,8 @@ func (s *sniffer) listen(ctx context.Context, conn *wire.Conn) error {
 		_ = conn.Close()
 	})()
 	defer conn.Close()
-	base := s.opts.Company + "/" + s.opts.car() + "/"
-	filters := []string{base + "module_gateway", base + "external_server", base + "external_server_disconnect"}
+	base := s.opts.Company + "/" + s.opts.car()
+	filters := []string{base + fleet.TopicFromGateway, base + fleet.TopicFromServer, base + fleet.TopicDisconnect}
 	if err := write(conn, wire.AppendSubscribe(nil, 1, 0, filters...)); err != nil {
 		return err
 	}

@@ -95,7 +95,7 @@ func TestUnwritable(t *testing.T) {
 	refused(t, Options{Dir: filepath.Join(base, "new")}, syscall.EACCES, "cannot be made", "give this user")
 }
 
-// TestModes: nobody else can read what the directory holds.
+// TestModes: other users cannot read what the directory holds.
 func TestModes(t *testing.T) {
 	opts := newOptions(t)
 	d := open(t, opts)

@@ -67,8 +67,8 @@ func TestInUse(t *testing.T) {
 	}
 }
 
-// TestLockFileReplaced: whoever removes the lock file does not let two processes in
-// who then wait for different files for ever.
+// TestLockFileReplaced: removing the lock file does not let two processes in, nor make
+// them wait for different files for ever.
 func TestLockFileReplaced(t *testing.T) {
 	opts := newOptions(t)
 	d := open(t, opts)
