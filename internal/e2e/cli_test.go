@@ -217,30 +217,3 @@ func TestCheckOfAGoodConfiguration(t *testing.T) {
 		}
 	}
 }
-
-// The files a user starts from work as they are.
-func TestStartsFromTheRepositoryWithoutFlags(t *testing.T) {
-	root := t.TempDir()
-	config, err := os.ReadFile(filepath.Join(servertest.Root(), "config/config.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	// The same file on a free port, in a folder that looks like the repository.
-	text := strings.Replace(string(config), `"embedded_broker": true`, `"embedded_broker": {"listen": "127.0.0.1:0"}`, 1)
-	for _, d := range []string{"config", "build/modules"} {
-		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.WriteFile(filepath.Join(root, "config/config.json"), []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink(servertest.Example(t), filepath.Join(root, "build/modules/libexample-module.so")); err != nil {
-		t.Fatal(err)
-	}
-	s := servertest.Start(t, servertest.Options{Dir: root})
-	s.WaitLog("connected to the broker")
-	if code := s.Stop(); code != 0 {
-		t.Errorf("exit code %d", code)
-	}
-}

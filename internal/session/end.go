@@ -104,6 +104,7 @@ func (s *Session) end(reason Reason, notify bool) {
 		s.stayQuiet(s.opts.QuietAfterEnd)
 	}
 	s.recordEnd()
+	s.sessionOver(reason)
 	if notify && (established || reason == ReasonStopped || reason == ReasonReloaded || reason == ReasonOperator) {
 		s.emit(Effect{Kind: EffectNotifyDisconnect})
 	}
