@@ -24,9 +24,9 @@ type anyCars struct {
 	full bool   // the limit was reached and said
 }
 
-// loadAny makes the modules of "*", so that one that cannot be made prevents the
-// start as it does for a configured car, and so do settings that a built-in module
-// refuses. Whether the others take theirs shows with the first call for a found car.
+// loadAny makes the modules of "*". One that cannot be made prevents the start, as it
+// does for a configured car. So do settings that a built-in module refuses. Whether a
+// library or program accepts its settings shows with the first call for a found car.
 func (r *roster) loadAny(ctx context.Context, cfg *config.Config) error {
 	if cfg.AnyCar == nil {
 		return nil
