@@ -69,6 +69,9 @@ type Resumption struct {
 	Numbers   []Number // of the next status per module
 	Positions []Position
 	Next      uint32 // counter of the next command of the car (CMD-3)
+	// Local: the process goes on, only what served the car has failed. All commands have
+	// left, and a status that comes again was not answered.
+	Local bool
 }
 
 // Number is the number that the next status of a module gets.
@@ -83,8 +86,12 @@ type Position struct {
 	Bytes  []byte
 }
 
-// Position returns that of the module, nil if there is none.
+// Position returns that of the module, nil if there is none or the session of the car does
+// not go on: what was fetched for it is stale then (DEF-38). r may be nil.
 func (r *Resumption) Position(module int32) []byte {
+	if r == nil || r.Record == nil {
+		return nil
+	}
 	for _, p := range r.Positions {
 		if p.Module == module {
 			return p.Bytes
