@@ -59,7 +59,7 @@ type Occupant struct {
 	// then on. Nil: a session that waits for a Connect.
 	Session *session.Session
 	// Known is what the journal says of the car; nil: nothing. It is for the first
-	// occupant of a seat.
+	// occupant of a seat, and for one that follows a defect.
 	Known   *session.Resumption
 	Modules []Binding
 }
@@ -83,7 +83,7 @@ type Options struct {
 	// MailboxSize bounds the messages of the gateway that wait for the car's
 	// goroutine; zero means 4096.
 	MailboxSize int
-	// Observer is told what happens to the car; nil: nobody.
+	// Observer is told what happens to the car; nil: there is none.
 	Observer Observer
 	// Journal gets the records of the car; nil: its sessions end with the process.
 	Journal Journal
@@ -129,6 +129,7 @@ type Seat struct {
 	downsHandled     int64     // losses of the link that the occupants know of
 	epoch            uint64    // of the journal that has the whole session
 	unsent           bool      // what should have left was not sent, see publish
+	failedAt         time.Time // when the last defect was met
 	reachedAt        time.Time // until when the broker was reached, see Options.Down
 	lifeLines        bucket    // see lifeLine
 	lifeLinesLeftOut int
@@ -262,9 +263,19 @@ func (s *Seat) seat(next *Occupant, greeted bool) {
 		o.begin(session.Event{Kind: session.EventRebind, Greeted: greeted})
 	case next.Known != nil:
 		o.begin(session.Event{Kind: session.EventResume, Resume: next.Known})
+		if s.linkUp() { // after a defect: nothing was missed
+			o.begin(session.Event{Kind: session.EventLinkUp, Kept: true})
+			s.mail.put(item{kind: session.EventBacklogRead}) // behind what was given back
+		}
 	}
 	o.show()
 	o.arm()
+}
+
+func (s *Seat) linkUp() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.view.LinkUp
 }
 
 // rest waits until the occupant is at rest: the goroutine that works for it has
@@ -351,90 +362,4 @@ func (s *Seat) afterDefect(ctx context.Context) *Defect {
 		s.log.Warn("what the failed car held did not end cleanly", "error", err)
 	}
 	return o.defect
-}
-
-// leave gives the seat up for good.
-func (s *Seat) leave(ctx context.Context) error {
-	kind := session.EventStop
-	suspend := errors.Is(context.Cause(ctx), link.ErrSuspend)
-	if errors.Is(context.Cause(ctx), ErrReload) {
-		kind = session.EventReload
-	}
-	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(s.stop.Load()))
-	defer cancel()
-	s.turn.Lock()
-	if s.left {
-		s.turn.Unlock()
-		s.ending.Wait()
-		return nil
-	}
-	s.left = true
-	o, tell := s.occupant.Load(), false
-	var err error
-	if o != nil {
-		switch err = s.rest(bound, o); {
-		case err != nil:
-		case suspend:
-			o.stopTimer()
-		default:
-			tell, _ = o.conclude(kind)
-		}
-		if o.hasFailed() {
-			o.forsake()
-		}
-	}
-	left := s.mail.close()
-	s.turn.Unlock()
-	if o != nil {
-		err = errors.Join(err, o.release(bound))
-	}
-	s.ending.Wait()
-	if suspend { // what waits was not acknowledged and comes again
-		return err
-	}
-	// The gateway connects anew at once, and a Connect that nobody hears costs it 15 s.
-	// So it is told last: another server that takes over has the shortest time to be
-	// there in.
-	if tell {
-		s.port.NotifyDisconnect()
-	}
-	s.closePort(left)
-	return err
-}
-
-// Leave gives an empty seat up, unless a message of the gateway waits in it. A seat
-// that was left refuses what the link still delivers, which therefore takes it for the
-// message of an unknown car. End the context of Run then.
-func (s *Seat) Leave() (left bool) {
-	s.turn.Lock()
-	defer s.turn.Unlock()
-	if s.left || s.occupant.Load() != nil {
-		return false
-	}
-	items, left := s.mail.closeUnheard()
-	if left {
-		s.left = true
-		s.closePort(items)
-	}
-	return left
-}
-
-// AppendSettled notes in the journal that everything the car was sent has reached the
-// broker. It is for a seat whose Run has returned after link.ErrSuspend.
-func (s *Seat) AppendSettled() {
-	if o := s.occupant.Load(); o != nil && !o.hasFailed() && s.opts.Journal != nil && !s.unsent {
-		s.opts.Journal.Append(o.session.AppendSettled(nil))
-	}
-}
-
-// closePort leaves the link. What will not be handled is acknowledged: the broker would
-// hold back messages of other cars. That, and a disconnect notification that is queued,
-// still goes out.
-func (s *Seat) closePort(left []item) {
-	for i := range left {
-		if ack := left[i].delivery.Ack; ack != (link.Ack{}) {
-			s.port.Acknowledge(ack)
-		}
-	}
-	s.port.Close()
 }

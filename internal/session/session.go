@@ -134,6 +134,7 @@ type Session struct {
 	firstsAt   time.Time             // when they are tried again; zero: there are none
 	heldBytes  int                   // of held and firsts
 	sessionBy  time.Time             // T_sess
+	heard      time.Time             // when its last message came in normal communication
 	withModule bool                  // a supported device was connected: STAT-34 applies
 
 	order   order
@@ -146,6 +147,7 @@ type Session struct {
 	changed   bool                 // the devices have changed in this Step
 	early     []uint32             // counters of the statuses that were put aside in this Step
 	numbers   []Number             // of the modules' next statuses
+	positions []Position           // as the journal knows them
 	recovery  *recovery            // nil: nothing is uncertain
 	anew      bool                 // the gateway is to connect anew when the recovery is over
 	rejoin    bool                 // the session was resumed: see joins
@@ -157,6 +159,11 @@ type Session struct {
 	quiet    bool // see Quiet
 	outgoing bool // messages of an ended session may still be queued (DEF-20)
 	unknown  unknown
+
+	began      time.Time   // the Connect of the current session
+	called     bool        // its gateway was called to connect anew
+	replayed   bool        // its Connect was handled before: messages come a second time
+	contention *contention // nil: nothing to remember
 }
 
 // New returns the state machine of one car that waits for Connect.
@@ -322,10 +329,12 @@ func (s *Session) message(m fleet.ClientMessage) {
 	}
 	if m.SessionID != s.id {
 		s.note(Info, NoteForeignSession, m.Device, m.Counter) // SESS-1, SEQ-41, DEF-16, STAT-33
+		s.foreignMessage(m)
 		return
 	}
 	switch s.phase {
 	case PhaseAdmitting:
+		s.notOurs(m)
 		s.hold(m) // handled in order as soon as the ConnectResponse is out
 	case PhaseStatuses:
 		s.firstStatus(m)
@@ -336,7 +345,7 @@ func (s *Session) message(m fleet.ClientMessage) {
 		}
 		s.firstResponse(m)
 	case PhaseRunning:
-		s.sessionBy = s.now.Add(s.opts.SessionTimeout) // SESS-2
+		s.heard, s.sessionBy = s.now, s.now.Add(s.opts.SessionTimeout) // SESS-2
 		if s.recovery != nil {
 			s.recovered(m)
 			return
