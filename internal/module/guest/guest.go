@@ -30,9 +30,11 @@ const prefetched = 256
 type Loader func(number int32) (module.Module, error)
 
 // streamer is what an Instance offers when it can tell of every command as it
-// comes. What was told before a crash is not lost.
+// comes. What was told before a crash is not lost. Waiting is how long a wait inside
+// the module has taken so far, of a poll that is held.
 type streamer interface {
-	StreamCommands(ctx context.Context, fetching func(), each func(fleet.Command)) error
+	StreamCommands(ctx context.Context, patience module.Patience, fetching func(), each func(fleet.Command)) error
+	Waiting() time.Duration
 }
 
 // guest is the state of one connection.
@@ -45,13 +47,14 @@ type guest struct {
 	mu       sync.Mutex
 	contexts map[uint32]module.Instance
 	calls    sync.WaitGroup
+	polls    heldPolls
 }
 
 // Serve speaks the protocol until the server ends the connection, which is no
 // error. name is for the server's log. Calls that are still inside the module
 // then are left alone: the caller is expected to end the process.
 func Serve(ctx context.Context, conn *wire.Conn, name string, load Loader) error {
-	g := &guest{conn: conn, name: name, load: load, contexts: map[uint32]module.Instance{}}
+	g := &guest{conn: conn, name: name, load: load, contexts: map[uint32]module.Instance{}, polls: heldPolls{held: map[uint32]*heldPoll{}}}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if err := conn.Send(&pb.ModuleFrame{Kind: &pb.ModuleFrame_Hello{Hello: &pb.Hello{Protocol: wire.Protocol, Name: name}}}); err != nil {
@@ -81,7 +84,7 @@ func (g *guest) handle(ctx context.Context, frame *pb.ServerFrame) bool {
 		g.answer(frame, g.start(kind.Start))
 		return true
 	case *pb.ServerFrame_Ping:
-		result := &pb.Result{}
+		result := &pb.Result{Overdue: g.polls.overdue(time.Duration(kind.Ping.GetOverdueMs()) * time.Millisecond)}
 		if counting, ok := g.mod.(interface{ HeapBytes() uint64 }); ok {
 			result.HeapBytes = counting.HeapBytes()
 		}
@@ -90,6 +93,20 @@ func (g *guest) handle(ctx context.Context, frame *pb.ServerFrame) bool {
 	}
 	if g.mod == nil {
 		return false
+	}
+	switch kind := frame.GetKind().(type) {
+	case *pb.ServerFrame_EndPoll:
+		g.polls.end(kind.EndPoll.GetContext())
+		g.answer(frame, &pb.Result{})
+		return true
+	case *pb.ServerFrame_Poll: // begun before the next frame, which may end it
+		poll := g.polls.begin(ctx, frame.GetId(), kind.Poll)
+		g.calls.Go(func() {
+			result := g.perform(poll.ctx, frame)
+			g.polls.done(kind.Poll, poll)
+			g.answer(frame, result)
+		})
+		return true
 	}
 	g.calls.Go(func() { g.answer(frame, g.perform(ctx, frame)) })
 	return true
@@ -112,7 +129,7 @@ func (g *guest) start(start *pb.Start) *pb.Result {
 	if err != nil {
 		return failed(unplaced(err))
 	}
-	result := &pb.Result{ModuleNumber: mod.Number()}
+	result := &pb.Result{ModuleNumber: mod.Number(), HoldsPolls: true}
 	for deviceType := range uint32(prefetched) {
 		if mod.Supports(deviceType) {
 			result.SupportedTypes = append(result.SupportedTypes, deviceType)
@@ -233,29 +250,6 @@ func (g *guest) call(ctx context.Context, call *pb.Call) error {
 		return instance.DeviceDisconnected(ctx, fleet.DisconnectType(call.GetDisconnectType()), device)
 	}
 	return fmt.Errorf("unknown function %v; the server is newer than this module", call.GetFunction())
-}
-
-func (g *guest) poll(ctx context.Context, id uint64, poll *pb.Poll) *pb.Result {
-	instance, err := g.instance(poll.GetContext())
-	if err != nil {
-		return failed(err)
-	}
-	if streaming, ok := instance.(streamer); ok {
-		send := func(frame *pb.ModuleFrame) {
-			frame.Id = id
-			_ = g.conn.SendNow(frame) // a broken connection ends Serve
-		}
-		return polled(streaming.StreamCommands(ctx,
-			func() { send(&pb.ModuleFrame{Kind: &pb.ModuleFrame_Fetching{Fetching: &pb.Fetching{}}}) },
-			func(c fleet.Command) { send(&pb.ModuleFrame{Kind: &pb.ModuleFrame_Command{Command: command(c)}}) }))
-	}
-	commands, err := instance.WaitCommands(ctx)
-	commands, unusable := module.UsableCommands(commands)
-	result := polled(unusable.With(err))
-	for _, c := range commands {
-		result.Commands = append(result.Commands, command(c))
-	}
-	return result
 }
 
 // polled is failed for a poll, whose commands may have been dropped here: the
