@@ -63,6 +63,8 @@ var opNames = [...]string{
 }
 
 func newInstance(lib *Library, context C.uintptr_t, spec module.InstanceSpec) *instance {
+	poll := (*C.struct_cabi_poll)(C.calloc(1, C.sizeof_struct_cabi_poll))
+	poll.phase = C.uint(lib.made.Add(1) * 2654435769) // 2^32 divided by the golden ratio: any number of them are spread evenly
 	return &instance{
 		lib:         lib,
 		context:     context,
@@ -70,7 +72,7 @@ func newInstance(lib *Library, context C.uintptr_t, spec module.InstanceSpec) *i
 		log:         lib.log.With("car", spec.Car.Car),
 		gate:        module.NewGate(),
 		popped:      (*C.struct_cabi_popped)(C.malloc(C.sizeof_struct_cabi_popped)),
-		poll:        (*C.struct_cabi_poll)(C.calloc(1, C.sizeof_struct_cabi_poll)),
+		poll:        poll,
 	}
 }
 

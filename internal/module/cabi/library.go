@@ -29,6 +29,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"external-server/internal/module"
@@ -53,6 +54,7 @@ type Library struct {
 	supports   map[uint32]bool
 
 	primers primers
+	made    atomic.Uint32 // contexts
 
 	mu     sync.Mutex // never held during a C call
 	open   int        // contexts that are neither closed nor given up

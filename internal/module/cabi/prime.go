@@ -10,14 +10,20 @@ import "C"
 import (
 	"runtime"
 	"sync"
+	"time"
 
 	"external-server/internal/module"
 )
 
-// maxPrimers is how many first waits of one library are made at a time. Known
-// libraries wait for 5 to 30 s whatever the timeout (MOD-15); the others are done at
-// once.
-const maxPrimers = 256
+// How many first waits of one library are made at a time: fewPrimers, and one more each
+// time that one takes longer than slowPrime, up to maxPrimers. Known libraries wait for
+// 5 to 30 s whatever the timeout (MOD-15); the others are done at once, and need not
+// compete with the start of the server.
+const (
+	fewPrimers = 4
+	maxPrimers = 256
+	slowPrime  = 20 * time.Millisecond
+)
 
 // primers make the first wait_for_command of contexts, see Options.Prime. What it
 // says does not matter: commands stay in the library. The goroutines are owned by
@@ -32,7 +38,17 @@ func (p *primers) add(i *instance) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.waiting = append(p.waiting, i)
-	if p.running < maxPrimers {
+	if p.running < fewPrimers {
+		p.running++
+		go p.run()
+	}
+}
+
+// grow is called while a wait takes long.
+func (p *primers) grow() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.waiting) > 0 && p.running < maxPrimers {
 		p.running++
 		go p.run()
 	}
@@ -41,7 +57,9 @@ func (p *primers) add(i *instance) {
 func (p *primers) run() {
 	runtime.LockOSThread() // for good: the thread ends with the goroutine
 	for i := p.next(); i != nil; i = p.next() {
+		slow := time.AfterFunc(slowPrime, p.grow)
 		i.prime()
+		slow.Stop()
 	}
 }
 

@@ -67,13 +67,15 @@ int cabi_wait(const struct cabi_library *lib, uintptr_t context, int timeout_ms)
 
 // What a poll that is held shares with those who look after it. Lives in C memory.
 struct cabi_poll {
-	int end;             // see cabi_end_poll
-	long long since_ms;  // see cabi_waiting_ms
+	int end;            // see cabi_end_poll
+	unsigned phase;     // 32 bits of a period: where in it the waits of this context end
+	long long since_ms; // see cabi_waiting_ms
 };
 
 // Calls wait_for_command again and again until it answers anything but
 // TIMEOUT_OCCURRED, which is returned, or until the poll is to end: then it returns
-// TIMEOUT_OCCURRED.
+// TIMEOUT_OCCURRED. The waits are of timeout_ms at most, and shorter where that makes
+// them end in their phase.
 int cabi_hold(const struct cabi_library *lib, uintptr_t context, int timeout_ms, struct cabi_poll *poll);
 
 // To be called before cabi_hold.
