@@ -126,7 +126,7 @@ func serve(cmd *cobra.Command, flags *serveFlags, args []string) error {
 		log.Warn("configuration: " + w.String())
 	}
 	log.Info("configuration loaded", "file", cfg.Source, "format", string(cfg.Format), "version", version)
-	log.Info("configuration in force", "config", cfg.Redacted()) // CFG-23
+	log.Info("configuration in force: " + cfg.Redacted().Line()) // CFG-23
 	app.TuneMemory(cfg)
 	server, err := app.New(cmd.Context(), app.Options{
 		Config: cfg, Logger: log, Logs: logs, Version: version,
@@ -160,7 +160,7 @@ func serve(cmd *cobra.Command, flags *serveFlags, args []string) error {
 // reads the log goes away, the cars are still served. The signal is caught, not
 // ignored, because child processes would inherit the latter.
 func surviveClosedOutput() (restore func()) {
-	pipe := make(chan os.Signal, 1) // nobody reads it: the failed write says it all
+	pipe := make(chan os.Signal, 1) // never read: the failed write says it all
 	signal.Notify(pipe, syscall.SIGPIPE)
 	return func() { signal.Stop(pipe) }
 }

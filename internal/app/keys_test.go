@@ -15,7 +15,7 @@ import (
 // restartKeys are the settings that a reload refuses to change. docs/operations.md says
 // so.
 var restartKeys = []string{
-	"company_name", "presence", "state_directory", "state_sync", "on_stop", "external_communication.client_id",
+	"company_name", "presence", "state_directory", "state_sync", "external_communication.client_id",
 	"external_communication.server_address", "external_communication.server_port", "external_communication.connections", "external_communication.tls",
 	"embedded_broker", "embedded_broker.listen", "embedded_broker.tls",
 	"http_api", "http_api.listen", "http_api.tls", "http_api.store", "http_api.keys_file",

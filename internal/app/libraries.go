@@ -124,16 +124,18 @@ func checkNumber(made module.Module, m config.Module) error {
 
 // open creates the context of one car. found says that the car was found by "*":
 // its contexts are created with their first call, but for built-in modules that
-// are made in no time and then need no goroutine to wait for commands.
-func (l *libraries) open(ctx context.Context, id fleet.CarID, m config.Module, found bool) (car.Binding, error) {
+// are made without waiting and then need no goroutine to wait for commands.
+func (l *libraries) open(ctx context.Context, id fleet.CarID, m config.Module, found bool, position []byte) (car.Binding, error) {
 	made, err := l.module(ctx, m)
 	if err != nil {
 		return car.Binding{}, err
 	}
+	spec := m.Spec(id)
+	spec.Position = position
 	if found && (m.Builtin == "" || m.SpoolDirectory != "") {
-		return car.Binding{Module: made, Instance: module.Lazy(made, m.Spec(id))}, nil
+		return car.Binding{Module: made, Instance: module.Lazy(made, spec)}, nil
 	}
-	instance, err := made.Open(ctx, m.Spec(id))
+	instance, err := made.Open(ctx, spec)
 	if err != nil {
 		return car.Binding{}, fmt.Errorf("%s: %w", m.KeyPath, err)
 	}
@@ -192,6 +194,32 @@ func (l *libraries) processes() []module.ProcessState {
 		return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.Name, b.Name))
 	})
 	return out
+}
+
+// spools tells what is wrong with the spools of the built-in modules, "" for nothing, and
+// whether there are any.
+func (l *libraries) spools() (fault string, used bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var failing int
+	var first string
+	for key, made := range l.made {
+		m, ok := made.(*fleetapi.Module)
+		if !ok || l.origin[key].SpoolDirectory == "" {
+			continue
+		}
+		used = true
+		if n, car, err := m.SpoolFault(); n > 0 {
+			failing += n
+			if text := fmt.Sprintf("module %d, car %s: %v", m.Number(), car, err); first == "" || text < first {
+				first = text
+			}
+		}
+	}
+	if failing == 0 {
+		return "", used
+	}
+	return fmt.Sprintf("statuses of %d cars and modules are kept in memory only; %s", failing, first), used
 }
 
 // closeUnused closes the modules that no car of the configuration uses.

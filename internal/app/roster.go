@@ -35,7 +35,7 @@ type roster struct {
 	limit     logging.Limiter // of what strangers cause
 	libraries *libraries
 	link      link.Link     // set before start
-	hub       *observe.Hub  // sees what happens to the cars; nil: nobody does
+	hub       *observe.Hub  // sees what happens to the cars; nil: there is none
 	sessions  *sessionsPart // keeps their sessions; nil: they end with the process
 
 	turnover sync.Mutex // one changes occupants of seats at a time; taken before mu
@@ -73,12 +73,13 @@ func (r *roster) config() *config.Config {
 	return r.cfg
 }
 
-// openModules opens the modules of a car; nothing runs yet.
-func (r *roster) openModules(ctx context.Context, cfg *config.Config, cc config.Car, found bool) ([]car.Binding, error) {
+// openModules opens the modules of a car; nothing runs yet. known is what the journal says
+// of it, nil: nothing.
+func (r *roster) openModules(ctx context.Context, cfg *config.Config, cc config.Car, found bool, known *session.Resumption) ([]car.Binding, error) {
 	id := fleet.CarID{Company: cfg.Company, Car: cc.Name}
 	var bindings []car.Binding
 	for _, m := range cc.Modules {
-		b, err := r.libraries.open(ctx, id, m, found)
+		b, err := r.libraries.open(ctx, id, m, found, known.Position(m.Number))
 		if err != nil {
 			return nil, errors.Join(err, closeModules(bindings))
 		}
@@ -132,7 +133,7 @@ func carLimits(cfg *config.Config) car.Limits {
 
 // add builds a configured car before start.
 func (r *roster) add(ctx context.Context, cc config.Car) error {
-	modules, err := r.openModules(ctx, r.cfg, cc, false)
+	modules, err := r.openModules(ctx, r.cfg, cc, false, r.sessions.look(fleet.CarID{Company: r.cfg.Company, Car: cc.Name}))
 	if err != nil {
 		return err
 	}
@@ -189,7 +190,7 @@ func (r *roster) watch(ctx context.Context, e *entry) {
 		var defect *car.Defect
 		switch {
 		case errors.As(err, &defect):
-			r.restart(ctx, e)
+			r.restart(ctx, e, !defect.Again)
 			continue
 		case err != nil:
 			r.endedBadly(err)
@@ -213,14 +214,15 @@ func (r *roster) endedBadly(err error) {
 // restart puts a fresh occupant into the seat of a car whose last one met a defect,
 // after a pause that grows when its modules cannot be opened. What the gateway sends
 // meanwhile waits in the seat.
-func (r *roster) restart(ctx context.Context, e *entry) {
+// resume says that its session may go on.
+func (r *roster) restart(ctx context.Context, e *entry, resume bool) {
 	for pause := restartPause; ; pause = min(2*pause, restartPauseMax) {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(pause):
 		}
-		err := r.occupyAgain(ctx, e)
+		err := r.occupyAgain(ctx, e, resume)
 		if err == nil || ctx.Err() != nil {
 			return
 		}
@@ -229,11 +231,16 @@ func (r *roster) restart(ctx context.Context, e *entry) {
 }
 
 // occupyAgain fills an empty seat with what its car was made from last.
-func (r *roster) occupyAgain(ctx context.Context, e *entry) error {
+func (r *roster) occupyAgain(ctx context.Context, e *entry, resume bool) error {
 	r.mu.Lock()
 	cfg, cc, found := r.cfg, e.cfg, e.found
 	r.mu.Unlock()
-	modules, err := r.openModules(ctx, cfg, cc, found) // may take long
+	next := car.Occupant{}
+	if resume {
+		next.Known = r.sessions.recall(e.id)
+	}
+	modules, err := r.openModules(ctx, cfg, cc, found, next.Known) // may take long
+	next.Modules = modules
 	if err != nil && !e.seat.Occupied() {
 		return err
 	}
@@ -242,7 +249,7 @@ func (r *roster) occupyAgain(ctx context.Context, e *entry) error {
 	if e.seat.Occupied() { // a reload was faster
 		return closeModules(modules)
 	}
-	if _, err := e.seat.Replace(ctx, car.Occupant{Modules: modules}); err != nil {
+	if _, err := e.seat.Replace(ctx, next); err != nil {
 		return errors.Join(err, closeModules(modules))
 	}
 	return nil

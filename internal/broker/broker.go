@@ -35,8 +35,8 @@ type Options struct {
 	// Users that may connect; without any, everybody may.
 	Users  []User
 	Logger *slog.Logger
-	// MaxPacket bounds a packet in bytes; zero means 4 MiB and the header. Whoever
-	// sends more is disconnected.
+	// MaxPacket bounds a packet in bytes; zero means 4 MiB and the header. A
+	// client that sends more is disconnected.
 	MaxPacket int
 	// MaxClients bounds the connections; zero means 20 000.
 	MaxClients int
@@ -81,6 +81,7 @@ type Broker struct {
 	listener *listener
 	retained retained
 	throttle throttle
+	own      own
 	unread   atomic.Int64 // bytes of introductions that are not complete, beyond firstRead each
 
 	mu      sync.Mutex
@@ -150,7 +151,11 @@ func (b *Broker) Start() error {
 		err = b.server.AddListener(b.listener)
 	}
 	if err == nil {
-		err = b.server.Serve()
+		if err = b.server.Serve(); err == nil {
+			// The library counts its goroutine in that goroutine: a Close before would
+			// not wait for it.
+			<-b.listener.serves
+		}
 	}
 	// The library retains its statistics once, at the start. With its table empty it
 	// never reads what other clients write there.
@@ -201,8 +206,9 @@ func (b *Broker) Addr() net.Addr {
 	return b.listener.Addr()
 }
 
-// Close lets clients take what was published for them, within a bound, ends all
-// connections and returns when nothing of the broker runs any more.
+// Close waits until clients have what was published for them: 3 s at most, and 2 s after
+// the last progress. Then it ends all connections, and returns when nothing of the broker
+// runs any more.
 func (b *Broker) Close() error {
 	b.mu.Lock()
 	closed := b.closed

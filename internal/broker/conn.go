@@ -36,6 +36,7 @@ type conn struct {
 	written sync.WaitGroup
 
 	unacked unacked
+	lookups lookups
 }
 
 // lingerTimeout bounds how long a client that has not acknowledged everything may go on
@@ -72,8 +73,8 @@ func (c *conn) open() bool {
 	return !c.closing && c.failed == nil
 }
 
-// start begins to write, unless the connection was closed before: nobody would wake
-// the writer any more.
+// start begins to write, unless the connection was closed before: the writer
+// would not be woken any more.
 func (c *conn) start() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -177,7 +178,7 @@ func (c *conn) writeLoop() {
 // SetDeadline is called by the library before it reads; writing has its own.
 func (c *conn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
 
-// Close lets what was written leave, within a bound, and ends reading at once.
+// Close ends reading at once. What was written before has one second to leave.
 func (c *conn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

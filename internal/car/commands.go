@@ -4,6 +4,8 @@ import (
 	"slices"
 	"time"
 
+	"external-server/internal/fleet"
+	"external-server/internal/module"
 	"external-server/internal/session"
 )
 
@@ -14,7 +16,13 @@ func (o *occupant) fetch(module int32) {
 	if m == nil {
 		return // of the occupant before
 	}
-	commands, left := m.worker.TakeCommands(o.session.CommandRoom(module))
+	var commands []fleet.Command
+	left := false
+	if o.session.Stale(module) {
+		commands = m.worker.TakeStale()
+	} else {
+		commands, left = m.worker.TakeCommands(o.session.CommandRoom(module))
+	}
 	at := slices.Index(o.unfetched, module)
 	switch {
 	case left && at < 0:
@@ -25,7 +33,22 @@ func (o *occupant) fetch(module int32) {
 	if len(commands) > 0 {
 		o.now = time.Now()
 		o.tellCommands(module, commands)
-		o.step(o.now, session.Event{Kind: session.EventCommands, Module: module, Commands: commands})
+		o.step(o.now, session.Event{Kind: session.EventCommands, Module: module, Commands: commands, Position: commands[len(commands)-1].Position})
+	}
+}
+
+// recordPositions notes in the journal how far the modules have fetched when a session
+// begins: what comes later is wanted, also by another process.
+func (o *occupant) recordPositions() {
+	if o.opts.Journal == nil {
+		return
+	}
+	for _, m := range o.modules {
+		if p, ok := module.Opened(m.instance).(module.Positioned); ok {
+			if position := p.Position(); position != nil {
+				o.opts.Journal.Append(session.AppendPosition(nil, o.opts.ID.String(), m.number, position))
+			}
+		}
 	}
 }
 

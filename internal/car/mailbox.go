@@ -42,8 +42,8 @@ const (
 const maxIdleItems = 64
 
 // mailbox is the bounded queue in front of a car. Putting never blocks. Only
-// messages of the gateway are counted: an admission comes once per device of a
-// Connect, a change of the link once per connection, the rest by an operator's hand.
+// messages of the gateway are counted. The rest is few: one admission for each device of
+// a Connect, one change of the link for each connection, and what operators do.
 type mailbox struct {
 	mu       sync.Mutex
 	items    []item
@@ -57,9 +57,9 @@ type mailbox struct {
 	poked    bool    // there is something to do that is not in here
 	closed   bool
 
-	// Busy: a goroutine works, that is, handles what is in here; only this one may touch
-	// the session. One that puts something while none works becomes it. Busy, too, from
-	// the start until open, and after a defect.
+	// busy says that there is a working goroutine. It alone may touch the session, and it
+	// handles what is in the mailbox. A goroutine that puts something while there is none
+	// becomes the working one. busy is also set before open, and for good after a defect.
 	busy   bool
 	halted bool          // no goroutine may begin to work
 	idle   chan struct{} // of the last halt: closed when no goroutine works
@@ -96,7 +96,7 @@ func (m *mailbox) put(it item) (v verdict, work bool) {
 	return taken, work
 }
 
-// engage tells whether nobody works; the caller does from then on. mu is held.
+// engage makes the caller the working goroutine, unless there is one. mu is held.
 func (m *mailbox) engage() bool {
 	if m.busy || m.halted {
 		return false
@@ -197,6 +197,22 @@ func (m *mailbox) take(empty mail) (mail, bool) {
 	m.messages, m.bytes = 0, 0
 	m.due, m.poked = false, false
 	return out, true
+}
+
+// giveBack queues items before all others. They were taken out before, so there is room.
+func (m *mailbox) giveBack(items []item) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return
+	}
+	m.items = append(slices.Clone(items), m.items...)
+	for i := range items {
+		if items[i].kind == session.EventMessage {
+			m.messages++
+			m.bytes += len(items[i].payload)
+		}
+	}
 }
 
 // takeUntil takes out what is queued before the first item that is one of those told

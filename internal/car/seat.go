@@ -59,7 +59,7 @@ type Occupant struct {
 	// then on. Nil: a session that waits for a Connect.
 	Session *session.Session
 	// Known is what the journal says of the car; nil: nothing. It is for the first
-	// occupant of a seat.
+	// occupant of a seat, and for one that follows a defect.
 	Known   *session.Resumption
 	Modules []Binding
 }
@@ -78,7 +78,7 @@ type Options struct {
 	// MailboxSize bounds the messages of the gateway that wait for the car's
 	// goroutine; zero means 4096.
 	MailboxSize int
-	// Observer is told what happens to the car; nil: nobody.
+	// Observer is told what happens to the car; nil: there is none.
 	Observer Observer
 	// Journal gets the records of the car; nil: its sessions end with the process.
 	Journal Journal
@@ -116,6 +116,7 @@ type Seat struct {
 	// Of the working goroutine, see mailbox.
 	started          time.Time // of the current session
 	linkReason       error     // of the last loss of the link
+	failedAt         time.Time // when the last defect was met
 	reachedAt        time.Time // until when the broker was reached, see Options.Down
 	lifeLines        bucket    // see lifeLine
 	lifeLinesLeftOut int
@@ -195,7 +196,7 @@ func (s *Seat) change(ctx context.Context, next *Occupant) (ended func(context.C
 	case s.port == nil:
 		return nil, errors.New("car: Attach must be called before Replace")
 	}
-	old, tell := s.occupant.Load(), false
+	old, tell, greeted := s.occupant.Load(), false, false
 	ended = func(context.Context) error { return nil }
 	if old != nil {
 		if err := s.rest(ctx, old); err != nil {
@@ -208,8 +209,8 @@ func (s *Seat) change(ctx context.Context, next *Occupant) (ended func(context.C
 		if next != nil {
 			kind = session.EventUnbind
 		}
-		due, greeted := old.conclude(kind)
-		tell = due && !greeted
+		tell, greeted = old.conclude(kind)
+		tell = tell && !greeted
 		s.session = old.session
 		if old.hasFailed() { // what a defect has left of it is not to be trusted
 			old.forsake()
@@ -220,7 +221,7 @@ func (s *Seat) change(ctx context.Context, next *Occupant) (ended func(context.C
 	if next == nil {
 		s.occupant.Store(nil)
 	} else {
-		s.seat(next)
+		s.seat(next, greeted)
 	}
 	// The gateway connects anew at once, so it is told when the next occupant is there,
 	// and before that one says anything.
@@ -236,8 +237,9 @@ func (s *Seat) change(ctx context.Context, next *Occupant) (ended func(context.C
 	return ended, nil
 }
 
-// seat makes next the occupant; its work may begin. turn is held.
-func (s *Seat) seat(next *Occupant) {
+// seat makes next the occupant; its work may begin. greeted: a Connect waits for it.
+// turn is held.
+func (s *Seat) seat(next *Occupant, greeted bool) {
 	kept := cmp.Or(next.Session, s.session)
 	o := newOccupant(s, kept, next.Modules)
 	s.session = nil
@@ -245,12 +247,22 @@ func (s *Seat) seat(next *Occupant) {
 	s.occupant.Store(o)
 	switch {
 	case kept != nil:
-		o.begin(session.Event{Kind: session.EventRebind})
+		o.begin(session.Event{Kind: session.EventRebind, Greeted: greeted})
 	case next.Known != nil:
 		o.begin(session.Event{Kind: session.EventResume, Resume: next.Known})
+		if s.linkUp() { // after a defect: nothing was missed
+			o.begin(session.Event{Kind: session.EventLinkUp, Kept: true})
+			s.mail.put(item{kind: session.EventBacklogRead}) // behind what was given back
+		}
 	}
 	o.show()
 	o.arm()
+}
+
+func (s *Seat) linkUp() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.view.LinkUp
 }
 
 // rest waits until the occupant is at rest: the goroutine that works for it has
@@ -336,90 +348,4 @@ func (s *Seat) afterDefect(ctx context.Context) *Defect {
 		s.log.Warn("what the failed car held did not end cleanly", "error", err)
 	}
 	return o.defect
-}
-
-// leave gives the seat up for good.
-func (s *Seat) leave(ctx context.Context) error {
-	kind := session.EventStop
-	suspend := errors.Is(context.Cause(ctx), link.ErrSuspend)
-	if errors.Is(context.Cause(ctx), ErrReload) {
-		kind = session.EventReload
-	}
-	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(s.stop.Load()))
-	defer cancel()
-	s.turn.Lock()
-	if s.left {
-		s.turn.Unlock()
-		s.ending.Wait()
-		return nil
-	}
-	s.left = true
-	o, tell := s.occupant.Load(), false
-	var err error
-	if o != nil {
-		switch err = s.rest(bound, o); {
-		case err != nil:
-		case suspend:
-			o.stopTimer()
-		default:
-			tell, _ = o.conclude(kind)
-		}
-		if o.hasFailed() {
-			o.forsake()
-		}
-	}
-	left := s.mail.close()
-	s.turn.Unlock()
-	if o != nil {
-		err = errors.Join(err, o.release(bound))
-	}
-	s.ending.Wait()
-	if suspend { // what waits was not acknowledged and comes again
-		return err
-	}
-	// The gateway connects anew at once, and a Connect that nobody hears costs it 15 s.
-	// So it is told last: another server that takes over has the shortest time to be
-	// there in.
-	if tell {
-		s.port.NotifyDisconnect()
-	}
-	s.closePort(left)
-	return err
-}
-
-// Leave gives an empty seat up, unless a message of the gateway waits in it. A seat
-// that was left refuses what the link still delivers, which therefore takes it for the
-// message of an unknown car. End the context of Run then.
-func (s *Seat) Leave() (left bool) {
-	s.turn.Lock()
-	defer s.turn.Unlock()
-	if s.left || s.occupant.Load() != nil {
-		return false
-	}
-	items, left := s.mail.closeUnheard()
-	if left {
-		s.left = true
-		s.closePort(items)
-	}
-	return left
-}
-
-// AppendSettled notes in the journal that everything the car was sent has reached the
-// broker. It is for a seat whose Run has returned after link.ErrSuspend.
-func (s *Seat) AppendSettled() {
-	if o := s.occupant.Load(); o != nil && !o.hasFailed() && s.opts.Journal != nil {
-		s.opts.Journal.Append(o.session.AppendSettled(nil))
-	}
-}
-
-// closePort leaves the link. What will not be handled is acknowledged: the broker would
-// hold back messages of other cars. That, and a disconnect notification that is queued,
-// still goes out.
-func (s *Seat) closePort(left []item) {
-	for i := range left {
-		if ack := left[i].delivery.Ack; ack != (link.Ack{}) {
-			s.port.Acknowledge(ack)
-		}
-	}
-	s.port.Close()
 }

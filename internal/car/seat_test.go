@@ -29,7 +29,7 @@ func held(number int32) (m *fakeModule, let func()) {
 
 // When an occupant is replaced, the next one serves the gateway at once, however long
 // the modules of the old one take to end. Here a device stops to be supported, so the
-// gateway is told to connect anew, once; its session goes on until it does.
+// gateway is called to connect anew, once; its session goes on until it does.
 func TestReplace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		old, let := held(1)
@@ -38,7 +38,7 @@ func TestReplace(t *testing.T) {
 		r.connect(driver)
 		r.link.take()
 		ended := r.replace(fresh)
-		r.wantSent("disconnect")
+		r.wantSent("connectResponse session1") // GW-34
 		r.status(2, driver, "under way")
 		r.send(fleet.ClientMessage{Kind: fleet.ClientConnect, SessionID: "session2", Devices: []fleet.Device{button}})
 		r.send(fleet.ClientMessage{Kind: fleet.ClientStatus, SessionID: "session2", Counter: 1, Device: button, Data: []byte("first")})
@@ -55,6 +55,24 @@ func TestReplace(t *testing.T) {
 			t.Error(err)
 		}
 		r.wantCalls(fresh, "connected button", "status button first", "disconnected button timeout", "close")
+	})
+}
+
+// A gateway whose Connect waits while the occupant is replaced is not called to connect
+// anew: that would fail its attempt (GW-13).
+func TestReplaceWhileTheGatewayConnects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Options{}, &fakeModule{number: 1}).run()
+		r.connect(driver)
+		r.link.take()
+		r.seat.mail.halt()
+		r.send(fleet.ClientMessage{Kind: fleet.ClientConnect, SessionID: "session2", Devices: []fleet.Device{button}})
+		r.replace(&fakeModule{number: 2})
+		synctest.Wait()
+		r.wantSent("connectResponse session2")
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
 	})
 }
 
@@ -334,7 +352,7 @@ func TestEverythingIsAcknowledged(t *testing.T) {
 }
 
 // Silence is measured from the last message while there is no session, whatever
-// happens to the clock of the machine and whoever has the seat.
+// happens to the clock of the machine, and whichever occupant has the seat.
 func TestSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Options{}, &fakeModule{number: 2}).run()

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"external-server/internal/brokertest"
+	"external-server/internal/gateway"
 	"external-server/internal/servertest"
 )
 
@@ -44,7 +45,7 @@ func TestBrokerDiesAndReturns(t *testing.T) {
 }
 
 // The server dies without a word and is started again: the gateway, which still
-// believes in its session, is notified at its next status and connects anew.
+// believes in its session, is called at its next status and connects anew at once (GW-34).
 func TestServerDiesAndReturns(t *testing.T) {
 	t.Parallel()
 	m := brokertest.Start(t, brokertest.Options{})
@@ -65,8 +66,8 @@ func TestServerDiesAndReturns(t *testing.T) {
 			return sessions >= 2
 		}, button)
 		c.watch.mu.Lock()
-		if len(c.watch.ends) == 0 || c.watch.ends[0] != "disconnect notification" {
-			t.Errorf("car %v left its session because of %q, expected the disconnect notification", c.Car(), c.watch.ends)
+		if len(c.watch.ends) == 0 || c.watch.ends[0] != gateway.ReasonCalled.String() {
+			t.Errorf("car %v left its session because of %q, expected %q", c.Car(), c.watch.ends, gateway.ReasonCalled)
 		}
 		c.watch.mu.Unlock()
 	}

@@ -59,13 +59,16 @@ func (d Device) ForModule() Device {
 }
 
 // Command is one command of a module for one device. The owner of the value
-// owns Data; nobody changes Data after the value was handed over.
+// owns Data, which must not be changed after the value was handed over.
 type Command struct {
 	Device Device
 	Data   []byte
 	// Fetched is when the module handed the command over; zero: unknown, or the
 	// command is none of a module's.
 	Fetched time.Time
+	// Position is how far its module has fetched, this command included, for a module
+	// that can go on there in another process; nil: unknown.
+	Position []byte
 }
 
 // DisconnectType tells a module why a device left (VOC-14). The numbers are

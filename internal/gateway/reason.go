@@ -27,6 +27,7 @@ const (
 	ReasonUnknownResponse    // StatusResponse for a status that is not outstanding (GW-32)
 	ReasonNoDevice           // last status answered and no device is connected (GW-33)
 	ReasonConnectResponse    // ConnectResponse in normal communication (GW-34)
+	ReasonCalled             // ConnectResponse ALREADY_LOGGED in normal communication, which calls it to connect anew (GW-34)
 	ReasonUnconfiguredModule // Command for a module the gateway does not have (GW-35)
 	ReasonNotified           // disconnect notification (GW-20, GW-40)
 	ReasonUnanswered         // status unanswered for GW-2 (GW-42)
@@ -69,6 +70,7 @@ var reasons = [numReasons]struct {
 	ReasonUnknownResponse:    {"response to a status that is not outstanding", "GW-32", violation},
 	ReasonNoDevice:           {"no device connected", "GW-33", 0},
 	ReasonConnectResponse:    {"ConnectResponse in normal communication", "GW-34", violation | reconnects},
+	ReasonCalled:             {"ConnectResponse ALREADY_LOGGED, the call to connect anew", "GW-34", reconnects},
 	ReasonUnconfiguredModule: {"command for a module the gateway does not have", "GW-35", violation | reconnects},
 	ReasonNotified:           {"disconnect notification", "GW-40", 0},
 	ReasonUnanswered:         {"status not answered in time", "GW-42", violation | reconnects},
@@ -96,6 +98,46 @@ func (r Reason) Rule() string {
 		return reasons[r].rule
 	}
 	return ""
+}
+
+// Meaning explains the reason to a person who does not know the protocol: who did
+// what, and what may be behind it. It is "" for ReasonNone.
+func (r Reason) Meaning() string {
+	if r < numReasons {
+		return meanings[r]
+	}
+	return ""
+}
+
+var meanings = [numReasons]string{
+	ReasonLinkFailed:         "The car did not reach the MQTT broker. Is it running, and does it accept the car's user and certificate?",
+	ReasonNoConnectResponse:  "No server answered the car within 5 s. The server is not running, does not serve this car (any more), or is on another broker.",
+	ReasonNotConnectResponse: "The server sent something else before it answered the car's Connect.",
+	ReasonConnectSession:     "The server answered with the session id of another Connect. Two servers may serve the car.",
+	ReasonAlreadyLogged:      "The server said that the car is connected already. A second car may use the same name.",
+	ReasonNoStatusResponse:   "The server accepted the car, but did not answer its first statuses within 5 s.",
+	ReasonNotStatusResponse:  "The server sent something else before it answered the car's first statuses.",
+	ReasonStatusSession:      "The server answered a first status of another session. Two servers may serve the car.",
+	ReasonNoCommand:          "The server did not send each device its first command within 5 s. A module may be slow.",
+	ReasonNotCommand:         "The server sent something else where each device gets its first command.",
+
+	ReasonForeignCommand:     "A command of another session arrived. Two servers may serve the car.",
+	ReasonCommandGap:         "A command is missing: it was lost on the way, or the server left out a number.",
+	ReasonUnknownResponse:    "The server answered a status that the car did not send, or answered one twice.",
+	ReasonNoDevice:           "The last device of the car has left. This is no fault.",
+	ReasonConnectResponse:    "The server answered a Connect when the car was connected already.",
+	ReasonCalled:             "The server does not know the car's session and called the car to connect anew: it was started anew, or the car's modules were changed.",
+	ReasonUnconfiguredModule: "The server sent a command for a module that the car does not have.",
+	ReasonNotified:           "The server ended the session and told the car: it stops, was asked to by its operator, or missed messages of the car.",
+	ReasonUnanswered:         "The server did not answer a status for 30 s. The server or the broker is down, or a module's queue is full.",
+	ReasonPublishFailed:      "The car lost the MQTT broker while it sent.",
+	ReasonRequested:          "The simulation let the car connect anew.",
+	ReasonRestarted:          "The simulation restarted the car's gateway. This is no fault of the server.",
+	ReasonStopped:            "The simulation ended.",
+
+	ReasonUnparseable:          "A message arrived that is not one of the protocol. Somebody else may publish on the car's topic.",
+	ReasonEmptyMessage:         "A message without content arrived.",
+	ReasonUnknownFirstResponse: "The server answered a first status that the car did not send.",
 }
 
 // Violation tells whether the reason is the server's fault: a message, or a

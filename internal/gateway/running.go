@@ -9,8 +9,12 @@ import (
 // running handles a message in normal communication (GW-30 to GW-44).
 func (c *Core) running(m *fleet.ServerMessage) {
 	switch m.Kind {
-	case fleet.ServerConnectResponse:
-		c.drop(ReasonConnectResponse, 0) // GW-34
+	case fleet.ServerConnectResponse: // GW-34
+		if m.AlreadyLogged {
+			c.drop(ReasonCalled, 0)
+		} else {
+			c.drop(ReasonConnectResponse, 0)
+		}
 	case fleet.ServerStatusResponse: // its session id is not looked at (GW-50)
 		switch {
 		case !c.answered(m.Counter):

@@ -53,11 +53,11 @@ var ErrSuspend = errors.New("suspended until the next start")
 type Receiver interface {
 	// Message delivers one payload; the receiver owns it, and has to acknowledge it
 	// if d.Ack is not zero: until then the broker may hold back further messages, also
-	// of other cars. False: the receiver has ended, nobody has heard the message, and
+	// of other cars. False: the receiver has ended and has not heard the message;
 	// payload and acknowledgement are still the link's.
 	Message(payload []byte, d Delivery) (heard bool)
 	// Sent follows one or several Messages, when what they caused was written, or
-	// left to the link's writer, and whatever else they cause is in nobody's way.
+	// left to the link's writer, so that whatever else they cause delays no answer.
 	Sent()
 	// LinkUp says that the car's topic is subscribed and messages can flow.
 	LinkUp(up Up)
@@ -103,8 +103,8 @@ type Link interface {
 	// follows then go to that receiver. unknown must not keep the message. Cars of the company attached meanwhile
 	// get each message once. It may be called at any time; stop ends the watch.
 	Watch(company string, unknown func(car fleet.CarID, message []byte)) (stop func(), err error)
-	// Run keeps the connection until ctx ends, then flushes what is queued within
-	// a bound, disconnects and returns. It returns an error only for settings
+	// Run keeps the connection until ctx ends. Then it sends what is queued, for a
+	// limited time that is an option of the link, disconnects and returns. It returns an error only for settings
 	// that can never work.
 	Run(ctx context.Context) error
 }

@@ -31,6 +31,17 @@ type InstanceSpec struct {
 	// PollTimeout is T_poll of MOD-16, the longest time one WaitCommands call
 	// may take. Zero or less means the default of 1 s.
 	PollTimeout time.Duration
+	// Position is the last one of the context that an earlier process had, if the session
+	// of the car goes on: commands since then are wanted. See Positioned.
+	Position []byte
+}
+
+// Positioned is an Instance that can go on fetching commands where the one of an earlier
+// process has stopped. Its commands carry positions too.
+type Positioned interface {
+	// Position is how far commands were fetched, nil: not at all yet. It may be called
+	// from any goroutine.
+	Position() []byte
 }
 
 // Module is one loaded module: a shared library, a child process or Go code.
@@ -51,7 +62,7 @@ type Module interface {
 // Recaller is a Module that remembers what Supports has answered.
 type Recaller interface {
 	// Recall tells whether the module serves the device type, without asking it;
-	// known is false if nobody has asked yet. It returns at once and takes no lock
+	// known is false if it has not been asked yet. It returns at once and takes no lock
 	// that is held during a call of the module: the goroutine that calls it serves
 	// many cars. How many types are remembered is bounded, because device types come
 	// from the network.
@@ -76,8 +87,8 @@ func Recall(m Module, deviceType uint32) (supported, known bool) {
 // started anew: statuses wait in the worker's queue, and when that is full the
 // car's answers are withheld. An implementation that can return early does so
 // when ctx ends, with an error that wraps ctx.Err() when the call was not made.
-// What a call has answered is done: whoever restarts a process under an Instance
-// announces the connected devices to it again and repeats the unconfirmed call
+// What a call has answered is done: an implementation that restarts a process under an
+// Instance announces the connected devices to it again and repeats the unconfirmed call
 // itself.
 type Instance interface {
 	DeviceConnected(ctx context.Context, device fleet.Device) error

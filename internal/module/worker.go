@@ -38,7 +38,7 @@ type WorkerOptions struct {
 	Confirmed func(number uint64)
 	// Called is told every call that has come back, from the calling goroutine and
 	// before the result has consequences. The Call is valid during Called only,
-	// which must return at once. Nil: nobody asks.
+	// which must return at once. Nil: it is not called.
 	Called func(*Call)
 }
 
@@ -179,6 +179,7 @@ func ended(ctx context.Context, goroutine <-chan struct{}) bool {
 // if it does not; never, when DeviceDisconnected withdraws the call. It reports false
 // when the worker is closed.
 func (w *Worker) DeviceConnected(device fleet.Device, done func(error)) bool {
+	w.inbox.want()
 	return w.put(job{kind: jobConnected, device: device, done: done, at: time.Now()})
 }
 
@@ -192,8 +193,8 @@ func (w *Worker) AskType(deviceType uint32, done func(error)) bool {
 
 // QueueStatus queues forward_status and, if Error is not empty,
 // forward_error_message right after it (STAT-30). ok is
-// false when the queue is full or the worker is closed. If the calls have to begin,
-// that is left to the caller: he must call Begin, once and soon.
+// false when the queue is full or the worker is closed. begin says that the calls have
+// to begin: the caller must then call Begin, once and soon.
 func (w *Worker) QueueStatus(s Status) (ok, begin bool) {
 	return w.jobs.put(job{kind: jobStatus, device: s.Device, data: s.Data, message: s.Error, number: s.Number, again: s.Again, at: time.Now()})
 }
@@ -275,6 +276,7 @@ func (w *Worker) Close(ctx context.Context) error {
 		errs = append(errs, fmt.Errorf("%d answered statuses were not delivered", lost))
 	}
 	ended(ctx, w.poll) // the instance says when it is stuck there
+	w.inbox.want()
 	w.discard(w.inbox.takeAll())
 	return errors.Join(append(errs, w.instance.Close(ctx))...)
 }

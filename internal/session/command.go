@@ -26,6 +26,7 @@ type sent struct {
 // sender numbers the commands of a car and remembers what is unacknowledged.
 type sender struct {
 	next    uint32 // counter of the next command, never reset (CMD-3, DEF-50)
+	first   uint32 // the session has sent none before
 	waiting []sent // the last has counter next-1
 	loads   []load // of the modules
 }
@@ -52,7 +53,7 @@ func (q *sender) deadline() time.Time {
 	return q.waiting[0].by
 }
 
-// restart gives the first commands that nobody answered by their counter a new
+// restart gives the first commands without a response to their counter a new
 // limit when normal communication begins and the old one has passed: responses
 // to them were awaited together, each with a limit of its own (SEQ-45), and
 // timers of the sequence end with it (SEQ-47, REC-7).
@@ -206,6 +207,9 @@ func (s *Session) acknowledge(m fleet.ClientMessage, inSequence bool) {
 	i, ok := s.position(m.Counter)
 	if !ok {
 		s.note(Info, NoteResponseUnknown, fleet.Device{}, m.Counter) // CMD-22
+		if !s.ours(m.Counter) {
+			s.notOurs(m)
+		}
 		return
 	}
 	q := &s.sender

@@ -29,8 +29,11 @@ func (s *Session) connect(m fleet.ClientMessage) {
 
 // begin starts the connect sequence (SEQ-3..SEQ-7).
 func (s *Session) begin(m fleet.ClientMessage) {
+	s.replayed = m.SessionID == s.id || s.contention != nil && slices.Contains(s.contention.replaced, m.SessionID)
 	s.id = m.SessionID
 	s.phase = PhaseAdmitting
+	s.called = false
+	s.began, s.sender.first = s.now, s.sender.next
 	if s.outgoing {
 		s.discardOutgoing()
 	}
@@ -168,7 +171,7 @@ func (s *Session) admitted() {
 	case PhaseAdmitting:
 		s.phase = PhaseStatuses
 		s.waitBy = s.now.Add(s.opts.MessageTimeout)
-		s.unknownStreak, s.warnedAnother = 0, false
+		s.unknown.since = time.Time{}
 		s.publish(fleet.ServerMessage{Kind: fleet.ServerConnectResponse}) // SEQ-8
 		s.release()
 	case PhaseRunning:
@@ -190,6 +193,7 @@ func (s *Session) release() {
 func (s *Session) firstStatus(m fleet.ClientMessage) {
 	if m.Kind != fleet.ClientStatus {
 		s.note(Info, NoteUnexpected, fleet.Device{}, m.Counter) // REC-27
+		s.notOurs(m)
 		return
 	}
 	dev := s.find(m.Device.ID())
@@ -216,8 +220,8 @@ func (s *Session) firstStatus(m fleet.ClientMessage) {
 
 // acceptFirsts accepts the first statuses whose modules have room. The others
 // wait and are tried again, while the limit of the sequence goes on: what was not
-// answered the gateway brings again. Unlike later statuses they delay nobody, for
-// the gateway takes these answers in any order (GW-15).
+// answered the gateway brings again. Unlike later statuses they delay no other one,
+// because the gateway takes these answers in any order (GW-15).
 func (s *Session) acceptFirsts() {
 	s.firstsAt = time.Time{}
 	rest := s.firsts[:0]
@@ -288,7 +292,7 @@ func (s *Session) firstResponse(m fleet.ClientMessage) {
 		return
 	}
 	s.phase = PhaseRunning // SEQ-47
-	s.waitBy = time.Time{}
+	s.waitBy, s.heard = time.Time{}, s.now
 	s.sessionBy = s.now.Add(s.opts.SessionTimeout) // SESS-7
 	s.sender.restart(s.now, s.now.Add(s.opts.MessageTimeout))
 	s.emit(Effect{Kind: EffectSessionRunning, SessionID: s.id})

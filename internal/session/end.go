@@ -72,7 +72,7 @@ func (s *Session) deadline() {
 		case due(s.order.missingBy):
 			s.end(ReasonMissingStatus, true) // STAT-5, REC-11
 		case due(s.sender.deadline()):
-			s.end(ReasonCommandTimeout, true) // CMD-10, REC-11
+			s.end(s.whyUnanswered(), true) // CMD-10, REC-11
 		default:
 			if due(s.admitBy) {
 				s.decideSlowAdmissions()
@@ -104,6 +104,7 @@ func (s *Session) end(reason Reason, notify bool) {
 		s.stayQuiet(s.opts.QuietAfterEnd)
 	}
 	s.recordEnd()
+	s.sessionOver(reason)
 	if notify && (established || reason == ReasonStopped || reason == ReasonReloaded || reason == ReasonOperator) {
 		s.emit(Effect{Kind: EffectNotifyDisconnect})
 	}
@@ -129,21 +130,36 @@ func (s *Session) end(reason Reason, notify bool) {
 	s.sender.reset()
 }
 
-// keepsOutgoing tells whether what was answered before the end still goes out:
-// the peer must see the answer to the message that ended the session (STAT-34),
-// and those before it, however fast its messages came. A later session discards
-// what is left of it (DEF-20).
+// whyUnanswered is the reason when the response to the oldest command is overdue. A
+// gateway that has said nothing at all since then is not one that answers no commands:
+// it is gone, or its network.
+func (s *Session) whyUnanswered() Reason {
+	c := &s.sender.waiting[0]
+	since := c.at
+	if again := c.by.Add(-s.opts.MessageTimeout); again.After(since) { // its limit began anew
+		since = again
+	}
+	if s.heard.After(since) {
+		return ReasonCommandTimeout
+	}
+	return ReasonSilent
+}
+
+// keepsOutgoing tells whether answers that are queued at the end still go out. They do
+// when the peer's own message ended the session: it must see the answer to that message
+// and to those before it (STAT-34). What is left when the next session begins is
+// discarded (DEF-20).
 func (r Reason) keepsOutgoing() bool {
 	switch r {
 	case ReasonOperator, ReasonReplaced, ReasonGatewayGone, ReasonLinkDown, ReasonNotContinued, ReasonPublishFailed, ReasonSessionTimeout,
-		ReasonMissingStatus, ReasonCommandTimeout, ReasonSequenceTimeout, ReasonSequenceNoRoom:
+		ReasonMissingStatus, ReasonCommandTimeout, ReasonSilent, ReasonSequenceTimeout, ReasonSequenceNoRoom:
 		return false
 	}
 	return true
 }
 
 // notifyNow sends the notification that an operator asked for; a status that
-// crosses it causes no second one.
+// crosses it causes no call to connect anew.
 func (s *Session) notifyNow() {
 	s.emit(Effect{Kind: EffectNotifyDisconnect})
 	s.stayQuiet(s.opts.QuietAfterEnd)
@@ -152,12 +168,4 @@ func (s *Session) notifyNow() {
 func (s *Session) discardOutgoing() {
 	s.emit(Effect{Kind: EffectDiscardOutgoing}) // DEF-20
 	s.outgoing = false
-}
-
-// stayQuiet postpones the next notification of an unknown session. What forbids
-// it for longer stays in force.
-func (s *Session) stayQuiet(d time.Duration) {
-	if until := s.now.Add(d); until.After(s.quietUntil) {
-		s.quietUntil = until
-	}
 }

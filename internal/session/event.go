@@ -46,6 +46,8 @@ type Event struct {
 	Kept bool
 	// Settled: the broker has acknowledged all that was published (EventLinkDown).
 	Settled bool
+	// Greeted: a Connect of the gateway comes next (EventRebind).
+	Greeted bool
 	// Down is for how long the car was out of reach, at least (EventLinkUp).
 	Down time.Duration
 	// Resume is what is known of the car (EventResume). It is the Session's from then on.
@@ -65,7 +67,7 @@ const (
 	EffectDiscardOutgoing
 	// EffectDeviceConnected: ask the module of Device whether it serves the type,
 	// unless that is remembered, call device_connected if it does, and report the
-	// result as EventAdmission with Ticket. Whoever performs effects must not wait
+	// result as EventAdmission with Ticket. The caller must not wait
 	// for either. First: no device of the module was connected, so commands fetched
 	// earlier are stale (DEV-3).
 	EffectDeviceConnected
@@ -97,7 +99,7 @@ const (
 )
 
 // Effect is one output of the state machine. Slices belong to the Effect's
-// receiver once Step returned; nobody changes them.
+// receiver once Step returned; the Session does not change them.
 type Effect struct {
 	Kind       EffectKind
 	Message    fleet.ServerMessage
@@ -159,6 +161,7 @@ const (
 	ReasonSessionTimeout       Reason = "session timeout"                                           // SESS-7
 	ReasonMissingStatus        Reason = "missing status timeout"                                    // STAT-5
 	ReasonCommandTimeout       Reason = "command response timeout"                                  // CMD-10
+	ReasonSilent               Reason = "gateway silent since a command"                            // CMD-10, nothing at all has come
 	ReasonNoDevice             Reason = "no connected device left"                                  // STAT-34
 	ReasonTooManyAhead         Reason = "too many statuses ahead of a missing one"                  // DEF-9
 	ReasonSequenceNoDevices    Reason = "connect sequence: connect lists no devices"                // SEQ-3
@@ -183,16 +186,33 @@ func (n Note) Drops() bool {
 	return false
 }
 
+// ContentionNotes are the notes which say that a car may have two gateways or two servers.
+func ContentionNotes() []Note {
+	return []Note{NoteAnotherServer, NoteSessionsShort, NoteTwoGateways, NoteTwoServers}
+}
+
+// Contended tells whether the note is one of ContentionNotes.
+func (n Note) Contended() bool {
+	switch n {
+	case NoteAnotherServer, NoteSessionsShort, NoteTwoGateways, NoteTwoServers:
+		return true
+	}
+	return false
+}
+
 // Note names an observation; the texts are names in logs and metrics.
 type Note string
 
 // Notes.
 const (
-	NoteEmptyMessage        Note = "empty message ignored"                              // SESS-5, CONN-33
-	NoteForeignSession      Note = "message of another session ignored"                 // SESS-1, REC-25
-	NoteNotConnected        Note = "message before connect discarded"                   // SEQ-1
-	NoteUnknownSession      Note = "gateway believes in an unknown session, telling it" // docs/architecture.md: unknown sessions
-	NoteAnotherServer       Note = "unknown sessions keep coming: is another server serving this car?"
+	NoteEmptyMessage        Note = "empty message ignored"                                              // SESS-5, CONN-33
+	NoteForeignSession      Note = "message of another session ignored"                                 // SESS-1, REC-25
+	NoteNotConnected        Note = "message before connect discarded"                                   // SEQ-1
+	NoteUnknownSession      Note = "gateway believes in an unknown session, calling it to connect anew" // docs/architecture.md: unknown sessions
+	NoteAnotherServer       Note = "gateway has kept an unknown session for a minute: another server answers it, and it does not hear this one"
+	NoteSessionsShort       Note = "gateway begins session after session: two gateways with the name of this car, another server for it, or a gateway that fails"
+	NoteTwoGateways         Note = "two gateways use the name of this car: their sessions speak in turn"
+	NoteTwoServers          Note = "another server serves this car: its gateway answers what this one has not sent"
 	NoteAlreadyLogged       Note = "connect repeated in a running session"                // SESS-3
 	NoteRedelivered         Note = "redelivered connect ignored"                          // REC-4
 	NoteDuplicateDevice     Note = "device listed twice in connect, ignored"              // SEQ-6

@@ -28,8 +28,9 @@ func (s *Session) unbind() {
 }
 
 // rebind announces the devices to the contexts that the car has now. Where a device
-// begins or stops to be supported, the gateway is made to connect anew (RES-18).
-func (s *Session) rebind() {
+// begins or stops to be supported, the gateway is made to connect anew (RES-18),
+// unless it is at it (greeted): a call would fail its attempt.
+func (s *Session) rebind(greeted bool) {
 	if s.phase != PhaseRunning {
 		return
 	}
@@ -52,7 +53,7 @@ func (s *Session) rebind() {
 	}
 	s.withModule = s.withModule && slices.ContainsFunc(s.devices, func(d *device) bool { return d.supported })
 	s.changed = true
-	if changed {
+	if changed && !greeted {
 		s.connectAnew()
 		return
 	}
@@ -66,5 +67,6 @@ func (s *Session) connectAnew() {
 		return
 	}
 	s.anew = false
-	s.notifyNow()
+	s.callAnew(s.id)
+	s.stayQuiet(s.opts.QuietAfterEnd)
 }

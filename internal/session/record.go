@@ -28,6 +28,9 @@ type Record struct {
 	Next     uint32            // counter of the next command (CMD-3)
 	Commands []RecordedCommand // whose acknowledgement is awaited; the last has counter Next-1
 
+	// Recovering: the session was out of reach, and it is not certain yet which of the
+	// Commands have left. Their Before says nothing then.
+	Recovering bool
 	// Settled: all that was sent has reached the broker, after an orderly stop.
 	Settled bool
 }
@@ -66,6 +69,9 @@ type Resumption struct {
 	Numbers   []Number // of the next status per module
 	Positions []Position
 	Next      uint32 // counter of the next command of the car (CMD-3)
+	// Local: the process goes on, only what served the car has failed. All commands have
+	// left, and a status that comes again was not answered.
+	Local bool
 }
 
 // Number is the number that the next status of a module gets.
@@ -80,8 +86,12 @@ type Position struct {
 	Bytes  []byte
 }
 
-// Position returns that of the module, nil if there is none.
+// Position returns that of the module, nil if there is none or the session of the car does
+// not go on: what was fetched for it is stale then (DEF-38). r may be nil.
 func (r *Resumption) Position(module int32) []byte {
+	if r == nil || r.Record == nil {
+		return nil
+	}
 	for _, p := range r.Positions {
 		if p.Module == module {
 			return p.Bytes
@@ -112,7 +122,7 @@ func (s *Session) Record() *Record {
 	r := &Record{
 		ID: s.id, Devices: s.recordDevices(), WithModule: s.withModule,
 		Counting: o.started, First: o.first, Expected: o.expected, Passed: slices.Clone(o.passed),
-		Next: s.sender.next,
+		Next: s.sender.next, Recovering: s.recovery != nil,
 	}
 	for _, m := range o.ahead {
 		r.Ahead = append(r.Ahead, m.ClientMessage)

@@ -32,8 +32,8 @@ type Options struct {
 	SessionTimeout      time.Duration // T_sess, default 30 s
 	AdmissionTimeout    time.Duration // how long device_connected may delay an answer (REC-8), default 2 s
 	RoomRetry           time.Duration // pause before a full module queue is tried again, default 20 ms
-	UnknownSessionPause time.Duration // least pause between notifications of unknown sessions, default 10 s
-	QuietAfterEnd       time.Duration // no such notification this long after the end of a session, default 5 s
+	UnknownSessionPause time.Duration // least pause between answers to unknown sessions, default 10 s
+	QuietAfterEnd       time.Duration // no such answer this long after the end of a session, default 5 s
 	SendInvalidCommand  bool          // CMD-6
 	MaxAhead            int           // statuses held ahead of a gap or of a full queue (DEF-9), default 1000
 	MaxAheadBytes       int           // of their contents, and of the messages held in the connect sequence, default 64 MiB
@@ -134,6 +134,7 @@ type Session struct {
 	firstsAt   time.Time             // when they are tried again; zero: there are none
 	heldBytes  int                   // of held and firsts
 	sessionBy  time.Time             // T_sess
+	heard      time.Time             // when its last message came in normal communication
 	withModule bool                  // a supported device was connected: STAT-34 applies
 
 	order   order
@@ -154,11 +155,14 @@ type Session struct {
 	late      bool                 // and not answered before it was read
 	connectIn *fleet.ClientMessage // the newest Connect in it, when late
 
-	quiet         bool      // see Quiet
-	outgoing      bool      // messages of an ended session may still be queued (DEF-20)
-	quietUntil    time.Time // no notification of unknown sessions before
-	unknownStreak int
-	warnedAnother bool
+	quiet    bool // see Quiet
+	outgoing bool // messages of an ended session may still be queued (DEF-20)
+	unknown  unknown
+
+	began      time.Time   // the Connect of the current session
+	called     bool        // its gateway was called to connect anew
+	replayed   bool        // its Connect was handled before: messages come a second time
+	contention *contention // nil: nothing to remember
 }
 
 // New returns the state machine of one car that waits for Connect.
@@ -263,7 +267,7 @@ func (s *Session) handle(ev Event) {
 	case EventUnbind:
 		s.unbind()
 	case EventRebind:
-		s.rebind()
+		s.rebind(ev.Greeted)
 	case EventPublishFailed:
 		s.end(ReasonPublishFailed, true)
 	case EventStop:
@@ -278,10 +282,10 @@ func (s *Session) handle(ev Event) {
 	case EventGatewayGone:
 		s.end(ReasonGatewayGone, false) // nothing would hear the notification
 	case EventReannounce:
-		// A notification inside the connect sequence would only fail it; the
-		// session goes on until the new Connect replaces it (REC-3).
+		// Inside the connect sequence it would only fail that; the session goes on
+		// until the new Connect replaces it (REC-3).
 		if s.phase == PhaseWaiting || s.phase == PhaseRunning {
-			s.notifyNow()
+			s.connectAnew()
 		}
 	}
 }
@@ -324,10 +328,12 @@ func (s *Session) message(m fleet.ClientMessage) {
 	}
 	if m.SessionID != s.id {
 		s.note(Info, NoteForeignSession, m.Device, m.Counter) // SESS-1, SEQ-41, DEF-16, STAT-33
+		s.foreignMessage(m)
 		return
 	}
 	switch s.phase {
 	case PhaseAdmitting:
+		s.notOurs(m)
 		s.hold(m) // handled in order as soon as the ConnectResponse is out
 	case PhaseStatuses:
 		s.firstStatus(m)
@@ -338,7 +344,7 @@ func (s *Session) message(m fleet.ClientMessage) {
 		}
 		s.firstResponse(m)
 	case PhaseRunning:
-		s.sessionBy = s.now.Add(s.opts.SessionTimeout) // SESS-2
+		s.heard, s.sessionBy = s.now, s.now.Add(s.opts.SessionTimeout) // SESS-2
 		if s.recovery != nil {
 			s.recovered(m)
 			return
@@ -348,24 +354,6 @@ func (s *Session) message(m fleet.ClientMessage) {
 		} else {
 			s.commandResponse(m)
 		}
-	}
-}
-
-// beforeConnect discards what comes while no session exists (SEQ-1, REC-5). A
-// status proves that the gateway believes in a session we do not know, after an
-// unclean restart of ours for instance; it is told once in a while.
-func (s *Session) beforeConnect(m fleet.ClientMessage) {
-	s.note(Debug, NoteNotConnected, m.Device, m.Counter)
-	if m.Kind != fleet.ClientStatus || s.now.Before(s.quietUntil) || s.backlog { // a Connect may be further back (RES-14)
-		return
-	}
-	s.stayQuiet(s.opts.UnknownSessionPause)
-	s.unknownStreak++
-	s.note(Info, NoteUnknownSession, m.Device, m.Counter)
-	s.emit(Effect{Kind: EffectNotifyDisconnect})
-	if s.unknownStreak >= 3 && !s.warnedAnother {
-		s.warnedAnother = true
-		s.note(Warning, NoteAnotherServer, m.Device, m.Counter)
 	}
 }
 

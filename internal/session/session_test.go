@@ -284,6 +284,9 @@ func (w *watcher) check(e Effect) error {
 }
 
 func (w *watcher) message(m fleet.ServerMessage) error {
+	if m.Kind == fleet.ServerConnectResponse && m.AlreadyLogged && !w.inSession {
+		return nil // calls the gateway to connect anew (GW-34)
+	}
 	if !w.inSession {
 		return fmt.Errorf("message %+v outside of a session", m)
 	}

@@ -28,7 +28,7 @@ type auditor struct {
 
 	// Of the process.
 	nextCommand uint32
-	quietUntil  time.Time // no notification of an unknown session before
+	quietUntil  time.Time // no call out of an unknown session before
 
 	// Of the step.
 	overdue bool // the process was paused beyond the deadline
@@ -50,6 +50,7 @@ type stepLedger struct {
 	forwards    [len(moduleNumbers)]int
 	published   int
 	notified    bool
+	called      bool // to connect anew
 	ended       bool
 	reason      session.Reason
 	established bool
@@ -249,6 +250,10 @@ func (a *auditor) effect(e *session.Effect) {
 				a.skip()
 				c.statuses.doubtful[c.statuses.cursor] = true
 			}
+		case session.NoteTwoGateways, session.NoteTwoServers:
+			if !a.w.rogues {
+				a.fail("one gateway and one server, and the core says %q", e.Note)
+			}
 		case session.NoteCommandsOverflow:
 			c.sent.overflow(e.Module, e.Count)
 		}
@@ -357,6 +362,17 @@ func (a *auditor) running() {
 // published checks the order of REC-2 and the ids of a message (MSG-2).
 func (a *auditor) published(m *fleet.ServerMessage) {
 	c := &a.current
+	if m.AlreadyLogged && (!c.open || a.event.Kind == session.EventReannounce) {
+		want := a.event.Message.SessionID
+		if a.event.Kind == session.EventReannounce {
+			want = a.id
+		}
+		if m.Kind != fleet.ServerConnectResponse || a.inStep.called || m.SessionID != want && a.phase != session.PhaseWaiting {
+			a.fail("GW-34: call to connect anew %+v, want the id %q", *m, want)
+		}
+		a.inStep.called = true
+		return
+	}
 	a.inStep.published++
 	if !c.open {
 		a.fail("message %+v outside of a session", *m)

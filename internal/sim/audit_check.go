@@ -19,6 +19,14 @@ func (a *auditor) checkReason(reason session.Reason) {
 		early = n == 0 || a.now.Sub(since) < messageTimeout && !c.statuses.stepped
 	case session.ReasonCommandTimeout:
 		early = len(c.sent.waiting) == 0 || a.now.Sub(c.sent.waiting[0].at) < messageTimeout
+		if !early && !c.statuses.heard.After(c.sent.waiting[0].at) {
+			a.fail("CMD-10: the session ends with %q, nothing was heard since %v", reason, c.sent.waiting[0].at.Sub(epoch))
+		}
+	case session.ReasonSilent:
+		early = len(c.sent.waiting) == 0 || a.now.Sub(c.sent.waiting[0].at) < messageTimeout
+		if !early && c.statuses.heard.After(c.sent.waiting[0].at) {
+			a.fail("CMD-10: the session ends with %q, the gateway was heard at %v", reason, c.statuses.heard.Sub(epoch))
+		}
 	case session.ReasonSequenceTimeout:
 		early = a.now.Sub(c.progress) < messageTimeout || c.firstsWaiting()
 	case session.ReasonSequenceNoRoom:
@@ -83,16 +91,17 @@ func (a *auditor) checkTimes(core *session.Session) {
 
 // checkNotification: the disconnect notification is published when an
 // established session ends by itself or the server stops (DEF-26, REC-3,
-// REC-11), and to a gateway that believes in an unknown session, not too often.
+// REC-11). A gateway that believes in an unknown session is called to connect anew
+// instead (GW-34), not too often.
 func (a *auditor) checkNotification() {
 	s := &a.inStep
-	want := false
+	want, call := false, false
 	switch {
 	case a.event.Kind == session.EventDisconnect:
 		want = true
 		a.quiet(notifyQuiet)
 	case a.event.Kind == session.EventReannounce:
-		if want = a.phase == session.PhaseWaiting || a.phase == session.PhaseRunning; want {
+		if call = a.phase == session.PhaseWaiting || a.phase == session.PhaseRunning; call {
 			a.quiet(notifyQuiet)
 		}
 	case s.ended && !s.started || s.ended && s.established:
@@ -107,12 +116,15 @@ func (a *auditor) checkNotification() {
 			want = false
 		}
 	case a.event.Kind == session.EventMessage && a.event.Message.Kind == fleet.ClientStatus && a.phase == session.PhaseWaiting:
-		if want = !a.now.Before(a.quietUntil); want {
+		if call = !a.now.Before(a.quietUntil); call {
 			a.quiet(notifyPause)
 		}
 	}
 	if want != s.notified {
 		a.fail("DEF-26: disconnect notification published: %v, want %v; end of a session: %v %q, established %v", s.notified, want, s.ended, s.reason, s.established)
+	}
+	if call != s.called {
+		a.fail("GW-34: call to connect anew published: %v, want %v", s.called, call)
 	}
 	if s.ended && !s.discarded {
 		switch s.reason {
@@ -122,7 +134,7 @@ func (a *auditor) checkNotification() {
 	}
 }
 
-// quiet forbids notifications of unknown sessions for a while.
+// quiet forbids calls out of unknown sessions for a while.
 func (a *auditor) quiet(d time.Duration) {
 	if until := a.now.Add(d); until.After(a.quietUntil) {
 		a.quietUntil = until

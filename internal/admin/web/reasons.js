@@ -5,7 +5,8 @@ const sessionEnds = {
   "session timeout": ["The car was silent for too long.", "Look for power, radio coverage and the gateway process in the car."],
   "gateway's connection closed": ["The gateway left the broker and has not come back.", "Look for power and network of the car, and at the gateway process: it ended, or its connection was cut."],
   "missing status timeout": ["A status never came, though later ones did.", "Messages are lost between the car and the broker: look at the radio link and at the broker's queue limits."],
-  "command response timeout": ["The car did not answer a command in time.", "The gateway hangs or its answers are lost; the page of the car shows its commands."],
+  "command response timeout": ["The car did not answer a command in time, though it said other things.", "The device or its module in the gateway hangs; the page of the car shows its commands."],
+  "gateway silent since a command": ["The car went silent while a command was under way.", "Look for power, radio coverage and the gateway process in the car."],
   "broker connection lost": ["The server lost its connection to the broker.", "Look at the broker first; the cars return by themselves."],
   "message could not be sent": ["The server could not hand a message to the broker.", "Look at the broker and its limits."],
   "disconnected by an operator": ["Somebody ended the session on purpose.", "The gateway connects anew by itself within seconds."],
@@ -34,6 +35,13 @@ export function explain(why) {
   }
   if (why.startsWith("its gateway sends messages but has not connected")) {
     return { title: "The gateway sends messages, but no connect.", hint: "It may believe in an old session; “re-announce” asks it to begin anew." };
+  }
+  if (why.startsWith("two gateways")) return { title: "Two gateways use the name of this car.", hint: "Each takes the other's place. Look for a second gateway with this company and car name." };
+  if (why.startsWith("another server serves") || why.startsWith("gateway has kept an unknown session")) {
+    return { title: "Another server serves this car.", hint: "Look for a second server, or an old one, on the same broker; stop one of the two." };
+  }
+  if (why.startsWith("gateway begins session after session")) {
+    return { title: "The gateway begins session after session.", hint: "Look for a second gateway with this name, then for a second server on this broker, then at the gateway's log." };
   }
   if (why.includes("modules are asked")) return { title: "A module is deciding about the devices.", hint: "If it lasts, look at the queue of the module." };
   if (why.startsWith("connect sequence")) return { title: "The car is connecting.", hint: "This takes seconds; if it lasts, the gateway does not hear the server." };

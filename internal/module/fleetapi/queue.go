@@ -51,12 +51,13 @@ type queue struct {
 	open     func() (*spool.Spool, error) // nil: no spool
 	spool    *spool.Spool                 // nil: none, or not ours yet; then for good
 	failing  bool                         // of the putting goroutine: the failure has been logged
+	told     func(error)                  // of a spool that fails, and with nil that it works again
 	failures uint64                       // entries that went to memory because of the spool
 	damaged  uint64                       // records that could not be read
 }
 
 func newQueue(number int32, limit, byteLimit int, log *slog.Logger) *queue {
-	return &queue{number: number, limit: limit, byteLimit: byteLimit, log: log, room: make(chan struct{})}
+	return &queue{number: number, limit: limit, byteLimit: byteLimit, log: log, room: make(chan struct{}), told: func(error) {}}
 }
 
 // put appends the entry. While there is no room it waits: the worker's own queue
@@ -131,6 +132,7 @@ func (q *queue) putSpool(s *spool.Spool, e *entry) (stored, full bool) {
 	case err == nil:
 		if q.failing {
 			q.failing = false
+			q.told(nil)
 			q.log.Info("the spool takes statuses again")
 		}
 		return true, false
@@ -138,6 +140,7 @@ func (q *queue) putSpool(s *spool.Spool, e *entry) (stored, full bool) {
 		return false, true
 	case !q.failing:
 		q.failing = true
+		q.told(err)
 		q.log.Warn("the spool fails, statuses are kept in memory only until it works again", "error", err)
 	}
 	return false, false
@@ -146,7 +149,7 @@ func (q *queue) putSpool(s *spool.Spool, e *entry) (stored, full bool) {
 // await opens the spool that was in use when the instance was made, by the
 // instance it replaces, or that had no room on the disk. It returns when it has, or
 // after one last attempt when ctx has ended. start reports that the caller has to
-// start a poster for what is there: nobody else may ever send anything.
+// start a poster for what is there: perhaps no status ever comes that would.
 func (q *queue) await(ctx context.Context) (start bool) {
 	pause, told := spoolRetry, false
 	for last := false; !last; pause = min(2*pause, spoolRetryMax) {
@@ -156,10 +159,12 @@ func (q *queue) await(ctx context.Context) (start bool) {
 		case err == nil:
 			q.mu.Lock()
 			defer q.mu.Unlock()
+			q.told(nil)
 			q.spool = s
 			return s.Len() > 0 && q.claim()
 		case !told && !errors.Is(err, spool.ErrLocked):
 			told = true
+			q.told(err)
 			q.log.Warn("the spool cannot be opened, statuses are kept in memory until it can", "error", err)
 		}
 	}
@@ -311,6 +316,7 @@ func (q *queue) release() (kept, lost int, err error) {
 		err = q.spool.Close()
 	}
 	q.mem, q.bytes = nil, 0
+	q.told(nil)
 	return kept, lost, err
 }
 
@@ -326,7 +332,7 @@ func (q *queue) faults() (failures, damaged uint64) {
 	return q.failures, damaged
 }
 
-// close refuses further entries and wakes whoever waits for room.
+// close refuses further entries and wakes those who wait for room.
 func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 	"external-server/internal/module"
 	"external-server/internal/testlog"
 	"external-server/internal/testwait"
-	pb "external-server/sdk/module/moduleproto"
+	pb "github.com/fleet-protocol/external-server/sdk/module/moduleproto"
 )
 
 type fetched struct {

@@ -13,7 +13,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/module"
-	pb "external-server/sdk/module/moduleproto"
+	pb "github.com/fleet-protocol/external-server/sdk/module/moduleproto"
 )
 
 var _ module.Holder = (*instance)(nil)
@@ -185,7 +185,8 @@ func cut(text string) string {
 }
 
 // enter waits for the turn of op and returns the process that has the context. It
-// waits while there is none, until outside is closed (nil: never).
+// waits while there is none. outside is closed when the module is taken out of service;
+// with nil it waits on all the same.
 func (i *instance) enter(ctx context.Context, lane module.Lane, op string, outside <-chan struct{}) (*child, error) {
 	if err := i.gate.Enter(ctx, lane, op); err != nil {
 		return nil, err
@@ -296,7 +297,7 @@ func (i *instance) endPoll(c *child) {
 
 // countLost reports the command that was being taken out of the module when its
 // process ended. Those before it had reached the server; those behind it never
-// left the module, nobody can count them.
+// left the module and cannot be counted.
 func (i *instance) countLost(p *pending) {
 	if !p.fetching {
 		return
