@@ -71,14 +71,14 @@ func TestHeldPoll(t *testing.T) {
 	}
 	must(t, car.ForwardStatus(ctx, device("r"), []byte("command:one")))
 	if got := <-results; got.err != nil || len(got.commands) != 1 || string(got.commands[0].Data) != "one" {
-		t.Errorf("got %+v", got)
+		t.Errorf("got %v, %v", got.commands, got.err)
 	}
 
 	results = hold(ctx, car)
 	testwait.Until(t, "the poll is under way", func() bool { return requests(m) != 0 })
 	cancel()
 	if got := <-results; !errors.Is(got.err, context.Canceled) {
-		t.Errorf("got %+v", got)
+		t.Errorf("got %v, %v", got.commands, got.err)
 	}
 	testwait.Until(t, "the poll has ended in the process", func() bool { return requests(m) == 0 })
 
@@ -86,7 +86,7 @@ func TestHeldPoll(t *testing.T) {
 	testwait.Until(t, "the poll is under way", func() bool { return requests(m) != 0 })
 	must(t, car.Close(t.Context()))
 	if got := <-results; got.err != nil || len(got.commands) != 0 {
-		t.Errorf("got %+v", got)
+		t.Errorf("got %v, %v", got.commands, got.err)
 	}
 }
 
@@ -121,7 +121,7 @@ func TestHeldPollSurvivesTheProcess(t *testing.T) {
 	testwait.Until(t, "the process is replaced", func() bool { return m.State().Ready && m.State().PID != pid })
 	must(t, car.ForwardStatus(t.Context(), device("r"), []byte("command:one")))
 	if got := <-results; got.err != nil || len(got.commands) != 1 {
-		t.Errorf("got %+v", got)
+		t.Errorf("got %v, %v", got.commands, got.err)
 	}
 }
 

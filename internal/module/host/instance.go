@@ -260,10 +260,16 @@ func (i *instance) FetchCommands(ctx context.Context, patience module.Patience) 
 		if patience == module.Brief {
 			poll.TimeoutMs = min(poll.TimeoutMs, milliseconds(module.BriefWait))
 		}
-		i.mu.Lock()
-		i.holding = p.held
-		i.mu.Unlock()
-		result, err := c.request(ctx, &pb.ServerFrame{Kind: &pb.ServerFrame_Poll{Poll: poll}}, p)
+		result, err := (*pb.Result)(nil), c.post(&pb.ServerFrame{Kind: &pb.ServerFrame_Poll{Poll: poll}}, p)
+		if err == nil {
+			i.mu.Lock()
+			i.holding = p.held && !finished
+			i.mu.Unlock()
+			if p.held && i.gate.IsShut() { // and Close may have come too early to end it
+				i.endPoll(c)
+			}
+			result, err = c.await(ctx, p)
+		}
 		switch {
 		case err == nil:
 			return p.commands, p.unusable.With(callError(p.polling(), result))
