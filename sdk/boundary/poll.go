@@ -108,14 +108,22 @@ func hold(ctx context.Context, c Context, poll *pb.Poll, commands *Commands) err
 	if holder, ok := c.(Holder); ok {
 		waiting := holder.Waiting
 		h.waiting.Store(&waiting)
-		return c.Poll(ctx, poll, commands)
+		err := c.Poll(ctx, poll, commands)
+		if ctx.Err() != nil { // it was ended, perhaps before it began
+			return nil
+		}
+		return err
 	}
 	once := &pb.Poll{Context: poll.GetContext(), TimeoutMs: poll.GetTimeoutMs()}
 	for {
 		start := time.Now()
 		waiting := func() time.Duration { return time.Since(start) }
 		h.waiting.Store(&waiting)
-		if err := c.Poll(ctx, once, commands); err != nil || commands.any() || ctx.Err() != nil {
+		err := c.Poll(ctx, once, commands)
+		switch {
+		case ctx.Err() != nil: // it was ended, perhaps before it began
+			return nil
+		case err != nil, commands.any():
 			return err
 		}
 		if time.Since(start) < quickWait {

@@ -3,6 +3,7 @@ package boundary
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -65,6 +66,25 @@ func TestEndPoll(t *testing.T) {
 	polls.end(1)
 	if next.ctx.Err() == nil {
 		t.Error("the next poll of the context cannot be ended")
+	}
+}
+
+// ended is a Holder that is not asked any more.
+type ended struct{ scripted }
+
+func (ended) Poll(ctx context.Context, _ *pb.Poll, _ *Commands) error {
+	return fmt.Errorf("not asked: %w", ctx.Err())
+}
+
+func (ended) Waiting() time.Duration { return 0 }
+
+// EndPoll may come before the Context was asked: that is no error of the module.
+func TestEndBeforeBegin(t *testing.T) {
+	polls := heldPolls{held: map[uint32]*heldPoll{}}
+	poll := polls.begin(t.Context(), 1, &pb.Poll{Context: 1, Hold: true})
+	polls.end(1)
+	if err := hold(poll.ctx, ended{}, &pb.Poll{Context: 1, Hold: true}, &Commands{}); err != nil {
+		t.Error(err)
 	}
 }
 
