@@ -55,14 +55,13 @@ func (r *reports) up(c *conn) {
 	defer r.mu.Unlock()
 	delete(r.missing, c)
 	level := slog.LevelInfo
-	if r.returns++; r.returns > maxReturns {
-		level = slog.LevelDebug
-	}
 	id := c.clientID
 	if c.persistent {
 		id = c.shardID()
 	}
-	if c.isShard() && c.index > 0 { // one line speaks for all
+	if c.isShard() && c.index > 0 { // the line of the first speaks for all, also when it is the last one
+		level = slog.LevelDebug
+	} else if r.returns++; r.returns > maxReturns {
 		level = slog.LevelDebug
 	}
 	c.log.Log(context.Background(), level, "connected to the broker", "client_id", id)
