@@ -85,7 +85,7 @@ func (l *libraries) module(ctx context.Context, m config.Module) (module.Module,
 		return nil, fmt.Errorf("%s: another module is being started or ended: %w", m.KeyPath, context.Cause(ctx))
 	}
 	defer func() { <-l.making }()
-	if made := l.find(key); made != nil { // somebody else has made it meanwhile
+	if made := l.find(key); made != nil { // another goroutine has made it meanwhile
 		return made, checkNumber(made, m)
 	}
 	err, failed := l.failed[key]
@@ -169,7 +169,7 @@ func (l *libraries) make(ctx context.Context, m config.Module) (module.Module, e
 		opts.Command = m.Command
 		opts.Name = strings.Join(m.Command, " ")
 	case m.Isolation == config.IsolationNone:
-		return cabi.Open(m.LibPath, cabi.Options{Expect: m.Number, Logger: l.log})
+		return cabi.Open(m.LibPath, cabi.Options{Expect: m.Number, Logger: l.log, Prime: true})
 	default:
 		opts = host.ForLibrary(m.LibPath, opts)
 	}
