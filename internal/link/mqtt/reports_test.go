@@ -10,7 +10,7 @@ import (
 )
 
 // Of many connections the last one that is made speaks for all.
-func TestOneLineForAllConnections(t *testing.T) {
+func TestLineComesWithTheLastConnection(t *testing.T) {
 	var log testlog.Buffer
 	l, err := New(Options{Address: "127.0.0.1:1", Logger: slog.New(slog.NewTextHandler(&log, nil)), Sessions: &Sessions{ClientID: "es", Shards: 32}})
 	if err != nil {
