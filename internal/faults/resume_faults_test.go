@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
 	"external-server/internal/brokertest"
 	"external-server/internal/servertest"
+	"external-server/internal/testwait"
 )
 
 // keptCars starts cars that report once per second, or ten times, and a server whose
@@ -24,6 +26,14 @@ func (r *rig) keptCars(full, short int) {
 	r.startServer()
 	r.server.WaitLog("connected to the broker")
 	r.startCars(cars, r.during(time.Second, 100*time.Millisecond))
+	r.running(len(cars))
+}
+
+// running waits until the server, too, has finished that many connect sequences: one that
+// is under way is not resumed (RES-4).
+func (r *rig) running(cars int) {
+	r.Helper()
+	testwait.Until(r, "the sessions run", func() bool { return strings.Count(r.server.Log(), "session running") >= cars })
 }
 
 // mosquittoDefaults is the configuration that mosquitto has by itself.
