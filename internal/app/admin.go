@@ -10,10 +10,12 @@ import (
 	"external-server/internal/admin"
 	"external-server/internal/broker"
 	"external-server/internal/car"
+	"external-server/internal/config"
 	"external-server/internal/httpapi"
 	"external-server/internal/link"
 	"external-server/internal/logging"
 	"external-server/internal/observe"
+	"external-server/internal/process"
 	"external-server/internal/session"
 )
 
@@ -135,6 +137,23 @@ func (o operator) Reload(ctx context.Context) (string, error) {
 	// A reload that has begun is finished, whoever asked for it.
 	changes, err := o.a.ReloadFile(context.WithoutCancel(ctx))
 	return changes.String(), err
+}
+
+func (o operator) Stop(final bool) (text string, self process.ID, err error) {
+	if self, err = process.Self(); err != nil {
+		return "", self, err
+	}
+	text = "the server stops: sessions end, gateways are told"
+	switch durable := o.a.sessions.durable(); {
+	case durable && (final || o.a.Config().OnStop == config.OnStopNotify):
+		text = "the server stops for good: sessions end, gateways are told, nothing is kept for the next start"
+	case durable:
+		text = "the server stops: the next start goes on with the sessions, no gateway is told"
+	}
+	if !o.a.Stop(final) {
+		err = admin.ErrStopping
+	}
+	return text, self, err
 }
 
 var errNoLevels = errors.New("log levels cannot be changed here")

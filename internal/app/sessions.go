@@ -245,20 +245,28 @@ func (p *sessionsPart) keep(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		connections := p.a.link.State().Connections
-		for n, s := range p.shards {
-			s.Serving(n < len(connections) && connections[n].Up)
+		p.note()
+		for _, s := range p.shards {
 			_ = s.Flush() // told by OnFault
 		}
 	}
 }
 
+// note tells the directory which shards are served.
+func (p *sessionsPart) note() {
+	connections := p.a.link.State().Connections
+	for n, s := range p.shards {
+		s.Serving(n < len(connections) && connections[n].Up)
+	}
+}
+
 // suspend ends the link in such a way that the next process can go on with the
 // sessions, and tells whether it can.
-func (p *sessionsPart) suspend(cfg *config.Config, link *linkPart) bool {
-	if !p.durable() || p.final || cfg.OnStop != config.OnStopSuspend || p.a.link.State().Declined != "" && !p.a.gateways.ours.Load() {
+func (p *sessionsPart) suspend(link *linkPart) bool {
+	if !p.durable() || p.final || p.a.link.State().Declined != "" && !p.a.gateways.ours.Load() {
 		return false
 	}
+	p.note() // what has begun since the last tick
 	p.suspending.Store(true)
 	link.suspend()
 	return true

@@ -166,10 +166,15 @@ func (c *testCar) reportUntil(what string, condition func() bool, d fleet.Device
 
 // lostIsExpected says that the test cuts connections: a gateway whose broker
 // goes away finds its last statuses unanswered.
-func (c *testCar) lostIsExpected() {
-	c.watch.mu.Lock()
-	defer c.watch.mu.Unlock()
-	c.watch.expected["status not answered in time"] = true
+func (c *testCar) lostIsExpected() { c.watch.expect("status not answered in time") }
+
+// expect says which violations the test itself causes from now on.
+func (w *carWatch) expect(reasons ...string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range reasons {
+		w.expected[r] = true
+	}
 }
 
 func open(m *brokertest.Mosquitto) gateway.Broker { return gateway.Broker{Address: m.Address()} }

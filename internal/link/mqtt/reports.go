@@ -23,6 +23,7 @@ type reports struct {
 
 	mu      sync.Mutex
 	missing map[*conn]bool // connections that were lost or never made
+	serving map[*conn]bool // of those whose session the broker keeps
 	reason  string         // last one logged as a warning
 	returns int            // connections made since the reason was logged
 	at      time.Time
@@ -37,6 +38,7 @@ func (r *reports) down(c *conn, err error, pause time.Duration, stable bool) {
 		r.missing = make(map[*conn]bool)
 	}
 	r.missing[c] = true
+	delete(r.serving, c)
 	if stable {
 		r.reason = ""
 	}
@@ -55,15 +57,20 @@ func (r *reports) up(c *conn) {
 	defer r.mu.Unlock()
 	delete(r.missing, c)
 	level := slog.LevelInfo
-	if r.returns++; r.returns > maxReturns {
+	if c.isShard() {
+		if r.serving == nil {
+			r.serving = make(map[*conn]bool)
+		}
+		r.serving[c] = true
+	}
+	if c.isShard() && len(r.serving) < c.link.opts.Sessions.Shards { // the last one speaks for all
+		level = slog.LevelDebug
+	} else if r.returns++; r.returns > maxReturns {
 		level = slog.LevelDebug
 	}
 	id := c.clientID
 	if c.persistent {
 		id = c.shardID()
-	}
-	if c.isShard() && c.index > 0 { // one line speaks for all
-		level = slog.LevelDebug
 	}
 	c.log.Log(context.Background(), level, "connected to the broker", "client_id", id)
 }
