@@ -4,7 +4,7 @@ GO ?= go
 BIN := bin/external-server
 EXAMPLE := build/modules/libexample-module.so
 # Every folder with a go.mod whose code is ours.
-MODULES := . test
+MODULES := . sdk modules/example-go test
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
 .PHONY: help build server packages nats modules demo quick test lint generate cover bench fuzz clean deps sim bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure boundary
@@ -32,9 +32,11 @@ deps: ## install what the tests need and the machine lacks (Debian, as root)
 # Left out: what needs a browser, the whole server as a process of its own, or servers
 # of other programs. Tests of other packages skip these themselves with -short.
 quick: ## run the tests that need nothing but Go and gcc, without the race detector
+	$(GO) -C sdk test ./...
 	$(GO) test -short $$($(GO) list ./... | grep -vE '/internal/(e2e|faults|deploytest)$$')
 
-test: deps modules lint ## run all tests with the race detector
+test: export EXTERNAL_SERVER := $(abspath $(BIN))
+test: deps build lint ## run all tests with the race detector
 	@for m in $(MODULES); do echo "== $$m"; REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C $$m test -race -timeout 20m ./... || exit 1; done
 
 SEEDS ?= 20000
@@ -67,7 +69,7 @@ vuln: ## look for known vulnerabilities in what is used
 # What is left out, and why: docs/security.md.
 secure: ## look for insecure code
 	$(GO) run github.com/securego/gosec/v2/cmd/gosec@v2.30.0 -quiet -exclude-generated -exclude-dir=internal/tools -exclude-dir=internal/sim \
-		-exclude=G104,G115,G125,G204,G301,G302,G304,G306,G404,G705 ./cmd/... ./internal/...
+		-exclude=G104,G115,G125,G204,G301,G302,G304,G306,G404,G705 ./cmd/... ./internal/... ./sdk/...
 
 evidence: ## write the table of rules and evidence into docs/reliability.md
 	$(GO) run ./internal/tools/evidence

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"external-server/internal/console"
-	"external-server/internal/module/moduletest"
+	"external-server/internal/module/check"
 )
 
 func newModuleCommand() *cobra.Command {
@@ -55,12 +55,12 @@ The file of --config is JSON; all members are optional:
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			target := moduletest.Command(args)
+			target := check.Command(args)
 			if libraryName.MatchString(args[0]) {
 				if len(args) > 1 {
 					return usageError{fmt.Errorf("unexpected argument %q after the library", args[1])}
 				}
-				target = moduletest.Library(args[0])
+				target = check.Library(args[0])
 			}
 			if settings != "" {
 				if err := target.ReadSettings(settings); err != nil {
@@ -68,14 +68,14 @@ The file of --config is JSON; all members are optional:
 				}
 			}
 			out := cmd.OutOrStdout()
-			progress := func(f moduletest.Finding) { printFinding(out, f) }
+			progress := func(f check.Finding) { printFinding(out, f) }
 			if asJSON {
 				progress = nil
 			}
 			if verbose {
 				target.Output = func(line string) { fmt.Fprintln(cmd.ErrOrStderr(), line) }
 			}
-			report := moduletest.Check(cmd.Context(), target, progress)
+			report := check.Run(cmd.Context(), target, progress)
 			if asJSON {
 				if err := writeReport(out, "", report); err != nil {
 					return err
@@ -100,12 +100,12 @@ The file of --config is JSON; all members are optional:
 	return cmd
 }
 
-func printFinding(out io.Writer, f moduletest.Finding) {
+func printFinding(out io.Writer, f check.Finding) {
 	paint := console.Dim
 	switch f.Outcome {
-	case moduletest.Pass:
+	case check.Pass:
 		paint = console.Good
-	case moduletest.Fail:
+	case check.Fail:
 		paint = console.Bad
 	}
 	fmt.Fprintf(out, "%s  %-5s  %s [%s] (%v)\n", paint(coloured(out), fmt.Sprintf("%-7s", f.Outcome)), f.Rule, f.Text, f.Spec, f.Took.Round(time.Millisecond))

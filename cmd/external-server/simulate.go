@@ -1,13 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,6 +28,7 @@ type simulateFlags struct {
 	broker   brokerFlags
 	opts     simulate.Options
 	duration time.Duration
+	status   string
 	report   string
 	check    bool
 }
@@ -86,7 +91,13 @@ func newSimulateCommand() *cobra.Command {
 		Long: `simulate runs a fleet of faithful module gateways against any External Server, on
 any MQTT broker. It shows what happens while it runs and writes one JSON report to
 standard output (or --report) at the end: cars connected, sessions dropped and why,
-round trips per second, latencies, violations of the protocol.
+round trips per second, latencies, violations of the protocol, each with the rule
+of docs/protocol.md and what it means.
+
+The cars of module 1 drive tours through a small town until a command sends them
+elsewhere; those of module 2 have a panel with lamps and a button. Cars of other
+modules send {"pressed":false,...}, unless --status says what the module expects:
+a JSON text, or a file with one status, or one per line, which are sent in turn.
 
 With --rate, latencies count from the moment a status was planned to be sent, so a
 server that stalls cannot hide it (coordinated omission). With --closed each car
@@ -95,6 +106,8 @@ sends its next status when the last one is answered.
 Ctrl-C ends the run early; the report is written all the same.`,
 		Example: `  external-server simulate --company fleet --cars 100 --rate 1 --duration 1m
   external-server simulate --company fleet --cars 10000 --devices 2 --rate 1 --ramp 30s
+  external-server simulate --company fleet --cars 50 --module 1 --devices 1 --duration 1h
+  external-server simulate --company fleet --module 42 --device-type 1 --status '{"dark": true}'
   external-server simulate --company fleet --cars 50 --rate 2 --faulty 0.2 --lose 0.01 --restart 2`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runSimulation(cmd, f) },
@@ -110,6 +123,7 @@ Ctrl-C ends the run early; the report is written all the same.`,
 	fs.Int32Var(&o.Module, "module", 1000, "module number of the devices")
 	fs.Int64Var(&o.DeviceType, "device-type", -1, "device type; default: 1 for the modules 1 to 3, else 0")
 	fs.IntVar(&o.Payload, "payload", 100, "length of a status in bytes")
+	fs.StringVar(&f.status, "status", "", "what the devices send: `JSON|FILE`")
 	fs.Float64Var(&o.Rate, "rate", 0, "statuses per second of each car (default 1 unless --closed)")
 	fs.BoolVar(&o.Closed, "closed", false, "each car sends its next status when the last one is answered")
 	fs.DurationVar(&f.duration, "duration", 10*time.Second, "how long the cars report")
@@ -130,6 +144,7 @@ Ctrl-C ends the run early; the report is written all the same.`,
 	fs.StringVar(&f.report, "report", "", "write the JSON report to this `FILE` instead of standard output")
 	fs.BoolVar(&f.check, "check", false, "fail when a session was dropped or the protocol was violated")
 	cmd.MarkFlagsMutuallyExclusive("rate", "closed")
+	cmd.MarkFlagsMutuallyExclusive("payload", "status")
 	return cmd
 }
 
@@ -148,6 +163,9 @@ func runSimulation(cmd *cobra.Command, f *simulateFlags) error {
 		o.Seed = rand.Uint64() >> 32 // short enough to be typed again
 	}
 	var err error
+	if o.Statuses, err = readStatuses(f.status); err != nil {
+		return err
+	}
 	if o.Broker, err = f.broker.broker(); err != nil {
 		return err
 	}
@@ -163,10 +181,37 @@ func runSimulation(cmd *cobra.Command, f *simulateFlags) error {
 		return nil
 	case failure != nil:
 		return failure
-	case f.check && report.Lost()+report.Guilty() > 0:
-		return fmt.Errorf("%d sessions were dropped and %d violations seen", report.Lost(), report.Guilty())
+	case f.check && report.Lost()+report.Guilty()+uint64(report.Unserved) > 0:
+		return fmt.Errorf("%d sessions were dropped, %d violations seen, %d cars got no answer", report.Lost(), report.Guilty(), report.Unserved)
 	}
 	return nil
+}
+
+// readStatuses reads what --status names: JSON, or a file with one status, or with
+// one JSON text per line.
+func readStatuses(value string) ([][]byte, error) {
+	if value == "" || json.Valid([]byte(value)) {
+		if value == "" {
+			return nil, nil
+		}
+		return [][]byte{[]byte(value)}, nil
+	}
+	text, err := os.ReadFile(value)
+	if err != nil {
+		if strings.HasPrefix(value, "{") || strings.HasPrefix(value, "[") || errors.Is(err, fs.ErrNotExist) {
+			return nil, usageError{fmt.Errorf("--status %.60q is neither JSON nor a file", value)}
+		}
+		return nil, fmt.Errorf("--status: %w", err)
+	}
+	text = bytes.TrimRight(text, "\r\n")
+	if len(text) == 0 {
+		return nil, usageError{fmt.Errorf("--status: the file %s is empty", value)}
+	}
+	lines := bytes.Split(bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n")), []byte("\n"))
+	if slices.ContainsFunc(lines, func(line []byte) bool { return !json.Valid(line) }) {
+		return [][]byte{text}, nil // one status, of whatever kind
+	}
+	return lines, nil
 }
 
 // writeReport writes one JSON document to a file, or to out when path is empty.

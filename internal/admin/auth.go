@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"external-server/internal/config"
+	"external-server/internal/forwarded"
 )
 
 // operateHeader must be sent, with any value, by requests that change something
@@ -69,30 +70,15 @@ func (a *access) identify(r *http.Request) (identity, string) {
 		// A name that leads here without being ours: a page rebinding its own name
 		// to this address would speak as if it were from here.
 		return identity{}, "the request names a host that this endpoint does not have; use its configured address, or localhost"
-	case a.loopback && fromHere(r) && proxied(r) == "":
+	case a.loopback && fromHere(r) && forwarded.By(r) == "":
 		return identity{role: config.RoleOperate}, ""
 	case a.insecure:
 		return identity{role: config.RoleRead}, "" // whoever is not known changes nothing
 	}
-	if by := proxied(r); by != "" {
+	if by := forwarded.By(r); by != "" {
 		return identity{}, "requests without token are accepted from this machine only, and this one came through a proxy (" + by + "); configure tokens"
 	}
 	return identity{}, "requests without token are accepted from this machine only"
-}
-
-// proxied says what shows that a proxy passed the request on, "" for nothing: then the
-// peer's address is the proxy's, and the request may be anybody's. HTTP/1.0 is what
-// nginx speaks unless it is told otherwise.
-func proxied(r *http.Request) string {
-	for name := range r.Header {
-		if name == "Forwarded" || name == "Via" || name == "X-Real-Ip" || strings.HasPrefix(name, "X-Forwarded-") {
-			return "header " + name
-		}
-	}
-	if !r.ProtoAtLeast(1, 1) {
-		return r.Proto
-	}
-	return ""
 }
 
 func bearer(r *http.Request) (string, bool) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"external-server/internal/config"
+	"external-server/internal/forwarded"
 )
 
 type identityKey struct{}
@@ -71,7 +72,7 @@ func (s *Server) identified(role config.Role, next http.HandlerFunc) http.Handle
 func (s *Server) probe(next http.HandlerFunc) http.HandlerFunc {
 	open := s.identified(config.RoleRead, next)
 	return func(w http.ResponseWriter, r *http.Request) {
-		if _, given := bearer(r); !given && fromHere(r) && proxied(r) == "" && s.access.Load().ours(r.Host) {
+		if _, given := bearer(r); !given && fromHere(r) && forwarded.By(r) == "" && s.access.Load().ours(r.Host) {
 			next(w, r)
 			return
 		}

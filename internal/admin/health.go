@@ -41,8 +41,11 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(status)
 	for _, c := range out.Components {
 		text := "ready"
-		if !c.Ready {
+		switch {
+		case !c.Ready:
 			text = "not ready: " + c.Reason
+		case c.Reason != "":
+			text += ", " + c.Reason
 		}
 		fmt.Fprintf(w, "%s: %s\n", c.Name, text)
 	}

@@ -85,6 +85,12 @@ func defaults(dir string, cars ...string) settings {
 
 func newRig(t *testing.T, edit func(settings), cars ...string) *rig {
 	t.Helper()
+	return newRigWithLog(t, edit, logging.Sink{}, cars...)
+}
+
+// newRigWithLog is newRig with a log file besides.
+func newRigWithLog(t *testing.T, edit func(settings), file logging.Sink, cars ...string) *rig {
+	t.Helper()
 	r := &rig{t: t, dir: t.TempDir(), log: &testlog.Buffer{}, http: &http.Client{Transport: &http.Transport{}}}
 	r.file = filepath.Join(r.dir, "config.json")
 	s := defaults(r.dir, cars...)
@@ -97,7 +103,7 @@ func newRig(t *testing.T, edit func(settings), cars ...string) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.logs, err = logging.New(logging.Options{Console: logging.Sink{Use: true, Level: slog.LevelInfo}, Stderr: r.log, Component: "test"})
+	r.logs, err = logging.New(logging.Options{Console: logging.Sink{Use: true, Level: slog.LevelInfo}, File: file, Stderr: r.log, Component: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,5 +61,5 @@ type ModuleInfo struct {
 type Component struct {
 	Name   string `json:"name"`
 	Ready  bool   `json:"ready"`
-	Reason string `json:"reason,omitempty"` // why not
+	Reason string `json:"reason,omitempty"` // why not; or, of what is ready, what it is waiting for
 }

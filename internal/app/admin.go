@@ -38,6 +38,7 @@ func (a *App) sources() observe.Sources {
 			return a.api.Stats(), true
 		},
 	}
+	s.Stores = a.stores
 	s.Declined = a.sessions.declinedByReason
 	if a.logs != nil {
 		s.LogLost = a.logs.Lost
@@ -84,13 +85,15 @@ func (o operator) Components() []admin.Component {
 	}
 	out := []admin.Component{c}
 	for _, p := range o.a.libraries.processes() {
-		c := admin.Component{Name: "module " + p.Name, Ready: p.Ready && !p.OutOfService && p.Silent == ""}
+		c := admin.Component{Name: "module " + p.Name, Ready: p.Ready && !p.OutOfService && !p.Silent}
 		switch {
+		case c.Ready && p.Slow != "":
+			c.Reason = "waits for " + p.Slow
 		case c.Ready:
 		case p.OutOfService:
 			c.Reason = "out of service, it failed too often: " + p.LastExit
-		case p.Silent != "":
-			c.Reason = "its process does not answer: " + p.Silent + " has not come back"
+		case p.Silent:
+			c.Reason = "its process hangs: it does not answer"
 		case p.LastExit != "":
 			c.Reason = "its process is being started anew: " + p.LastExit
 		default:
@@ -98,16 +101,8 @@ func (o operator) Components() []admin.Component {
 		}
 		out = append(out, c)
 	}
-	if reason := o.a.sessions.fault(); o.a.Config().StateDirectory != "" {
-		out = append(out, admin.Component{Name: "state directory", Ready: reason == "", Reason: reason})
-	}
-	if api := o.a.api; api != nil {
-		fault := api.Stats().StoreFault
-		c := admin.Component{Name: "http api", Ready: fault == ""}
-		if !c.Ready {
-			c.Reason = "message store: " + string(fault)
-		}
-		out = append(out, c)
+	for _, s := range o.a.stores() {
+		out = append(out, admin.Component{Name: s.Name, Ready: s.Fault == "", Reason: s.Fault})
 	}
 	return out
 }

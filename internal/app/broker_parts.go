@@ -109,7 +109,12 @@ func (p *linkPart) prepare(_ context.Context, old, fresh *config.Config) (change
 	}
 	address, latest := p.broker(fresh, clientTLS)
 	tuned := tuning(fresh)
+	var dialed func(net.Addr)
+	if a.broker != nil {
+		dialed = a.broker.Own
+	}
 	a.link, err = mqtt.New(mqtt.Options{
+		Dialed:      dialed,
 		Address:     address,
 		Username:    tuned.Username,
 		Password:    tuned.Password,

@@ -194,6 +194,32 @@ func (l *libraries) processes() []module.ProcessState {
 	return out
 }
 
+// spools tells what is wrong with the spools of the built-in modules, "" for nothing, and
+// whether there are any.
+func (l *libraries) spools() (fault string, used bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var failing int
+	var first string
+	for key, made := range l.made {
+		m, ok := made.(*fleetapi.Module)
+		if !ok || l.origin[key].SpoolDirectory == "" {
+			continue
+		}
+		used = true
+		if n, car, err := m.SpoolFault(); n > 0 {
+			failing += n
+			if text := fmt.Sprintf("module %d, car %s: %v", m.Number(), car, err); first == "" || text < first {
+				first = text
+			}
+		}
+	}
+	if failing == 0 {
+		return "", used
+	}
+	return fmt.Sprintf("statuses of %d cars and modules are kept in memory only; %s", failing, first), used
+}
+
 // closeUnused closes the modules that no car of the configuration uses.
 func (l *libraries) closeUnused(cfg *config.Config) error {
 	used := make(map[string]bool)

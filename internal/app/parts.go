@@ -52,6 +52,7 @@ const (
 	brokerStopLimit    = 10 * time.Second
 	observingStopLimit = 5 * time.Second
 	modulesStopLimit   = 10 * time.Second
+	fileStopLimit      = time.Second
 	loggingStopLimit   = time.Second
 )
 

@@ -21,6 +21,7 @@ func (a *App) list() parts {
 		{"logging", logsPart{a}, loggingStopLimit},
 		{"the modules", modulesPart{a}, modulesStopLimit},
 		{"the observation", &observingPart{a: a}, observingStopLimit},
+		{"the configuration file", &filePart{a: a}, fileStopLimit},
 		{"the embedded broker", brokerPart{a}, brokerStopLimit},
 		{"the admin endpoint", &adminPart{a: a}, adminStopLimit},
 		{"the HTTP API", &apiPart{a: a}, apiStopLimit},

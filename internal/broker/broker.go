@@ -81,6 +81,7 @@ type Broker struct {
 	listener *listener
 	retained retained
 	throttle throttle
+	own      own
 	unread   atomic.Int64 // bytes of introductions that are not complete, beyond firstRead each
 
 	mu      sync.Mutex
@@ -150,7 +151,11 @@ func (b *Broker) Start() error {
 		err = b.server.AddListener(b.listener)
 	}
 	if err == nil {
-		err = b.server.Serve()
+		if err = b.server.Serve(); err == nil {
+			// The library counts its goroutine in that goroutine: a Close before would
+			// not wait for it.
+			<-b.listener.serves
+		}
 	}
 	// The library retains its statistics once, at the start. With its table empty it
 	// never reads what other clients write there.

@@ -1,12 +1,15 @@
 package broker
 
 import (
+	"fmt"
+	"io"
 	"net"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"external-server/internal/brokertest"
+	"external-server/internal/link/mqtt/wire"
 )
 
 func tcp(address string) net.Addr { return &net.TCPAddr{IP: net.ParseIP(address), Port: 1} }
@@ -76,6 +79,46 @@ func TestThrottleOfNetworks(t *testing.T) {
 	}
 	if th.account(tcp("::ffff:192.0.2.1")) != th.account(tcp("192.0.2.1")) {
 		t.Error("an IPv4 address has two accounts")
+	}
+}
+
+// A connection of the server itself does not wait because somebody on its machine has
+// guessed; it needs the right password all the same.
+func TestGuessesDoNotDelayTheServer(t *testing.T) {
+	b, _ := startInside(t, Options{Users: []User{{Name: "server", Password: "secret"}}}, nil)
+	b.throttle.mu.Lock()
+	a := b.throttle.account(tcp("127.0.0.1"))
+	a.wrong, a.at, a.turn = worstAccount, time.Now(), time.Now().Add(time.Hour)
+	b.throttle.mu.Unlock()
+	dial := func(own bool, password string) error {
+		c, err := net.Dial("tcp", b.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if own {
+			b.Own(c.LocalAddr())
+		}
+		if _, err := c.Write(wire.AppendConnect(nil, wire.ConnectOptions{ClientID: "link", KeepAlive: 60, Username: "server", Password: password})); err != nil {
+			t.Fatal(err)
+		}
+		answer := make([]byte, 4)
+		if _, err := io.ReadFull(c, answer); err != nil {
+			return err
+		}
+		if answer[3] != 0 {
+			return fmt.Errorf("CONNACK %d", answer[3])
+		}
+		return nil
+	}
+	if err := dial(true, "secret"); err != nil {
+		t.Errorf("the server's own connection: %v", err)
+	}
+	if err := dial(true, "guess"); err == nil {
+		t.Error("the server's own connection needs no password")
+	}
+	if err := dial(false, "secret"); err == nil {
+		t.Error("a connection that was not announced does not wait")
 	}
 }
 

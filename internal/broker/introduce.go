@@ -160,7 +160,7 @@ func takeUnread(unread *atomic.Int64, n int) bool {
 // may enter is decided by OnConnectAuthenticate.
 func (c *conn) password(pk *packets.Packet, v5 bool) error {
 	b := c.broker
-	if len(*b.users.Load()) == 0 {
+	if len(*b.users.Load()) == 0 || b.own.take(c.RemoteAddr()) {
 		return nil
 	}
 	right := func() bool { return b.allowed(pk.Connect.Username, pk.Connect.Password) }

@@ -20,6 +20,7 @@ import (
 type listener struct {
 	net.Listener
 	broker *Broker
+	serves chan struct{} // closed when the library has begun to serve
 	ready  chan struct{} // closed when the library has finished its start
 	room   *waitingRoom
 
@@ -34,7 +35,7 @@ type listener struct {
 var _ listeners.Listener = (*listener)(nil)
 
 func newListener(b *Broker, l net.Listener) *listener {
-	return &listener{Listener: l, broker: b, ready: make(chan struct{}), room: newWaitingRoom(),
+	return &listener{Listener: l, broker: b, serves: make(chan struct{}), ready: make(chan struct{}), room: newWaitingRoom(),
 		conns: make(map[*conn]struct{}), closed: make(chan struct{})}
 }
 
@@ -52,6 +53,7 @@ func (l *listener) Protocol() string { return "tcp" }
 
 // Serve accepts clients until the listener is closed.
 func (l *listener) Serve(establish listeners.EstablishFn) {
+	close(l.serves)
 	<-l.ready
 	for pause := time.Duration(0); ; {
 		l.room.await(l.closed)

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"external-server/internal/fleet"
 	"external-server/internal/session"
 )
 
@@ -14,7 +15,13 @@ func (o *occupant) fetch(module int32) {
 	if m == nil {
 		return // of the occupant before
 	}
-	commands, left := m.worker.TakeCommands(o.session.CommandRoom(module))
+	var commands []fleet.Command
+	left := false
+	if o.session.Stale(module) {
+		commands = m.worker.TakeStale()
+	} else {
+		commands, left = m.worker.TakeCommands(o.session.CommandRoom(module))
+	}
 	at := slices.Index(o.unfetched, module)
 	switch {
 	case left && at < 0:

@@ -2,8 +2,10 @@ package car
 
 import (
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"external-server/internal/fleet"
 	"external-server/internal/session"
@@ -70,6 +72,41 @@ func TestUnansweredCommandsAreBounded(t *testing.T) {
 				t.Fatalf("command %d follows %d", data, next-1)
 			}
 			next++
+		}
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A module that always has a command while none of its devices is connected is asked
+// after pauses, which are over when a device connects.
+func TestStaleCommandsAreFetchedWithPauses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var fetched atomic.Int64
+		m := &fakeModule{number: 2, commands: make(chan []fleet.Command)}
+		stop := make(chan struct{})
+		defer close(stop)
+		go func() {
+			for {
+				select {
+				case m.commands <- []fleet.Command{{Device: button, Data: []byte("now")}}:
+					fetched.Add(1)
+				case <-stop:
+					return
+				}
+			}
+		}()
+		r := newRig(t, Options{}, m).run()
+		advance(time.Second) // the first batch may be as large as the worker's queue
+		before := fetched.Load()
+		advance(10 * time.Second)
+		if n := fetched.Load() - before; n < 150 || n > 250 {
+			t.Errorf("%d commands were fetched in 10 s without a device, want one in 50 ms", n)
+		}
+		r.connect(button) // takes no time here
+		if n := len(r.link.take()); n < 100 {
+			t.Errorf("%d messages were sent when the device was connected, want commands without pauses", n)
 		}
 		if err := r.end(); err != nil {
 			t.Error(err)

@@ -12,6 +12,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/gateway"
 	"external-server/internal/httpapi"
+	"external-server/internal/vehicle"
 )
 
 // reportEvery is how often a device of the demo reports.
@@ -51,8 +52,8 @@ func (f *fleetOfCars) run(ctx context.Context, stopServer func()) error {
 			return err
 		}
 		gateways[name] = g
-		driver := &driver{car: name, narrator: f.narrator, pace: f.pace, autonomy: NewAutonomy(places()[i].Position), last: time.Now()}
-		panel := &panelDevice{car: name, narrator: f.narrator, panel: &Panel{}}
+		driver := &driver{car: name, narrator: f.narrator, pace: f.pace, autonomy: vehicle.NewAutonomy(vehicle.Places()[i].Position), last: time.Now()}
+		panel := &panelDevice{car: name, narrator: f.narrator, panel: &vehicle.Panel{}}
 		wg.Go(func() { g.Drive(driving, driver, reportEvery) })
 		wg.Go(func() { g.Drive(driving, panel, reportEvery) })
 	}
@@ -110,8 +111,8 @@ func (f *fleetOfCars) controlRoom(ctx context.Context) error {
 }
 
 func mission(tour []int) []byte {
-	all := places()
-	var stops []Station
+	all := vehicle.Places()
+	var stops []vehicle.Station
 	for _, i := range tour {
 		stops = append(stops, all[i])
 	}
@@ -133,6 +134,15 @@ func (f *fleetOfCars) post(ctx context.Context, api httpapi.API, car fleet.CarID
 	default:
 		f.narrator.say("", "the control room could not send a command: %v", err)
 	}
+}
+
+// mustJSON is the JSON of a value that has one.
+func mustJSON(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // only our own structs with finite numbers come here
+	}
+	return b
 }
 
 // pause waits and reports whether ctx is still alive.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/vehicle"
 )
 
 // driver connects an Autonomy to a gateway.
@@ -12,7 +13,7 @@ type driver struct {
 	car      string
 	narrator *narrator
 	pace     int
-	autonomy *Autonomy
+	autonomy *vehicle.Autonomy
 	last     time.Time
 }
 
@@ -27,11 +28,11 @@ func (d *driver) Status() ([]byte, bool) {
 	state, next := d.autonomy.State()
 	text := "stands idle"
 	switch state {
-	case stateDrive:
+	case vehicle.Drive:
 		text = "drives to " + next
-	case stateInStop:
+	case vehicle.InStop:
 		text = "waits in the stop " + next
-	case stateError:
+	case vehicle.Error:
 		text = "has run out of fuel"
 	}
 	d.narrator.sayOnce(d.car, "drive", text)
@@ -47,7 +48,7 @@ func (d *driver) Command(data []byte) {
 type panelDevice struct {
 	car      string
 	narrator *narrator
-	panel    *Panel
+	panel    *vehicle.Panel
 	last     string
 }
 

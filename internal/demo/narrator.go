@@ -9,6 +9,7 @@ import (
 	"external-server/internal/app"
 	"external-server/internal/fleet"
 	"external-server/internal/gateway"
+	"external-server/internal/vehicle"
 )
 
 // narrator tells what happens in words a person understands.
@@ -57,7 +58,7 @@ func (n *narrator) print(text string) {
 func (n *narrator) welcome(server *app.App) {
 	api := server.HTTPAPIAddr()
 	mission := fmt.Sprintf(`[{"device_id":{"module_id":1,"type":1,"role":"driving","name":"autonomy"},`+
-		`"payload":{"message_type":"COMMAND","encoding":"JSON","data":{"action":"START","route":"tour","stops":[%s]}}}]`, mustJSON(places()[4]))
+		`"payload":{"message_type":"COMMAND","encoding":"JSON","data":{"action":"START","route":"tour","stops":[%s]}}}]`, mustJSON(vehicle.Places()[4]))
 	const lamp = `[{"device_id":{"module_id":2,"type":4,"role":"panel","name":"panel"},` +
 		`"payload":{"message_type":"COMMAND","encoding":"JSON","data":[{"outNum":1,"actType":2}]}}]`
 	n.print(fmt.Sprintf(`

@@ -39,7 +39,7 @@ func TestModuleGuide(t *testing.T) {
 	binary := servertest.Plain(t) // the guide's sanitizer and the race detector do not mix
 	cmd := exec.Command("bash", "-c", script.String())
 	cmd.Dir = t.TempDir()
-	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"), "SOURCE="+servertest.Root())
+	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"), "SOURCE="+servertest.Root(), "EXTERNAL_SERVER=")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)

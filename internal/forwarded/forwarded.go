@@ -8,19 +8,18 @@ import (
 	"strings"
 )
 
-// By returns the name of the header that shows that a proxy has passed the request on,
-// or "": it is Forwarded, Via, X-Real-Ip or one that begins with X-Forwarded-. A
-// proxy that adds none of them cannot be told from a program of its machine.
-func By(header http.Header) string {
-	for _, name := range []string{"Forwarded", "Via", "X-Real-Ip"} {
-		if _, ok := header[name]; ok {
-			return name
+// By says what shows that a proxy has passed the request on, or "": the header
+// Forwarded, Via, X-Real-Ip or one that begins with X-Forwarded-, or HTTP/1.0, which is
+// what nginx speaks unless it is told otherwise. A proxy that adds no header and speaks a
+// newer version cannot be told from a program of its machine.
+func By(r *http.Request) string {
+	for name := range r.Header {
+		if name == "Forwarded" || name == "Via" || name == "X-Real-Ip" || strings.HasPrefix(name, "X-Forwarded-") {
+			return "the header " + name
 		}
 	}
-	for name := range header {
-		if strings.HasPrefix(name, "X-Forwarded-") {
-			return name
-		}
+	if !r.ProtoAtLeast(1, 1) {
+		return "HTTP/1.0"
 	}
 	return ""
 }

@@ -10,11 +10,11 @@ import (
 // TestBy reads requests as a server does, which brings the names into one form.
 func TestBy(t *testing.T) {
 	for header, want := range map[string]string{
-		"x-forwarded-for: 192.0.2.1":    "X-Forwarded-For",
-		"X-FORWARDED-PROTO: https":      "X-Forwarded-Proto",
-		"forwarded: for=192.0.2.1":      "Forwarded",
-		"X-Real-IP: 192.0.2.1":          "X-Real-Ip",
-		"Via:":                          "Via",
+		"x-forwarded-for: 192.0.2.1":    "the header X-Forwarded-For",
+		"X-FORWARDED-PROTO: https":      "the header X-Forwarded-Proto",
+		"forwarded: for=192.0.2.1":      "the header Forwarded",
+		"X-Real-IP: 192.0.2.1":          "the header X-Real-Ip",
+		"Via:":                          "the header Via",
 		"Accept: application/json":      "",
 		"X-Forwarder: 192.0.2.1":        "",
 		"Referer: http://forwarded/via": "",
@@ -23,8 +23,17 @@ func TestBy(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := By(r.Header); got != want {
+		if got := By(r); got != want {
 			t.Errorf("%s: %q, expected %q", header, got, want)
+		}
+	}
+	for version, want := range map[string]string{"HTTP/1.0": "HTTP/1.0", "HTTP/1.1": "", "HTTP/2.0": ""} {
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader("GET / " + version + "\r\nHost: localhost\r\n\r\n")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := By(r); got != want {
+			t.Errorf("%s: %q, expected %q", version, got, want)
 		}
 	}
 }

@@ -100,6 +100,45 @@ func (r Reason) Rule() string {
 	return ""
 }
 
+// Meaning explains the reason to a person who does not know the protocol: who did
+// what, and what may be behind it. It is "" for ReasonNone.
+func (r Reason) Meaning() string {
+	if r < numReasons {
+		return meanings[r]
+	}
+	return ""
+}
+
+var meanings = [numReasons]string{
+	ReasonLinkFailed:         "The car did not reach the MQTT broker. Is it running, and does it accept the car's user and certificate?",
+	ReasonNoConnectResponse:  "No server answered the car within 5 s. The server is not running, does not serve this car (any more), or is on another broker.",
+	ReasonNotConnectResponse: "The server sent something else before it answered the car's Connect.",
+	ReasonConnectSession:     "The server answered with the session id of another Connect. Two servers may serve the car.",
+	ReasonAlreadyLogged:      "The server said that the car is connected already. A second car may use the same name.",
+	ReasonNoStatusResponse:   "The server accepted the car, but did not answer its first statuses within 5 s.",
+	ReasonNotStatusResponse:  "The server sent something else before it answered the car's first statuses.",
+	ReasonStatusSession:      "The server answered a first status of another session. Two servers may serve the car.",
+	ReasonNoCommand:          "The server did not send each device its first command within 5 s. A module may be slow.",
+	ReasonNotCommand:         "The server sent something else where each device gets its first command.",
+
+	ReasonForeignCommand:     "A command of another session arrived. Two servers may serve the car.",
+	ReasonCommandGap:         "A command is missing: it was lost on the way, or the server left out a number.",
+	ReasonUnknownResponse:    "The server answered a status that the car did not send, or answered one twice.",
+	ReasonNoDevice:           "The last device of the car has left. This is no fault.",
+	ReasonConnectResponse:    "The server answered a Connect when the car was connected already.",
+	ReasonUnconfiguredModule: "The server sent a command for a module that the car does not have.",
+	ReasonNotified:           "The server ended the session and told the car: it stops, was asked to by its operator, or missed messages of the car.",
+	ReasonUnanswered:         "The server did not answer a status for 30 s. The server or the broker is down, or a module's queue is full.",
+	ReasonPublishFailed:      "The car lost the MQTT broker while it sent.",
+	ReasonRequested:          "The simulation let the car connect anew.",
+	ReasonRestarted:          "The simulation restarted the car's gateway. This is no fault of the server.",
+	ReasonStopped:            "The simulation ended.",
+
+	ReasonUnparseable:          "A message arrived that is not one of the protocol. Somebody else may publish on the car's topic.",
+	ReasonEmptyMessage:         "A message without content arrived.",
+	ReasonUnknownFirstResponse: "The server answered a first status that the car did not send.",
+}
+
 // Violation tells whether the reason is the server's fault: a message, or a
 // silence, that the protocol does not allow. A lossy or slow network between the
 // two makes an innocent server look guilty.

@@ -51,6 +51,9 @@ func TestReasons(t *testing.T) {
 		if r.String() == "" {
 			t.Errorf("reason %d has no words", r)
 		}
+		if (r == ReasonNone) != (r.Meaning() == "") {
+			t.Errorf("reason %q is explained as %q", r, r.Meaning())
+		}
 		if other, twice := seen[r.String()]; twice {
 			t.Errorf("reasons %d and %d share the words %q", other, r, r)
 		}
@@ -59,7 +62,7 @@ func TestReasons(t *testing.T) {
 			t.Errorf("violation %q names no rule", r)
 		}
 	}
-	if unknown := Reason(200); unknown.String() != "reason 200" || unknown.Violation() || unknown.Reconnects() || unknown.Rule() != "" {
+	if unknown := Reason(200); unknown.String() != "reason 200" || unknown.Violation() || unknown.Reconnects() || unknown.Rule() != "" || unknown.Meaning() != "" {
 		t.Errorf("a reason that does not exist is %q", unknown)
 	}
 }

@@ -27,8 +27,8 @@ func (h *handler) authenticate(r *http.Request, q url.Values) error {
 			return unauthorized("this server has no API keys and answers only requests for localhost; configure http_api.keys_file to serve others")
 		}
 		// Nor does a proxy on this machine make strangers trusted.
-		if name := forwarded.By(r.Header); name != "" {
-			return unauthorized("this server has no API keys and answers only programs of its own machine, but the header " + name + " shows that a proxy has passed the request on; configure http_api.keys_file to serve others")
+		if by := forwarded.By(r); by != "" {
+			return unauthorized("this server has no API keys and answers only programs of its own machine, but " + by + " shows that a proxy has passed the request on; configure http_api.keys_file to serve others")
 		}
 		return nil
 	case bearer:

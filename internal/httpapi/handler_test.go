@@ -239,6 +239,19 @@ func TestWithoutKeysOnlyThisMachineIsServed(t *testing.T) {
 // request does not. With a key it is served.
 func TestRequestsThroughAProxyAreStrangers(t *testing.T) {
 	without := startServer(t, Options{})
+	// nginx with a bare proxy_pass adds no header and speaks HTTP/1.0.
+	conn, err := net.Dial("tcp", without.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("GET /v2/protocol/cars HTTP/1.0\r\nHost: localhost\r\n\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	line := make([]byte, len("HTTP/1.0 401"))
+	if _, err := io.ReadFull(conn, line); err != nil || string(line) != "HTTP/1.0 401" {
+		t.Errorf("HTTP/1.0: %q %v", line, err)
+	}
 	keys := t.TempDir() + "/keys.json"
 	key, err := AddKey(keys, "test", time.Now())
 	if err != nil {

@@ -153,6 +153,21 @@ func (l *Logs) Lost() (consoleLines, fileLines uint64) {
 	return l.sinks[console].lost.Load(), fileLines
 }
 
+// HasFile tells whether there is a log file.
+func (l *Logs) HasFile() bool { return l.sinks[file] != nil }
+
+// Fault is why the log file cannot be written to just now, nil when the last attempt
+// succeeded or there is none.
+func (l *Logs) Fault() error {
+	if l.sinks[file] == nil {
+		return nil
+	}
+	if err := l.sinks[file].fault.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
 // Flush waits until everything logged before was written, or ctx ends.
 func (l *Logs) Flush(ctx context.Context) error {
 	for _, s := range l.sinks {

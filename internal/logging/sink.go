@@ -39,7 +39,8 @@ type reporter struct {
 type sink struct {
 	out    output
 	report reporter
-	lost   atomic.Uint64 // lines
+	lost   atomic.Uint64         // lines
+	fault  atomic.Pointer[error] // of the last attempt to write; nil: it succeeded
 
 	mu      sync.Mutex
 	queued  []byte // whole lines
@@ -126,6 +127,7 @@ func (s *sink) run() {
 			n, err := s.out.write(rest)
 			rest = rest[n:]
 			if err != nil {
+				s.fault.Store(&err)
 				if !failing {
 					failing = true
 					s.report.failing(err)
@@ -139,6 +141,7 @@ func (s *sink) run() {
 			}
 			if failing {
 				failing = false
+				s.fault.Store(nil)
 				s.report.recovered()
 			}
 		}

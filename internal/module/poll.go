@@ -148,6 +148,11 @@ func (w *Worker) TakeCommands(count, bytes int) (commands []fleet.Command, left 
 	return w.inbox.take(count, bytes)
 }
 
+// TakeStale returns and removes all fetched commands, for which there is no car. The
+// module is asked for more after a pause of 1 ms, longer after each call up to 50 ms,
+// until a device of it connects: one that always has a command would keep a core busy.
+func (w *Worker) TakeStale() []fleet.Command { return w.inbox.takeStale() }
+
 // CommandSize is what counts of a command when memory is bounded, in bytes.
 func CommandSize(c *fleet.Command) int {
 	return len(c.Data) + len(c.Device.Role) + len(c.Device.Name)

@@ -17,7 +17,8 @@ type ProcessState struct {
 	PID          int    // 0: no process
 	Ready        bool   // the process answers and has all contexts
 	OutOfService bool
-	Silent       string    // what the process has not answered for more than 1.5 s, "" for nothing
+	Silent       bool      // it has not answered a ping for more than a second: it hangs
+	Slow         string    // the oldest call of the module that has not come back for more than 1.5 s, "" for none
 	Since        time.Time // of the process, or of being out of service
 	Restarts     uint64    // processes that were replaced
 	LastExit     string    // reason of the last end, "" if there was none

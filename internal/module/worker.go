@@ -170,6 +170,7 @@ func ended(ctx context.Context, goroutine <-chan struct{}) bool {
 // if it does not; never, when DeviceDisconnected withdraws the call. It reports false
 // when the worker is closed.
 func (w *Worker) DeviceConnected(device fleet.Device, done func(error)) bool {
+	w.inbox.want()
 	return w.put(job{kind: jobConnected, device: device, done: done, at: time.Now()})
 }
 
@@ -266,6 +267,7 @@ func (w *Worker) Close(ctx context.Context) error {
 		errs = append(errs, fmt.Errorf("%d answered statuses were not delivered", lost))
 	}
 	ended(ctx, w.poll) // the instance says when it is stuck there
+	w.inbox.want()
 	w.discard(w.inbox.takeAll())
 	return errors.Join(append(errs, w.instance.Close(ctx))...)
 }

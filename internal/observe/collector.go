@@ -22,8 +22,16 @@ type Sources struct {
 	Broker    func() (broker.Stats, bool)
 	HTTPAPI   func() (httpapi.Stats, bool)
 	LogLost   func() (console, file uint64)
+	// Stores are the places on disk that the server writes to.
+	Stores func() []Store
 	// Declined counts the sessions of the process before that could not go on, by reason.
 	Declined func() map[string]int
+}
+
+// Store is a place on disk that the server writes to.
+type Store struct {
+	Name  string
+	Fault string // why it cannot be written to, "" when it can
 }
 
 // collector turns the sources into metrics.
@@ -56,8 +64,8 @@ func newCollector(h *Hub, s Sources, c *catalogue, always func(chan<- prometheus
 
 	k.moduleCars = c.scraped("module_cars", "gauge", "Cars that have the module.", "module")
 	k.queue = c.scraped("module_queue_length", "gauge", "Calls that wait for the module, of all cars, those under way included.", "module")
-	k.queueLongest = c.scraped("module_queue_longest", "gauge", "The same of the car with the most.", "module")
-	k.queueAge = c.scraped("module_queue_oldest_seconds", "gauge", "Age of the oldest of them.", "module")
+	k.queueLongest = c.scraped("module_queue_longest", "gauge", "Calls that wait for the module, of the car with the most.", "module")
+	k.queueAge = c.scraped("module_queue_oldest_seconds", "gauge", "Age of the oldest call that waits for the module.", "module")
 	k.statusesLost = c.scraped("module_statuses_lost_total", "counter", "Answered statuses that were not delivered for certain. Starts anew for a car that is changed by a reload.", "module")
 	k.acksDropped = c.scraped("module_acks_dropped_total", "counter", "Acknowledgements of commands that found the module's queue full.", "module")
 	k.commandsDiscarded = c.scraped("module_commands_discarded_total", "counter", "Commands discarded before the car took them.", "module")
@@ -66,18 +74,18 @@ func newCollector(h *Hub, s Sources, c *catalogue, always func(chan<- prometheus
 	k.posts = c.scraped("builtin_posts_total", "counter", "Statuses of built-in modules by what became of them: posted, refused, lost, invalid.", "module", "result")
 	k.postsRetried = c.scraped("builtin_retries_total", "counter", "Posts that failed and were made again.", "module")
 	k.postsWaiting = c.scraped("builtin_queue_length", "gauge", "Statuses that wait for the HTTP API, those on disk included.", "module")
-	k.postsSpooled = c.scraped("builtin_queue_spooled", "gauge", "Those on disk.", "module")
-	k.postBytes = c.scraped("builtin_queue_bytes", "gauge", "Their bytes.", "module")
-	k.postAge = c.scraped("builtin_queue_oldest_seconds", "gauge", "Age of the oldest of them.", "module")
+	k.postsSpooled = c.scraped("builtin_queue_spooled", "gauge", "Statuses that wait for the HTTP API on disk.", "module")
+	k.postBytes = c.scraped("builtin_queue_bytes", "gauge", "Bytes of the statuses that wait for the HTTP API.", "module")
+	k.postAge = c.scraped("builtin_queue_oldest_seconds", "gauge", "Age of the oldest status that waits for the HTTP API.", "module")
 	k.spoolFaults = c.scraped("builtin_spool_faults_total", "counter", "Statuses kept in memory because the spool failed, and damaged places found in it.", "module")
 	k.apiCommands = c.scraped("builtin_commands_total", "counter", "Commands of the HTTP API: delivered, invalid, flushed (older than the start).", "module", "result")
 
 	k.linkUp = c.scraped("link_up", "gauge", "1 when every broker connection is made and its subscriptions are restored and granted.")
-	k.linkChanged = c.scraped("link_state_seconds", "gauge", "Time since that last changed for one of the connections.")
+	k.linkChanged = c.scraped("link_state_seconds", "gauge", "Time since a connection to the broker was last made or lost.")
 	k.linkConnections = c.scraped("link_connections", "gauge", "Connections to the broker.", "state")
 	k.linkConnects = c.scraped("link_connects_total", "counter", "Successful connects to the broker.")
 	k.linkMessages = c.scraped("link_messages_total", "counter", "Messages received from and sent to the broker.", "direction")
-	k.linkBytes = c.scraped("link_bytes_total", "counter", "Their payloads.", "direction")
+	k.linkBytes = c.scraped("link_bytes_total", "counter", "Payload bytes received from and sent to the broker.", "direction")
 	k.linkQueued = c.scraped("link_queued", "gauge", "Messages that wait to be sent.")
 	k.linkInFlight = c.scraped("link_in_flight", "gauge", "Messages the broker has not acknowledged.")
 	k.linkDropped = c.scraped("link_dropped_total", "counter", "Outgoing messages that were not sent.", "reason")
@@ -101,14 +109,14 @@ func newCollector(h *Hub, s Sources, c *catalogue, always func(chan<- prometheus
 
 	k.httpRequests = c.scraped("http_api_requests_total", "counter", "Requests of the embedded HTTP API.", "route", "code")
 	k.httpCars = c.scraped("http_api_cars", "gauge", "Cars known to the embedded HTTP API.")
-	k.httpDevices = c.scraped("http_api_devices", "gauge", "Devices known to it.")
+	k.httpDevices = c.scraped("http_api_devices", "gauge", "Devices known to the embedded HTTP API.")
 	k.httpWaiting = c.scraped("http_api_waiting", "gauge", "Requests held by wait=true.")
 	k.httpQueue = c.scraped("http_api_queue", "gauge", "Posts that wait for the message store.")
 	k.httpMessages = c.scraped("http_api_messages_total", "counter", "Messages stored.")
 	k.httpDeleted = c.scraped("http_api_messages_deleted_total", "counter", "Messages deleted by retention.")
 	k.httpTransactions = c.scraped("http_api_transactions_total", "counter", "Transactions of the message store.", "result")
-	k.httpWrite = c.scraped("http_api_write_seconds_total", "counter", "Time spent in them.")
-	k.httpSlowest = c.scraped("http_api_write_slowest_seconds", "gauge", "The slowest one since the start.")
+	k.httpWrite = c.scraped("http_api_write_seconds_total", "counter", "Time spent in transactions of the message store.")
+	k.httpSlowest = c.scraped("http_api_write_slowest_seconds", "gauge", "Duration of the slowest transaction of the message store since the start.")
 	k.httpFaults = c.scraped("http_api_store_faults_total", "counter", "Failed operations of the message store.", "fault")
 	k.httpStoreBytes = c.scraped("http_api_store_bytes", "gauge", "Size of the message store and of its write-ahead log (SQLite), as of the last sweep of retention.", "part")
 	k.httpStoreUp = c.scraped("http_api_store_up", "gauge", "0 while the message store fails.")

@@ -37,7 +37,7 @@ const (
 	KindFault        = "fault"  // something an operator should look at
 	KindLink         = "link"   // the broker was reached or lost
 	KindModule       = "module" // a module's process ended, came back or went out of service
-	KindConfig       = "config" // the configuration was reloaded, or not
+	KindConfig       = "config" // the configuration was reloaded, or not; its file has an error
 	KindOperator     = "operator"
 )
 

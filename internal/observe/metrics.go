@@ -129,6 +129,11 @@ func (h *Hub) Reloaded(text string, err error) {
 	h.Events.Put(Event{Kind: KindConfig, Reason: result, Text: text})
 }
 
+// FileBroken is called when the configuration file was changed and has an error now.
+func (h *Hub) FileBroken(err error) {
+	h.Events.Put(Event{Kind: KindConfig, Reason: "file has an error", Text: err.Error()})
+}
+
 // module returns the series of a configured module.
 func (h *Hub) module(number int32) *moduleMetrics {
 	h.mu.Lock()

@@ -152,7 +152,49 @@ func describe(m Metric) string {
 	return fmt.Sprintf("| `%s` | %s | %s | %s |", m.Name, m.Type, labels, m.Help)
 }
 
-// docs/metrics.md lists exactly the metrics there are. -update rewrites its table.
+// updateRows puts rows in the place of those of the same metric. A new one goes below
+// the metric that its name has most in common with.
+func updateRows(text string, rows []string) string {
+	name := func(line string) string { return row.FindStringSubmatch(line)[1] }
+	lines := strings.Split(text, "\n")
+	lines = slices.DeleteFunc(lines, func(l string) bool {
+		return row.MatchString(l) && !slices.ContainsFunc(rows, func(r string) bool { return name(r) == name(l) })
+	})
+	for _, r := range rows {
+		best, at := -1, len(lines)
+		for i, l := range lines {
+			if !row.MatchString(l) {
+				continue
+			}
+			n := 0
+			for n < min(len(name(l)), len(name(r))) && name(l)[n] == name(r)[n] {
+				n++
+			}
+			if name(l) == name(r) {
+				n, lines[i] = 1<<20, r
+			}
+			if n > best {
+				best, at = n, i+1
+			}
+		}
+		if best < 1<<20 {
+			lines = slices.Insert(lines, at, r)
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+func TestUpdateRows(t *testing.T) {
+	line := func(name, text string) string { return "| `external_server_" + name + "` " + text }
+	text := strings.Join([]string{"# A", line("cars", "old"), line("gone", ""), "# B", line("link_up", "same"), ""}, "\n")
+	got := updateRows(text, []string{line("cars", "new"), line("link_bytes", "x"), line("link_up", "same")})
+	want := strings.Join([]string{"# A", line("cars", "new"), "# B", line("link_up", "same"), line("link_bytes", "x"), ""}, "\n")
+	if got != want {
+		t.Errorf("%s\nwant\n%s", got, want)
+	}
+}
+
+// docs/metrics.md lists exactly the metrics there are. -update rewrites its rows.
 func TestDocument(t *testing.T) {
 	h := full(t)
 	var want []string
@@ -164,14 +206,7 @@ func TestDocument(t *testing.T) {
 		t.Fatal(err)
 	}
 	if *update {
-		lines := strings.Split(string(raw), "\n")
-		at := slices.IndexFunc(lines, row.MatchString)
-		if at < 0 {
-			at = slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "|---") }) + 1
-		}
-		lines = slices.DeleteFunc(lines, row.MatchString)
-		lines = slices.Insert(lines, at, want...)
-		raw = []byte(strings.Join(lines, "\n"))
+		raw = []byte(updateRows(string(raw), want))
 		if err := os.WriteFile(document, raw, 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -237,7 +237,7 @@ func (v *values) ended(ev *car.Event) {
 		At: ev.At, Session: ev.SessionID, Reason: ev.Reason, Established: ev.Established,
 		Lasted: ev.At.Sub(ev.Since), Unanswered: ev.Count,
 	})
-	expired := ev.Reason == string(session.ReasonCommandTimeout) // the oldest one
+	expired := ev.Reason == string(session.ReasonCommandTimeout) || ev.Reason == string(session.ReasonSilent) // the oldest one
 	for i := range v.commands {
 		c := &v.commands[i]
 		switch {

@@ -12,10 +12,14 @@ import (
 // watchPause is how often Watch looks.
 const watchPause = 500 * time.Millisecond
 
-// Watch turns changes of the broker connection and of module processes into
-// events until ctx ends.
+// slowPause is the shortest time between two events of slow calls of one module: a module
+// may be slow all the time.
+const slowPause = time.Minute
+
+// Watch turns changes of the broker connection, of module processes and of places on
+// disk into events until ctx ends.
 func (h *Hub) Watch(ctx context.Context) {
-	w := watcher{hub: h, processes: make(map[string]module.ProcessState)}
+	w := newWatcher(h)
 	tick := time.NewTicker(watchPause)
 	defer tick.Stop()
 	for {
@@ -26,9 +30,8 @@ func (h *Hub) Watch(ctx context.Context) {
 		if s.Processes != nil {
 			w.modules(s.Processes())
 		}
-		if s.HTTPAPI != nil {
-			api, _ := s.HTTPAPI()
-			w.store(string(api.StoreFault))
+		if s.Stores != nil {
+			w.stores(s.Stores())
 		}
 		select {
 		case <-ctx.Done():
@@ -42,10 +45,15 @@ func (h *Hub) Watch(ctx context.Context) {
 type watcher struct {
 	hub       *Hub
 	up        bool
-	refused   string // topic
-	fault     string // of the message store
+	refused   string            // topic
+	faults    map[string]string // of places on disk, by name
 	connects  uint64
 	processes map[string]module.ProcessState
+	slow      map[string]time.Time // when a slow call of a module was told last, by name
+}
+
+func newWatcher(h *Hub) *watcher {
+	return &watcher{hub: h, faults: make(map[string]string), processes: make(map[string]module.ProcessState), slow: make(map[string]time.Time)}
 }
 
 func (w *watcher) link(s link.State) {
@@ -71,16 +79,19 @@ func (w *watcher) link(s link.State) {
 	w.up, w.connects = s.Up, connects
 }
 
-// store tells that the message store fails, such as on a full disk, and that it works
-// again.
-func (w *watcher) store(fault string) {
-	switch {
-	case fault != "" && fault != w.fault:
-		w.hub.Events.Put(Event{Kind: KindFault, Reason: "message store: " + fault, Count: 1})
-	case fault == "" && w.fault != "":
-		w.hub.Events.Put(Event{Kind: KindFault, Reason: "message store works again", Count: 1})
+// stores tells that a place on disk cannot be written to, such as on a full disk, and that
+// it can again.
+func (w *watcher) stores(stores []Store) {
+	for _, s := range stores {
+		before := w.faults[s.Name]
+		switch {
+		case s.Fault != "" && before == "":
+			w.hub.Events.Put(Event{Kind: KindFault, Reason: s.Name + " fails", Text: s.Fault, Count: 1})
+		case s.Fault == "" && before != "":
+			w.hub.Events.Put(Event{Kind: KindFault, Reason: s.Name + " works again", Count: 1})
+		}
+		w.faults[s.Name] = s.Fault
 	}
-	w.fault = fault
 }
 
 func (w *watcher) modules(states []module.ProcessState) {
@@ -100,14 +111,19 @@ func (w *watcher) modules(states []module.ProcessState) {
 			if s.Ready {
 				w.hub.Events.Put(Event{Kind: KindModule, Module: s.Number, Reason: "process ready", Text: s.Name})
 			}
-		case s.Silent != "" && old.Silent == "":
-			ev.Reason, ev.Text = "does not answer", fmt.Sprintf("%s: %s has not come back", s.Name, s.Silent)
+		case s.Silent && !old.Silent:
+			ev.Reason = "does not answer"
 			w.hub.Events.Put(ev)
-		case s.Silent == "" && old.Silent != "" && s.Ready && old.Ready:
+		case !s.Silent && old.Silent && s.Ready && old.Ready:
 			ev.Reason = "answers again"
 			w.hub.Events.Put(ev)
 		case s.Ready && !old.Ready:
 			ev.Reason = "process ready"
+			w.hub.Events.Put(ev)
+		}
+		if now := time.Now(); s.Slow != "" && !s.Silent && now.Sub(w.slow[s.Name]) >= slowPause {
+			w.slow[s.Name] = now
+			ev.Reason, ev.Text = "slow call", fmt.Sprintf("%s: %s has not come back", s.Name, s.Slow)
 			w.hub.Events.Put(ev)
 		}
 		w.processes[s.Name] = s
@@ -115,6 +131,7 @@ func (w *watcher) modules(states []module.ProcessState) {
 	for name := range w.processes {
 		if !seen[name] {
 			delete(w.processes, name)
+			delete(w.slow, name)
 		}
 	}
 }

@@ -1,38 +1,43 @@
 package observe
 
 import (
+	"slices"
 	"testing"
 
 	"external-server/internal/module"
 )
 
-// A silent process and a failing store are events once each, and so is their return.
+// A silent process and a failing store are events once each, and so is their return. A
+// slow call is one at most once a minute.
 func TestSilenceAndFullDiskAreEvents(t *testing.T) {
 	h, err := New(Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := watcher{hub: h, processes: make(map[string]module.ProcessState)}
+	w := newWatcher(h)
 	p := module.ProcessState{Number: 7, Name: "lib.so", Ready: true}
-	for _, silent := range []string{"", "the answer to a ping", "the answer to a ping", ""} {
+	for _, silent := range []bool{false, true, true, false} {
 		p.Silent = silent
 		w.modules([]module.ProcessState{p})
 	}
-	for _, fault := range []string{"", "full", "full", ""} {
-		w.store(fault)
+	for _, slow := range []string{"forward_status for car a", "forward_status for car a", "", "init for car b", ""} {
+		p.Slow = slow
+		w.modules([]module.ProcessState{p})
+	}
+	for _, fault := range []string{"", "no space left on device", "no space left on device", ""} {
+		w.stores([]Store{{Name: "log file"}, {Name: "spool", Fault: fault}})
 	}
 	events, _, _ := h.Events.Read(h.Events.Oldest(), 100, nil)
 	var got []string
 	for _, ev := range events {
-		got = append(got, ev.Kind+": "+ev.Reason)
+		got = append(got, ev.Kind+": "+ev.Reason+": "+ev.Text)
 	}
-	want := []string{"module: does not answer", "module: answers again", "fault: message store: full", "fault: message store works again"}
-	if len(got) != len(want) {
-		t.Fatalf("got %q, want %q", got, want)
+	want := []string{
+		"module: does not answer: lib.so", "module: answers again: lib.so",
+		"module: slow call: lib.so: forward_status for car a has not come back",
+		"fault: spool fails: no space left on device", "fault: spool works again: ",
 	}
-	for i := range want {
-		if got[i] != want[i] {
-			t.Errorf("got %q, want %q", got[i], want[i])
-		}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

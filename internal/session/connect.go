@@ -288,7 +288,7 @@ func (s *Session) firstResponse(m fleet.ClientMessage) {
 		return
 	}
 	s.phase = PhaseRunning // SEQ-47
-	s.waitBy = time.Time{}
+	s.waitBy, s.heard = time.Time{}, s.now
 	s.sessionBy = s.now.Add(s.opts.SessionTimeout) // SESS-7
 	s.sender.restart(s.now, s.now.Add(s.opts.MessageTimeout))
 	s.emit(Effect{Kind: EffectSessionRunning, SessionID: s.id})

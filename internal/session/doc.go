@@ -87,7 +87,8 @@
 //     gateway to connect anew; the session goes on until it does.
 //   - EventUnbind, EventRebind: the modules, or their contexts, are exchanged under the
 //     session (RES-18). Between the two the caller calls UseModules if the modules are
-//     others, and gives the session no other event.
+//     others, and gives the session no other event. Greeted says that the next message is a
+//     Connect, so that the gateway need not be called to connect anew.
 //   - EventResume: what a journal says of the car. It must be the first event of a Session.
 //
 // # Effects

@@ -72,7 +72,7 @@ func (s *Session) deadline() {
 		case due(s.order.missingBy):
 			s.end(ReasonMissingStatus, true) // STAT-5, REC-11
 		case due(s.sender.deadline()):
-			s.end(ReasonCommandTimeout, true) // CMD-10, REC-11
+			s.end(s.whyUnanswered(), true) // CMD-10, REC-11
 		default:
 			if due(s.admitBy) {
 				s.decideSlowAdmissions()
@@ -129,6 +129,21 @@ func (s *Session) end(reason Reason, notify bool) {
 	s.sender.reset()
 }
 
+// whyUnanswered is the reason when the response to the oldest command is overdue. A
+// gateway that has said nothing at all since then is not one that answers no commands:
+// it is gone, or its network.
+func (s *Session) whyUnanswered() Reason {
+	c := &s.sender.waiting[0]
+	since := c.at
+	if again := c.by.Add(-s.opts.MessageTimeout); again.After(since) { // its limit began anew
+		since = again
+	}
+	if s.heard.After(since) {
+		return ReasonCommandTimeout
+	}
+	return ReasonSilent
+}
+
 // keepsOutgoing tells whether what was answered before the end still goes out:
 // the peer must see the answer to the message that ended the session (STAT-34),
 // and those before it, however fast its messages came. A later session discards
@@ -136,7 +151,7 @@ func (s *Session) end(reason Reason, notify bool) {
 func (r Reason) keepsOutgoing() bool {
 	switch r {
 	case ReasonOperator, ReasonReplaced, ReasonGatewayGone, ReasonLinkDown, ReasonNotContinued, ReasonPublishFailed, ReasonSessionTimeout,
-		ReasonMissingStatus, ReasonCommandTimeout, ReasonSequenceTimeout, ReasonSequenceNoRoom:
+		ReasonMissingStatus, ReasonCommandTimeout, ReasonSilent, ReasonSequenceTimeout, ReasonSequenceNoRoom:
 		return false
 	}
 	return true

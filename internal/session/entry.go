@@ -22,18 +22,20 @@ const recordVersion = 1
 type entryKind byte
 
 const (
-	entrySession   entryKind = iota + 1 // a whole Record: the session is in normal communication
-	entryDevices                        // the devices of the session
-	entryStatus                         // a status was accepted or passed over
-	entryHeld                           // a status waits for its turn
-	entryCommand                        // a command was sent
-	entryResponse                       // the response to a command was recorded (CMD-21)
-	entryDelivered                      // a module confirmed its statuses up to a number
-	entryPosition                       // how far a module has fetched commands
-	entryEnded                          // the session ended
-	entryLeft                           // a status that was not delivered, in a compacted journal
-	entrySettled                        // all that was sent has reached the broker
-	entryNumbers                        // counter and numbers that are next, in a compacted journal
+	entrySession    entryKind = iota + 1 // a whole Record: the session is in normal communication
+	entryDevices                         // the devices of the session
+	entryStatus                          // a status was accepted or passed over
+	entryHeld                            // a status waits for its turn
+	entryCommand                         // a command was sent
+	entryResponse                        // the response to a command was recorded (CMD-21)
+	entryDelivered                       // a module confirmed its statuses up to a number
+	entryPosition                        // how far a module has fetched commands
+	entryEnded                           // the session ended
+	entryLeft                            // a status that was not delivered, in a compacted journal
+	entrySettled                         // all that was sent has reached the broker
+	entryRecovering                      // the session is out of reach from here on
+	entryRecovered                       // and was found again: the waiting commands have left
+	entryNumbers                         // counter and numbers that are next, in a compacted journal
 )
 
 // Flags of entryStatus.
@@ -126,6 +128,7 @@ func appendRecord(b []byte, r *Record) []byte {
 	for i := range r.Ahead {
 		b = appendHeld(b, &r.Ahead[i])
 	}
+	b = appendBool(b, r.Recovering)
 	b = binary.AppendUvarint(b, uint64(r.Next))
 	b = binary.AppendUvarint(b, uint64(len(r.Commands)))
 	for i := range r.Commands {
@@ -269,6 +272,7 @@ func (r *reader) record() *Record {
 		m.SessionID = out.ID
 		out.Ahead = append(out.Ahead, m)
 	}
+	out.Recovering = r.bool()
 	out.Next = r.uint32()
 	for range r.count() {
 		out.Commands = append(out.Commands, r.command())

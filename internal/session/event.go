@@ -161,6 +161,7 @@ const (
 	ReasonSessionTimeout       Reason = "session timeout"                                           // SESS-7
 	ReasonMissingStatus        Reason = "missing status timeout"                                    // STAT-5
 	ReasonCommandTimeout       Reason = "command response timeout"                                  // CMD-10
+	ReasonSilent               Reason = "gateway silent since a command"                            // CMD-10, nothing at all has come
 	ReasonNoDevice             Reason = "no connected device left"                                  // STAT-34
 	ReasonTooManyAhead         Reason = "too many statuses ahead of a missing one"                  // DEF-9
 	ReasonSequenceNoDevices    Reason = "connect sequence: connect lists no devices"                // SEQ-3

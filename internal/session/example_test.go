@@ -95,5 +95,5 @@ func Example() {
 	// silence until 5s
 	// gateway: disconnect notification
 	// module 1 device_disconnected lamp
-	// session a1b2c3d4 ended: command response timeout
+	// session a1b2c3d4 ended: gateway silent since a command
 }

@@ -86,6 +86,17 @@ func (c *folded) entry(r *reader) error {
 		if c.record != nil {
 			c.record.Settled = true
 		}
+	case entryRecovering:
+		if c.record != nil {
+			c.record.Recovering = true
+		}
+	case entryRecovered:
+		if s := c.record; s != nil {
+			s.Recovering = false
+			for i := range s.Commands {
+				s.Commands[i].Before = s.Expected
+			}
+		}
 	case entryDevices, entryHeld, entryCommand, entryResponse:
 		if c.record == nil {
 			return fmt.Errorf("an entry of kind %d without session", kind)

@@ -132,6 +132,17 @@ func (s *Session) recordPosition(module int32, position []byte) {
 	s.journal = appendText(b, position)
 }
 
+// recordRecovery says that the session is out of reach, or found again.
+func (s *Session) recordRecovery(over bool) {
+	switch {
+	case s.prefix == 0:
+	case over:
+		s.journal = append(s.journal, byte(entryRecovered))
+	default:
+		s.journal = append(s.journal, byte(entryRecovering))
+	}
+}
+
 func (s *Session) recordEnd() {
 	if s.prefix > 0 && s.phase == PhaseRunning {
 		s.journal = append(s.journal, byte(entryEnded))

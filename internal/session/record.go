@@ -28,6 +28,9 @@ type Record struct {
 	Next     uint32            // counter of the next command (CMD-3)
 	Commands []RecordedCommand // whose acknowledgement is awaited; the last has counter Next-1
 
+	// Recovering: the session was out of reach, and it is not certain yet which of the
+	// Commands have left. Their Before says nothing then.
+	Recovering bool
 	// Settled: all that was sent has reached the broker, after an orderly stop.
 	Settled bool
 }
@@ -112,7 +115,7 @@ func (s *Session) Record() *Record {
 	r := &Record{
 		ID: s.id, Devices: s.recordDevices(), WithModule: s.withModule,
 		Counting: o.started, First: o.first, Expected: o.expected, Passed: slices.Clone(o.passed),
-		Next: s.sender.next,
+		Next: s.sender.next, Recovering: s.recovery != nil,
 	}
 	for _, m := range o.ahead {
 		r.Ahead = append(r.Ahead, m.ClientMessage)

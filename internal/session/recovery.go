@@ -39,8 +39,11 @@ type recovery struct {
 	lowest  uint32          // lowest redelivered status below base, valid if again is not empty
 	again   map[uint32]bool // redelivered statuses
 	answers []fleet.ClientMessage
-	settled bool      // everything that was sent has reached the broker
-	decide  time.Time // when commands without response count as lost; zero: not yet known
+	settled bool // everything that was sent has reached the broker
+	// limbo: an earlier recovery was not over, so commands that wait may not have left
+	// although later answers have.
+	limbo  bool
+	decide time.Time // when commands without response count as lost; zero: not yet known
 }
 
 // leftover announces the devices of statuses that no module has confirmed, hands
@@ -73,7 +76,8 @@ func (s *Session) resume(r *Resumption) {
 	s.sender.next = r.Next
 	if rec := r.Record; rec != nil {
 		s.restore(rec)
-		s.recovery = &recovery{base: s.order.expected, settled: rec.Settled}
+		s.recovery = &recovery{base: s.order.expected, settled: rec.Settled, limbo: rec.Recovering}
+		s.recordRecovery(false)
 		s.sessionBy = s.now.Add(s.opts.SessionTimeout)
 	}
 	s.leftover(r.Left)
@@ -137,7 +141,8 @@ func (s *Session) linkLost(kept, settled bool) {
 		s.end(ReasonLinkDown, false)
 		return
 	}
-	s.recovery = &recovery{base: s.order.expected, settled: settled}
+	s.recovery = &recovery{base: s.order.expected, settled: settled, limbo: s.recovery != nil}
+	s.recordRecovery(false)
 	s.sessionBy = s.now.Add(s.opts.SessionTimeout)
 }
 
@@ -274,10 +279,11 @@ func (s *Session) settle() {
 		}
 	}
 	s.recovery = nil
+	s.recordRecovery(true)
 	q := &s.sender
 	for i := range q.waiting { // their limits begin anew (RES-11)
 		c := &q.waiting[i]
-		c.by = s.now.Add(s.opts.MessageTimeout)
+		c.by, c.before = s.now.Add(s.opts.MessageTimeout), s.order.expected
 		if i < lost || c.responded {
 			continue
 		}
@@ -316,7 +322,7 @@ func (s *Session) lostCommands() (first int, certain bool) {
 	known := 0 // all before have arrived
 	for i := range q.waiting {
 		c := &q.waiting[i]
-		if c.responded || r.settled || s.order.started && int32(c.before-cut) < 0 {
+		if c.responded || !r.limbo && (r.settled || s.order.started && int32(c.before-cut) < 0) {
 			known = i + 1
 		}
 	}
@@ -324,7 +330,7 @@ func (s *Session) lostCommands() (first int, certain bool) {
 		return known, true
 	}
 	// What stands behind the answer of a redelivered status has not left for certain.
-	return known, s.order.started && int32(q.waiting[known].before-cut) > 0
+	return known, !r.limbo && s.order.started && int32(q.waiting[known].before-cut) > 0
 }
 
 // recoveryDeadline is Deadline during a recovery.

@@ -24,7 +24,7 @@ func commandSize(c *fleet.Command) int {
 // room again (REC-22). Of what it hands over all the same, the oldest that are held
 // back are dropped. What would be dropped as stale anyway is always taken.
 func (s *Session) CommandRoom(module int32) (commands, bytes int) {
-	if s.phase == PhaseWaiting || !s.moduleConnected(module, nil) {
+	if s.Stale(module) {
 		return math.MaxInt, math.MaxInt
 	}
 	if s.phase == PhaseRunning && s.recovery == nil {
@@ -36,6 +36,12 @@ func (s *Session) CommandRoom(module int32) (commands, bytes int) {
 		return s.opts.MaxPending, s.opts.MaxCommandBytes
 	}
 	return max(0, s.opts.MaxPending-len(s.pending[i].commands)), max(0, s.opts.MaxCommandBytes-s.pending[i].bytes)
+}
+
+// Stale tells whether commands of the module would be dropped, because none of its
+// devices is connected (DEF-38).
+func (s *Session) Stale(module int32) bool {
+	return s.phase == PhaseWaiting || !s.moduleConnected(module, nil)
 }
 
 // load returns what the module has under way.

@@ -134,6 +134,7 @@ type Session struct {
 	firstsAt   time.Time             // when they are tried again; zero: there are none
 	heldBytes  int                   // of held and firsts
 	sessionBy  time.Time             // T_sess
+	heard      time.Time             // when its last message came in normal communication
 	withModule bool                  // a supported device was connected: STAT-34 applies
 
 	order   order
@@ -336,7 +337,7 @@ func (s *Session) message(m fleet.ClientMessage) {
 		}
 		s.firstResponse(m)
 	case PhaseRunning:
-		s.sessionBy = s.now.Add(s.opts.SessionTimeout) // SESS-2
+		s.heard, s.sessionBy = s.now, s.now.Add(s.opts.SessionTimeout) // SESS-2
 		if s.recovery != nil {
 			s.recovered(m)
 			return

@@ -22,7 +22,7 @@ type unknown struct {
 // beforeConnect discards what comes while no session exists (SEQ-1, REC-5). A
 // status proves that the gateway believes in a session that we do not have, after an
 // unclean restart of ours for instance. The gateway is called to connect anew, once in
-// a while.
+// a while (RES-21).
 //
 // That a status is CONNECTING makes no difference. It is that of a device which joins,
 // and then the gateway is in normal communication; or a first one of a connect sequence

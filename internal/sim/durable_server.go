@@ -34,6 +34,9 @@ type durableServer struct {
 	timer   int
 	killIn  int           // die in that write; 0: no plan
 	killFor time.Duration // and be back after that time
+
+	silent bool // a session goes on and its gateway was not heard yet
+	late   bool // it was out of reach for long and what the broker held was not read
 }
 
 const durableCar = "company/car"
@@ -118,6 +121,7 @@ func (s *durableServer) connect() {
 		}
 		s.link = true
 		s.barrier++
+		s.silent, s.late = kept && s.core.Phase() == session.PhaseRunning, kept && down >= 5*time.Second
 		s.step(session.Event{Kind: session.EventLinkUp, Kept: kept, Down: down}, 0)
 		if kept {
 			s.out = append(s.out, wireItem{barrier: true})
@@ -172,9 +176,11 @@ func (s *durableServer) receive(m fleet.ClientMessage, id int, barrier bool) {
 	if barrier {
 		s.out = append(s.out, wireItem{ack: id})
 		s.plan()
+		s.late = false
 		s.step(session.Event{Kind: session.EventBacklogRead}, 0)
 		return
 	}
+	s.silent = false
 	s.step(session.Event{Kind: session.EventMessage, Message: m}, id)
 }
 
@@ -220,6 +226,12 @@ func (s *durableServer) publish(m outgoing) {
 	if !s.link {
 		s.w.fail("the core publishes %+v although the link is down", m)
 		return
+	}
+	if s.silent && !m.notification {
+		s.w.fail("the core publishes %+v in a resumed session before its first message", m)
+	}
+	if s.late && !m.notification {
+		s.w.fail("the core publishes %+v before all was read that the broker held for long", m)
 	}
 	s.out = append(s.out, wireItem{message: &m})
 }

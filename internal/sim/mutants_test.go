@@ -122,7 +122,11 @@ func (m mutant) caught(dir string) error {
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("does not build: %w\n%s", err, out)
 	}
-	out, err := exec.CommandContext(ctx, binary, "-test.run", "^TestHistories$", "-seeds", fmt.Sprint(*mutantSeeds), "-shrink=false").CombinedOutput()
+	args := []string{"-test.run", "^TestHistories$", "-seeds", fmt.Sprint(*mutantSeeds), "-shrink=false"}
+	if strings.HasPrefix(m.name, "resume_") {
+		args = []string{"-test.run", "^TestDurableHistories$", "-durable-seeds", fmt.Sprint(*mutantSeeds / 4)}
+	}
+	out, err := exec.CommandContext(ctx, binary, args...).CombinedOutput()
 	switch {
 	case err == nil:
 		return fmt.Errorf("survives %d histories", *mutantSeeds)

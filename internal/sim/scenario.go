@@ -150,7 +150,7 @@ func New(seed uint64) *Scenario {
 		Outgoing:   []int{24, 64}[pick(2)],
 		MaxAhead:   []int{4, 40, 200}[pick(3)],
 		MaxPending: []int{2, 100}[pick(2)],
-		MaxUnacked: []int{0, 2, 50}[seed%3],
+		MaxUnacked: []int{0, 2, 50}[pick(3)],
 		StatusBase: []uint32{1, 1, 0, 0xfffffff0}[pick(4)],
 		Delay:      []time.Duration{time.Millisecond, 20 * time.Millisecond, 300 * time.Millisecond}[pick(3)],
 	}

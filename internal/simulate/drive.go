@@ -19,6 +19,7 @@ func (f *Fleet) Drive(parent context.Context, duration time.Duration) {
 	defer cancel()
 	f.latency.Reset()
 	f.tally.planned.Store(0)
+	f.tally.bytes.Store(0)
 	start := time.Now()
 	f.began.Store(start.UnixNano())
 	f.tally.start.Store(start.UnixNano())
@@ -169,7 +170,7 @@ func (c *car) flap(ctx context.Context, device int) {
 	c.fleet.tally.flaps.Add(1)
 	c.gateway.Leave(c.devices[device])
 	_ = sleepUntil(ctx, time.Now().Add(time.Second)) // ends early when the run does
-	c.gateway.Status(c.devices[device], c.fleet.payload, time.Time{})
+	c.gateway.Status(c.devices[device], c.source.status(device, time.Now()), time.Time{})
 }
 
 func (c *car) setFaults(m gateway.Faults) {

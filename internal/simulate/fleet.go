@@ -21,7 +21,6 @@ type Fleet struct {
 	cars  []*car
 	order []int // the cars in the order in which they start and report
 
-	payload []byte
 	latency Histogram
 	tally   tally
 
@@ -34,11 +33,13 @@ type car struct {
 	fleet   *Fleet
 	gateway *gateway.Gateway
 	devices []fleet.Device
+	source  source
 	faulty  bool
 
 	next      atomic.Uint32 // device that reports next
 	connected atomic.Bool
 	ever      atomic.Bool // was connected once
+	unserved  atomic.Bool // no server answered its last Connect
 	started   atomic.Bool // closed loop: a status is on its way
 }
 
@@ -48,7 +49,7 @@ func New(opts Options) (*Fleet, error) {
 	if err := opts.complete(); err != nil {
 		return nil, err
 	}
-	f := &Fleet{opts: opts, payload: statusFor(opts.Module, opts.Payload)}
+	f := &Fleet{opts: opts}
 	f.tally.init()
 	if n := opts.connections(); n > 0 {
 		pool, err := gateway.NewPool(opts.Broker, n)
@@ -76,7 +77,7 @@ func New(opts Options) (*Fleet, error) {
 }
 
 func (f *Fleet) newCar(i int, faulty bool) (*car, error) {
-	c := &car{fleet: f, faulty: faulty}
+	c := &car{fleet: f, faulty: faulty, source: f.opts.newSource(i)}
 	for d := range f.opts.Devices {
 		c.devices = append(c.devices, fleet.Device{
 			Module: f.opts.Module, Type: uint32(f.opts.DeviceType), Role: fmt.Sprintf("device_%d", d+1), Name: fmt.Sprintf("Device %d", d+1),
@@ -128,8 +129,8 @@ func (f *Fleet) Connect(ctx context.Context) (time.Duration, error) {
 			}
 		}
 		c := f.cars[i]
-		for _, d := range c.devices {
-			c.gateway.Status(d, f.payload, time.Time{})
+		for d := range c.devices {
+			c.gateway.Status(c.devices[d], c.source.status(d, time.Now()), time.Time{})
 		}
 	}
 	limit := time.NewTimer(f.opts.ConnectTimeout)
@@ -186,6 +187,7 @@ func (c *car) observe(e gateway.Effect) {
 	case gateway.EffectConnected:
 		now := time.Now().UnixNano()
 		c.connected.Store(true)
+		c.unserved.Store(false)
 		t.sessions.Add(1)
 		t.connected.Add(1)
 		t.lastConnect.Store(now)
@@ -207,13 +209,23 @@ func (c *car) observe(e gateway.Effect) {
 		if e.Reason != gateway.ReasonStopped {
 			t.count(t.failed, e.Reason)
 		}
+		c.unserved.Store(e.Reason == gateway.ReasonNoConnectResponse)
 	case gateway.EffectViolation:
-		t.count(t.violations, e.Reason)
+		// Silence is no violation: the operator has removed the car, or the server is away.
+		if e.Reason != gateway.ReasonNoConnectResponse {
+			t.count(t.violations, e.Reason)
+		}
 	case gateway.EffectCommand:
 		if on := f.opts.OnCommand; on != nil && len(e.Data) > 0 {
 			on(e.Data, time.Now())
 		}
 		t.command(&e)
+	case gateway.EffectDeliver:
+		for i := range c.devices {
+			if c.devices[i].ID() == e.Device.ID() {
+				c.source.command(i, e.Data)
+			}
+		}
 	}
 }
 
@@ -250,7 +262,13 @@ func (c *car) begin() {
 
 // report sends the next status of the car.
 func (c *car) report(planned time.Time) {
-	d := c.devices[int(c.next.Add(1)-1)%len(c.devices)]
+	d := int((c.next.Add(1) - 1) % uint32(len(c.devices)))
+	now := planned
+	if now.IsZero() {
+		now = time.Now()
+	}
+	status := c.source.status(d, now)
+	c.fleet.tally.sized(len(status))
 	c.fleet.tally.planned.Add(1)
-	c.gateway.Status(d, c.fleet.payload, planned)
+	c.gateway.Status(c.devices[d], status, planned)
 }

@@ -9,6 +9,7 @@ package simulate
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"external-server/internal/fleet"
@@ -28,6 +29,9 @@ type Options struct {
 	DeviceType int64
 	// Payload is the length of a status in bytes, unless its module needs more.
 	Payload int
+	// Statuses, if there are any, are what the devices send instead, each device one
+	// after the other and then from the start; Payload means nothing then.
+	Statuses [][]byte
 	// Rate is the number of statuses each car sends per second, at planned moments
 	// whatever the answers do. Closed instead sends the next status of a car when
 	// the last one is answered.
@@ -107,6 +111,8 @@ func (o *Options) complete() error {
 		return fmt.Errorf("device type %d: expected 0 to %d", o.DeviceType, uint32(1<<32-1))
 	case o.Payload < 0 || o.Payload > maxPayload:
 		return fmt.Errorf("payload of %d bytes: expected 0 to %d", o.Payload, maxPayload)
+	case slices.ContainsFunc(o.Statuses, func(s []byte) bool { return len(s) > maxPayload }):
+		return fmt.Errorf("a status of more than %d bytes", maxPayload)
 	case o.Closed && o.Rate != 0:
 		return errors.New("a rate and a closed loop exclude each other")
 	case !(o.Rate >= 0) || o.Rate > 1e6:

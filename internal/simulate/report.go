@@ -13,7 +13,7 @@ import (
 
 // tally counts what happens to the cars.
 type tally struct {
-	planned, sessions                  atomic.Uint64
+	planned, sessions, bytes           atomic.Uint64
 	connected, everConnected           atomic.Int64
 	lastFirst, lastConnect, start, end atomic.Int64 // Unix ns
 	restarts, silences, flaps          atomic.Uint64
@@ -46,6 +46,9 @@ func (t *tally) command(e *gateway.Effect) {
 	t.mu.Unlock()
 }
 
+// sized counts the bytes of a status.
+func (t *tally) sized(n int) { t.bytes.Add(uint64(n)) }
+
 func (t *tally) mostFailed() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -55,17 +58,19 @@ func (t *tally) mostFailed() string {
 	return ""
 }
 
-// Reason is a reason with the rule of the protocol behind it and how often it came.
+// Reason is a reason with the rule of the protocol behind it (docs/protocol.md),
+// what it means for a person, and how often it came.
 type Reason struct {
-	Reason string `json:"reason"`
-	Rule   string `json:"rule,omitempty"`
-	Count  uint64 `json:"count"`
+	Reason  string `json:"reason"`
+	Rule    string `json:"rule,omitempty"`
+	Meaning string `json:"meaning,omitempty"`
+	Count   uint64 `json:"count"`
 }
 
 func reasons(counts map[gateway.Reason]uint64) []Reason {
 	out := []Reason{}
 	for r, n := range counts {
-		out = append(out, Reason{Reason: r.String(), Rule: r.Rule(), Count: n})
+		out = append(out, Reason{Reason: r.String(), Rule: r.Rule(), Meaning: r.Meaning(), Count: n})
 	}
 	slices.SortFunc(out, func(a, b Reason) int {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Reason, b.Reason))
@@ -95,16 +100,19 @@ type Report struct {
 	Cars           int     `json:"cars"`
 	Devices        int     `json:"devices_per_car"`
 	Module         int32   `json:"module"`
-	Payload        int     `json:"payload_bytes"`
+	Payload        int     `json:"payload_bytes"` // of a status on average
 	Seed           uint64  `json:"seed"`
 	Closed         bool    `json:"closed_loop"`
 	Rate           float64 `json:"rate_per_car,omitempty"`
 	Seconds        float64 `json:"seconds"`
 	ConnectSeconds float64 `json:"connect_seconds"` // first start to last car connected; 0: not all were
 
-	EverConnected int    `json:"cars_ever_connected"`
-	Connected     int    `json:"cars_connected_at_end"`
-	Sessions      uint64 `json:"sessions"`
+	EverConnected int `json:"cars_ever_connected"`
+	Connected     int `json:"cars_connected_at_end"`
+	// Unserved are the cars that are not connected because no server answers them: the
+	// operator has removed them, or the server is away.
+	Unserved int    `json:"cars_unserved_at_end"`
+	Sessions uint64 `json:"sessions"`
 	// Dropped are the sessions that ended, Failed the connect sequences that did.
 	Dropped []Reason `json:"sessions_dropped"`
 	Failed  []Reason `json:"attempts_failed"`
@@ -127,7 +135,7 @@ func (f *Fleet) Report() Report {
 	t := &f.tally
 	o := &f.opts
 	r := Report{
-		Company: o.Company, Cars: o.Cars, Devices: o.Devices, Module: o.Module, Payload: len(f.payload), Seed: o.Seed,
+		Company: o.Company, Cars: o.Cars, Devices: o.Devices, Module: o.Module, Payload: int(t.bytes.Load() / max(1, t.planned.Load())), Seed: o.Seed,
 		Closed: o.Closed, Rate: o.Rate, EverConnected: int(t.everConnected.Load()), Connected: int(t.connected.Load()),
 		Sessions: t.sessions.Load(), Planned: t.planned.Load(), Answered: f.latency.Count(), Latency: Of(&f.latency),
 		Commands: t.commands.Load(), Responses: make(map[string]uint64),
@@ -148,6 +156,7 @@ func (f *Fleet) Report() Report {
 		}
 		r.Injected = map[string]uint64{"restarts": t.restarts.Load(), "silences": t.silences.Load(), "flaps": t.flaps.Load()}
 	}
+	r.Unserved = f.unserved()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	r.Dropped, r.Failed, r.Violations = reasons(t.dropped), reasons(t.failed), reasons(t.violations)
@@ -155,6 +164,16 @@ func (f *Fleet) Report() Report {
 		r.Responses[k.String()] = n
 	}
 	return r
+}
+
+// unserved counts the cars that no server answers.
+func (f *Fleet) unserved() (n int) {
+	for _, c := range f.cars {
+		if c.unserved.Load() && !c.connected.Load() {
+			n++
+		}
+	}
+	return n
 }
 
 // Lost returns how many sessions were dropped.
@@ -181,6 +200,7 @@ type Figures struct {
 	Planned, Answered   uint64
 	P50, P99            time.Duration
 	Dropped, Violations uint64
+	Unserved            int
 }
 
 // Figures returns the present ones.
@@ -188,7 +208,7 @@ func (f *Fleet) Figures() Figures {
 	t := &f.tally
 	g := Figures{
 		Cars: f.opts.Cars, Connected: int(t.connected.Load()), Planned: t.planned.Load(), Answered: f.latency.Count(),
-		P50: f.latency.Quantile(0.5), P99: f.latency.Quantile(0.99),
+		P50: f.latency.Quantile(0.5), P99: f.latency.Quantile(0.99), Unserved: f.unserved(),
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"os"
 
-	"external-server/sdk/module"
+	"github.com/fleet-protocol/external-server/sdk/module"
 )
 
 const (

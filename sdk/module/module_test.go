@@ -1,203 +1,170 @@
-package module_test
+package module
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
-	"time"
 
-	"go.uber.org/goleak"
-
-	"external-server/internal/fleet"
-	internal "external-server/internal/module"
-	"external-server/internal/module/host"
-	"external-server/sdk/module"
+	"github.com/fleet-protocol/external-server/sdk/boundary"
+	pb "github.com/fleet-protocol/external-server/sdk/module/moduleproto"
 )
 
-// TestMain is also the module process, as a program of a module author is.
-func TestMain(m *testing.M) {
-	host.RunIfHost()
-	if os.Getenv("FLEET_MODULE_PROTOCOL") != "" {
-		if err := module.Serve(testModule{}); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	goleak.VerifyTestMain(m)
-}
+// lamps is a module that answers a status with a command.
+type lamps struct{}
 
-type testModule struct{}
-
-func (testModule) Number() int32                   { return 9 }
-func (testModule) Supports(deviceType uint32) bool { return deviceType == 4 || deviceType == 1000 }
-
-func (testModule) Open(_ context.Context, car module.Car) (module.Context, error) {
+func (lamps) Number() int32                   { return 9 }
+func (lamps) Supports(deviceType uint32) bool { return deviceType == 4 }
+func (lamps) Open(_ context.Context, car Car) (Context, error) {
 	if value, _ := car.Value("bad"); value != "" {
 		return nil, errors.New("the key bad is not wanted")
 	}
-	c := &testContext{car: car}
-	c.die, _ = car.Value("die")
-	return c, nil
+	return &lampsContext{car: car}, nil
 }
 
-type testContext struct {
-	module.Queue
-	car module.Car
-	die string // a file: the process ends once, and the file with it
+type lampsContext struct {
+	Queue
+	car Car
 }
 
-func (c *testContext) DeviceConnected(context.Context, module.Device) error { return nil }
-
-func (c *testContext) DeviceDisconnected(_ context.Context, _ module.Device, reason module.Reason) error {
-	if reason != module.Timeout {
-		return fmt.Errorf("wrapped: %w", module.Code(-7))
+func (c *lampsContext) DeviceConnected(context.Context, Device) error { return nil }
+func (c *lampsContext) DeviceDisconnected(_ context.Context, _ Device, reason Reason) error {
+	if reason == Timeout {
+		return fmt.Errorf("wrapped: %w", Code(-7))
 	}
+	return Code(-4)
+}
+
+func (c *lampsContext) Status(ctx context.Context, d Device, data []byte) error {
+	c.Push(Command{Device: d, Data: fmt.Appendf(nil, "%s/%s %v %s %t", c.car.Company, c.car.Name, c.car.Config, data, Redelivered(ctx))})
 	return nil
 }
 
-func (c *testContext) Status(ctx context.Context, d module.Device, data []byte) error {
-	if c.die != "" && os.Remove(c.die) == nil {
-		os.Exit(5)
-	}
-	switch string(data) {
-	case "fail":
-		return errors.New("some reason")
-	case "code":
-		return module.Code(-4)
-	case "panic":
-		panic("as asked")
-	}
-	c.Push(module.Command{Device: d, Data: fmt.Appendf(nil, "%s/%s %s redelivered=%t", c.car.Company, c.car.Name, data, module.Redelivered(ctx))})
+func (c *lampsContext) StatusError(_ context.Context, d Device, message []byte) error {
+	c.Push(Command{Device: d, Data: message})
 	return nil
 }
 
-func (c *testContext) StatusError(context.Context, module.Device, []byte) error { return nil }
-
-func (c *testContext) CommandDelivered(_ context.Context, command module.Command) error {
+func (c *lampsContext) CommandDelivered(_ context.Context, command Command) error {
 	c.Push(command)
 	return nil
 }
 
-func (c *testContext) Close(context.Context) error { return nil }
+func (c *lampsContext) Close(context.Context) error { return nil }
 
-func open(t *testing.T, settings ...string) internal.Instance {
+// connect serves the module and returns the server's end.
+func connect(t *testing.T) *boundary.Conn {
 	t.Helper()
-	m, err := host.Open(t.Context(), host.Options{Command: []string{"/proc/self/exe"}, Expect: 9, BackoffMin: time.Millisecond})
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = m.Close() })
-	if !m.Supports(4) || m.Supports(5) {
-		t.Error("wrong device types")
-	}
-	spec := internal.InstanceSpec{Car: fleet.CarID{Company: "c", Car: "n"}, PollTimeout: 30 * time.Millisecond}
-	for _, setting := range settings {
-		key, value, _ := strings.Cut(setting, "=")
-		spec.Config = append(spec.Config, internal.Pair{Key: key, Value: value})
-	}
-	i, err := m.Open(t.Context(), spec)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return i
-}
-
-var lamp = fleet.Device{Module: 9, Type: 4, Role: "lamp", Name: "Lamp"}
-
-func next(t *testing.T, i internal.Instance) string {
-	t.Helper()
-	for {
-		commands, err := i.WaitCommands(t.Context())
-		if err != nil {
+	var ends [2]*boundary.Conn
+	for i, fd := range fds {
+		if ends[i], err = boundary.FromFile(os.NewFile(uintptr(fd), "socket")); err != nil {
 			t.Fatal(err)
 		}
-		if len(commands) > 0 {
-			if len(commands) != 1 || commands[0].Device != lamp {
-				t.Errorf("commands %+v", commands)
-			}
-			return string(commands[0].Data)
-		}
 	}
+	served := make(chan error, 1)
+	go func() { served <- serve(ends[1], lamps{}) }()
+	t.Cleanup(func() {
+		_ = ends[0].Close()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+		_ = ends[1].Close()
+	})
+	if err := ends[0].Receive(&pb.ModuleFrame{}); err != nil {
+		t.Fatal(err)
+	}
+	return ends[0]
+}
+
+func ask(t *testing.T, server *boundary.Conn, frame *pb.ServerFrame) *pb.Result {
+	t.Helper()
+	if err := server.Send(frame); err != nil {
+		t.Fatal(err)
+	}
+	answer := &pb.ModuleFrame{}
+	if err := server.Receive(answer); err != nil {
+		t.Fatal(err)
+	}
+	return answer.GetResult()
 }
 
 func TestServe(t *testing.T) {
-	i := open(t, "key=value")
-	ctx := t.Context()
-	if commands, err := i.WaitCommands(ctx); err != nil || len(commands) != 0 {
-		t.Errorf("without commands: %v, %v", commands, err)
-	}
-	if err := i.DeviceConnected(ctx, lamp); err != nil {
-		t.Error(err)
-	}
-	if err := i.ForwardStatus(ctx, lamp, []byte("hello")); err != nil {
-		t.Error(err)
-	}
-	if got := next(t, i); got != "c/n hello redelivered=false" {
-		t.Errorf("command %q", got)
-	}
-	if err := i.CommandAck(ctx, fleet.Command{Device: lamp, Data: []byte("ack")}); err != nil {
-		t.Error(err)
-	}
-	if got := next(t, i); got != "ack" {
-		t.Errorf("command %q", got)
-	}
-	tests := map[string]struct {
-		code int
-		text string
-	}{"fail": {-1, "some reason"}, "code": {-4, "-4"}, "panic": {-1, "panicked: as asked"}}
-	for data, want := range tests {
-		err := i.ForwardStatus(ctx, lamp, []byte(data))
-		var code *internal.CallError
-		if !errors.As(err, &code) || code.Code != want.code || code.Op != "forward_status" || !strings.Contains(err.Error(), want.text) {
-			t.Errorf("%s: %v", data, err)
+	server := connect(t)
+	lamp := &pb.Device{Module: 9, Type: 4, Role: "lamp", Name: "Lamp"}
+	call := func(function pb.Call_Function, data string, change func(*pb.Call)) *pb.Result {
+		c := &pb.Call{Context: 1, Function: function, Device: lamp, Data: []byte(data)}
+		if change != nil {
+			change(c)
 		}
+		return ask(t, server, &pb.ServerFrame{Kind: &pb.ServerFrame_Call{Call: c}})
 	}
-	var code *internal.CallError
-	if err := i.DeviceDisconnected(ctx, fleet.DisconnectAnnounced, lamp); !errors.As(err, &code) || code.Code != -7 || !strings.Contains(err.Error(), "wrapped") {
-		t.Errorf("device_disconnected: %v", err)
+	poll := func() []string {
+		var got []string
+		for _, c := range ask(t, server, &pb.ServerFrame{Kind: &pb.ServerFrame_Poll{Poll: &pb.Poll{Context: 1}}}).GetCommands() {
+			if c.GetDevice().GetRole() != "lamp" || c.GetDevice().GetName() != "Lamp" || c.GetDevice().GetModule() != 9 || c.GetDevice().GetType() != 4 {
+				t.Errorf("the command is for %v", c.GetDevice())
+			}
+			got = append(got, string(c.GetData()))
+		}
+		return got
 	}
-	if err := i.DeviceDisconnected(ctx, fleet.DisconnectTimeout, lamp); err != nil {
-		t.Error(err)
+	start := func(number int32) *pb.Result {
+		return ask(t, server, &pb.ServerFrame{Kind: &pb.ServerFrame_Start{Start: &pb.Start{ModuleNumber: number}}})
 	}
-	if err := i.Close(ctx); err != nil {
-		t.Error(err)
+	open := func(config ...*pb.Pair) *pb.Result {
+		return ask(t, server, &pb.ServerFrame{Kind: &pb.ServerFrame_Open{Open: &pb.Open{
+			Context: 1, Company: "c", Car: "n", Config: config, PollTimeoutMs: 1}}})
+	}
+	if r := start(8); r.GetError() != "this is module 9 but it is configured as module 8" {
+		t.Errorf("wrong number: %v", r)
+	}
+	if r := start(9); r.GetModuleNumber() != 9 || !slices.Equal(r.GetSupportedTypes(), []uint32{4}) {
+		t.Errorf("start: %v", r)
+	}
+	if r := open(&pb.Pair{Key: "bad", Value: "x"}); r.GetError() != "the key bad is not wanted" {
+		t.Errorf("open: %v", r)
+	}
+	if r := open(&pb.Pair{Key: "b", Value: "1"}, &pb.Pair{Key: "a", Value: "2"}); r.GetCode() != 0 {
+		t.Errorf("open: %v", r)
+	}
+	if got := poll(); len(got) != 0 {
+		t.Errorf("commands without cause: %q", got)
+	}
+	call(pb.Call_DEVICE_CONNECTED, "", nil)
+	call(pb.Call_FORWARD_STATUS, "hello", nil)
+	call(pb.Call_FORWARD_STATUS, "again", func(c *pb.Call) { c.Redelivered = true })
+	call(pb.Call_FORWARD_ERROR, "error", nil)
+	call(pb.Call_COMMAND_ACK, "delivered", nil)
+	if got := poll(); !slices.Equal(got, []string{"c/n [{b 1} {a 2}] hello false", "c/n [{b 1} {a 2}] again true", "error", "delivered"}) {
+		t.Errorf("commands %q", got)
+	}
+	if r := call(pb.Call_DEVICE_DISCONNECTED, "", nil); r.GetCode() != -4 || r.GetError() != "" {
+		t.Errorf("code: %v", r)
+	}
+	if r := call(pb.Call_DEVICE_DISCONNECTED, "", func(c *pb.Call) { c.DisconnectType = 1 }); r.GetCode() != -7 || !strings.Contains(r.GetError(), "wrapped") {
+		t.Errorf("wrapped code: %v", r)
+	}
+	if r := call(77, "", nil); r.GetCode() != -1 || !strings.Contains(r.GetError(), "newer than this module") {
+		t.Errorf("unknown function: %v", r)
+	}
+	if r := ask(t, server, &pb.ServerFrame{Kind: &pb.ServerFrame_Close{Close: &pb.Close{Context: 1}}}); r.GetCode() != 0 {
+		t.Errorf("close: %v", r)
 	}
 }
 
-func TestRedelivered(t *testing.T) {
-	die := filepath.Join(t.TempDir(), "die")
-	if err := os.WriteFile(die, nil, 0o600); err != nil {
-		t.Fatal(err)
+func TestServeOutside(t *testing.T) {
+	if Started() {
+		t.Fatal("the test was started as a module")
 	}
-	i := open(t, "die="+die)
-	if err := i.ForwardStatus(t.Context(), lamp, []byte("again")); err != nil {
-		t.Error(err)
-	}
-	if got := next(t, i); got != "c/n again redelivered=true" {
-		t.Errorf("command %q", got)
-	}
-}
-
-func TestRefusals(t *testing.T) {
-	m, err := host.Open(t.Context(), host.Options{Command: []string{"/proc/self/exe"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.Close()
-	_, err = m.Open(t.Context(), internal.InstanceSpec{Config: []internal.Pair{{Key: "bad", Value: "x"}}})
-	if err == nil || !strings.Contains(err.Error(), "the key bad is not wanted") {
-		t.Errorf("Open: %v", err)
-	}
-	if _, err := host.Open(t.Context(), host.Options{Command: []string{"/proc/self/exe"}, Expect: 8}); err == nil ||
-		!strings.Contains(err.Error(), "this is module 9 but it is configured as module 8") {
-		t.Errorf("Open: %v", err)
-	}
-	if err := module.Serve(testModule{}); err == nil || !strings.Contains(err.Error(), "module check") {
+	if err := Serve(lamps{}); err == nil || !strings.Contains(err.Error(), "module check") {
 		t.Errorf("Serve outside of the server: %v", err)
 	}
 }

@@ -25,9 +25,9 @@ import (
 	"external-server/internal/module/cabi"
 	"external-server/internal/module/guest"
 	"external-server/internal/module/host"
-	"external-server/internal/module/wire"
 	"external-server/internal/servertest"
-	pb "external-server/sdk/module/moduleproto"
+	"github.com/fleet-protocol/external-server/sdk/boundary"
+	pb "github.com/fleet-protocol/external-server/sdk/module/moduleproto"
 )
 
 // The benchmarks of this file decided the boundary: our framing over a socket
@@ -53,8 +53,8 @@ func TestMain(m *testing.M) {
 
 // boundaries are what is compared. Each function opens one and returns how to call
 // across it.
-func boundaries() map[string]func(testing.TB) boundary {
-	return map[string]func(testing.TB) boundary{
+func boundaries() map[string]func(testing.TB) crossing {
+	return map[string]func(testing.TB) crossing{
 		"in process": inProcess, "library": isolated, "framing": framing, "plugin, RPC per call": pluginUnary, "plugin, stream": pluginStream,
 	}
 }
@@ -90,10 +90,10 @@ var device = fleet.Device{Module: 66, Type: 1, Role: "role", Name: "Name role"}
 // cars is the largest number of cars that call.
 const cars = 100
 
-// boundary makes one call of one car.
-type boundary func(car int) error
+// crossing makes one call of one car.
+type crossing func(car int) error
 
-func measure(b *testing.B, call boundary) {
+func measure(b *testing.B, call crossing) {
 	for _, cars := range []int{1, cars} {
 		b.Run(fmt.Sprintf("cars=%d", cars), func(b *testing.B) {
 			var next atomic.Int64
@@ -123,8 +123,8 @@ func measure(b *testing.B, call boundary) {
 	}
 }
 
-// contexts opens 100 contexts and returns a boundary that forwards a status.
-func contexts(b testing.TB, m module.Module) boundary {
+// contexts opens 100 contexts and returns a crossing that forwards a status.
+func contexts(b testing.TB, m module.Module) crossing {
 	var instances []module.Instance
 	for n := range cars {
 		i, err := m.Open(b.Context(), module.InstanceSpec{Car: fleet.CarID{Company: "c", Car: fmt.Sprint("car", n)}})
@@ -139,7 +139,7 @@ func contexts(b testing.TB, m module.Module) boundary {
 	return func(car int) error { return instances[car].ForwardStatus(ctx, device, data) }
 }
 
-func inProcess(b testing.TB) boundary {
+func inProcess(b testing.TB) crossing {
 	m, err := cabi.Open(library(b), cabi.Options{})
 	if err != nil {
 		b.Fatal(err)
@@ -147,7 +147,7 @@ func inProcess(b testing.TB) boundary {
 	return contexts(b, m)
 }
 
-func isolated(b testing.TB) boundary {
+func isolated(b testing.TB) crossing {
 	m, err := host.Open(b.Context(), host.ForLibrary(library(b), host.Options{Expect: 66, Logger: slog.New(slog.DiscardHandler)}))
 	if err != nil {
 		b.Fatal(err)
@@ -158,7 +158,7 @@ func isolated(b testing.TB) boundary {
 
 // framing is the framing alone, with a module in Go that does
 // nothing: what compares with gRPC.
-func framing(b testing.TB) boundary {
+func framing(b testing.TB) crossing {
 	m, err := host.Open(b.Context(), host.Options{Command: []string{"/proc/self/exe", "test-child", "idle"}})
 	if err != nil {
 		b.Fatal(err)
@@ -167,7 +167,7 @@ func framing(b testing.TB) boundary {
 	return contexts(b, m)
 }
 
-func pluginUnary(b testing.TB) boundary {
+func pluginUnary(b testing.TB) crossing {
 	conn := startPlugin(b)
 	ctx := b.Context()
 	return func(car int) error {
@@ -175,7 +175,7 @@ func pluginUnary(b testing.TB) boundary {
 	}
 }
 
-func pluginStream(b testing.TB) boundary {
+func pluginStream(b testing.TB) crossing {
 	conn := startPlugin(b)
 	ctx, cancel := context.WithCancel(context.Background())
 	stream, err := conn.NewStream(ctx, &benchService.Streams[0], "/bench.Module/Session")
@@ -282,12 +282,12 @@ func servePlugin() {
 
 // serveIdle is a module process with a module that does nothing.
 func serveIdle() {
-	socket, err := guest.Socket()
+	socket, err := boundary.Socket()
 	if err != nil {
 		slog.Error(err.Error())
 		os.Exit(1)
 	}
-	conn, err := wire.FromFile(socket)
+	conn, err := boundary.FromFile(socket)
 	if err != nil {
 		slog.Error(err.Error())
 		os.Exit(1)

@@ -14,11 +14,11 @@ import (
 	"testing"
 	"time"
 
-	"external-server/internal/demo"
 	"external-server/internal/fleet"
 	"external-server/internal/gateway"
 	"external-server/internal/servertest"
 	"external-server/internal/testwait"
+	"external-server/internal/vehicle"
 )
 
 func TestMain(m *testing.M) { os.Exit(servertest.Main(m)) }
@@ -167,7 +167,7 @@ func connect(t testing.TB, s *server, cars []string) map[string]*gateway.Gateway
 
 // driver is a mission device that drives a round.
 type driver struct {
-	autonomy *demo.Autonomy
+	autonomy *vehicle.Autonomy
 	last     time.Time
 }
 
@@ -191,8 +191,8 @@ func drive(t testing.TB, gateways []*gateway.Gateway) {
 	var wg sync.WaitGroup
 	t.Cleanup(func() { cancel(); wg.Wait() })
 	for i, g := range gateways {
-		at := demo.Position{Latitude: 49.194 + float64(i%4)*0.004, Longitude: 16.606 + float64(i/4)*0.006, Altitude: 240}
-		d := &driver{autonomy: demo.NewAutonomy(at), last: time.Now()}
+		at := vehicle.Position{Latitude: 49.194 + float64(i%4)*0.004, Longitude: 16.606 + float64(i/4)*0.006, Altitude: 240}
+		d := &driver{autonomy: vehicle.NewAutonomy(at), last: time.Now()}
 		var stops []string
 		for j := range 12 {
 			stops = append(stops, fmt.Sprintf(`{"name":"stop %d","position":{"latitude":%f,"longitude":%f,"altitude":240}}`, j+1,

@@ -47,7 +47,7 @@ export function open({ root, store, on, signal, title }) {
     ];
     keyed(facts, entries, (e) => e[0], (e) => h("div", {}, h("dt", { text: e[0] }), h("dd")), (el, e) => text(el.lastChild, e[1]));
     keyed(components, s.components, (c) => c.name, (c) => h("tr", {}, h("th", { scope: "row", text: c.name }), h("td")), (tr, c) => {
-      text(tr.lastChild, c.ready ? "ready" : c.reason || "not ready");
+      text(tr.lastChild, c.ready ? (c.reason ? `ready, ${c.reason}` : "ready") : c.reason || "not ready");
       tr.lastChild.className = c.ready ? "" : "bad";
     });
   }

@@ -72,6 +72,9 @@ func (c *conn) connect(ctx context.Context, version wire.Version) (_ net.Conn, _
 			nc.Close()
 		}
 	}()
+	if opts.Dialed != nil {
+		opts.Dialed(nc.LocalAddr())
+	}
 	if t, ok := nc.(*net.TCPConn); ok {
 		if err := t.SetNoDelay(true); err != nil { // CONN-12
 			return nil, nil, terms{}, err

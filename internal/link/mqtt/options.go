@@ -26,6 +26,9 @@ type Options struct {
 	// host of Address. A nil function, and a nil result, mean no TLS.
 	TLS    func() (*tls.Config, error)
 	Logger *slog.Logger
+	// Dialed is told the local address of every connection to the broker before
+	// anything is sent over it; nil: nobody is.
+	Dialed func(local net.Addr)
 	// RetryMax is the longest pause between two attempts to reach the broker
 	// (REC-5); zero means 5 s. The first attempts come sooner.
 	RetryMax time.Duration

@@ -14,6 +14,8 @@ import (
 	"log/slog"
 	"unsafe"
 
+	"github.com/fleet-protocol/external-server/sdk/module/moduleproto"
+
 	"external-server/internal/fleet"
 	"external-server/internal/module"
 )
@@ -125,7 +127,7 @@ func (i *instance) pop(ctx context.Context) (fleet.Command, C.int, error) {
 		return fleet.Command{}, 0, fmt.Errorf("pop_command returned a buffer without data (command %d, role %d, "+
 			"name %d bytes, one of them NULL); the module is broken", data, role, name)
 	}
-	if fault := module.CommandTooLarge(data, role, name); fault != "" {
+	if fault := moduleproto.CommandTooLarge(data, role, name); fault != "" {
 		C.cabi_take(i.lib.table, i.popped, nil)
 		return fleet.Command{}, remaining, errTooLarge(fault)
 	}

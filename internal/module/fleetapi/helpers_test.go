@@ -59,6 +59,12 @@ func open(t testing.TB, opts Options, pairs ...string) *Instance {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return openIn(t, m, pairs...)
+}
+
+// openIn makes an instance of m, which ends with it.
+func openIn(t testing.TB, m *Module, pairs ...string) *Instance {
+	t.Helper()
 	i, err := m.Open(t.Context(), spec(pairs...))
 	if err != nil {
 		t.Fatal(err)

@@ -50,6 +50,13 @@ type Module struct {
 
 	mu     sync.Mutex
 	warned map[string]bool // keys of the configuration that were warned about
+	spools map[*queue]spoolFault
+}
+
+// spoolFault is why the spool of an instance cannot be used.
+type spoolFault struct {
+	car string
+	err error
 }
 
 var (
@@ -72,7 +79,7 @@ func New(opts Options) (*Module, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	m := &Module{kind: k, opts: opts, log: opts.Logger.With(logging.ComponentKey, logging.ComponentModule, "module", k.number), pool: opts.Pool, warned: make(map[string]bool)}
+	m := &Module{kind: k, opts: opts, log: opts.Logger.With(logging.ComponentKey, logging.ComponentModule, "module", k.number), pool: opts.Pool, warned: make(map[string]bool), spools: make(map[*queue]spoolFault)}
 	if m.pool == nil {
 		m.pool, m.ownPool = NewPool(opts.Logger), true
 	}
@@ -139,6 +146,7 @@ func (m *Module) openSpool(i *Instance) error {
 	i.queue.open = func() (*spool.Spool, error) {
 		return spool.Open(spool.Options{Dir: dir, MaxBytes: m.opts.SpoolMaxBytes, Logger: m.log.With("car", i.car.Car)})
 	}
+	i.queue.told = func(err error) { m.spoolTold(i, err) }
 	sp, err := i.queue.open()
 	switch {
 	case err == nil:
@@ -152,12 +160,38 @@ func (m *Module) openSpool(i *Instance) error {
 		i.awaitSpool()
 		m.log.Info("the spool is in use, statuses are kept in memory until it is free", "car", i.car.Car, "directory", dir)
 	case errors.Is(err, syscall.ENOSPC):
+		i.queue.told(err)
 		i.awaitSpool()
 		m.log.Warn("the disk of the spool is full, statuses are kept in memory until there is room", "car", i.car.Car, "directory", dir)
 	default:
 		return err
 	}
 	return nil
+}
+
+// spoolTold notes that the spool of an instance fails, or that it does not.
+func (m *Module) spoolTold(i *Instance, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err == nil {
+		delete(m.spools, i.queue)
+		return
+	}
+	m.spools[i.queue] = spoolFault{i.car.Car, err}
+}
+
+// SpoolFault tells in how many instances the spool cannot be written to just now, such
+// as on a full disk, and why, with one of them as the example. Those that keep nothing on
+// disk have none.
+func (m *Module) SpoolFault() (instances int, car string, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, f := range m.spools {
+		if instances++; car == "" || f.car < car {
+			car, err = f.car, f.err
+		}
+	}
+	return instances, car, err
 }
 
 // writable tells whether spools can be made in the folder, and makes nothing.

@@ -51,12 +51,13 @@ type queue struct {
 	open     func() (*spool.Spool, error) // nil: no spool
 	spool    *spool.Spool                 // nil: none, or not ours yet; then for good
 	failing  bool                         // of the putting goroutine: the failure has been logged
+	told     func(error)                  // of a spool that fails, and with nil that it works again
 	failures uint64                       // entries that went to memory because of the spool
 	damaged  uint64                       // records that could not be read
 }
 
 func newQueue(number int32, limit, byteLimit int, log *slog.Logger) *queue {
-	return &queue{number: number, limit: limit, byteLimit: byteLimit, log: log, room: make(chan struct{})}
+	return &queue{number: number, limit: limit, byteLimit: byteLimit, log: log, room: make(chan struct{}), told: func(error) {}}
 }
 
 // put appends the entry. While there is no room it waits: the worker's own queue
@@ -131,6 +132,7 @@ func (q *queue) putSpool(s *spool.Spool, e *entry) (stored, full bool) {
 	case err == nil:
 		if q.failing {
 			q.failing = false
+			q.told(nil)
 			q.log.Info("the spool takes statuses again")
 		}
 		return true, false
@@ -138,6 +140,7 @@ func (q *queue) putSpool(s *spool.Spool, e *entry) (stored, full bool) {
 		return false, true
 	case !q.failing:
 		q.failing = true
+		q.told(err)
 		q.log.Warn("the spool fails, statuses are kept in memory only until it works again", "error", err)
 	}
 	return false, false
@@ -156,10 +159,12 @@ func (q *queue) await(ctx context.Context) (start bool) {
 		case err == nil:
 			q.mu.Lock()
 			defer q.mu.Unlock()
+			q.told(nil)
 			q.spool = s
 			return s.Len() > 0 && q.claim()
 		case !told && !errors.Is(err, spool.ErrLocked):
 			told = true
+			q.told(err)
 			q.log.Warn("the spool cannot be opened, statuses are kept in memory until it can", "error", err)
 		}
 	}
@@ -311,6 +316,7 @@ func (q *queue) release() (kept, lost int, err error) {
 		err = q.spool.Close()
 	}
 	q.mem, q.bytes = nil, 0
+	q.told(nil)
 	return kept, lost, err
 }
 

@@ -155,8 +155,15 @@ func TestFullDisk(t *testing.T) {
 		var log testlog.Buffer
 		gate := make(chan struct{})
 		r := &recorder{answer: func(int, []httpapi.Message) error { <-gate; return nil }}
-		i := open(t, Options{Builtin: IO, API: &faultyAPI{post: r.post}, SpoolDirectory: t.TempDir(), Logger: log.Logger()})
+		m, err := New(Options{Builtin: IO, API: &faultyAPI{post: r.post}, SpoolDirectory: t.TempDir(), Logger: log.Logger()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := openIn(t, m)
 		forward(t, i, "a", 1, 2)
+		if n, _, err := m.SpoolFault(); n != 0 || err != nil {
+			t.Errorf("faults before: %d, %v", n, err)
+		}
 		working := i.queue.spool
 		if err := working.Close(); err != nil { // from now on every call fails
 			t.Fatal(err)
@@ -167,6 +174,9 @@ func TestFullDisk(t *testing.T) {
 		}
 		if n := strings.Count(log.String(), "kept in memory"); n != 1 {
 			t.Errorf("%d warnings: %s", n, log.String())
+		}
+		if n, name, err := m.SpoolFault(); n != 1 || name != car.Car || err == nil {
+			t.Errorf("faults: %d, %q, %v", n, name, err)
 		}
 		close(gate)
 		synctest.Wait()

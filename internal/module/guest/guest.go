@@ -1,185 +1,55 @@
-// Package guest is the module's side of the process boundary: it speaks the
-// module protocol on one connection and makes the calls into a module.Module
-// that lives in this process. It serves the host of shared libraries
-// (external-server module-host) and, through sdk/module, modules written in Go.
-// It may import module, fleet and wire, and knows nothing of the server.
+// Package guest serves a module.Module over the process boundary: it is the inside of
+// the host of shared libraries (external-server module-host). Modules written in Go
+// serve themselves with the SDK.
+// It may import module, fleet and the SDK, and knows nothing of the server.
 package guest
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"sync"
-	"syscall"
 	"time"
+
+	"github.com/fleet-protocol/external-server/sdk/boundary"
+	pb "github.com/fleet-protocol/external-server/sdk/module/moduleproto"
 
 	"external-server/internal/fleet"
 	"external-server/internal/module"
-	"external-server/internal/module/wire"
-	pb "external-server/sdk/module/moduleproto"
 )
-
-// prefetched is how many device types are asked in advance, from 0 on, so that
-// the server knows the answers without a round trip.
-const prefetched = 256
 
 // Loader makes the module once the server has told under which number it is
 // configured (0: any). It may fail: the server gets the text.
 type Loader func(number int32) (module.Module, error)
 
-// streamer is what an Instance offers when it can tell of every command as it
-// comes. What was told before a crash is not lost.
-type streamer interface {
-	StreamCommands(ctx context.Context, fetching func(), each func(fleet.Command)) error
-}
-
-// guest is the state of one connection.
-type guest struct {
-	conn *wire.Conn
-	name string
-	load Loader
-
-	mod      module.Module
-	mu       sync.Mutex
-	contexts map[uint32]module.Instance
-	calls    sync.WaitGroup
-}
-
-// Serve speaks the protocol until the server ends the connection, which is no
-// error. name is for the server's log. Calls that are still inside the module
-// then are left alone: the caller is expected to end the process.
-func Serve(ctx context.Context, conn *wire.Conn, name string, load Loader) error {
-	g := &guest{conn: conn, name: name, load: load, contexts: map[uint32]module.Instance{}}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	if err := conn.Send(&pb.ModuleFrame{Kind: &pb.ModuleFrame_Hello{Hello: &pb.Hello{Protocol: wire.Protocol, Name: name}}}); err != nil {
-		return fmt.Errorf("cannot greet the server: %w", err)
-	}
-	for {
-		frame := &pb.ServerFrame{}
-		err := conn.Receive(frame)
-		switch {
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
-			errors.Is(err, syscall.ECONNRESET): // it ended with answers unread
-			return nil
-		case err != nil:
-			return fmt.Errorf("connection to the server: %w", err)
+// Serve is boundary.Serve for what load returns.
+func Serve(ctx context.Context, conn *boundary.Conn, name string, load Loader) error {
+	return boundary.Serve(ctx, conn, name, func(number int32) (boundary.Module, error) {
+		m, err := load(number)
+		if err != nil {
+			return nil, coded(err)
 		}
-		if !g.handle(ctx, frame) {
-			return fmt.Errorf("the server began with %T instead of Start", frame.GetKind())
+		if counting, ok := m.(heapCounter); ok {
+			return counted{served{m}, counting}, nil
 		}
-	}
+		return served{m}, nil
+	})
 }
 
-// handle starts what the frame asks for. The server has at most one call and one
-// poll of a context under way, so there is no order to keep here.
-func (g *guest) handle(ctx context.Context, frame *pb.ServerFrame) bool {
-	switch kind := frame.GetKind().(type) {
-	case *pb.ServerFrame_Start:
-		g.answer(frame, g.start(kind.Start))
-		return true
-	case *pb.ServerFrame_Ping:
-		result := &pb.Result{}
-		if counting, ok := g.mod.(interface{ HeapBytes() uint64 }); ok {
-			result.HeapBytes = counting.HeapBytes()
-		}
-		g.answer(frame, result)
-		return true
-	}
-	if g.mod == nil {
-		return false
-	}
-	g.calls.Go(func() { g.answer(frame, g.perform(ctx, frame)) })
-	return true
+// heapCounter is a Module that knows how much memory its library holds, in bytes.
+type heapCounter interface{ HeapBytes() uint64 }
+
+// served makes a boundary.Module of a module.Module.
+type served struct{ m module.Module }
+
+type counted struct {
+	served
+	heapCounter
 }
 
-func (g *guest) answer(frame *pb.ServerFrame, result *pb.Result) {
-	err := g.conn.Send(&pb.ModuleFrame{Id: frame.GetId(), Kind: &pb.ModuleFrame_Result{Result: result}})
-	if errors.Is(err, wire.ErrFrame) { // too large: the server must not wait for ever
-		err = g.conn.Send(&pb.ModuleFrame{Id: frame.GetId(), Kind: &pb.ModuleFrame_Result{
-			Result: &pb.Result{Code: module.CodeNotOK, Error: "answer not sent: " + err.Error()}}})
-	}
-	_ = err // a broken connection ends Serve
-}
+func (s served) Number() int32                   { return s.m.Number() }
+func (s served) Supports(deviceType uint32) bool { return s.m.Supports(deviceType) }
 
-func (g *guest) start(start *pb.Start) *pb.Result {
-	if g.mod != nil {
-		return failed(errors.New("started twice"))
-	}
-	mod, err := g.load(start.GetModuleNumber())
-	if err != nil {
-		return failed(unplaced(err))
-	}
-	result := &pb.Result{ModuleNumber: mod.Number()}
-	for deviceType := range uint32(prefetched) {
-		if mod.Supports(deviceType) {
-			result.SupportedTypes = append(result.SupportedTypes, deviceType)
-		}
-	}
-	g.mod = mod
-	return result
-}
-
-// perform makes one call. A panic of a module written in Go is an error of that
-// call, as it is for modules inside the server.
-func (g *guest) perform(ctx context.Context, frame *pb.ServerFrame) (result *pb.Result) {
-	defer func() {
-		if p := recover(); p != nil {
-			result = failed(fmt.Errorf("the module panicked: %v", p))
-		}
-	}()
-	switch kind := frame.GetKind().(type) {
-	case *pb.ServerFrame_Call:
-		return failed(g.call(ctx, kind.Call))
-	case *pb.ServerFrame_Poll:
-		return g.poll(ctx, frame.GetId(), kind.Poll)
-	case *pb.ServerFrame_Open:
-		return failed(g.open(ctx, kind.Open))
-	case *pb.ServerFrame_Close:
-		return failed(g.close(ctx, kind.Close))
-	case *pb.ServerFrame_Supports:
-		if g.mod.Supports(kind.Supports.GetType()) {
-			return &pb.Result{}
-		}
-		return &pb.Result{Code: module.CodeNotOK}
-	default:
-		return failed(errors.New("unknown frame; the server is newer than this module"))
-	}
-}
-
-// unplaced leaves out of the error what the server knows and says itself: which
-// module it is and which car.
-func unplaced(err error) error {
-	var at *module.OpenError
-	if errors.As(err, &at) {
-		return at.Err
-	}
-	return err
-}
-
-// failed turns an error into a Result; nil becomes OK.
-func failed(err error) *pb.Result {
-	var code *module.CallError
-	switch {
-	case err == nil:
-		return &pb.Result{}
-	case errors.As(err, &code) && err == error(code):
-		return &pb.Result{Code: int32(code.Code)}
-	case code != nil:
-		return &pb.Result{Code: int32(code.Code), Error: err.Error()}
-	}
-	return &pb.Result{Code: module.CodeNotOK, Error: err.Error()}
-}
-
-func (g *guest) open(ctx context.Context, open *pb.Open) error {
-	g.mu.Lock()
-	_, exists := g.contexts[open.GetContext()]
-	g.mu.Unlock()
-	if exists {
-		return fmt.Errorf("context %d is open already", open.GetContext())
-	}
+func (s served) Open(ctx context.Context, open *pb.Open) (boundary.Context, error) {
 	spec := module.InstanceSpec{
 		Car:         fleet.CarID{Company: open.GetCompany(), Car: open.GetCar()},
 		PollTimeout: time.Duration(open.GetPollTimeoutMs()) * time.Millisecond,
@@ -187,98 +57,76 @@ func (g *guest) open(ctx context.Context, open *pb.Open) error {
 	for _, pair := range open.GetConfig() {
 		spec.Config = append(spec.Config, module.Pair{Key: pair.GetKey(), Value: pair.GetValue()})
 	}
-	instance, err := g.mod.Open(ctx, spec)
+	instance, err := s.m.Open(ctx, spec)
 	if err != nil {
-		return unplaced(err)
+		return nil, coded(err)
 	}
-	g.mu.Lock()
-	g.contexts[open.GetContext()] = instance
-	g.mu.Unlock()
-	return nil
+	return servedContext{instance}, nil
 }
 
-func (g *guest) instance(id uint32) (module.Instance, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if instance, ok := g.contexts[id]; ok {
-		return instance, nil
-	}
-	return nil, fmt.Errorf("there is no context %d: %w", id, &module.CallError{Op: "call", Code: module.CodeContextIncorrect})
+type servedContext struct{ i module.Instance }
+
+func (s servedContext) Call(ctx context.Context, call *pb.Call) error {
+	return coded(s.call(ctx, call))
 }
 
-func (g *guest) call(ctx context.Context, call *pb.Call) error {
-	instance, err := g.instance(call.GetContext())
-	if err != nil {
-		return err
-	}
-	if call.GetRedelivered() {
-		ctx = context.WithValue(ctx, redeliveredKey{}, true)
-	}
+func (s servedContext) call(ctx context.Context, call *pb.Call) error {
 	device := device(call.GetDevice())
 	switch call.GetFunction() {
 	case pb.Call_FORWARD_STATUS:
-		return instance.ForwardStatus(ctx, device, call.GetData())
+		return s.i.ForwardStatus(ctx, device, call.GetData())
 	case pb.Call_FORWARD_ERROR:
-		return instance.ForwardError(ctx, device, call.GetData())
+		return s.i.ForwardError(ctx, device, call.GetData())
 	case pb.Call_COMMAND_ACK:
-		return instance.CommandAck(ctx, fleet.Command{Device: device, Data: call.GetData()})
+		return s.i.CommandAck(ctx, fleet.Command{Device: device, Data: call.GetData()})
 	case pb.Call_DEVICE_CONNECTED:
-		// The server may not know yet which types are served: it never waits for
-		// the answer on a car's path.
-		if !g.mod.Supports(device.Type) {
-			return &module.CallError{Op: "is_device_type_supported", Code: module.CodeNotOK}
-		}
-		return instance.DeviceConnected(ctx, device)
+		return s.i.DeviceConnected(ctx, device)
 	case pb.Call_DEVICE_DISCONNECTED:
-		return instance.DeviceDisconnected(ctx, fleet.DisconnectType(call.GetDisconnectType()), device)
+		return s.i.DeviceDisconnected(ctx, fleet.DisconnectType(call.GetDisconnectType()), device)
 	}
 	return fmt.Errorf("unknown function %v; the server is newer than this module", call.GetFunction())
 }
 
-func (g *guest) poll(ctx context.Context, id uint64, poll *pb.Poll) *pb.Result {
-	instance, err := g.instance(poll.GetContext())
-	if err != nil {
-		return failed(err)
-	}
-	if streaming, ok := instance.(streamer); ok {
-		send := func(frame *pb.ModuleFrame) {
-			frame.Id = id
-			_ = g.conn.SendNow(frame) // a broken connection ends Serve
-		}
-		return polled(streaming.StreamCommands(ctx,
-			func() { send(&pb.ModuleFrame{Kind: &pb.ModuleFrame_Fetching{Fetching: &pb.Fetching{}}}) },
-			func(c fleet.Command) { send(&pb.ModuleFrame{Kind: &pb.ModuleFrame_Command{Command: command(c)}}) }))
-	}
-	commands, err := instance.WaitCommands(ctx)
-	commands, unusable := module.UsableCommands(commands)
-	result := polled(unusable.With(err))
-	for _, c := range commands {
-		result.Commands = append(result.Commands, command(c))
-	}
-	return result
+// streamer is what an Instance offers when it can tell of every command as it
+// comes. What was told before a crash is not lost.
+type streamer interface {
+	StreamCommands(ctx context.Context, fetching func(), each func(fleet.Command)) error
 }
 
-// polled is failed for a poll, whose commands may have been dropped here: the
-// server counts and reports them.
-func polled(err error) *pb.Result {
-	unusable, ok := errors.AsType[*module.UnusableError](err)
-	if !ok {
-		return failed(err)
+func (s servedContext) Poll(ctx context.Context, _ *pb.Poll, commands *boundary.Commands) error {
+	var got []fleet.Command
+	var err error
+	if streaming, ok := s.i.(streamer); ok {
+		err = streaming.StreamCommands(ctx, commands.Fetching, func(c fleet.Command) { commands.Now(command(c)) })
+	} else {
+		got, err = s.i.WaitCommands(ctx)
 	}
-	result := failed(unusable.Err)
-	result.UnusableCommands, result.UnusableReason = uint32(unusable.Commands), unusable.Reason
-	return result
+	if unusable, ok := errors.AsType[*module.UnusableError](err); ok {
+		commands.Dropped(unusable.Commands, unusable.Reason)
+		err = unusable.Err
+	}
+	for _, c := range got {
+		commands.Add(command(c))
+	}
+	return coded(err)
 }
 
-func (g *guest) close(ctx context.Context, cl *pb.Close) error {
-	instance, err := g.instance(cl.GetContext())
-	if err != nil {
+func (s servedContext) Close(ctx context.Context) error { return coded(s.i.Close(ctx)) }
+
+// coded turns an error into what travels. It leaves out what the server knows and
+// says itself: which module and car it is, and which function was called.
+func coded(err error) error {
+	if at, ok := errors.AsType[*module.OpenError](err); ok {
+		err = at.Err
+	}
+	code, ok := errors.AsType[*module.CallError](err)
+	switch {
+	case !ok:
 		return err
+	case err == error(code):
+		return &boundary.Error{Code: int32(code.Code)}
 	}
-	g.mu.Lock()
-	delete(g.contexts, cl.GetContext())
-	g.mu.Unlock()
-	return instance.Close(ctx)
+	return &boundary.Error{Code: int32(code.Code), Text: err.Error()}
 }
 
 func device(d *pb.Device) fleet.Device {

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"external-server/internal/module"
-	pb "external-server/sdk/module/moduleproto"
+	pb "github.com/fleet-protocol/external-server/sdk/module/moduleproto"
 )
 
 // attach makes the context in process c and tells it of the connected devices.

@@ -14,7 +14,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/module"
-	pb "external-server/sdk/module/moduleproto"
+	pb "github.com/fleet-protocol/external-server/sdk/module/moduleproto"
 )
 
 // child is one process of a module, from its start to its end. It is never

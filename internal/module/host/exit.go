@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"external-server/internal/module/wire"
+	"github.com/fleet-protocol/external-server/sdk/boundary"
 )
 
 // Exit says how and during what a module process ended.
@@ -59,4 +59,4 @@ func reason(cause error, status syscall.WaitStatus) string {
 	return own
 }
 
-func isFrameError(err error) bool { return errors.Is(err, wire.ErrFrame) }
+func isFrameError(err error) bool { return errors.Is(err, boundary.ErrFrame) }

@@ -10,8 +10,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"external-server/internal/module"
-	"external-server/internal/module/wire"
-	pb "external-server/sdk/module/moduleproto"
+	"github.com/fleet-protocol/external-server/sdk/boundary"
+	pb "github.com/fleet-protocol/external-server/sdk/module/moduleproto"
 )
 
 // TestUnusableCommandsOfAProcess: a process of somebody else's may let them
@@ -56,7 +56,7 @@ func FuzzModuleFrames(f *testing.F) {
 			_ = theirs.Close()
 		}()
 		opts := Options{}.withDefaults()
-		c := newChild(&process{conn: wire.New(mine)}, &opts, opts.Logger)
+		c := newChild(&process{conn: boundary.New(mine)}, &opts, opts.Logger)
 		c.cause = errDied // there is no process that could be ended
 		close(c.gone)
 		var released [4]atomic.Int32

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"external-server/internal/module"
-	"external-server/internal/module/wire"
-	pb "external-server/sdk/module/moduleproto"
+	"github.com/fleet-protocol/external-server/sdk/boundary"
+	pb "github.com/fleet-protocol/external-server/sdk/module/moduleproto"
 )
 
 var (
@@ -62,9 +62,9 @@ func Open(ctx context.Context, opts Options) (*Module, error) {
 	if opts.Name == "" {
 		opts.Name = opts.Command[0]
 	}
-	if os.Getenv(wire.EnvFD) != "" {
+	if os.Getenv(boundary.EnvFD) != "" {
 		// A program that forgot to be a host would start itself for ever.
-		return nil, fmt.Errorf("%s: a module process cannot run modules itself; unset %s if this is none", opts.where(), wire.EnvFD)
+		return nil, fmt.Errorf("%s: a module process cannot run modules itself; unset %s if this is none", opts.where(), boundary.EnvFD)
 	}
 	m := &Module{
 		opts:      opts,
@@ -102,7 +102,7 @@ func (m *Module) State() module.ProcessState {
 	s.Number, s.Name, s.Contexts = m.number, m.opts.Name, len(m.instances)
 	if c := m.current; c != nil && !c.isDead() {
 		s.PID, s.RSS, s.Since = c.pid, c.rss.Load(), c.started
-		s.Silent = c.silent(time.Now())
+		s.Silent, s.Slow = c.silent(time.Now())
 		if rss, err := residentMemory(c.pid); err == nil {
 			s.RSS = rss
 		}
@@ -126,7 +126,7 @@ func (m *Module) HeapBytes(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	result, err := c.request(ctx, &pb.ServerFrame{Kind: &pb.ServerFrame_Ping{Ping: &pb.Ping{}}},
-		&pending{op: "the answer to a ping", limit: pingTimeout})
+		&pending{op: opPing, limit: pingTimeout})
 	return result.GetHeapBytes(), err
 }
 
@@ -314,8 +314,8 @@ func checkHello(frame *pb.ModuleFrame, err error) error {
 		return errDied
 	case hello == nil:
 		return fmt.Errorf("it does not speak the module protocol: its first frame is %T instead of Hello", frame.GetKind())
-	case hello.GetProtocol() != wire.Protocol:
-		return fmt.Errorf("it speaks version %d of the module protocol, this server speaks version %d", hello.GetProtocol(), wire.Protocol)
+	case hello.GetProtocol() != boundary.Protocol:
+		return fmt.Errorf("it speaks version %d of the module protocol, this server speaks version %d", hello.GetProtocol(), boundary.Protocol)
 	}
 	return nil
 }

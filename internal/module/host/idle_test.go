@@ -8,17 +8,17 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/module"
 	"external-server/internal/module/guest"
-	"external-server/internal/module/wire"
+	"github.com/fleet-protocol/external-server/sdk/boundary"
 )
 
 // serveIdle is a module process with a module that does nothing.
 func serveIdle() {
-	socket, err := guest.Socket()
+	socket, err := boundary.Socket()
 	if err != nil {
 		slog.Error(err.Error())
 		os.Exit(1)
 	}
-	conn, err := wire.FromFile(socket)
+	conn, err := boundary.FromFile(socket)
 	if err != nil {
 		slog.Error(err.Error())
 		os.Exit(1)

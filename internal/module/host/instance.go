@@ -13,7 +13,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/module"
-	pb "external-server/sdk/module/moduleproto"
+	pb "github.com/fleet-protocol/external-server/sdk/module/moduleproto"
 )
 
 var _ module.Instance = (*instance)(nil)

@@ -14,7 +14,7 @@ import (
 	"external-server/internal/module"
 	"external-server/internal/module/cabi"
 	"external-server/internal/module/guest"
-	"external-server/internal/module/wire"
+	"github.com/fleet-protocol/external-server/sdk/boundary"
 )
 
 // endGrace is how long a module process may take to end by itself once the server is
@@ -25,7 +25,7 @@ const endGrace = 500 * time.Millisecond
 // protocol on descriptor 3 until the server ends the connection, and does not
 // return then. Its standard error is read by the server.
 func RunLibrary(ctx context.Context, path string) error {
-	socket, err := guest.Socket()
+	socket, err := boundary.Socket()
 	if err != nil {
 		return err
 	}
@@ -33,7 +33,7 @@ func RunLibrary(ctx context.Context, path string) error {
 	ignoreSignals()
 	// Every wait_for_command holds a thread, and there is one per car.
 	debug.SetMaxThreads(1 << 20)
-	conn, err := wire.FromFile(socket)
+	conn, err := boundary.FromFile(socket)
 	if err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func RunLibrary(ctx context.Context, path string) error {
 // program of these processes, too: called first in main, or in TestMain, it runs the
 // library or the reaper and does not return when this process was started for that.
 func RunIfHost() {
-	if len(os.Args) != 3 || os.Getenv(wire.EnvFD) == "" {
+	if len(os.Args) != 3 || os.Getenv(boundary.EnvFD) == "" {
 		return
 	}
 	var err error

@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"external-server/internal/module/wire"
+	"github.com/fleet-protocol/external-server/sdk/boundary"
 )
 
 // The reaper is a small process between the server and a module process, one for
@@ -30,7 +30,7 @@ const (
 	// reaperCommand is the sub-command that is the reaper.
 	reaperCommand = "module-reaper"
 	// controlFD is the descriptor on which the reaper is told what to start.
-	controlFD = wire.FD + 1
+	controlFD = boundary.FD + 1
 	// sweepLimit is how long the reaper tries to end what a module has left behind.
 	// Only what the kernel cannot end, or what belongs to another user, takes longer.
 	sweepLimit = 3 * time.Second
@@ -55,7 +55,7 @@ type report struct {
 // RunReaper is the process around one module process. It returns when the module
 // process and all its descendants have ended.
 func RunReaper() error {
-	if os.Getenv(wire.EnvFD) == "" {
+	if os.Getenv(boundary.EnvFD) == "" {
 		return errors.New("the server starts this itself; to try a module, run: external-server module check")
 	}
 	// The module's parent-death signal belongs to the thread that starts it.
@@ -80,12 +80,12 @@ func RunReaper() error {
 	}
 	pid, err := syscall.ForkExec(o.Path, o.Args, &syscall.ProcAttr{
 		Env:   o.Env,
-		Files: []uintptr{0, 1, 2, wire.FD},
+		Files: []uintptr{0, 1, 2, boundary.FD},
 		// A group of its own: Ctrl-C in a terminal reaches the server alone, which
 		// stops in order.
 		Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
 	})
-	_ = syscall.Close(wire.FD) // the module must be alone with it, so that its end is seen
+	_ = syscall.Close(boundary.FD) // the module must be alone with it, so that its end is seen
 	if err != nil {
 		errno, ok := errors.AsType[syscall.Errno](err)
 		if !ok {

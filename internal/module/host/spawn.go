@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"external-server/internal/module/wire"
+	"github.com/fleet-protocol/external-server/sdk/boundary"
 )
 
 // spawner starts processes on one operating system thread that lives as long as
@@ -57,7 +57,7 @@ type process struct {
 	control        *os.File // to the reaper
 	reports        *json.Decoder
 	pid            int // of the module process
-	conn           *wire.Conn
+	conn           *boundary.Conn
 	stdout, stderr *os.File // reading ends
 }
 
@@ -94,14 +94,14 @@ func spawn(s *spawner, opts *Options) (_ *process, err error) {
 		return nil, startError(opts.Command[0], cmd.Err)
 	}
 	o := order{Path: cmd.Path, Args: cmd.Args, Env: append(opts.Env[:len(opts.Env):len(opts.Env)],
-		wire.EnvProtocol+"="+strconv.Itoa(wire.Protocol), wire.EnvFD+"="+strconv.Itoa(wire.FD))}
+		boundary.EnvProtocol+"="+strconv.Itoa(boundary.Protocol), boundary.EnvFD+"="+strconv.Itoa(boundary.FD))}
 	if opts.library {
 		o.Args[0] = serverName
 	}
 	// Not os.Executable: after an upgrade that is another program.
 	reaper := &exec.Cmd{Path: "/proc/self/exe", Args: []string{serverName, reaperCommand, opts.Name},
 		// Nothing that is meant for the module, such as LD_PRELOAD.
-		Env: []string{wire.EnvFD + "=" + strconv.Itoa(wire.FD)}, ExtraFiles: theirs[:2], Stdout: theirs[2], Stderr: theirs[3],
+		Env: []string{boundary.EnvFD + "=" + strconv.Itoa(boundary.FD)}, ExtraFiles: theirs[:2], Stdout: theirs[2], Stderr: theirs[3],
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}}
 	if err := s.do(reaper.Start); err != nil {
 		return nil, startError(opts.Command[0], err)
@@ -112,7 +112,7 @@ func spawn(s *spawner, opts *Options) (_ *process, err error) {
 		p.abandon()
 		return nil, startError(opts.Command[0], err)
 	}
-	if p.conn, err = wire.FromFile(ours[0]); err != nil {
+	if p.conn, err = boundary.FromFile(ours[0]); err != nil {
 		p.abandon()
 		return nil, err
 	}

@@ -4,7 +4,7 @@ import (
 	"time"
 
 	"external-server/internal/module"
-	pb "external-server/sdk/module/moduleproto"
+	pb "github.com/fleet-protocol/external-server/sdk/module/moduleproto"
 )
 
 // prefetched is how many device types, from 0 on, the answer to Start tells of.

@@ -5,18 +5,18 @@ import (
 	"os"
 	"time"
 
-	pb "external-server/sdk/module/moduleproto"
+	pb "github.com/fleet-protocol/external-server/sdk/module/moduleproto"
 )
 
 // watch looks after the process: memory, overdue calls, signs of life.
 func (c *child) watch(stop <-chan struct{}) {
-	interval := min(time.Second, max(c.opts.CallTimeout/4, 10*time.Millisecond))
+	interval := min(500*time.Millisecond, max(c.opts.CallTimeout/4, 10*time.Millisecond))
 	if c.opts.MemoryLimit > 0 {
 		interval = min(interval, 100*time.Millisecond)
 	}
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
-	ping := &pending{op: "the answer to a ping", limit: min(c.opts.CallTimeout, pingTimeout)}
+	ping := &pending{op: opPing, limit: min(c.opts.CallTimeout, pingTimeout)}
 	pinged := false
 	var last time.Time
 	for {
@@ -33,13 +33,20 @@ func (c *child) watch(stop <-chan struct{}) {
 				default:
 				}
 			}
-			if !pinged && now.Sub(last) >= min(c.opts.CallTimeout/2, time.Second) {
+			if !pinged && now.Sub(last) >= min(c.opts.CallTimeout/2, pingPause) {
 				last = now
 				pinged = c.ping(ping)
 			}
 		}
 	}
 }
+
+// opPing is the operation of pings.
+const opPing = "the answer to a ping"
+
+// pingPause is between two pings; a little less than a multiple of what the watch waits,
+// so that a tick that is early does not cost another one.
+const pingPause = 900 * time.Millisecond
 
 // pingTimeout is how long a process may take to answer a ping, which concerns no
 // library call: nothing but a process that is stopped or a machine in deep
@@ -71,25 +78,33 @@ func (c *child) ping(p *pending) bool {
 	return true
 }
 
-// silentAfter is how long a ping or a call may take before the process is said to be
-// silent; it is ended much later.
-const silentAfter = 1500 * time.Millisecond
+// A ping is answered by the process, not by the module: one that is not answered for
+// silentAfter means that the process hangs. A call may take its time, because modules may
+// wait for a network; after slowAfter it is told. Both end the process much later.
+const (
+	silentAfter = 1250 * time.Millisecond
+	slowAfter   = 1500 * time.Millisecond
+)
 
-// silent says what the process has not answered for a while, "" for nothing. A module
-// may take its time to wait for commands.
-func (c *child) silent(now time.Time) string {
+// silent tells whether the process hangs, and which call of the module has been under way
+// for long, "" for none. A module may wait for commands as long as it likes.
+func (c *child) silent(now time.Time) (hangs bool, slow string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var oldest *pending
 	for _, p := range c.pending {
-		if p.op != opPoll && now.Sub(p.since) >= silentAfter && (oldest == nil || p.since.Before(oldest.since)) {
+		age := now.Sub(p.since)
+		switch {
+		case p.op == opPing:
+			hangs = hangs || age >= silentAfter
+		case p.op != opPoll && age >= slowAfter && (oldest == nil || p.since.Before(oldest.since)):
 			oldest = p
 		}
 	}
-	if oldest == nil {
-		return ""
+	if oldest != nil {
+		slow = oldest.what()
 	}
-	return oldest.what()
+	return hangs, slow
 }
 
 func (c *child) checkDeadlines(now time.Time) {

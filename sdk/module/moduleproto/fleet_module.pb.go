@@ -1252,7 +1252,7 @@ const file_fleet_module_proto_rawDesc = "" +
 	"\bFetching\"N\n" +
 	"\aCommand\x12/\n" +
 	"\x06device\x18\x01 \x01(\v2\x17.fleet.module.v1.DeviceR\x06device\x12\x12\n" +
-	"\x04data\x18\x02 \x01(\fR\x04dataB(Z&external-server/sdk/module/moduleprotob\x06proto3"
+	"\x04data\x18\x02 \x01(\fR\x04dataBBZ@github.com/fleet-protocol/external-server/sdk/module/moduleprotob\x06proto3"
 
 var (
 	file_fleet_module_proto_rawDescOnce sync.Once
