@@ -189,7 +189,7 @@ func (r *roster) watch(ctx context.Context, e *entry) {
 		var defect *car.Defect
 		switch {
 		case errors.As(err, &defect):
-			r.restart(ctx, e)
+			r.restart(ctx, e, !defect.Again)
 			continue
 		case err != nil:
 			r.endedBadly(err)
@@ -213,14 +213,15 @@ func (r *roster) endedBadly(err error) {
 // restart puts a fresh occupant into the seat of a car whose last one met a defect,
 // after a pause that grows when its modules cannot be opened. What the gateway sends
 // meanwhile waits in the seat.
-func (r *roster) restart(ctx context.Context, e *entry) {
+// resume says that its session may go on.
+func (r *roster) restart(ctx context.Context, e *entry, resume bool) {
 	for pause := restartPause; ; pause = min(2*pause, restartPauseMax) {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(pause):
 		}
-		err := r.occupyAgain(ctx, e)
+		err := r.occupyAgain(ctx, e, resume)
 		if err == nil || ctx.Err() != nil {
 			return
 		}
@@ -229,7 +230,7 @@ func (r *roster) restart(ctx context.Context, e *entry) {
 }
 
 // occupyAgain fills an empty seat with what its car was made from last.
-func (r *roster) occupyAgain(ctx context.Context, e *entry) error {
+func (r *roster) occupyAgain(ctx context.Context, e *entry, resume bool) error {
 	r.mu.Lock()
 	cfg, cc, found := r.cfg, e.cfg, e.found
 	r.mu.Unlock()
@@ -242,7 +243,11 @@ func (r *roster) occupyAgain(ctx context.Context, e *entry) error {
 	if e.seat.Occupied() { // a reload was faster
 		return closeModules(modules)
 	}
-	if _, err := e.seat.Replace(ctx, car.Occupant{Modules: modules}); err != nil {
+	next := car.Occupant{Modules: modules}
+	if resume {
+		next.Known = r.sessions.recall(e.id)
+	}
+	if _, err := e.seat.Replace(ctx, next); err != nil {
 		return errors.Join(err, closeModules(modules))
 	}
 	return nil

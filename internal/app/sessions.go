@@ -181,6 +181,25 @@ func (p *sessionsPart) take(id fleet.CarID) *session.Resumption {
 	return known
 }
 
+// recall reads anew what the journal knows of a car whose occupant has met a defect, nil
+// if it is no help.
+func (p *sessionsPart) recall(id fleet.CarID) *session.Resumption {
+	if !p.durable() {
+		return nil
+	}
+	fold, err := p.shards[mqtt.Shard(id, len(p.shards))].Reread()
+	if err != nil {
+		p.log.Warn("the session of a car that failed cannot be resumed", "car", id.Car, "error", err)
+		return nil
+	}
+	known, err := fold.(*session.Fold).Car(id.String())
+	if err != nil || known == nil {
+		return nil
+	}
+	known.Local = true
+	return known
+}
+
 // cars names the cars of the company that are known and not taken.
 func (p *sessionsPart) cars(company string) []string {
 	if !p.durable() {

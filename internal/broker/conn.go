@@ -36,6 +36,7 @@ type conn struct {
 	written sync.WaitGroup
 
 	unacked unacked
+	lookups lookups
 }
 
 // lingerTimeout bounds how long a client that has not acknowledged everything may go on

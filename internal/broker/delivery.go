@@ -37,7 +37,7 @@ func (d *delivery) waiting() int {
 
 // OnSubscribed corrects the count: the library asks OnACLCheck for every filter that
 // it grants, as it does for a message.
-func (g *guard) OnSubscribed(cl *mqtt.Client, _ packets.Packet, codes []byte, _ []int) {
+func (g *guard) OnSubscribed(cl *mqtt.Client, pk packets.Packet, codes []byte, _ []int) {
 	c, ok := cl.Net.Conn.(*conn)
 	if !ok {
 		return
@@ -47,6 +47,7 @@ func (g *guard) OnSubscribed(cl *mqtt.Client, _ packets.Packet, codes []byte, _ 
 			c.delivery.queued.Add(-1)
 		}
 	}
+	g.sparing(c, pk.Filters, codes)
 }
 
 // OnPacketIDExhausted is called instead of queueing a message.

@@ -84,6 +84,14 @@ func (r *retained) all() []storage.Message {
 	return r.list
 }
 
+// has tells whether there is a message for a topic.
+func (r *retained) has(topic string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.messages[topic]
+	return ok
+}
+
 func (r *retained) len() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -27,7 +27,9 @@ func (o *occupant) work(first *item, onLink bool) {
 	o.onLink = onLink
 	if first != nil {
 		o.configure()
+		o.first = *first // not the pointer, which would be on the heap then
 		o.handle(first)
+		o.first = item{}
 	}
 	for {
 		o.fetchLeft()
@@ -44,7 +46,13 @@ func (o *occupant) work(first *item, onLink bool) {
 type Defect struct {
 	Value any
 	Stack []byte // of the goroutine that met it
+	// Again: another one was met shortly before. What the car goes on with may cause it.
+	Again bool
 }
+
+// defectPause is how long a car must have lived since its last defect for the next one
+// to be a first one.
+const defectPause = 10 * time.Second
 
 // Error describes the defect.
 func (d *Defect) Error() string { return fmt.Sprint(d.Value) }
@@ -56,7 +64,10 @@ func (o *occupant) caught() {
 	if p == nil {
 		return
 	}
-	o.defect = &Defect{Value: p, Stack: debug.Stack()}
+	now := time.Now()
+	o.defect = &Defect{Value: p, Stack: debug.Stack(), Again: !o.failedAt.IsZero() && now.Sub(o.failedAt) < defectPause}
+	o.failedAt = now
+	o.giveBack(o.defect.Again)
 	o.log.Error("a car failed by a defect of the server and is started anew; please report this",
 		"defect", o.defect.Error(), "where", o.defect.origin())
 	close(o.broken)
@@ -64,6 +75,24 @@ func (o *occupant) caught() {
 	case o.failed <- struct{}{}:
 	default: // Run has not looked yet
 	}
+}
+
+// giveBack lets the next occupant handle what the one that failed had in hand and had not
+// answered. What it failed at twice is dropped, and without a journal all of it.
+func (o *occupant) giveBack(drop bool) {
+	items := o.rest
+	if o.first.payload != nil {
+		items = []item{o.first}
+	}
+	if o.opts.Journal == nil { // its session is gone
+		o.acknowledge()
+		return
+	}
+	if len(items) > 0 && (drop || o.answered || items[0].kind != session.EventMessage) {
+		o.acknowledge()
+		items = items[1:]
+	}
+	o.mail.giveBack(items)
 }
 
 // origin names the function and line that panicked, without a stack trace.
@@ -115,8 +144,10 @@ func (o *occupant) handleMail(m mail) {
 		o.armed = time.Time{}
 	}
 	for i := range m.items {
+		o.rest = m.items[i:]
 		o.handle(&m.items[i])
 	}
+	o.rest = nil
 	clear(m.items)
 	if len(m.modules) > 1 { // in the order of configuration (SEQ-31)
 		slices.SortFunc(m.modules, func(a, b int32) int { return o.position(a) - o.position(b) })
@@ -134,8 +165,12 @@ func (o *occupant) handleMail(m mail) {
 }
 
 func (o *occupant) handle(it *item) {
-	o.ack = it.delivery.Ack
-	defer o.acknowledge()
+	o.ack, o.answered = it.delivery.Ack, false
+	o.handleItem(it)
+	o.acknowledge() // not after a defect: see caught
+}
+
+func (o *occupant) handleItem(it *item) {
 	ev := session.Event{Kind: it.kind}
 	switch it.kind {
 	case kindDropped:
@@ -208,6 +243,7 @@ func (o *occupant) perform(e *session.Effect) bool {
 			ack = o.ack
 		}
 		ok := o.port.Publish(protocol.EncodeServer(e.Message), ack)
+		o.answered = o.answered || ok && e.Message.Kind == fleet.ServerStatusResponse && e.Message.Counter == o.answering
 		if ok && ack != (link.Ack{}) {
 			o.ack = link.Ack{}
 		}

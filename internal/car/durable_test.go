@@ -160,3 +160,51 @@ func TestReplaceIsNotNoticed(t *testing.T) {
 		}
 	})
 }
+
+// A defect that a car meets once costs it nothing: the next occupant goes on with the
+// session and handles what the one before had in hand. What a car fails at twice is given
+// up, and its session with it.
+func TestDefectIsNotNoticed(t *testing.T) {
+	for _, twice := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			journal := new(memory)
+			io := &fakeModule{number: 2}
+			r := newRig(t, Options{Journal: journal}, io).run()
+			r.connect(button)
+			r.link.take()
+			r.link.set(func() { r.link.broken = true })
+			r.status(2, button, "s2")
+			r.wantFailed(false)
+			if !twice {
+				r.link.set(func() { r.link.broken = false })
+			}
+			known := journal.known(t)
+			known.Local = true
+			fresh := &fakeModule{number: 2}
+			r.watch()
+			if _, err := r.seat.Replace(t.Context(), Occupant{Known: known, Modules: bindings(fresh)}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if twice {
+				r.wantFailed(true)
+				r.link.set(func() { r.link.broken = false })
+				last := &fakeModule{number: 2}
+				r.watch()
+				r.replace(last)
+				r.status(3, button, "s3")
+				if s := r.seat.Snapshot(); s.Phase != session.PhaseWaiting {
+					t.Errorf("a session that failed twice goes on: %+v", s)
+				}
+			} else {
+				r.status(3, button, "s3")
+				r.wantSent("statusResponse 2", "statusResponse 3")
+				r.wantCalls(io, "connected button", "status button first", "status button s2", "disconnected button timeout", "close")
+				r.wantCalls(fresh, "connected button", "status button s3")
+			}
+			if err := r.end(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

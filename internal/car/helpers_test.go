@@ -2,6 +2,7 @@ package car
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -346,4 +347,13 @@ func (r *rig) wantLogged(text string, times int) {
 func advance(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
+}
+
+// wantFailed waits for the end of Run by a defect.
+func (r *rig) wantFailed(again bool) {
+	r.t.Helper()
+	var d *Defect
+	if err := <-r.ended; !errors.As(err, &d) || d.Again != again {
+		r.t.Fatalf("Run ended with %v, want a defect, the second one: %v", err, again)
+	}
 }

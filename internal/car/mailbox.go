@@ -199,6 +199,22 @@ func (m *mailbox) take(empty mail) (mail, bool) {
 	return out, true
 }
 
+// giveBack queues items before all others. They were taken out before, so there is room.
+func (m *mailbox) giveBack(items []item) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return
+	}
+	m.items = append(slices.Clone(items), m.items...)
+	for i := range items {
+		if items[i].kind == session.EventMessage {
+			m.messages++
+			m.bytes += len(items[i].payload)
+		}
+	}
+}
+
 // takeUntil takes out what is queued before the first item that is one of those told
 // by end, and tells whether there is such an item. What is not queued, commands and the
 // timer, is forgotten: it was for an occupant that ends.

@@ -31,11 +31,14 @@ type occupant struct {
 	now       time.Time // of the current step
 	ack       link.Ack  // of the message that is being handled
 	answering uint32    // its counter
+	answered  bool      // its answer was published
 	event     *Event    // see tell; nil without observer
 	onLink    bool      // see work
 	timer     *time.Timer
 	armed     time.Time
 	spare     mail
+	first     item          // in hand, without payload: none
+	rest      []item        // in hand and behind it
 	unfetched []int32       // modules with fetched commands that found no room
 	phase     session.Phase // as in view
 

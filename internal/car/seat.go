@@ -59,7 +59,7 @@ type Occupant struct {
 	// then on. Nil: a session that waits for a Connect.
 	Session *session.Session
 	// Known is what the journal says of the car; nil: nothing. It is for the first
-	// occupant of a seat.
+	// occupant of a seat, and for one that follows a defect.
 	Known   *session.Resumption
 	Modules []Binding
 }
@@ -116,6 +116,7 @@ type Seat struct {
 	// Of the working goroutine, see mailbox.
 	started          time.Time // of the current session
 	linkReason       error     // of the last loss of the link
+	failedAt         time.Time // when the last defect was met
 	reachedAt        time.Time // until when the broker was reached, see Options.Down
 	lifeLines        bucket    // see lifeLine
 	lifeLinesLeftOut int
@@ -249,9 +250,19 @@ func (s *Seat) seat(next *Occupant, greeted bool) {
 		o.begin(session.Event{Kind: session.EventRebind, Greeted: greeted})
 	case next.Known != nil:
 		o.begin(session.Event{Kind: session.EventResume, Resume: next.Known})
+		if s.linkUp() { // after a defect: nothing was missed
+			o.begin(session.Event{Kind: session.EventLinkUp, Kept: true})
+			s.mail.put(item{kind: session.EventBacklogRead}) // behind what was given back
+		}
 	}
 	o.show()
 	o.arm()
+}
+
+func (s *Seat) linkUp() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.view.LinkUp
 }
 
 // rest waits until the occupant is at rest: the goroutine that works for it has

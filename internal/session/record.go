@@ -69,6 +69,9 @@ type Resumption struct {
 	Numbers   []Number // of the next status per module
 	Positions []Position
 	Next      uint32 // counter of the next command of the car (CMD-3)
+	// Local: the process goes on, only what served the car has failed. All commands have
+	// left, and a status that comes again was not answered.
+	Local bool
 }
 
 // Number is the number that the next status of a module gets.

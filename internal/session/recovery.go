@@ -40,6 +40,7 @@ type recovery struct {
 	again   map[uint32]bool // redelivered statuses
 	answers []fleet.ClientMessage
 	settled bool // everything that was sent has reached the broker
+	local   bool // see Resumption.Local
 	// limbo: an earlier recovery was not over, so commands that wait may not have left
 	// although later answers have.
 	limbo  bool
@@ -76,7 +77,7 @@ func (s *Session) resume(r *Resumption) {
 	s.sender.next = r.Next
 	if rec := r.Record; rec != nil {
 		s.restore(rec)
-		s.recovery = &recovery{base: s.order.expected, settled: rec.Settled, limbo: rec.Recovering}
+		s.recovery = &recovery{base: s.order.expected, settled: rec.Settled, limbo: rec.Recovering && !r.Local, local: r.Local}
 		s.recordRecovery(false)
 		s.sessionBy = s.now.Add(s.opts.SessionTimeout)
 	}
@@ -322,7 +323,7 @@ func (s *Session) lostCommands() (first int, certain bool) {
 	known := 0 // all before have arrived
 	for i := range q.waiting {
 		c := &q.waiting[i]
-		if c.responded || !r.limbo && (r.settled || s.order.started && int32(c.before-cut) < 0) {
+		if c.responded || !r.limbo && (r.settled || r.local || s.order.started && int32(c.before-cut) < 0) {
 			known = i + 1
 		}
 	}

@@ -43,6 +43,7 @@ type Shard struct {
 	Rest journal.Fold
 
 	dir     *Dir
+	options journal.Options
 	number  int
 	serving bool // under dir.mu
 }
@@ -70,6 +71,7 @@ func (d *Dir) OpenShard(number int, opts ShardOptions) (*Shard, error) {
 		Mark: s.mark, OnFault: opts.OnFault, Turn: &d.turn,
 		Logger: d.log.With("shard", number),
 	}
+	s.options = jo
 	var err error
 	if before.broken {
 		err = fmt.Errorf("%w: %s", ErrUnfinished, jo.Dir)
@@ -107,6 +109,24 @@ func (d *Dir) OpenShard(number int, opts ShardOptions) (*Shard, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// Reread returns what the journal says now. It reads the files, while the journal goes
+// on, and does not change them.
+func (s *Shard) Reread() (journal.Fold, error) {
+	opts := s.options
+	opts.AtLeast = 0
+	var fold journal.Fold
+	var err error
+	for range 3 { // a compaction may take a file away meanwhile
+		if err = s.Flush(); err != nil {
+			break
+		}
+		if fold, err = journal.Salvage(opts); err == nil {
+			return fold, nil
+		}
+	}
+	return nil, fmt.Errorf("read the journal of shard %d: %w", s.number, err)
 }
 
 // mark notes whether the journal may be resumed from.

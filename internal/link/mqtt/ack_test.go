@@ -162,9 +162,16 @@ func TestWatchBesideSessions(t *testing.T) {
 			say(t, g, car, s)
 		}
 	}
-	for _, want := range numbers(100) {
-		if got := hear(t, g); string(got.Payload) != "re "+want {
-			t.Fatalf("answer %q instead of %q", got.Payload, "re "+want)
+	// Each once. While the watch hands a car over to its own connection, what comes over
+	// the one can overtake what comes over the other: a gateway has not more than one
+	// message on its way then, and its statuses are numbered.
+	answers := make(map[string]int)
+	for range numbers(100) {
+		answers[string(hear(t, g).Payload)]++
+	}
+	for _, n := range numbers(100) {
+		if answers["re "+n] != 1 {
+			t.Errorf("%d answers to %s", answers["re "+n], n)
 		}
 	}
 	want := append([]string{"fresh"}, numbers(100)...)
@@ -176,7 +183,12 @@ func TestWatchBesideSessions(t *testing.T) {
 	mu.Unlock()
 	for i, k := range all {
 		testwait.Until(t, "all messages arrive", func() bool { return len(k.heard()) >= len(want) })
-		if got := k.heard(); !slices.Equal(got, want) {
+		got := k.heard()
+		if i > 0 { // found by the watch
+			slices.Sort(got[1:])
+			slices.Sort(want[1:])
+		}
+		if !slices.Equal(got, want) {
 			t.Errorf("car %d heard %q", i, got)
 		}
 	}

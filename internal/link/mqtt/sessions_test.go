@@ -334,6 +334,11 @@ func TestUserNameAsClientID(t *testing.T) {
 	}
 	runSuspendable(t, l)
 	testwait.Until(t, "the sessions are given up", func() bool { return l.State().Declined != "" })
+	// The one that stays was begun with a kept session and is made anew.
+	const connected = "connected to the broker"
+	testwait.Until(t, "the connection is one without session", func() bool {
+		return log.count(connected, "connection=0") > log.count(connected, "connection=0", "client_id=es-test-")
+	})
 	testwait.Until(t, "the link is up", func() bool { s := l.State(); return s.Up && len(s.Connections) == 1 && s.Connections[0].Cars == 8 })
 	g, err := brokertest.Dial(brokertest.PeerOptions{Address: m.Address(), Username: "gateway", Password: "x"})
 	if err != nil {
