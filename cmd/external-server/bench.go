@@ -146,7 +146,7 @@ func newBenchPlotCommand() *cobra.Command {
 	}
 }
 
-// newBenchChildCommand is what bench starts; nobody else should.
+// newBenchChildCommand is for bench alone, which starts it.
 func newBenchChildCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    "child JSON",

@@ -6,7 +6,7 @@ import (
 	"external-server/internal/sdnotify"
 )
 
-// serviceManager is who started the server: systemd, or nobody who listens.
+// serviceManager is what started the server: systemd, or something that does not listen.
 type serviceManager struct{ log *slog.Logger }
 
 // tell sends states. A manager that does not take them is no reason to stop.

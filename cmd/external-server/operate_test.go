@@ -342,7 +342,7 @@ func TestBrokenFileOnDisk(t *testing.T) {
 	}
 }
 
-// Nobody there is said with what to do.
+// An endpoint that does not answer is reported with what to do.
 func TestNoEndpoint(t *testing.T) {
 	_, err := command(t.Context(), "cars", "--admin", "http://"+freeAddress(t))
 	if err == nil || !strings.Contains(err.Error(), "cannot be asked") || !strings.Contains(err.Error(), "--admin") {

@@ -162,7 +162,7 @@ func serve(cmd *cobra.Command, flags *serveFlags, args []string) error {
 // reads the log goes away, the cars are still served. The signal is caught, not
 // ignored, because child processes would inherit the latter.
 func surviveClosedOutput() (restore func()) {
-	pipe := make(chan os.Signal, 1) // nobody reads it: the failed write says it all
+	pipe := make(chan os.Signal, 1) // never read: the failed write says it all
 	signal.Notify(pipe, syscall.SIGPIPE)
 	return func() { signal.Stop(pipe) }
 }

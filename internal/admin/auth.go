@@ -73,7 +73,7 @@ func (a *access) identify(r *http.Request) (identity, string) {
 	case a.loopback && fromHere(r) && forwarded.By(r) == "":
 		return identity{role: config.RoleOperate}, ""
 	case a.insecure:
-		return identity{role: config.RoleRead}, "" // whoever is not known changes nothing
+		return identity{role: config.RoleRead}, "" // strangers change nothing
 	}
 	if by := forwarded.By(r); by != "" {
 		return identity{}, "requests without token are accepted from this machine only, and this one came through a proxy (" + by + "); configure tokens"

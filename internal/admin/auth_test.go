@@ -119,7 +119,7 @@ func TestWithoutTokens(t *testing.T) {
 	}
 }
 
-// Beyond loopback, "insecure" lets anybody read, and nobody without token change.
+// Beyond loopback, "insecure" lets anyone read; a change still needs a token.
 func TestInsecure(t *testing.T) {
 	r := newRig(t, func(s settings) { s["admin"] = settings{"listen": "0.0.0.0:0", "insecure": true} }, "car1")
 	_, port, _ := net.SplitHostPort(r.app.AdminAddr().String())

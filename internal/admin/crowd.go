@@ -9,9 +9,9 @@ import (
 )
 
 // crowd bounds the connections of the endpoint. When there are too many, one makes room
-// for the newcomer: of those without a request of somebody who may ask, the one that
-// has been so for longest. Connections that never ask, or that ask for what everybody
-// gets and do not read it, keep nobody from asking.
+// for the newcomer: of those without a request of an authorised client, the one that has
+// been so for longest. So connections that never ask, or that ask for public files and
+// do not read them, cannot keep operators out.
 type crowd struct {
 	limit int
 

@@ -18,7 +18,7 @@ type problem struct {
 func fail(w http.ResponseWriter, status int, detail string) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(status)
-	// The peer may be gone; nobody can be told.
+	// The peer may be gone and cannot be told.
 	_ = json.NewEncoder(w).Encode(problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail})
 }
 
@@ -44,7 +44,7 @@ func answerLong(w http.ResponseWriter, r *http.Request, body any) {
 	if err != nil {
 		panic(err) // the level is one of the package's
 	}
-	// The peer may be gone; nobody can be told.
+	// The peer may be gone and cannot be told.
 	_ = json.NewEncoder(z).Encode(body)
 	_ = z.Close()
 }

@@ -85,7 +85,7 @@ func TestReload(t *testing.T) {
 	})
 }
 
-// A file with an error changes nothing and says why, to whoever asked.
+// A file with an error changes nothing, and the one who asked is told why.
 func TestBadReload(t *testing.T) {
 	r := newRig(t, nil, "car1")
 	r.car("car1")

@@ -66,7 +66,7 @@ func TestStrangersBlockNothing(t *testing.T) {
 	}
 }
 
-// A proxy on this machine makes nobody else "this machine".
+// A proxy on this machine does not make its clients "this machine".
 func TestProxiedRequestsAreStrangers(t *testing.T) {
 	r := newRig(t, nil, "car1")
 	const act = "/api/v1/cars/car1/disconnect"

@@ -91,7 +91,7 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// A reader that does not read is dropped, and nobody waits for it.
+// A reader that does not read is dropped without waiting for it.
 func TestSlowReader(t *testing.T) {
 	r, hub := bare(t, admin.Options{StreamTimeout: 200 * time.Millisecond})
 	conn, err := net.Dial("tcp", strings.TrimPrefix(r.base, "http://"))

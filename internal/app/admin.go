@@ -129,7 +129,7 @@ func (o operator) Reannounce(name string) error {
 }
 
 func (o operator) Reload(ctx context.Context) (string, error) {
-	// A reload that has begun is finished, whoever asked for it.
+	// A reload that has begun is finished, also when the client has gone.
 	changes, err := o.a.ReloadFile(context.WithoutCancel(ctx))
 	return changes.String(), err
 }

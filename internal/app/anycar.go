@@ -31,7 +31,7 @@ func (r *roster) loadAny(ctx context.Context, cfg *config.Config) error {
 	if cfg.AnyCar == nil {
 		return nil
 	}
-	id := fleet.CarID{Company: cfg.Company, Car: "any"} // nobody hears of it
+	id := fleet.CarID{Company: cfg.Company, Car: "any"} // shown nowhere
 	for _, m := range cfg.AnyCar.Modules {
 		made, err := r.libraries.module(ctx, m)
 		if err != nil {
@@ -121,7 +121,7 @@ func (r *roster) foundCar(id fleet.CarID, message []byte) {
 
 // serveFound serves a car that was found; the caller holds mu.
 func (r *roster) serveFound(cfg *config.Config, cc config.Car) error {
-	modules, err := r.openModules(r.ctx, cfg, cc, true) // in no time, see libraries.open
+	modules, err := r.openModules(r.ctx, cfg, cc, true) // without waiting, see libraries.open
 	if err != nil {
 		return err
 	}
@@ -209,7 +209,7 @@ func (r *roster) retire(ctx context.Context, e *entry) {
 		r.log.Info("released a car that had been silent", "car", name, "idle", cfg.Limits.IdleCar.String())
 		return
 	}
-	modules, err := r.openModules(ctx, cfg, cc, true) // in no time, see libraries.open
+	modules, err := r.openModules(ctx, cfg, cc, true) // without waiting, see libraries.open
 	if err == nil {
 		if _, err = e.seat.Replace(ctx, car.Occupant{Modules: modules}); err != nil {
 			err = errors.Join(err, closeModules(modules))

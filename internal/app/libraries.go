@@ -124,7 +124,7 @@ func checkNumber(made module.Module, m config.Module) error {
 
 // open creates the context of one car. found says that the car was found by "*":
 // its contexts are created with their first call, but for built-in modules that
-// are made in no time and then need no goroutine to wait for commands.
+// are made without waiting and then need no goroutine to wait for commands.
 func (l *libraries) open(ctx context.Context, id fleet.CarID, m config.Module, found bool) (car.Binding, error) {
 	made, err := l.module(ctx, m)
 	if err != nil {

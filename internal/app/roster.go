@@ -35,7 +35,7 @@ type roster struct {
 	limit     logging.Limiter // of what strangers cause
 	libraries *libraries
 	link      link.Link     // set before start
-	hub       *observe.Hub  // sees what happens to the cars; nil: nobody does
+	hub       *observe.Hub  // sees what happens to the cars; nil: there is none
 	sessions  *sessionsPart // keeps their sessions; nil: they end with the process
 
 	turnover sync.Mutex // one changes occupants of seats at a time; taken before mu

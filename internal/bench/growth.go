@@ -51,7 +51,7 @@ func Growth(ctx context.Context, opts Options) (Report, error) {
 	})
 }
 
-// empty returns the memory of a server with one car that nobody has connected.
+// empty returns the memory of a server with one car that is not connected.
 func (b *bencher) empty(ctx context.Context) (float64, error) {
 	l, err := b.begin(ctx, Child{Role: RoleBuiltin, Cars: 1}, simulate.Options{})
 	if err != nil {

@@ -67,7 +67,7 @@ func (m *mosquitto) start() error {
 	}
 	m.done = make(chan struct{})
 	go func(cmd *exec.Cmd, done chan struct{}) {
-		_ = cmd.Wait() // its end is seen by whoever waits for it
+		_ = cmd.Wait() // seen by those who wait for done
 		close(done)
 	}(m.cmd, m.done)
 	for limit := time.Now().Add(20 * time.Second); time.Now().Before(limit); {

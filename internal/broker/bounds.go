@@ -35,7 +35,7 @@ func modest(topic string) bool {
 }
 
 // checkTopics refuses packets with topics or filters that are too long or too deep;
-// whoever sends one is disconnected. It lets none keep the packet in memory.
+// a client that sends one is disconnected. It lets none keep the packet in memory.
 func (g *guard) checkTopics(cl *mqtt.Client, pk *packets.Packet) error {
 	switch pk.FixedHeader.Type {
 	case packets.Connect:

@@ -19,9 +19,9 @@ var (
 	longest = strings.Repeat("x", 1024)
 )
 
-// What a topic or filter costs the library grows with its levels, so whoever comes
-// with one that no car can need is disconnected before the library sees it, whatever
-// the packet; and nobody else notices.
+// What a topic or filter costs the library grows with its levels, so a client
+// that comes with one that no car can need is disconnected before the library sees it, whatever
+// the packet; other clients do not notice.
 func TestTopicsWithoutEnd(t *testing.T) {
 	b, log := start(t, broker.Options{})
 	witness := dial(t, b, brokertest.PeerOptions{})

@@ -35,8 +35,8 @@ type Options struct {
 	// Users that may connect; without any, everybody may.
 	Users  []User
 	Logger *slog.Logger
-	// MaxPacket bounds a packet in bytes; zero means 4 MiB and the header. Whoever
-	// sends more is disconnected.
+	// MaxPacket bounds a packet in bytes; zero means 4 MiB and the header. A
+	// client that sends more is disconnected.
 	MaxPacket int
 	// MaxClients bounds the connections; zero means 20 000.
 	MaxClients int

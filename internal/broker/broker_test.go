@@ -274,7 +274,7 @@ func TestBounds(t *testing.T) {
 		t.Fatal(err)
 	}
 	ended(t, big.Conn)
-	// Whoever says nothing has to go.
+	// A client that says nothing has to go.
 	silent, err := net.Dial("tcp", b.Addr().String())
 	if err != nil {
 		t.Fatal(err)

@@ -73,8 +73,8 @@ func (c *conn) open() bool {
 	return !c.closing && c.failed == nil
 }
 
-// start begins to write, unless the connection was closed before: nobody would wake
-// the writer any more.
+// start begins to write, unless the connection was closed before: the writer
+// would not be woken any more.
 func (c *conn) start() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -19,8 +19,8 @@ func carUsers() []broker.User {
 	}
 }
 
-// A will is published by the broker itself, which asks nobody whether the client
-// may. So whoever may not publish to its topic may not connect with it.
+// A will is published by the broker itself, without asking whether the client
+// may. So a client that may not publish to its topic may not connect with it.
 func TestWillOfACarStaysInItsRoom(t *testing.T) {
 	b, _ := start(t, broker.Options{Users: carUsers()})
 	server := dial(t, b, brokertest.PeerOptions{Username: "server", Password: "secret-1"})

@@ -144,7 +144,7 @@ func freePort(t testing.TB) int {
 	return n
 }
 
-// FreeAddress returns a loopback address that nobody listens on. The port is below
+// FreeAddress returns a loopback address without a listener. The port is below
 // those that the system gives to outgoing connections: one of these would take it
 // sooner or later, while its owner is being restarted.
 func FreeAddress(t testing.TB) string {
@@ -171,7 +171,7 @@ func (m *Mosquitto) start() bool {
 	}
 	m.done = make(chan struct{})
 	go func(cmd *exec.Cmd, done chan struct{}) {
-		_ = cmd.Wait() // its end is seen by whoever waits for it
+		_ = cmd.Wait() // seen by those who wait for done
 		close(done)
 	}(m.cmd, m.done)
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
@@ -219,7 +219,7 @@ func (m *Mosquitto) Restart() {
 	}
 }
 
-// Stop halts the broker (SIGSTOP): connections stay open and nobody answers.
+// Stop halts the broker (SIGSTOP): connections stay open and are not answered.
 func (m *Mosquitto) Stop() { m.t.Helper(); m.signal(syscall.SIGSTOP) }
 
 // Continue ends Stop.

@@ -122,7 +122,7 @@ func (p *Peer) Publish(topic string, payload []byte, duplicate bool) error {
 }
 
 // Retain publishes with QoS 1 and the RETAIN flag: the broker keeps the message
-// for whoever subscribes later, an empty one removes what it kept.
+// for later subscribers; an empty one removes what it kept.
 func (p *Peer) Retain(topic string, payload []byte) error {
 	if err := p.write(wire.AppendPublish(nil, topic, payload, 1, p.id(), true, false)); err != nil {
 		return err

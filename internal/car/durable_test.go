@@ -45,7 +45,7 @@ func (m *memory) known(t *testing.T) *session.Resumption {
 	return known
 }
 
-// A seat that is suspended tells nobody: another one goes on with the session, delivers
+// A seat that is suspended tells neither gateway nor modules: another one goes on with the session, delivers
 // first what a module had not taken, and answers what comes again (RES-13).
 func TestSuspendAndResume(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

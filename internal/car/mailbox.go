@@ -96,7 +96,7 @@ func (m *mailbox) put(it item) (v verdict, work bool) {
 	return taken, work
 }
 
-// engage tells whether nobody works; the caller does from then on. mu is held.
+// engage makes the caller the working goroutine, unless there is one. mu is held.
 func (m *mailbox) engage() bool {
 	if m.busy || m.halted {
 		return false

@@ -56,8 +56,8 @@ func TestMailboxIsBounded(t *testing.T) {
 	}
 }
 
-// One at a time works: whoever puts something while nobody does. After halt nobody
-// begins, and idle says when the last one has ended.
+// One goroutine at a time works: the first that puts something while none does. After
+// halt none begins, and idle says when the last one has ended.
 func TestOneWorksAtATime(t *testing.T) {
 	m := newMailbox(10, 100)
 	message := item{kind: session.EventMessage}
@@ -69,7 +69,7 @@ func TestOneWorksAtATime(t *testing.T) {
 	}
 	put(message, false) // not open yet
 	if !m.open() {
-		t.Error("nobody is told to handle what came before")
+		t.Error("no goroutine is told to handle what came before")
 	}
 	put(message, false)
 	got, ok := m.take(mail{})
@@ -164,7 +164,7 @@ func TestUnreadableMessages(t *testing.T) {
 	})
 }
 
-// Before Run nobody empties the mailbox; it must not grow without bound.
+// Before Run no goroutine empties the mailbox; it must not grow without bound.
 func TestOverflowIsCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Options{MailboxSize: 10}, &fakeModule{number: 2})

@@ -39,8 +39,8 @@ type Snapshot struct {
 type ModuleSnapshot struct {
 	Number int32
 	module.WorkerStats
-	// Instance is the car's context of the module. Whoever knows its kind may ask
-	// it about its state and nothing else.
+	// Instance is the car's context of the module. A reader that knows its
+	// kind may ask it about its state and nothing else.
 	Instance module.Instance
 }
 

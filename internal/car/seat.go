@@ -78,7 +78,7 @@ type Options struct {
 	// MailboxSize bounds the messages of the gateway that wait for the car's
 	// goroutine; zero means 4096.
 	MailboxSize int
-	// Observer is told what happens to the car; nil: nobody.
+	// Observer is told what happens to the car; nil: there is none.
 	Observer Observer
 	// Journal gets the records of the car; nil: its sessions end with the process.
 	Journal Journal
@@ -389,7 +389,7 @@ func (s *Seat) leave(ctx context.Context) error {
 	if suspend { // what waits was not acknowledged and comes again
 		return err
 	}
-	// The gateway connects anew at once, and a Connect that nobody hears costs it 15 s.
+	// The gateway connects anew at once, and an unheard Connect costs it 15 s.
 	// So it is told last: another server that takes over has the shortest time to be
 	// there in.
 	if tell {

@@ -352,7 +352,7 @@ func TestEverythingIsAcknowledged(t *testing.T) {
 }
 
 // Silence is measured from the last message while there is no session, whatever
-// happens to the clock of the machine and whoever has the seat.
+// happens to the clock of the machine, and whichever occupant has the seat.
 func TestSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Options{}, &fakeModule{number: 2}).run()

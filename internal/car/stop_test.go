@@ -8,7 +8,7 @@ import (
 )
 
 // At the stop the gateway is told when everything else is done: it connects anew at
-// once, and whoever takes over must be there (CLI-24, GW-40).
+// once, and the server that takes over must be there (CLI-24, GW-40).
 func TestGatewayIsToldLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r *rig

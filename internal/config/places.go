@@ -78,7 +78,7 @@ func (l *loader) clashes(cfg *Config) {
 	}
 }
 
-// clash tells whether nobody can listen on both addresses.
+// clash tells whether two listeners with these addresses exclude each other.
 func clash(a, b string) bool {
 	hostA, portA, errA := net.SplitHostPort(a)
 	hostB, portB, errB := net.SplitHostPort(b)

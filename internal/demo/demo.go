@@ -68,7 +68,7 @@ func Run(ctx context.Context, opts Options) error {
 
 	n := newNarrator(opts.Out)
 	n.welcome(server)
-	// A gateway whose Connect nobody hears tries again only after 15 s.
+	// A gateway whose Connect is not heard tries again only after 15 s.
 	for !server.LinkUp() && pause(ctx, 10*time.Millisecond) {
 	}
 	f := &fleetOfCars{narrator: n, server: server, pace: opts.Pace, example: opts.Library != ""}
@@ -121,7 +121,7 @@ func configuration(dir, library string) (*config.Config, error) {
 	return cfg, err
 }
 
-// freeAddress returns the address when nobody listens there, else one with a
+// freeAddress returns the address when it is free, else one with a
 // port the system chooses.
 func freeAddress(preferred string) string {
 	l, err := net.Listen("tcp", preferred)

@@ -259,7 +259,7 @@ func get(t *testing.T, address string) string {
 	return string(body)
 }
 
-// closedPort returns a loopback port on which nobody listens.
+// closedPort returns a loopback port without a listener.
 func closedPort(t *testing.T) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -48,7 +48,7 @@ func TestCarsThatAreNotNamed(t *testing.T) {
 	}
 	third.Close()
 
-	// Whoever is silent makes room; the car comes back as if it were new.
+	// A silent car makes room; the car comes back as if it were new.
 	first.Close()
 	s.WaitLog("released a car that had been silent")
 	again := startCar(t, open(m), "guest_1")

@@ -110,7 +110,7 @@ func TestStopWhileStarting(t *testing.T) {
 	}
 }
 
-// Whoever reads standard error may go away, as in "2>&1 | head" or when a log
+// The reader of standard error may go away, as in "2>&1 | head" or when a log
 // daemon is restarted; cars are served on and the stop is orderly.
 func TestReaderOfTheLogGoesAway(t *testing.T) {
 	t.Parallel()

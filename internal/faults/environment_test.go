@@ -216,7 +216,7 @@ func (r *rig) startCars(cars map[string]int32, period time.Duration) {
 	r.crew.served(begin, 2*testwait.Patience)
 }
 
-// haltOnce returns a function that ends the reports if nobody has.
+// haltOnce returns a function that ends the reports unless they have ended.
 func (f *crew) haltOnce() func() {
 	return func() {
 		select {

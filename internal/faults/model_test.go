@@ -20,7 +20,7 @@ import (
 
 // model is what must be true of the whole process, whatever happened: a reference
 // without protocol, brokers or processes. A car that is configured and switched on is
-// served; what was answered is delivered, in order; nobody sees the protocol broken.
+// served; what was answered is delivered, in order; no car sees the protocol broken.
 type model struct {
 	configured map[string]bool
 	on         map[string]bool

@@ -98,7 +98,7 @@ func networkFaults() []scenario {
 }
 
 // inMountNamespace returns a prefix that runs the server after a shell command that
-// changes mounts, which nobody else sees.
+// changes mounts, which no other process sees.
 func (r *rig) inMountNamespace(command string) []string {
 	r.Helper()
 	if os.Geteuid() != 0 {

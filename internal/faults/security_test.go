@@ -66,7 +66,7 @@ func TestSecretsStayInside(t *testing.T) {
 	modules := r.config["cars"].(obj)["car_0000"].(obj)["specific_modules"].(obj)
 	modules["78"].(obj)["config"].(obj)["password"] = "plantedmodulevalue"
 	modules["78"].(obj)["config"].(obj)["environment"] = environment
-	// Nobody listens there, so that every request is an error that could quote it.
+	// Nothing listens there, so that every request is an error that could quote it.
 	modules["3"] = obj{"builtin": "transparent", "config": obj{"api_url": "http://" + brokertest.FreeAddress(t) + "/v2/protocol", "api_key": "plantedapikey"}}
 	r.config["http_api"] = obj{"listen": brokertest.FreeAddress(t), "store": "sqlite:" + r.dir + "/api.db"}
 	r.config["admin"] = obj{"listen": admin, "per_car_metrics": true, "tokens": []obj{{"name": "ops", "role": "operate", "token": "plantedadmintoken"}}}

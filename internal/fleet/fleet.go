@@ -59,7 +59,7 @@ func (d Device) ForModule() Device {
 }
 
 // Command is one command of a module for one device. The owner of the value
-// owns Data; nobody changes Data after the value was handed over.
+// owns Data, which must not be changed after the value was handed over.
 type Command struct {
 	Device Device
 	Data   []byte

@@ -40,7 +40,7 @@ const (
 	EventStop
 )
 
-// Event is one input of a Core. The Core keeps Data; nobody changes it afterwards.
+// Event is one input of a Core. The Core keeps Data, which must not be changed afterwards.
 type Event struct {
 	Kind    EventKind
 	Device  fleet.Device        // status, alive, leave

@@ -327,7 +327,7 @@ func (s *stream) release(id uint16) {
 }
 
 // subscribe asks for topics; the answer comes on the channel. unsubscribe ends the
-// subscription, and nobody waits for its answer.
+// subscription without waiting for its answer.
 func (s *stream) subscribe(topics ...string) <-chan error {
 	answer := make(chan error, 1)
 	s.mu.Lock()

@@ -50,7 +50,7 @@ type DeviceID struct {
 }
 
 // Payload is the content of a message. Data is one JSON object, array or string;
-// nobody changes its bytes after the message was handed over. The client returns
+// its bytes must not be changed after the message was handed over. The client returns
 // a message without device or data with nil Data (MM-14): skip it, but let its
 // timestamp move the cursor.
 type Payload struct {

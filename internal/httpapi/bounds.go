@@ -86,7 +86,7 @@ func (c *core) hold(car *carState) {
 	}
 }
 
-// release forgets the state of a car that nobody waits for any longer and that never
+// release forgets the state of a car for which no request waits any longer and that never
 // had a message, so that requests for invented names cost no memory. The lock is
 // held.
 func (c *core) release(car *carState) {

@@ -30,7 +30,7 @@ const (
 //
 // The store's transactions are made by one goroutine (writer.go). It gives out
 // the timestamps, so that what a reader has seen is always older than what comes
-// later. The lock guards memory only; nobody holds it while the store works.
+// later. The lock guards memory only; it is never held while the store works.
 type core struct {
 	// store is nil until open has succeeded. The writer sets it, before starting says
 	// that everybody may use it.

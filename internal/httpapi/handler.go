@@ -142,7 +142,7 @@ func (h *handler) fail(w *statusRecorder, r *http.Request, err error) {
 	switch {
 	case errors.As(err, &e):
 	case r.Context().Err() != nil || errors.Is(err, context.Canceled):
-		// The client has gone; nobody reads this.
+		// The client has gone and does not read this.
 		e = newError(499, "the client closed the request")
 		e.Title = "Client Closed Request"
 	default:

@@ -401,7 +401,7 @@ func TestOpenAPIDescribesTheHandler(t *testing.T) {
 	}
 }
 
-// TestPageIsSelfContained: the page asks nobody else for anything.
+// TestPageIsSelfContained: the page loads nothing from other hosts.
 func TestPageIsSelfContained(t *testing.T) {
 	s := startServer(t, Options{})
 	code, page, header := request(t, s, "GET", "/", "")

@@ -58,7 +58,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// TestKeysFileIsReadableForTheServer: whoever adds keys as root leaves a file that
+// TestKeysFileIsReadableForTheServer: adding keys as root leaves a file that
 // the group of its folder can read, which is how the server reads its folder. A
 // file that exists keeps owner, group and mode.
 func TestKeysFileIsReadableForTheServer(t *testing.T) {

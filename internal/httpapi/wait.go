@@ -8,7 +8,7 @@ import (
 )
 
 // waiter is one request with wait=true that had nothing to return. It costs no
-// goroutine: whoever takes it out of its list calls deliver.
+// goroutine: the caller that takes it out of its list calls deliver.
 type waiter struct {
 	deliver     func([]Message, error)
 	deliverCars func([]Car)

@@ -85,7 +85,7 @@ func TestManyRestarts(t *testing.T) {
 }
 
 // TestFlushCoversOthers: a record is on disk when the Flush that follows its
-// Append returns, whoever writes it.
+// Append returns, whichever goroutine writes it.
 func TestFlushCoversOthers(t *testing.T) {
 	opts := options(t.TempDir())
 	j := open(t, opts)

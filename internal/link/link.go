@@ -53,11 +53,11 @@ var ErrSuspend = errors.New("suspended until the next start")
 type Receiver interface {
 	// Message delivers one payload; the receiver owns it, and has to acknowledge it
 	// if d.Ack is not zero: until then the broker may hold back further messages, also
-	// of other cars. False: the receiver has ended, nobody has heard the message, and
+	// of other cars. False: the receiver has ended and has not heard the message;
 	// payload and acknowledgement are still the link's.
 	Message(payload []byte, d Delivery) (heard bool)
 	// Sent follows one or several Messages, when what they caused was written, or
-	// left to the link's writer, and whatever else they cause is in nobody's way.
+	// left to the link's writer, so that whatever else they cause delays no answer.
 	Sent()
 	// LinkUp says that the car's topic is subscribed and messages can flow.
 	LinkUp(up Up)

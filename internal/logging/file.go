@@ -76,7 +76,7 @@ func (f *rotatingFile) check() error {
 				return nil
 			}
 		}
-		_ = f.file.Close() // nobody can find it any more
+		_ = f.file.Close() // it has no name any more
 		f.file = nil
 	}
 	return f.open()

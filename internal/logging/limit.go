@@ -49,7 +49,7 @@ func (l *Limiter) Log(log *slog.Logger, level slog.Level, text string, attrs ...
 }
 
 // Allow tells whether a line of the kind is due now, and how many were left out
-// since the last one. Whoever asks must log when it is.
+// since the last one. The caller must log when it is due.
 func (l *Limiter) Allow(text string) (suppressed int, ok bool) {
 	now := time.Now()
 	l.mu.Lock()

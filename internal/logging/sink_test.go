@@ -28,7 +28,7 @@ func (w *stuckWriter) Write(p []byte) (int, error) {
 	return w.screen.Write(p)
 }
 
-// A terminal that takes nothing holds up nobody; what does not fit is counted
+// A terminal that takes nothing holds up no logger. What does not fit is counted,
 // and the count is logged in its place.
 func TestStuckConsole(t *testing.T) {
 	w := &stuckWriter{released: make(chan struct{}), entered: make(chan struct{}, 1)}

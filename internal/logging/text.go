@@ -17,7 +17,7 @@ import (
 //	[YYYY-MM-DD HH:MM:SS.mmm] [external-server] [LEVEL]<TAB> [source:line] (server)<TAB>message key=value
 //
 // bare leaves out everything before the car (LOG-8). Control characters are
-// escaped everywhere, so that nobody outside can forge a line.
+// escaped everywhere, so that what comes from outside cannot forge a line.
 func (h *handler) text(dst []byte, r slog.Record, bare bool) []byte {
 	car := h.car
 	if h.group == "" {

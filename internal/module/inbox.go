@@ -36,7 +36,7 @@ func (b *inbox) admit() {
 	}
 }
 
-// takeStale removes all commands, which nobody wants, and lets a pause begin that
+// takeStale removes all commands, which no device can get, and lets a pause begin that
 // becomes longer from batch to batch, as after an idle wait.
 func (b *inbox) takeStale() []fleet.Command {
 	b.mu.Lock()

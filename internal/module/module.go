@@ -51,7 +51,7 @@ type Module interface {
 // Recaller is a Module that remembers what Supports has answered.
 type Recaller interface {
 	// Recall tells whether the module serves the device type, without asking it;
-	// known is false if nobody has asked yet. It returns at once and takes no lock
+	// known is false if it has not been asked yet. It returns at once and takes no lock
 	// that is held during a call of the module: the goroutine that calls it serves
 	// many cars. How many types are remembered is bounded, because device types come
 	// from the network.
@@ -76,8 +76,8 @@ func Recall(m Module, deviceType uint32) (supported, known bool) {
 // started anew: statuses wait in the worker's queue, and when that is full the
 // car's answers are withheld. An implementation that can return early does so
 // when ctx ends, with an error that wraps ctx.Err() when the call was not made.
-// What a call has answered is done: whoever restarts a process under an Instance
-// announces the connected devices to it again and repeats the unconfirmed call
+// What a call has answered is done: an implementation that restarts a process under an
+// Instance announces the connected devices to it again and repeats the unconfirmed call
 // itself.
 type Instance interface {
 	DeviceConnected(ctx context.Context, device fleet.Device) error

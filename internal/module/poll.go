@@ -158,7 +158,7 @@ func CommandSize(c *fleet.Command) int {
 	return len(c.Data) + len(c.Device.Role) + len(c.Device.Name)
 }
 
-// DiscardCommands forgets fetched commands that nobody took (DEV-3) and returns
+// DiscardCommands forgets fetched commands that the car has not taken (DEV-3) and returns
 // how many they were.
 func (w *Worker) DiscardCommands() int { return w.discard(w.inbox.takeAll()) }
 

@@ -40,8 +40,8 @@ type job struct {
 // until the call has returned.
 //
 // A goroutine makes the calls as long as there are jobs, and only then: with
-// thousands of cars, waiting ones would be most of the memory. Whoever is told to
-// by put or start begins it.
+// thousands of cars, waiting ones would be most of the memory. The caller
+// whom put or start tells to do so begins it.
 type jobs struct {
 	mu       sync.Mutex
 	ring     []job // ring buffer

@@ -34,7 +34,7 @@ type WorkerOptions struct {
 	Confirmed func(number uint64)
 	// Called is told every call that has come back, from the calling goroutine and
 	// before the result has consequences. The Call is valid during Called only,
-	// which must return at once. Nil: nobody asks.
+	// which must return at once. Nil: it is not called.
 	Called func(*Call)
 }
 
@@ -184,8 +184,8 @@ func (w *Worker) AskType(deviceType uint32, done func(error)) bool {
 
 // QueueStatus queues forward_status and, if Error is not empty,
 // forward_error_message right after it (STAT-30). ok is
-// false when the queue is full or the worker is closed. If the calls have to begin,
-// that is left to the caller: he must call Begin, once and soon.
+// false when the queue is full or the worker is closed. begin says that the calls have
+// to begin: the caller must then call Begin, once and soon.
 func (w *Worker) QueueStatus(s Status) (ok, begin bool) {
 	return w.jobs.put(job{kind: jobStatus, device: s.Device, data: s.Data, message: s.Error, number: s.Number, again: s.Again, at: time.Now()})
 }

@@ -19,7 +19,7 @@ type Car struct {
 	id      fleet.CarID
 	modules atomic.Pointer[[]*moduleMetrics] // used so far
 	tracing carTraces
-	tail    atomic.Pointer[tail] // nil: nobody watches
+	tail    atomic.Pointer[tail] // nil: it is not watched
 
 	mu     sync.Mutex
 	state  state

@@ -4,12 +4,12 @@ import "sync"
 
 // Ring is a bounded stream: it keeps the newest entries, numbered from 1, and any
 // number of readers follow it at their own pace. Writing never waits for them;
-// whoever is too slow finds that entries are gone.
+// a reader that is too slow finds that entries are gone.
 type Ring[T any] struct {
 	mu    sync.Mutex
 	items []T
 	next  uint64        // number of the next entry
-	more  chan struct{} // closed by the next Put; nil: nobody waits
+	more  chan struct{} // closed by the next Put; nil: no reader waits
 	limit int
 }
 

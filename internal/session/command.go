@@ -52,7 +52,7 @@ func (q *sender) deadline() time.Time {
 	return q.waiting[0].by
 }
 
-// restart gives the first commands that nobody answered by their counter a new
+// restart gives the first commands without a response to their counter a new
 // limit when normal communication begins and the old one has passed: responses
 // to them were awaited together, each with a limit of its own (SEQ-45), and
 // timers of the sequence end with it (SEQ-47, REC-7).

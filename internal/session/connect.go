@@ -216,8 +216,8 @@ func (s *Session) firstStatus(m fleet.ClientMessage) {
 
 // acceptFirsts accepts the first statuses whose modules have room. The others
 // wait and are tried again, while the limit of the sequence goes on: what was not
-// answered the gateway brings again. Unlike later statuses they delay nobody, for
-// the gateway takes these answers in any order (GW-15).
+// answered the gateway brings again. Unlike later statuses they delay no other one,
+// because the gateway takes these answers in any order (GW-15).
 func (s *Session) acceptFirsts() {
 	s.firstsAt = time.Time{}
 	rest := s.firsts[:0]

@@ -67,7 +67,7 @@ const (
 	EffectDiscardOutgoing
 	// EffectDeviceConnected: ask the module of Device whether it serves the type,
 	// unless that is remembered, call device_connected if it does, and report the
-	// result as EventAdmission with Ticket. Whoever performs effects must not wait
+	// result as EventAdmission with Ticket. The caller must not wait
 	// for either. First: no device of the module was connected, so commands fetched
 	// earlier are stale (DEV-3).
 	EffectDeviceConnected
@@ -99,7 +99,7 @@ const (
 )
 
 // Effect is one output of the state machine. Slices belong to the Effect's
-// receiver once Step returned; nobody changes them.
+// receiver once Step returned; the Session does not change them.
 type Effect struct {
 	Kind       EffectKind
 	Message    fleet.ServerMessage

@@ -17,7 +17,7 @@ type commandLedger struct {
 type sentCommand struct {
 	counter   uint32
 	at        time.Time
-	module    int32 // whose acknowledgement it is, 0: nobody's
+	module    int32 // whose acknowledgement it is, 0: of none
 	device    fleet.DeviceID
 	data      string
 	responded bool

@@ -18,7 +18,7 @@ var (
 )
 
 // TestHistories plays the histories of -seeds seeds, or a fixed number and some
-// that nobody has seen before.
+// that were never played before.
 func TestHistories(t *testing.T) {
 	if *seeds > 0 {
 		playAll(t, *seed, *seeds)

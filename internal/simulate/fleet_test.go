@@ -114,7 +114,7 @@ func TestClosedLoopIsResumed(t *testing.T) {
 	}
 }
 
-// Commands are counted and handed to whoever asks.
+// Commands are counted, and handed to OnCommand.
 func TestCommandsAreObserved(t *testing.T) {
 	o := options(echo(t, 10*time.Millisecond))
 	got := make(chan []byte, 1)

@@ -49,7 +49,7 @@ type Options struct {
 	Seed   uint64
 	Faults Faults
 	// OnCommand is told the data of every command that is not empty, and when it
-	// came; it must return soon. Nil: nobody asks.
+	// came; it must return soon. Nil: it is not called.
 	OnCommand func(data []byte, at time.Time)
 }
 

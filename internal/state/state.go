@@ -22,7 +22,7 @@ const (
 type Options struct {
 	Dir     string // made when missing, with mode 0700; its parent must exist
 	Shards  int    // default 32; fixed when the directory is made
-	Version string // of the program, for whoever waits
+	Version string // of the program, told to a process that waits
 
 	// Settled is how long a process must live after Resuming for its resume to
 	// count as survived; default 10 s.

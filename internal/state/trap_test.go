@@ -105,7 +105,7 @@ func TestUnwritable(t *testing.T) {
 	refused(t, Options{Dir: filepath.Join(base, "new")}, syscall.EACCES, "cannot be made", "give this user")
 }
 
-// TestModes: nobody else can read what the directory holds.
+// TestModes: other users cannot read what the directory holds.
 func TestModes(t *testing.T) {
 	opts := newOptions(t)
 	d := open(t, opts)
@@ -194,8 +194,8 @@ func TestInUse(t *testing.T) {
 	}
 }
 
-// TestLockFileReplaced: whoever removes the lock file does not let two processes in
-// who then wait for different files for ever.
+// TestLockFileReplaced: removing the lock file does not let two processes in, nor make
+// them wait for different files for ever.
 func TestLockFileReplaced(t *testing.T) {
 	opts := newOptions(t)
 	d := open(t, opts)

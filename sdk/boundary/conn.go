@@ -46,7 +46,7 @@ var ErrFrame = errors.New("not a frame of the module protocol")
 // Conn sends and receives frames. Send may be called by any goroutine, Receive
 // by one at a time.
 //
-// There is no queue and no writer thread: whoever finds the socket free writes
+// There is no queue and no writer thread: a sender that finds the socket free writes
 // its own frame at once, which is the shortest way for a lone one. Frames that
 // come while a write is under way are collected and leave together in the next
 // write, so that the number of system calls falls as the load grows.

@@ -109,7 +109,7 @@ func get[T any](t testing.TB, s *server, path, token string) (out T) {
 	return out
 }
 
-// freeAddress returns an address nobody listens on.
+// freeAddress returns an address without a listener.
 func freeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

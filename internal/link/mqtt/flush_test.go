@@ -11,7 +11,7 @@ import (
 )
 
 // What was decided about a message is on record before its acknowledgement or its answer is
-// on the wire, whoever writes.
+// on the wire, whichever goroutine writes.
 func TestRecordBeforeWrite(t *testing.T) {
 	for name, waits := range map[string]bool{"reader writes": false, "writer writes": true} {
 		t.Run(name, func(t *testing.T) {

@@ -27,7 +27,7 @@ type Options struct {
 	TLS    func() (*tls.Config, error)
 	Logger *slog.Logger
 	// Dialed is told the local address of every connection to the broker before
-	// anything is sent over it; nil: nobody is.
+	// anything is sent over it; nil: it is not called.
 	Dialed func(local net.Addr)
 	// RetryMax is the longest pause between two attempts to reach the broker
 	// (REC-5); zero means 5 s. The first attempts come sooner.

@@ -144,7 +144,7 @@ func (p *port) discard() {
 
 // Close implements link.Port. A delivery that is under way may still finish; a
 // queued notification still goes out. What the car has not acknowledged is acknowledged:
-// nobody will handle it.
+// it will not be handled.
 //
 // Link and connection forget the port in one step: the reader, which finds the topic
 // unknown, may attach the car anew at once.

@@ -8,7 +8,7 @@ import (
 	"external-server/internal/fleet"
 )
 
-// As long as Attach would refuse a car, its connection knows it: whoever finds its
+// As long as Attach would refuse a car, its connection knows it: a caller that finds its
 // topic unknown can attach it anew, as the watch does with the Connect of a gateway
 // that comes back at this very moment.
 func TestClosedInOneStep(t *testing.T) {

@@ -262,8 +262,8 @@ func (c *conn) refusedMessage(p *wire.Packet) {
 }
 
 // ignoreRetained drops what the broker has kept from before the subscription. A
-// gateway never retains (CONN-5); an old Connect would begin a session with
-// nobody at every start and fail the gateway that is just connecting.
+// gateway never retains (CONN-5); an old Connect would begin a session
+// without a gateway at every start and fail the gateway that is just connecting.
 func (c *conn) ignoreRetained(m *wire.Packet) {
 	c.stats.retained.Add(1)
 	c.link.reports.limit.Log(c.log, slog.LevelInfo, "retained message ignored, no gateway retains; remove it by publishing an empty retained one",

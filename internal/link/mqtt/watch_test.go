@@ -15,8 +15,8 @@ import (
 	"external-server/internal/testwait"
 )
 
-// A watch finds cars by their first message; whoever is attached meanwhile gets
-// every message once.
+// A watch finds cars by their first message; a car that is attached meanwhile
+// gets every message once.
 func TestWatchFindsCars(t *testing.T) {
 	brokers(t, func(t *testing.T, address string) {
 		l := newLink(t, mqtt.Options{Address: address})

@@ -179,7 +179,7 @@ func (c *conn) takeID() uint16 {
 	return c.lastID
 }
 
-// releaseID handles an acknowledgement; one that nobody waits for is ignored.
+// releaseID handles an acknowledgement; one that is not awaited is ignored.
 func (c *conn) releaseID(id uint16) {
 	if id > lastPublishID || c.inflight[id/64]&(1<<(id%64)) == 0 {
 		return
@@ -197,8 +197,8 @@ func (c *conn) idle() bool {
 }
 
 // farewell ends the connection in order, so that the broker does not publish
-// the last will. A session that shall be continued stays: "offline" is published when
-// nobody continues it.
+// the last will. A session that shall be continued stays: "offline" is published
+// unless another process continues it.
 func (c *conn) farewell(done <-chan struct{}) error {
 	c.sendMu.Lock()
 	defer c.sendMu.Unlock()

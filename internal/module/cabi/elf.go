@@ -12,7 +12,7 @@ import (
 )
 
 // checkFile looks at a library before the dynamic loader does, for two reasons:
-// the loader's words help nobody ("cannot open shared object file: No such file
+// the loader's words mislead ("cannot open shared object file: No such file
 // or directory" is also what it says about a missing dependency), and a file
 // that was copied half only kills the process with SIGBUS when it is loaded.
 func checkFile(path string) error {

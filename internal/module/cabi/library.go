@@ -181,7 +181,7 @@ func (l *Library) Open(ctx context.Context, spec module.InstanceSpec) (module.In
 		return newInstance(l, context, spec), nil
 	case <-ctx.Done():
 		go func() {
-			// Owned by nobody on purpose: nothing can end a call inside C.
+			// Without an owner on purpose: nothing can end a call inside C.
 			if context := <-made; context != 0 && !l.isClosed() {
 				C.cabi_destroy(l.table, context)
 			}

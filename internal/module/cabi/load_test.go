@@ -62,7 +62,7 @@ func TestOpenRefusesBadFiles(t *testing.T) {
 	}
 	program := bytes.Clone(good)
 	binary.LittleEndian.PutUint16(program[16:], 2) // ET_EXEC
-	noSections := bytes.Clone(good[:len(good)/2])  // cut, and nobody refers to the end
+	noSections := bytes.Clone(good[:len(good)/2])  // cut, and nothing refers to the end
 	clear(noSections[40:48])                       // e_shoff
 	clear(noSections[60:64])                       // e_shnum, e_shstrndx
 

@@ -143,7 +143,7 @@ func TestWithEmbeddedAPI(t *testing.T) {
 }
 
 // TestAPIGoesAwayAndReturns: statuses and commands survive a restart of the API
-// in order, and whoever reads sees each status once.
+// in order, and a reader sees each status once.
 func TestAPIGoesAwayAndReturns(t *testing.T) {
 	store := filepath.Join(t.TempDir(), "api.db")
 	server, end := embed(t, store, "127.0.0.1:0", time.Second)

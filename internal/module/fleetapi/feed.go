@@ -25,7 +25,7 @@ type feed struct {
 	share *share
 }
 
-// StartCommands fills module.CommandSource. Nobody calls WaitCommands besides.
+// StartCommands fills module.CommandSource. WaitCommands must not be called besides.
 func (i *Instance) StartCommands(deliver func([]fleet.Command) (wanted <-chan struct{})) (stop func()) {
 	f := &feed{i: i, deliver: deliver}
 	i.feed.Store(f)

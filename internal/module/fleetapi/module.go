@@ -92,13 +92,13 @@ func (m *Module) Number() int32 { return m.kind.number }
 // Supports is MM-20, MM-30, MM-40.
 func (m *Module) Supports(deviceType uint32) bool { return m.kind.supports(deviceType) }
 
-// Recall implements module.Recaller; nobody has to be asked.
+// Recall implements module.Recaller; the kind of the module decides.
 func (m *Module) Recall(deviceType uint32) (supported, known bool) {
 	return m.kind.supports(deviceType), true
 }
 
 // Open checks the configuration (MM-9) and makes the instance of one car. It
-// talks to nobody: an API that is down does not prevent the start (CLI-20).
+// makes no request: an API that is down does not prevent the start (CLI-20).
 // Statuses that an earlier run left in the spool are posted first, but for a dry
 // run.
 func (m *Module) Open(_ context.Context, spec module.InstanceSpec) (module.Instance, error) {

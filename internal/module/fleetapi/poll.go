@@ -166,7 +166,7 @@ func (i *Instance) commands(messages []httpapi.Message) []fleet.Command {
 }
 
 // command converts one message. A defect in it must cost this command, not the
-// server, whoever may post to the API.
+// server: others may post to the API.
 func (i *Instance) command(m *httpapi.Message) (_ fleet.Command, err error) {
 	defer func() {
 		if p := recover(); p != nil {

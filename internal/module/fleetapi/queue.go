@@ -149,7 +149,7 @@ func (q *queue) putSpool(s *spool.Spool, e *entry) (stored, full bool) {
 // await opens the spool that was in use when the instance was made, by the
 // instance it replaces, or that had no room on the disk. It returns when it has, or
 // after one last attempt when ctx has ended. start reports that the caller has to
-// start a poster for what is there: nobody else may ever send anything.
+// start a poster for what is there: perhaps no status ever comes that would.
 func (q *queue) await(ctx context.Context) (start bool) {
 	pause, told := spoolRetry, false
 	for last := false; !last; pause = min(2*pause, spoolRetryMax) {
@@ -332,7 +332,7 @@ func (q *queue) faults() (failures, damaged uint64) {
 	return q.failures, damaged
 }
 
-// close refuses further entries and wakes whoever waits for room.
+// close refuses further entries and wakes those who wait for room.
 func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -105,7 +105,7 @@ func TestNoValueInErrors(t *testing.T) {
 	}
 }
 
-// TestAllFaultsAtOnce: whoever has three keys wrong reads about three.
+// TestAllFaultsAtOnce: a configuration with three wrong keys gets three errors.
 func TestAllFaultsAtOnce(t *testing.T) {
 	m, err := New(Options{Builtin: Mission})
 	if err != nil {

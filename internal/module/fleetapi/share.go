@@ -107,7 +107,7 @@ func (s *share) run(ctx context.Context) {
 }
 
 // due returns what the next poll asks for and when: every member gets what it has
-// not seen, and nobody's guard is disregarded.
+// not seen, and the guard of each is kept.
 func (s *share) due() (since int64, next time.Time) {
 	s.handing.Lock()
 	defer s.handing.Unlock()

@@ -35,7 +35,7 @@ func (r *received) all() []string {
 }
 
 // TestShare: the modules of a car wait in one poll, each gets its own commands
-// once and in order, whoever comes and goes meanwhile, and no stop waits for the
+// once and in order, whichever module comes and goes meanwhile, and no stop waits for the
 // poll.
 func TestShare(t *testing.T) {
 	server, _ := embed(t, filepath.Join(t.TempDir(), "api.db"), "127.0.0.1:0", time.Hour)

@@ -55,7 +55,7 @@ func (i *instance) attach(ctx context.Context, c *child, first bool) error {
 	return nil
 }
 
-// abandon ends the context that an init brings for which nobody waits any more.
+// abandon ends the context of an init whose caller has given up.
 func (i *instance) abandon(c *child, open *pending) {
 	i.m.mu.Lock()
 	defer i.m.mu.Unlock()

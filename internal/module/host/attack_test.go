@@ -263,7 +263,7 @@ func TestFailingPop(t *testing.T) {
 	}
 }
 
-// TestAttackInDestroy: nobody else notices, and the caller is not kept.
+// TestAttackInDestroy: other cars do not notice, and the caller is not kept waiting.
 func TestAttackInDestroy(t *testing.T) {
 	for _, what := range []string{"block", "segv"} {
 		t.Run(what, func(t *testing.T) {
@@ -346,7 +346,7 @@ func TestAttackAtStart(t *testing.T) {
 	}
 }
 
-// TestAbandonedInit: a context that is made when nobody waits for it any more is
+// TestAbandonedInit: a context that is made after its caller has given up is
 // destroyed again.
 func TestAbandonedInit(t *testing.T) {
 	var log testlog.Buffer

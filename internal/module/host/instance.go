@@ -270,7 +270,7 @@ func (i *instance) WaitCommands(ctx context.Context) ([]fleet.Command, error) {
 
 // countLost reports the command that was being taken out of the module when its
 // process ended. Those before it had reached the server; those behind it never
-// left the module, nobody can count them.
+// left the module and cannot be counted.
 func (i *instance) countLost(p *pending) {
 	if !p.fetching {
 		return

@@ -113,7 +113,7 @@ func RunReaper() error {
 		m.endSoon() // the server is gone
 	}()
 	status := uint32(m.await())
-	_ = out.Encode(report{Status: &status}) // nobody reads it when the server is gone
+	_ = out.Encode(report{Status: &status}) // without a reader when the server is gone
 	if left := sweep(sweepLimit); len(left) > 0 {
 		return fmt.Errorf("the module has left processes that cannot be ended: %v", left)
 	}

@@ -66,7 +66,7 @@ func (m *Module) Supports(deviceType uint32) bool {
 	return true
 }
 
-// Recall implements module.Recaller: it asks and waits for nobody.
+// Recall implements module.Recaller: it answers from memory.
 func (m *Module) Recall(deviceType uint32) (supported, known bool) {
 	select {
 	case <-m.outside:

@@ -8,7 +8,7 @@ import (
 	"external-server/internal/testwait"
 )
 
-// TestSupportsAsksAStoppedProcessOnce: whoever asks serves many cars, and a gateway
+// TestSupportsAsksAStoppedProcessOnce: the goroutine that asks serves many cars, and a gateway
 // may name thousands of device types.
 func TestSupportsAsksAStoppedProcessOnce(t *testing.T) {
 	m := openModule(t, &testlog.Buffer{}, nil)
