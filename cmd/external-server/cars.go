@@ -56,6 +56,31 @@ func newCarsCommand() *cobra.Command {
 	fs.StringVar(&sort, "sort", "name", "name, state, since, last_seen, devices, statuses, sessions, ends or why")
 	fs.BoolVar(&descending, "desc", false, "largest first")
 	fs.IntVar(&limit, "limit", 10_000, "most cars to list")
+	offer(cmd, "state", "waiting", "connecting", "running")
+	offer(cmd, "sort", "name", "state", "since", "last_seen", "devices", "statuses", "sessions", "ends", "why")
+	return cmd
+}
+
+func newModulesCommand() *cobra.Command {
+	var endpoint endpointFlags
+	var watch watched
+	var raw bool
+	cmd := &cobra.Command{
+		Use:   "modules",
+		Short: "List the modules of a running server: state, process, restarts, what waits",
+		Args:  noArguments,
+		RunE: endpoint.with(func(ctx context.Context, c *console.Client, out, notes io.Writer) error {
+			return watch.run(ctx, out, notes, func(w io.Writer) error {
+				if raw {
+					return printJSON(ctx, c, "/api/v1/modules", nil, w)
+				}
+				return console.Modules(ctx, c, w, coloured(out))
+			})
+		}),
+	}
+	endpoint.register(cmd)
+	watch.register(cmd)
+	cmd.Flags().BoolVar(&raw, "json", false, "print the endpoint's JSON")
 	return cmd
 }
 
@@ -68,14 +93,15 @@ func newCarCommand() *cobra.Command {
 		Short: "Show one car: devices, last statuses and commands, ends of its sessions",
 		Args:  oneCar,
 	}
+	cmd.ValidArgsFunction = endpoint.completeCar
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return endpoint.with(func(ctx context.Context, c *console.Client, out, notes io.Writer) error {
-			return watch.run(ctx, out, notes, func(w io.Writer) error {
+			return meant(ctx, c, args[0], watch.run(ctx, out, notes, func(w io.Writer) error {
 				if raw {
 					return printJSON(ctx, c, "/api/v1/cars/"+url.PathEscape(args[0]), nil, w)
 				}
 				return console.Car(ctx, c, args[0], w, coloured(out))
-			})
+			}))
 		})(cmd, args)
 	}
 	endpoint.register(cmd)
@@ -87,10 +113,10 @@ func newCarCommand() *cobra.Command {
 // newActCommand is disconnect or reannounce.
 func newActCommand(name, short, long string) *cobra.Command {
 	var endpoint endpointFlags
-	cmd := &cobra.Command{Use: name + " CAR", Short: short, Long: long, Args: oneCar}
+	cmd := &cobra.Command{Use: name + " CAR", Short: short, Long: long, Args: oneCar, ValidArgsFunction: endpoint.completeCar}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return endpoint.with(func(ctx context.Context, c *console.Client, out, _ io.Writer) error {
-			return say(out)(c.Change(ctx, http.MethodPost, "/api/v1/cars/"+url.PathEscape(args[0])+"/"+name, nil))
+			return meant(ctx, c, args[0], say(out)(c.Change(ctx, http.MethodPost, "/api/v1/cars/"+url.PathEscape(args[0])+"/"+name, nil)))
 		})(cmd, args)
 	}
 	endpoint.register(cmd)

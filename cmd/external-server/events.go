@@ -38,6 +38,7 @@ func newEventsCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&all, "all", false, "begin with the oldest event the server knows")
 	cmd.Flags().StringVar(&after, "after", "", "begin after the event with this `ID`")
 	cmd.Flags().StringVar(&car, "car", "", "only events of the car `NAME`")
+	_ = cmd.RegisterFlagCompletionFunc("car", endpoint.completeCar) // fails for unknown flags only
 	return cmd
 }
 
@@ -84,11 +85,12 @@ ends; with --reset the component follows the configuration again.`,
 			case 0:
 				return console.LogLevels(ctx, c, out)
 			case 1:
-				return say(out)(console.SetLogLevel(ctx, c, args[0], ""))
+				return meantComponent(ctx, c, args[0], say(out)(console.SetLogLevel(ctx, c, args[0], "")))
 			}
-			return say(out)(console.SetLogLevel(ctx, c, args[0], args[1]))
+			return meantComponent(ctx, c, args[0], say(out)(console.SetLogLevel(ctx, c, args[0], args[1])))
 		})(cmd, args)
 	}
+	cmd.ValidArgsFunction = endpoint.completeLevel
 	endpoint.register(cmd)
 	cmd.Flags().BoolVar(&reset, "reset", false, "give the component the level of the configuration again")
 	return cmd

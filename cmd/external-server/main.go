@@ -114,7 +114,7 @@ argument.`,
 			return serve(cmd, flags, args)
 		},
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(wrongFlag)
 	flags.register(root)
 	root.AddCommand(
 		newCarCommand(),
@@ -129,6 +129,7 @@ argument.`,
 		newHTTPAPICommand(),
 		newLogLevelCommand(),
 		newManCommand(),
+		newModulesCommand(),
 		newModuleCommand(), newModuleHostCommand(), newModuleReaperCommand(),
 		newReannounceCommand(),
 		newReloadCommand(),
@@ -140,16 +141,21 @@ argument.`,
 	return root
 }
 
-func oneArgument(_ *cobra.Command, args []string) error {
+func oneArgument(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 && !cmd.HasParent() {
+		if err := mistypedCommand(cmd, args[0]); err != nil {
+			return err
+		}
+	}
 	if len(args) > 1 {
 		return usageError{fmt.Errorf("expected one configuration file, got %d arguments", len(args))}
 	}
 	return nil
 }
 
-func noArguments(_ *cobra.Command, args []string) error {
+func noArguments(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usageError{fmt.Errorf("unexpected argument %q", args[0])}
+		return usageError{fmt.Errorf("unexpected argument %q%s", args[0], didYouMean(args[0], subcommands(cmd)))}
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"regexp"
@@ -68,7 +69,8 @@ The file of --config is JSON; all members are optional:
 				}
 			}
 			out := cmd.OutOrStdout()
-			progress := func(f check.Finding) { printFinding(out, f) }
+			printed := findings{out: out}
+			progress := printed.add
 			if asJSON {
 				progress = nil
 			}
@@ -76,6 +78,7 @@ The file of --config is JSON; all members are optional:
 				target.Output = func(line string) { fmt.Fprintln(cmd.ErrOrStderr(), line) }
 			}
 			report := check.Run(cmd.Context(), target, progress)
+			printed.flush()
 			if asJSON {
 				if err := writeReport(out, "", report); err != nil {
 					return err
@@ -84,8 +87,8 @@ The file of --config is JSON; all members are optional:
 			if report.Interrupted {
 				return fmt.Errorf("%w; rules that were skipped may be broken", errInterrupted)
 			}
-			if failed := report.Failed(); failed > 0 {
-				return fmt.Errorf("%s breaks %d of %d rules", report.Module, failed, len(report.Findings))
+			if cause := report.Cause(); cause != "" {
+				return errors.New(cause)
 			}
 			if !asJSON {
 				fmt.Fprintf(out, "module %d (%s): no rule is broken\n", report.Number, report.Module)
@@ -100,16 +103,46 @@ The file of --config is JSON; all members are optional:
 	return cmd
 }
 
-func printFinding(out io.Writer, f check.Finding) {
+// findings prints what was found; skipped rules with the same reason are one line.
+type findings struct {
+	out     io.Writer
+	skipped []check.Finding
+}
+
+func (p *findings) add(f check.Finding) {
+	if f.Outcome != check.Skipped || len(p.skipped) > 0 && p.skipped[0].Detail != f.Detail {
+		p.flush()
+	}
+	if f.Outcome == check.Skipped {
+		p.skipped = append(p.skipped, f)
+		return
+	}
+	p.print(f.Outcome, fmt.Sprintf("%-5s  %s [%s] (%v)", f.Rule, f.Text, f.Spec, f.Took.Round(time.Millisecond)))
+	if f.Detail != "" {
+		fmt.Fprintf(p.out, "                %s\n", strings.ReplaceAll(f.Detail, "\n", "\n                "))
+	}
+}
+
+// flush prints the rules that were skipped since the last other one.
+func (p *findings) flush() {
+	switch n := len(p.skipped); n {
+	case 0:
+		return
+	case 1:
+		p.print(check.Skipped, fmt.Sprintf("%-5s  %s: %s", p.skipped[0].Rule, p.skipped[0].Text, p.skipped[0].Detail))
+	default:
+		p.print(check.Skipped, fmt.Sprintf("%s to %s, %d rules: %s", p.skipped[0].Rule, p.skipped[n-1].Rule, n, p.skipped[0].Detail))
+	}
+	p.skipped = nil
+}
+
+func (p *findings) print(outcome check.Outcome, text string) {
 	paint := console.Dim
-	switch f.Outcome {
+	switch outcome {
 	case check.Pass:
 		paint = console.Good
 	case check.Fail:
 		paint = console.Bad
 	}
-	fmt.Fprintf(out, "%s  %-5s  %s [%s] (%v)\n", paint(coloured(out), fmt.Sprintf("%-7s", f.Outcome)), f.Rule, f.Text, f.Spec, f.Took.Round(time.Millisecond))
-	if f.Detail != "" {
-		fmt.Fprintf(out, "                %s\n", strings.ReplaceAll(f.Detail, "\n", "\n                "))
-	}
+	fmt.Fprintf(p.out, "%s  %s\n", paint(coloured(p.out), fmt.Sprintf("%-7s", outcome)), text)
 }

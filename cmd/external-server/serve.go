@@ -128,7 +128,7 @@ func serve(cmd *cobra.Command, flags *serveFlags, args []string) error {
 		log.Warn("configuration: " + w.String())
 	}
 	log.Info("configuration loaded", "file", cfg.Source, "format", string(cfg.Format), "version", version)
-	log.Info("configuration in force", "config", cfg.Redacted()) // CFG-23
+	log.Info("configuration in force: " + cfg.Redacted().Line()) // CFG-23
 	app.TuneMemory(cfg)
 	server, err := app.New(ctx, app.Options{
 		Config: cfg, Logger: log, Logs: logs, Version: version,

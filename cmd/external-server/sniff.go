@@ -67,6 +67,10 @@ variable ` + brokerPasswordVariable + ` or from the configuration.`,
 	fs.StringVar(&f.Device, "device", "", "only messages of devices whose module/type/role/name contains `TEXT`")
 	fs.IntVarP(&f.Count, "count", "n", 0, "end after so many messages")
 	fs.BoolVar(&f.JSON, "json", false, "print JSON lines")
+	offer(cmd, "kind", console.SniffKinds...)
+	_ = cmd.RegisterFlagCompletionFunc("car", func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+		return (&endpointFlags{config: f.config}).completeCar(cmd, nil, begun)
+	})
 	return cmd
 }
 

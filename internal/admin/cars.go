@@ -34,7 +34,7 @@ type carBrief struct {
 	Statuses uint64     `json:"statuses"`
 	Sessions uint64     `json:"sessions"`
 	Ends     uint64     `json:"ends"`
-	// Why the car is not connected; for people.
+	// Why the car is not connected, or is not served well; for people.
 	Why     string   `json:"why,omitempty"`
 	LastEnd *endJSON `json:"last_end,omitempty"`
 }
@@ -69,9 +69,15 @@ func (s *Server) brief(c *car.Snapshot, link *link.State) carBrief {
 	return b
 }
 
-// why says why a car is not running.
+// contendedFor is how long a warning of two gateways or servers is shown; as long as that
+// goes on, it is given once a minute.
+const contendedFor = 2 * time.Minute
+
+// why says why a car is not running, or not well.
 func why(c *car.Snapshot, link *link.State, last *endJSON) string {
 	switch {
+	case c.LinkUp && c.Contended != "" && time.Since(c.ContendedAt) < contendedFor:
+		return string(c.Contended)
 	case c.Phase == session.PhaseRunning:
 		return ""
 	case c.Phase != session.PhaseWaiting:

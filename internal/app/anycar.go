@@ -24,9 +24,9 @@ type anyCars struct {
 	full bool   // the limit was reached and said
 }
 
-// loadAny makes the modules of "*", so that one that cannot be made prevents the
-// start as it does for a configured car, and so do settings that a built-in module
-// refuses. Whether the others take theirs shows with the first call for a found car.
+// loadAny makes the modules of "*". One that cannot be made prevents the start, as it
+// does for a configured car. So do settings that a built-in module refuses. Whether a
+// library or program accepts its settings shows with the first call for a found car.
 func (r *roster) loadAny(ctx context.Context, cfg *config.Config) error {
 	if cfg.AnyCar == nil {
 		return nil
@@ -121,7 +121,7 @@ func (r *roster) foundCar(id fleet.CarID, message []byte) {
 
 // serveFound serves a car that was found; the caller holds mu.
 func (r *roster) serveFound(cfg *config.Config, cc config.Car) error {
-	modules, err := r.openModules(r.ctx, cfg, cc, true) // without waiting, see libraries.open
+	modules, err := r.openModules(r.ctx, cfg, cc, true, r.sessions.look(fleet.CarID{Company: cfg.Company, Car: cc.Name})) // without waiting, see libraries.open
 	if err != nil {
 		return err
 	}
@@ -209,7 +209,7 @@ func (r *roster) retire(ctx context.Context, e *entry) {
 		r.log.Info("released a car that had been silent", "car", name, "idle", cfg.Limits.IdleCar.String())
 		return
 	}
-	modules, err := r.openModules(ctx, cfg, cc, true) // without waiting, see libraries.open
+	modules, err := r.openModules(ctx, cfg, cc, true, nil) // without waiting, see libraries.open
 	if err == nil {
 		if _, err = e.seat.Replace(ctx, car.Occupant{Modules: modules}); err != nil {
 			err = errors.Join(err, closeModules(modules))

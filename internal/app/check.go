@@ -172,7 +172,7 @@ func (notServed) RoundTrip(*http.Request) (*http.Response, error) {
 }
 
 func checkModule(ctx context.Context, libs *libraries, id fleet.CarID, m config.Module) error {
-	b, err := libs.open(ctx, id, m, false)
+	b, err := libs.open(ctx, id, m, false, nil)
 	if err != nil {
 		return err
 	}

@@ -125,15 +125,17 @@ func checkNumber(made module.Module, m config.Module) error {
 // open creates the context of one car. found says that the car was found by "*":
 // its contexts are created with their first call, but for built-in modules that
 // are made without waiting and then need no goroutine to wait for commands.
-func (l *libraries) open(ctx context.Context, id fleet.CarID, m config.Module, found bool) (car.Binding, error) {
+func (l *libraries) open(ctx context.Context, id fleet.CarID, m config.Module, found bool, position []byte) (car.Binding, error) {
 	made, err := l.module(ctx, m)
 	if err != nil {
 		return car.Binding{}, err
 	}
+	spec := m.Spec(id)
+	spec.Position = position
 	if found && (m.Builtin == "" || m.SpoolDirectory != "") {
-		return car.Binding{Module: made, Instance: module.Lazy(made, m.Spec(id))}, nil
+		return car.Binding{Module: made, Instance: module.Lazy(made, spec)}, nil
 	}
-	instance, err := made.Open(ctx, m.Spec(id))
+	instance, err := made.Open(ctx, spec)
 	if err != nil {
 		return car.Binding{}, fmt.Errorf("%s: %w", m.KeyPath, err)
 	}

@@ -122,7 +122,7 @@ func (r *roster) prepare(ctx context.Context, cfg *config.Config, w *waits) (*pr
 	fail := func(err error) (*prepared, error) { return nil, errors.Join(err, made.drop()) }
 	open := func(cc config.Car, found bool) error {
 		return w.within(ctx, "the modules of car "+cc.Name, func(ctx context.Context) error {
-			modules, err := r.openModules(ctx, cfg, cc, found)
+			modules, err := r.openModules(ctx, cfg, cc, found, nil)
 			if err == nil {
 				made.opened = append(made.opened, opened{cc, found, modules})
 			}

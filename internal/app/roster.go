@@ -73,12 +73,13 @@ func (r *roster) config() *config.Config {
 	return r.cfg
 }
 
-// openModules opens the modules of a car; nothing runs yet.
-func (r *roster) openModules(ctx context.Context, cfg *config.Config, cc config.Car, found bool) ([]car.Binding, error) {
+// openModules opens the modules of a car; nothing runs yet. known is what the journal says
+// of it, nil: nothing.
+func (r *roster) openModules(ctx context.Context, cfg *config.Config, cc config.Car, found bool, known *session.Resumption) ([]car.Binding, error) {
 	id := fleet.CarID{Company: cfg.Company, Car: cc.Name}
 	var bindings []car.Binding
 	for _, m := range cc.Modules {
-		b, err := r.libraries.open(ctx, id, m, found)
+		b, err := r.libraries.open(ctx, id, m, found, known.Position(m.Number))
 		if err != nil {
 			return nil, errors.Join(err, closeModules(bindings))
 		}
@@ -132,7 +133,7 @@ func carLimits(cfg *config.Config) car.Limits {
 
 // add builds a configured car before start.
 func (r *roster) add(ctx context.Context, cc config.Car) error {
-	modules, err := r.openModules(ctx, r.cfg, cc, false)
+	modules, err := r.openModules(ctx, r.cfg, cc, false, r.sessions.look(fleet.CarID{Company: r.cfg.Company, Car: cc.Name}))
 	if err != nil {
 		return err
 	}
@@ -234,7 +235,12 @@ func (r *roster) occupyAgain(ctx context.Context, e *entry, resume bool) error {
 	r.mu.Lock()
 	cfg, cc, found := r.cfg, e.cfg, e.found
 	r.mu.Unlock()
-	modules, err := r.openModules(ctx, cfg, cc, found) // may take long
+	next := car.Occupant{}
+	if resume {
+		next.Known = r.sessions.recall(e.id)
+	}
+	modules, err := r.openModules(ctx, cfg, cc, found, next.Known) // may take long
+	next.Modules = modules
 	if err != nil && !e.seat.Occupied() {
 		return err
 	}
@@ -242,10 +248,6 @@ func (r *roster) occupyAgain(ctx context.Context, e *entry, resume bool) error {
 	defer r.turnover.Unlock()
 	if e.seat.Occupied() { // a reload was faster
 		return closeModules(modules)
-	}
-	next := car.Occupant{Modules: modules}
-	if resume {
-		next.Known = r.sessions.recall(e.id)
 	}
 	if _, err := e.seat.Replace(ctx, next); err != nil {
 		return errors.Join(err, closeModules(modules))

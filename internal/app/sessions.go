@@ -181,6 +181,14 @@ func (p *sessionsPart) take(id fleet.CarID) *session.Resumption {
 	return known
 }
 
+// look returns what is known of a car that is not served yet; it stays known.
+func (p *sessionsPart) look(id fleet.CarID) *session.Resumption {
+	if !p.durable() {
+		return nil
+	}
+	return p.known[id.String()]
+}
+
 // recall reads anew what the journal knows of a car whose occupant has met a defect, nil
 // if it is no help.
 func (p *sessionsPart) recall(id fleet.CarID) *session.Resumption {

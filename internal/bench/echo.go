@@ -1,12 +1,9 @@
 package bench
 
 import (
-	"bufio"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -14,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"external-server/internal/fleet"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -58,7 +56,7 @@ func Echo(ctx context.Context, o EchoOptions, ready func()) error {
 type echo struct {
 	opts  *EchoOptions
 	index int
-	nc    net.Conn
+	nc    *wire.Conn
 
 	mu   sync.Mutex // commands come from another goroutine
 	cars map[string]*echoCar
@@ -96,7 +94,8 @@ func (e *echo) run(ctx context.Context, up func()) error {
 }
 
 func (e *echo) serve(ctx context.Context, up func()) error {
-	nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", e.opts.Address)
+	nc, err := wire.Dial(ctx, wire.DialOptions{Address: e.opts.Address, MaxPayload: wire.MaxRemaining, Buffer: 1 << 20, Lend: true,
+		Connect: wire.ConnectOptions{ClientID: fmt.Sprintf("echo-%d-%d", time.Now().UnixNano(), e.index)}})
 	if err != nil {
 		return err
 	}
@@ -105,7 +104,6 @@ func (e *echo) serve(ctx context.Context, up func()) error {
 	e.mu.Lock()
 	e.nc, e.out = nc, e.out[:0]
 	clear(e.cars)
-	e.out = wire.AppendConnect(e.out, wire.ConnectOptions{ClientID: fmt.Sprintf("echo-%d-%d", time.Now().UnixNano(), e.index)})
 	for i, filters := range e.filters() {
 		e.out = wire.AppendSubscribe(e.out, uint16(i+1), 1, filters...)
 	}
@@ -127,7 +125,7 @@ func (e *echo) serve(ctx context.Context, up func()) error {
 // filters returns what to subscribe, per SUBSCRIBE.
 func (e *echo) filters() [][]string {
 	if e.opts.Connections <= 1 {
-		return [][]string{{e.opts.Company + "/+/module_gateway"}}
+		return [][]string{{e.opts.Company + "/+" + fleet.TopicFromGateway}}
 	}
 	var out [][]string
 	for i := e.index; i < len(e.opts.Cars); i += e.opts.Connections {
@@ -135,46 +133,30 @@ func (e *echo) filters() [][]string {
 			out = append(out, nil)
 		}
 		last := &out[len(out)-1]
-		*last = append(*last, e.opts.Company+"/"+e.opts.Cars[i]+"/module_gateway")
+		*last = append(*last, e.opts.Company+"/"+e.opts.Cars[i]+fleet.TopicFromGateway)
 	}
 	return out
 }
 
 // read handles what the broker sends until the connection fails.
-func (e *echo) read(nc net.Conn, up func()) error {
-	br := bufio.NewReaderSize(nc, 1<<20)
+func (e *echo) read(nc *wire.Conn, up func()) error {
 	subscriptions := len(e.filters())
+	var p wire.Packet
 	for {
-		head, err := br.Peek(2)
-		if err != nil {
+		if err := nc.Next(&p); err != nil {
 			return err
 		}
-		size, n := uint64(head[1]), 1
-		if size >= 0x80 {
-			if head, err = br.Peek(5); err != nil {
-				return err
-			}
-			if size, n = binary.Uvarint(head[1:]); n <= 0 {
-				return errors.New("malformed packet")
-			}
-		}
-		packet, err := br.Peek(1 + n + int(size))
-		if err != nil {
-			return err
-		}
+		var err error
 		e.mu.Lock()
-		switch wire.Type(packet[0] >> 4) {
+		switch p.Type {
 		case wire.Publish:
-			err = e.publish(packet[0]>>1&3, packet[1+n:])
+			e.publish(&p)
 		case wire.Suback:
 			if subscriptions--; subscriptions == 0 {
 				up()
 			}
 		}
-		if _, discard := br.Discard(len(packet)); err == nil {
-			err = discard
-		}
-		if err == nil && br.Buffered() < 4 { // nothing more was received together
+		if !nc.Ready() { // nothing more was received together
 			err = e.flush()
 		}
 		e.mu.Unlock()
@@ -194,28 +176,23 @@ func (e *echo) flush() error {
 }
 
 // publish answers one message.
-func (e *echo) publish(qos byte, b []byte) error {
-	if len(b) < 4 || len(b) < 4+int(binary.BigEndian.Uint16(b)) {
-		return errors.New("malformed PUBLISH")
-	}
-	topic := b[2 : 2+binary.BigEndian.Uint16(b)]
-	b = b[2+len(topic):]
-	if qos > 0 {
-		e.out = wire.AppendPuback(e.out, binary.BigEndian.Uint16(b))
-		b = b[2:]
+func (e *echo) publish(p *wire.Packet) {
+	topic, b := p.Topic, p.Payload
+	if p.QoS > 0 {
+		e.out = wire.AppendPuback(e.out, p.ID)
 	}
 	c := e.cars[string(topic)]
 	if c == nil {
-		c = &echoCar{topic: strings.TrimSuffix(string(topic), "module_gateway") + "external_server"}
+		c = &echoCar{topic: strings.TrimSuffix(string(topic), fleet.TopicFromGateway) + fleet.TopicFromServer}
 		e.cars[string(topic)] = c
 	}
 	field, _, n := protowire.ConsumeTag(b)
 	if n < 0 {
-		return nil // garbage of a simulated car
+		return // garbage of a simulated car
 	}
 	body, n := protowire.ConsumeBytes(b[n:])
 	if n < 0 {
-		return nil
+		return
 	}
 	switch field {
 	case 1:
@@ -223,7 +200,6 @@ func (e *echo) publish(qos byte, b []byte) error {
 	case 2:
 		e.status(c, body)
 	}
-	return nil
 }
 
 func (e *echo) connect(c *echoCar, b []byte) {

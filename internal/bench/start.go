@@ -68,7 +68,7 @@ func newProber(address, car string) (*prober, error) {
 		return nil, err
 	}
 	hello := wire.AppendConnect(nil, wire.ConnectOptions{ClientID: fmt.Sprintf("prober-%d", time.Now().UnixNano())})
-	hello = wire.AppendSubscribe(hello, 1, 0, car+"/external_server")
+	hello = wire.AppendSubscribe(hello, 1, 0, car+fleet.TopicFromServer)
 	if _, err := nc.Write(hello); err != nil {
 		nc.Close()
 		return nil, err
@@ -98,7 +98,7 @@ func (p *prober) ask(ctx context.Context) {
 		connect := fleet.ClientMessage{Kind: fleet.ClientConnect, SessionID: fmt.Sprintf("s%07d", n), Devices: devices}
 		payload, err := protocol.EncodeClient(connect, fleet.CarID{Company: company, Car: "probed"})
 		if err == nil {
-			_, err = p.nc.Write(wire.AppendPublish(nil, p.car+"/module_gateway", payload, 0, 0, false, false))
+			_, err = p.nc.Write(wire.AppendPublish(nil, p.car+fleet.TopicFromGateway, payload, 0, 0, false, false))
 		}
 		select {
 		case <-ctx.Done():

@@ -206,8 +206,9 @@ func (b *Broker) Addr() net.Addr {
 	return b.listener.Addr()
 }
 
-// Close lets clients take what was published for them, within a bound, ends all
-// connections and returns when nothing of the broker runs any more.
+// Close waits until clients have what was published for them: 3 s at most, and 2 s after
+// the last progress. Then it ends all connections, and returns when nothing of the broker
+// runs any more.
 func (b *Broker) Close() error {
 	b.mu.Lock()
 	closed := b.closed

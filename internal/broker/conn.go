@@ -178,7 +178,7 @@ func (c *conn) writeLoop() {
 // SetDeadline is called by the library before it reads; writing has its own.
 func (c *conn) SetDeadline(t time.Time) error { return c.SetReadDeadline(t) }
 
-// Close lets what was written leave, within a bound, and ends reading at once.
+// Close ends reading at once. What was written before has one second to leave.
 func (c *conn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -82,9 +82,9 @@ func (g *guard) OnPacketProcessed(cl *mqtt.Client, pk packets.Packet, _ error) {
 	}
 }
 
-// drain waits until the clients have what was published for them: the library
-// forgets it when it ends a client, although it has acknowledged it to the
-// publisher. A server that stops tells its cars last of all (CLI-24).
+// drain waits until the clients have what was published for them. The library has
+// acknowledged these messages to their publishers, and would forget them when it ends
+// a client. The last ones are those with which a stopping server tells its cars (CLI-24).
 func (b *Broker) drain() {
 	timeout := time.NewTimer(drainTimeout)
 	defer timeout.Stop()

@@ -49,9 +49,9 @@ func (g *guard) OnConnectAuthenticate(cl *mqtt.Client, pk packets.Packet) bool {
 	return false
 }
 
-// inItsRoom tells whether a client that is restricted to a car stays within it
-// from the start: its identifier decides whose connection it takes over, and its will
-// is published without OnACLCheck.
+// inItsRoom checks the CONNECT of a client that is restricted to one car. The library
+// asks OnACLCheck neither about the client identifier, which decides whose connection
+// is taken over, nor about the topic of the will.
 func (g *guard) inItsRoom(cl *mqtt.Client, pk *packets.Packet) bool {
 	c, user := &pk.Connect, g.broker.user(pk.Connect.Username)
 	what := ""

@@ -1,6 +1,7 @@
 package brokertest
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
@@ -23,10 +24,10 @@ type PeerOptions struct {
 // Peer is a small MQTT client that does nothing by itself: every method writes
 // or reads at once, within Timeout. One goroutine may write while another reads.
 type Peer struct {
-	Conn   net.Conn
-	reader *wire.Reader
-	nextID uint16
-	early  []Message // received while waiting for something else
+	Conn    net.Conn
+	packets *wire.Conn
+	nextID  uint16
+	early   []Message // received while waiting for something else
 }
 
 // Message is one received publication.
@@ -43,33 +44,17 @@ const Timeout = 30 * time.Second
 
 // Dial connects and waits for the broker's consent.
 func Dial(o PeerOptions) (*Peer, error) {
-	var c net.Conn
-	var err error
-	d := &net.Dialer{Timeout: Timeout}
-	if o.TLS != nil {
-		c, err = tls.DialWithDialer(d, "tcp", o.Address, o.TLS)
-	} else {
-		c, err = d.Dial("tcp", o.Address)
-	}
-	if err != nil {
-		return nil, err
-	}
-	p := &Peer{Conn: c, reader: wire.NewReader(c, wire.MaxRemaining)}
 	if o.ClientID == "" {
 		o.ClientID = "peer" + rand.Text()[:16]
 	}
-	b := wire.AppendConnect(nil, wire.ConnectOptions{ClientID: o.ClientID, Username: o.Username, Password: o.Password, KeepAlive: 60, Will: o.Will})
-	if err := p.write(b); err != nil {
-		return nil, errors.Join(err, c.Close())
+	ctx, cancel := context.WithTimeout(context.Background(), Timeout)
+	defer cancel()
+	c, err := wire.Dial(ctx, wire.DialOptions{Address: o.Address, TLS: o.TLS, MaxPayload: wire.MaxRemaining, Connect: wire.ConnectOptions{
+		ClientID: o.ClientID, Username: o.Username, Password: o.Password, KeepAlive: 60, Will: o.Will}})
+	if err != nil {
+		return nil, err
 	}
-	var a wire.Packet
-	if err := p.next(&a, Timeout); err != nil {
-		return nil, errors.Join(err, c.Close())
-	}
-	if a.Type != wire.Connack || a.Code != 0 {
-		return nil, errors.Join(fmt.Errorf("%v with code %d instead of an accepting CONNACK", a.Type, a.Code), c.Close())
-	}
-	return p, nil
+	return &Peer{Conn: c, packets: c}, nil
 }
 
 func (p *Peer) write(b []byte) error {
@@ -84,7 +69,7 @@ func (p *Peer) next(a *wire.Packet, timeout time.Duration) error {
 	if err := p.Conn.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 		return err
 	}
-	return p.reader.Next(a)
+	return p.packets.Next(a)
 }
 
 func (p *Peer) id() uint16 {

@@ -36,15 +36,23 @@ const (
 
 // String returns the last part of the topic.
 func (d Direction) String() string {
-	switch d {
-	case FromGateway:
-		return "module_gateway"
-	case FromServer:
-		return "external_server"
-	case Notification:
-		return "external_server_disconnect"
+	if topic := d.topic(); topic != "" {
+		return topic[len("/"):]
 	}
 	return "no direction"
+}
+
+// topic returns what follows the car's name in the topic.
+func (d Direction) topic() string {
+	switch d {
+	case FromGateway:
+		return fleet.TopicFromGateway
+	case FromServer:
+		return fleet.TopicFromServer
+	case Notification:
+		return fleet.TopicDisconnect
+	}
+	return ""
 }
 
 // Message is one recorded message.
@@ -126,7 +134,7 @@ func parse(line []byte) (Message, error) {
 	case *raw.Millis < 0 || *raw.Millis > maxMillis:
 		return Message{}, fmt.Errorf("t_ms is %d: expected 0 to %d milliseconds", *raw.Millis, int64(maxMillis))
 	case raw.Topic == nil:
-		return Message{}, errors.New("topic is missing: expected <company>/<car>/module_gateway or another topic of the protocol")
+		return Message{}, errors.New("topic is missing: expected <company>/<car>" + fleet.TopicFromGateway + " or another topic of the protocol")
 	case raw.Payload == nil:
 		return Message{}, errors.New("payload_hex is missing: expected the payload in hexadecimal digits, \"\" for an empty one")
 	}
@@ -150,7 +158,7 @@ func parseTopic(topic string) (fleet.CarID, Direction, error) {
 			}
 		}
 	}
-	return fleet.CarID{}, 0, fmt.Errorf("topic %q: expected <company>/<car>/ followed by module_gateway, external_server or external_server_disconnect", topic)
+	return fleet.CarID{}, 0, fmt.Errorf("topic %q: expected <company>/<car>/ followed by %v, %v or %v", topic, FromGateway, FromServer, Notification)
 }
 
 // Client returns what the gateways sent, in order.

@@ -274,6 +274,9 @@ func (o *occupant) perform(e *session.Effect) bool {
 		}
 	case session.EffectSessionStarted, session.EffectSessionRunning, session.EffectSessionResumed, session.EffectSessionEnded:
 		o.sessionChanged(e)
+		if e.Kind == session.EffectSessionRunning {
+			o.recordPositions()
+		}
 	case session.EffectNote:
 		o.tellNote(e)
 		o.note(e)

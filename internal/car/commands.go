@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/module"
 	"external-server/internal/session"
 )
 
@@ -32,7 +33,22 @@ func (o *occupant) fetch(module int32) {
 	if len(commands) > 0 {
 		o.now = time.Now()
 		o.tellCommands(module, commands)
-		o.step(o.now, session.Event{Kind: session.EventCommands, Module: module, Commands: commands})
+		o.step(o.now, session.Event{Kind: session.EventCommands, Module: module, Commands: commands, Position: commands[len(commands)-1].Position})
+	}
+}
+
+// recordPositions notes in the journal how far the modules have fetched when a session
+// begins: what comes later is wanted, also by another process.
+func (o *occupant) recordPositions() {
+	if o.opts.Journal == nil {
+		return
+	}
+	for _, m := range o.modules {
+		if p, ok := module.Opened(m.instance).(module.Positioned); ok {
+			if position := p.Position(); position != nil {
+				o.opts.Journal.Append(session.AppendPosition(nil, o.opts.ID.String(), m.number, position))
+			}
+		}
 	}
 }
 

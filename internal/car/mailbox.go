@@ -42,8 +42,8 @@ const (
 const maxIdleItems = 64
 
 // mailbox is the bounded queue in front of a car. Putting never blocks. Only
-// messages of the gateway are counted: an admission comes once per device of a
-// Connect, a change of the link once per connection, the rest by an operator's hand.
+// messages of the gateway are counted. The rest is few: one admission for each device of
+// a Connect, one change of the link for each connection, and what operators do.
 type mailbox struct {
 	mu       sync.Mutex
 	items    []item
@@ -57,9 +57,9 @@ type mailbox struct {
 	poked    bool    // there is something to do that is not in here
 	closed   bool
 
-	// Busy: a goroutine works, that is, handles what is in here; only this one may touch
-	// the session. One that puts something while none works becomes it. Busy, too, from
-	// the start until open, and after a defect.
+	// busy says that there is a working goroutine. It alone may touch the session, and it
+	// handles what is in the mailbox. A goroutine that puts something while there is none
+	// becomes the working one. busy is also set before open, and for good after a defect.
 	busy   bool
 	halted bool          // no goroutine may begin to work
 	idle   chan struct{} // of the last halt: closed when no goroutine works

@@ -28,6 +28,10 @@ type Snapshot struct {
 	Lost      uint64           // answered and not queued: a defect
 	Sessions  uint64           // connect sequences completed
 	Ended     map[session.Reason]uint64
+	// Contended is the last warning that the car may have two gateways or two servers, and
+	// ContendedAt when it was given; it is given again as long as that goes on.
+	Contended   session.Note
+	ContendedAt time.Time
 	// Messages of the gateway that were dropped, by reason.
 	Unreadable uint64 // not protocol messages (CONN-32)
 	TooLarge   uint64
@@ -215,6 +219,11 @@ func (o *occupant) note(e *session.Effect) {
 		o.view.Devices = o.session.Devices()
 		o.mu.Unlock()
 	}
+	if e.Note.Contended() {
+		o.mu.Lock()
+		o.view.Contended, o.view.ContendedAt = e.Note, time.Now()
+		o.mu.Unlock()
+	}
 	ctx := context.Background()
 	level := logLevel(e.Level)
 	if !o.log.Enabled(ctx, level) {
@@ -227,7 +236,7 @@ func (o *occupant) note(e *session.Effect) {
 	switch {
 	case e.Count > 0:
 		attrs = append(attrs, slog.Int("module", int(e.Module)), slog.Int("commands", e.Count))
-	case !lifecycle:
+	case !lifecycle && !e.Note.Contended():
 		attrs = append(attrs, slog.Uint64("counter", uint64(e.Counter)))
 	}
 	if lifecycle {

@@ -3,8 +3,10 @@ package config
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"math"
+	"strings"
 	"time"
 )
 
@@ -40,6 +42,16 @@ func (r RedactedConfig) LogValue() slog.Value {
 		return slog.StringValue("the configuration cannot be shown: " + err.Error())
 	}
 	return slog.StringValue(string(raw))
+}
+
+// Line returns the configuration on one line for people: as String, but cars with the
+// same settings are one entry, and users of the embedded broker are counted.
+func (r RedactedConfig) Line() string {
+	raw, err := encoder{full: true, brief: true}.config(r.cfg).MarshalJSON()
+	if err != nil {
+		return "the configuration cannot be shown: " + err.Error()
+	}
+	return string(raw)
 }
 
 // ordered is a JSON object whose keys keep their order.
@@ -85,8 +97,8 @@ func (o ordered) MarshalJSON() ([]byte, error) {
 }
 
 // encoder writes a Config in format D: full and without secrets for people, or
-// revealed and without defaults as a file.
-type encoder struct{ full, reveal bool }
+// revealed and without defaults as a file. What is brief cannot be read back.
+type encoder struct{ full, reveal, brief bool }
 
 func (e encoder) secret(s Secret) string {
 	if e.reveal {
@@ -130,6 +142,9 @@ func (e encoder) config(c *Config) ordered {
 		}
 		all.add(car.Name, entry)
 	}
+	if e.brief {
+		all = alike(all)
+	}
 	o.add("cars", all)
 	o.add("logging", ordered{{"console", e.sink(c.Logging.Console, false)}, {"file", e.sink(c.Logging.File, true)}})
 	if b := c.EmbeddedBroker; b != nil {
@@ -154,6 +169,51 @@ func (e encoder) config(c *Config) ordered {
 		e.optional(&o, "on_stop", string(c.OnStop), c.OnStop == OnStopSuspend)
 	}
 	return o
+}
+
+// Bounds of what is brief.
+const (
+	briefNames  = 3  // names of an entry for several cars
+	briefGroups = 10 // entries for cars
+	briefUsers  = 10
+)
+
+// alike folds cars with the same settings into one entry, and what is beyond so many
+// entries into a last one.
+func alike(cars ordered) ordered {
+	var out ordered
+	names := make(map[string][]string)
+	var order []string
+	values := make(map[string]any)
+	for _, car := range cars {
+		raw, err := car.value.(ordered).MarshalJSON()
+		if err != nil {
+			return cars
+		}
+		key := string(raw)
+		if _, known := names[key]; !known {
+			order = append(order, key)
+			values[key] = car.value
+		}
+		names[key] = append(names[key], car.key)
+	}
+	others := 0
+	for i, key := range order {
+		list := names[key]
+		if i >= briefGroups {
+			others += len(list)
+			continue
+		}
+		text := strings.Join(list[:min(briefNames, len(list))], ", ")
+		if more := len(list) - briefNames; more > 0 {
+			text += fmt.Sprintf(" and %d more", more)
+		}
+		out.add(text, values[key])
+	}
+	if others > 0 {
+		out.add(fmt.Sprintf("and %d more", others), "each with settings of its own")
+	}
+	return out
 }
 
 func (e encoder) broker(c *Config) ordered {
@@ -279,7 +339,11 @@ func (e encoder) embedded(b *EmbeddedBroker) ordered {
 		users[i] = ordered{{"name", u.Name}, {"password", e.secret(u.Password)}}
 		e.optional(&users[i], "car", u.Car, u.Car == "")
 	}
-	e.optional(&o, "users", users, len(users) == 0)
+	if e.brief && len(users) > briefUsers {
+		o.add("users", fmt.Sprintf("%d users", len(users)))
+	} else {
+		e.optional(&o, "users", users, len(users) == 0)
+	}
 	e.optional(&o, "insecure", b.Insecure, !b.Insecure)
 	return o
 }

@@ -134,3 +134,30 @@ func TestRedacted(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// The line of the log stays short however many cars and users there are: cars with
+// the same settings are one entry.
+func TestLineIsBrief(t *testing.T) {
+	workdir(t)
+	var cars []string
+	users := []string{`{"name": "server", "password": "planted"}`}
+	for i := range 500 {
+		module := ""
+		if i%100 >= 85 { // modules of their own
+			module = fmt.Sprintf(`"specific_modules": {"%d": {"lib_path": "lib.so", "config": {"k": "planted"}}}`, 100+i)
+		}
+		cars = append(cars, fmt.Sprintf(`"car_%d": {%s}`, i, module))
+		users = append(users, fmt.Sprintf(`{"name": "u%d", "password": "planted", "car": "car_%d"}`, i, i))
+	}
+	cfg, _ := mustLoad(t, `{"company_name": "c", "embedded_broker": {"users": [`+strings.Join(users, ",")+`]},
+		"common_modules": {"5": {"lib_path": "lib.so", "config": {}}}, "cars": {`+strings.Join(cars, ",")+`}}`)
+	line := cfg.Redacted().Line()
+	if len(line) > 4000 || strings.Contains(line, "planted") || strings.ContainsAny(line, "\n\\") {
+		t.Errorf("a line of %d characters: %.500s", len(line), line)
+	}
+	for _, want := range []string{`"car_0, car_1, car_2 and 422 more":{}`, `"car_85":{"specific_modules"`, `"and 66 more":"each with settings of its own"`, `"users":"501 users"`} {
+		if !strings.Contains(line, want) {
+			t.Errorf("%s is missing: %s", want, line)
+		}
+	}
+}

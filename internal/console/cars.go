@@ -99,9 +99,9 @@ func stateColour(state string) string {
 	switch state {
 	case "running", "acknowledged":
 		return green
-	case "connecting", "sent", "queued":
+	case "connecting", "sent", "queued", "starting":
 		return yellow
-	case "waiting", "refused", "expired", "lost", "discarded":
+	case "waiting", "refused", "expired", "lost", "discarded", "out-of-service", "no-api":
 		return red
 	}
 	return plain

@@ -2,11 +2,9 @@ package console
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -14,8 +12,6 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
-
-	mqtt "github.com/eclipse/paho.mqtt.golang"
 
 	"external-server/internal/fleet"
 	"external-server/internal/protocol"
@@ -63,14 +59,14 @@ func Decode(topic string, raw []byte) (Sniffed, bool) {
 		return Sniffed{}, false
 	}
 	out := Sniffed{Car: parts[1], Bytes: len(raw)}
-	switch parts[2] {
-	case "module_gateway":
+	switch "/" + parts[2] {
+	case fleet.TopicFromGateway:
 		out.Direction = "in"
 		out.client(raw)
-	case "external_server":
+	case fleet.TopicFromServer:
 		out.Direction = "out"
 		out.server(raw)
-	case "external_server_disconnect":
+	case fleet.TopicDisconnect:
 		out.Direction, out.Kind = "out", "disconnect"
 	default:
 		return out, false
@@ -196,87 +192,22 @@ func (o *SniffOptions) wants(s *Sniffed) bool {
 // succeeded.
 func Sniff(ctx context.Context, o SniffOptions, out, notes io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
-	var subscribing sync.WaitGroup
-	messages := make(chan Sniffed, 1024)
-	lost := make(chan error, 1)
-	id := make([]byte, 8)
-	_, _ = rand.Read(id) // never fails
-	scheme := "tcp://"
-	if o.TLS != nil {
-		scheme = "ssl://"
-	}
-	car := o.Car
-	if car == "" {
-		car = "+"
-	}
-	filters := make(map[string]byte)
-	for _, topic := range []string{"module_gateway", "external_server", "external_server_disconnect"} {
-		filters[o.Company+"/"+car+"/"+topic] = 0
-	}
-	subscribed := make(chan error, 1)
-	opts := mqtt.NewClientOptions().AddBroker(scheme + o.Address).SetClientID("sniff" + hex.EncodeToString(id)).
-		SetProtocolVersion(4).SetCleanSession(true).SetTLSConfig(o.TLS).SetUsername(o.Username).SetPassword(o.Password).
-		SetConnectTimeout(5 * time.Second).SetMaxReconnectInterval(10 * time.Second).SetOrderMatters(true).
-		SetConnectionLostHandler(func(_ mqtt.Client, err error) {
-			select {
-			case lost <- err:
-			default:
-			}
-		}).
-		SetOnConnectHandler(func(c mqtt.Client) {
-			subscribing.Go(func() { // handlers must not wait
-				t := c.SubscribeMultiple(filters, nil)
-				var err error
-				if !t.WaitTimeout(10 * time.Second) {
-					err = errors.New("the broker did not answer the subscription in 10 s")
-				} else if err = t.Error(); err == nil {
-					err = denied(t)
-				}
-				select {
-				case subscribed <- err:
-				default:
-				}
-			})
-		}).
-		SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) {
-			s, ok := Decode(m.Topic(), m.Payload())
-			s.At, s.Retained = time.Now(), m.Retained()
-			if !ok || !o.wants(&s) {
-				return
-			}
-			select { // a slow terminal makes us slow, never the broker's other clients
-			case messages <- s:
-			case <-ctx.Done():
-			}
-		})
-	client := mqtt.NewClient(opts)
-	t := client.Connect()
-	defer func() {
-		cancel()
-		client.Disconnect(100)
-		subscribing.Wait()
-	}()
-	select {
-	case <-t.Done():
-		if err := t.Error(); err != nil {
-			return fmt.Errorf("broker %s: %w", o.Address, err)
-		}
-	case <-ctx.Done():
-		return nil
-	}
+	s := &sniffer{opts: &o, messages: make(chan Sniffed, 1024), news: make(chan error, 1), subscribed: make(chan struct{}, 1)}
+	var running sync.WaitGroup
+	ended := make(chan error, 1)
+	running.Go(func() { ended <- s.run(ctx) })
+	defer running.Wait()
+	defer cancel()
 	for n := 0; ; {
 		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-lost:
+		case err := <-ended:
+			return err
+		case err := <-s.news:
 			fmt.Fprintf(notes, "connection to the broker lost, connecting anew: %v\n", err)
-		case err := <-subscribed:
-			if err != nil {
-				return fmt.Errorf("broker %s: subscription of %s/%s: %w", o.Address, o.Company, car, err)
-			}
-			fmt.Fprintf(notes, "listening to %s/%s at %s\n", o.Company, car, o.Address)
-		case s := <-messages:
-			if err := o.print(&s, out); err != nil {
+		case <-s.subscribed:
+			fmt.Fprintf(notes, "listening to %s/%s at %s\n", o.Company, o.car(), o.Address)
+		case m := <-s.messages:
+			if err := o.print(&m, out); err != nil {
 				return err
 			}
 			if n++; o.Count > 0 && n >= o.Count {
@@ -284,18 +215,6 @@ func Sniff(ctx context.Context, o SniffOptions, out, notes io.Writer) error {
 			}
 		}
 	}
-}
-
-// denied tells whether the broker refused one of the subscriptions.
-func denied(t mqtt.Token) error {
-	if s, ok := t.(*mqtt.SubscribeToken); ok {
-		for topic, code := range s.Result() {
-			if code >= 0x80 {
-				return fmt.Errorf("refused for %s; the user may not read it", topic)
-			}
-		}
-	}
-	return nil
 }
 
 func (o *SniffOptions) print(s *Sniffed, out io.Writer) error {

@@ -209,7 +209,7 @@ func installed(t *testing.T, root string) {
 		"usr/share/doc/external-server/examples/for_docker.json", "usr/share/doc/external-server/performance.svg",
 		"usr/share/doc/external-server/deploy/prometheus/alerts.yml", "usr/share/doc/external-server/deploy/grafana/external-server.json",
 		"usr/share/doc/external-server/deploy/mosquitto/mosquitto.conf",
-		"usr/share/man/man1/external-server-health.1", "usr/share/bash-completion/completions/external-server",
+		"usr/share/man/man1/external-server-health.1", "usr/share/man/man5/external-server-config.5", "usr/share/bash-completion/completions/external-server",
 	} {
 		if _, err := os.Stat(filepath.Join(root, path)); err != nil {
 			t.Error(err)

@@ -137,7 +137,7 @@ func TestBrokenLibraries(t *testing.T) {
 		{"no library", obj{"lib_path": file("text.so", []byte("hello"))}, []string{"common_modules.77", "text.so", "ELF"}},
 		{"other architecture", obj{"lib_path": file("foreign.so", foreign)}, []string{"common_modules.77", "foreign.so", "AARCH64"}},
 		{"missing symbols", obj{"lib_path": servertest.Probe(t, "-DPROBE_INCOMPLETE")}, []string{"common_modules.77", "lacks the function"}},
-		{"wrong number", obj{"lib_path": servertest.Probe(t, "-DPROBE_NUMBER=5")}, []string{"common_modules.77", "5", "77"}},
+		{"wrong number", obj{"lib_path": servertest.Probe(t, "-DPROBE_NUMBER=5")}, []string{"common_modules.77: module 77", "reports module number 5 but is configured as module 77"}},
 		{"init returns NULL", obj{"lib_path": servertest.Probe(t), "config": obj{"init": "null", "password": "s3cret-module"}}, []string{"common_modules.77", "init failed", "car_a"}},
 	} {
 		for _, isolation := range []string{"process", "none"} {
@@ -215,32 +215,5 @@ func TestCheckOfAGoodConfiguration(t *testing.T) {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("the table lacks %q:\n%s", want, stdout)
 		}
-	}
-}
-
-// The files a user starts from work as they are.
-func TestStartsFromTheRepositoryWithoutFlags(t *testing.T) {
-	root := t.TempDir()
-	config, err := os.ReadFile(filepath.Join(servertest.Root(), "config/config.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	// The same file on a free port, in a folder that looks like the repository.
-	text := strings.Replace(string(config), `"embedded_broker": true`, `"embedded_broker": {"listen": "127.0.0.1:0"}`, 1)
-	for _, d := range []string{"config", "build/modules"} {
-		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.WriteFile(filepath.Join(root, "config/config.json"), []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink(servertest.Example(t), filepath.Join(root, "build/modules/libexample-module.so")); err != nil {
-		t.Fatal(err)
-	}
-	s := servertest.Start(t, servertest.Options{Dir: root})
-	s.WaitLog("connected to the broker")
-	if code := s.Stop(); code != 0 {
-		t.Errorf("exit code %d", code)
 	}
 }

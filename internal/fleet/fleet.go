@@ -66,6 +66,9 @@ type Command struct {
 	// Fetched is when the module handed the command over; zero: unknown, or the
 	// command is none of a module's.
 	Fetched time.Time
+	// Position is how far its module has fetched, this command included, for a module
+	// that can go on there in another process; nil: unknown.
+	Position []byte
 }
 
 // DisconnectType tells a module why a device left (VOC-14). The numbers are

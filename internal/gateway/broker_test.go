@@ -42,7 +42,7 @@ type serverCar struct {
 func newServer(t testing.TB, broker Broker, company string) *server {
 	t.Helper()
 	s := &server{cars: map[fleet.CarID]*serverCar{}}
-	s.client = mqtt.NewClient(broker.options("scripted-server", 20*time.Second).SetAutoReconnect(false))
+	s.client = mqtt.NewClient(pahoOptions(broker, "scripted-server", 20*time.Second).SetAutoReconnect(false))
 	if err := wait(s.client.Connect(), 20*time.Second, "connect"); err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package gateway
 import (
 	"fmt"
 	"math/rand/v2"
-	"regexp"
 	"slices"
 	"time"
 
@@ -124,15 +123,13 @@ func (o *Options) immediate(module int32) bool {
 	return false
 }
 
-var validName = regexp.MustCompile(`^[a-z0-9_]+$`)
-
 // CheckCar returns an error when the company or the name of a car is not one that
 // a gateway accepts (GW-56).
 func CheckCar(car fleet.CarID) error {
-	if !validName.MatchString(car.Company) {
+	if !fleet.ValidName(car.Company) {
 		return fmt.Errorf("company %q of a gateway: expected lower-case letters, digits and underscores, at least one", car.Company)
 	}
-	if !validName.MatchString(car.Car) {
+	if !fleet.ValidName(car.Car) {
 		return fmt.Errorf("car %q of a gateway: expected lower-case letters, digits and underscores, at least one", car.Car)
 	}
 	return nil

@@ -1,11 +1,10 @@
 package gateway
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	mqtt "github.com/eclipse/paho.mqtt.golang"
 
 	"external-server/internal/fleet"
 )
@@ -31,7 +30,7 @@ type own struct {
 
 	gen  atomic.Uint64 // of the connection that is wanted; 0: none
 	mu   sync.Mutex
-	conn *sender
+	conn *stream
 }
 
 func (o *own) enqueue(job func()) {
@@ -67,26 +66,32 @@ func (o *own) open(gen uint64) {
 	})
 }
 
-func (o *own) connect(gen uint64) (*sender, error) {
-	opts := o.broker.options(o.car.String(), o.timeout).
-		SetAutoReconnect(true).
-		SetMaxReconnectInterval(10 * time.Second).
-		SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) { o.receive(gen, m.Topic(), m.Payload()) })
-	client := mqtt.NewClient(opts)
-	if err := wait(client.Connect(), o.timeout, "connect to "+o.broker.Address); err != nil {
-		client.Disconnect(quiesce)
+// limits are those of the client in a car (GW-8): it waits a second before it
+// connects again, then longer, up to 10 s.
+func (o *own) limits() streamLimits {
+	return streamLimits{queue: 4096, window: maxInFlight, pause: time.Second, maxPause: 10 * time.Second, timeout: o.timeout}
+}
+
+func (o *own) connect(gen uint64) (*stream, error) {
+	conn, err := dialStream(o.broker, o.car.String(), o.limits(), func(topic, payload []byte) { o.receive(gen, string(topic), payload) })
+	if err != nil {
 		return nil, err
 	}
-	token := client.SubscribeMultiple(map[string]byte{o.topics.down: 1, o.topics.notification: 1}, nil)
-	err := wait(token, o.timeout, "subscribe "+o.topics.down)
-	if err == nil {
-		err = subscribed(token)
+	limit := time.NewTimer(o.timeout)
+	defer limit.Stop()
+	select {
+	case err = <-conn.subscribe(o.topics.down, o.topics.notification):
+		if err != nil {
+			err = fmt.Errorf("subscribe %s: %w", o.topics.down, err)
+		}
+	case <-limit.C:
+		err = fmt.Errorf("subscribe %s: no answer of the broker within %v", o.topics.down, o.timeout)
 	}
 	if err != nil {
-		client.Disconnect(quiesce)
+		conn.close()
 		return nil, err
 	}
-	return newSender(client, 4096, maxInFlight), nil
+	return conn, nil
 }
 
 func (o *own) publish(topic string, payload []byte) bool {

@@ -133,7 +133,7 @@ func newPoolConn(broker Broker) (*poolConn, error) {
 		members: make(map[string]*member),
 	}
 	var err error
-	if c.stream, err = dialStream(broker, fmt.Sprintf("gateways-%012x", rand.Uint64()>>16), c.receive); err != nil {
+	if c.stream, err = dialStream(broker, fmt.Sprintf("gateways-%012x", rand.Uint64()>>16), sharedLimits(), c.receive); err != nil {
 		return nil, err
 	}
 	go c.subscribe()

@@ -126,6 +126,7 @@ var meanings = [numReasons]string{
 	ReasonUnknownResponse:    "The server answered a status that the car did not send, or answered one twice.",
 	ReasonNoDevice:           "The last device of the car has left. This is no fault.",
 	ReasonConnectResponse:    "The server answered a Connect when the car was connected already.",
+	ReasonCalled:             "The server does not know the car's session and called the car to connect anew: it was started anew, or the car's modules were changed.",
 	ReasonUnconfiguredModule: "The server sent a command for a module that the car does not have.",
 	ReasonNotified:           "The server ended the session and told the car: it stops, was asked to by its operator, or missed messages of the car.",
 	ReasonUnanswered:         "The server did not answer a status for 30 s. The server or the broker is down, or a module's queue is full.",

@@ -8,8 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	mqtt "github.com/eclipse/paho.mqtt.golang"
-
 	"external-server/internal/brokertest"
 	"external-server/internal/fleet"
 	"external-server/internal/protocol"
@@ -221,7 +219,7 @@ func TestDeafAfterAutomaticReconnect(t *testing.T) {
 	g.Status(button, []byte("1"), time.Time{})
 	log.waitKind(t, 1, EffectConnected)
 
-	client := g.conn.(*own).conn.client
+	client := g.conn.(*own).conn
 	mosquitto.Kill()
 	waitConnection(t, client, false)
 	mosquitto.Restart()
@@ -239,12 +237,18 @@ func TestDeafAfterAutomaticReconnect(t *testing.T) {
 	}
 }
 
-func waitConnection(t *testing.T, client mqtt.Client, open bool) {
+func isAlive(s *stream) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.alive
+}
+
+func waitConnection(t *testing.T, client *stream, open bool) {
 	t.Helper()
 	limit := time.Now().Add(60 * time.Second)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for client.IsConnectionOpen() != open {
+	for isAlive(client) != open {
 		<-tick.C
 		if time.Now().After(limit) {
 			t.Fatalf("connection open is not %v", open)

@@ -2,11 +2,8 @@ package gateway
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
-	"fmt"
 	"math/rand/v2"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,24 +13,35 @@ import (
 
 // Sizes of a stream.
 const (
-	streamQueue    = 1 << 16  // messages waiting because the window is full
-	streamWindow   = 1000     // messages that the broker has not acknowledged
 	streamPayload  = 16 << 20 // longest payload that is received, in bytes
 	streamAcks     = 10       // acknowledgements written without waiting for the end of a batch
 	streamTimeout  = 5 * time.Second
 	streamBufBytes = 256 << 10
 )
 
-// stream is an MQTT connection made for many gateways: what becomes ready while a
+// streamLimits are what differs between the connection of one gateway and a shared one.
+type streamLimits struct {
+	queue    int           // messages waiting because the window is full
+	window   int           // messages that the broker has not acknowledged
+	pause    time.Duration // before the first attempt to connect again; it doubles
+	maxPause time.Duration
+	timeout  time.Duration // of an attempt to connect
+}
+
+// sharedLimits are those of a connection of many gateways.
+func sharedLimits() streamLimits {
+	return streamLimits{queue: 1 << 16, window: 1000, pause: 50 * time.Millisecond, maxPause: streamTimeout, timeout: streamTimeout}
+}
+
+// stream is the MQTT connection of one gateway or of many: what becomes ready while a
 // batch of received messages is handled leaves in one write, and nothing is allocated
-// per message. A load generator must cost less than what it measures; the client
-// library that a single gateway uses takes a write, several goroutine switches and
-// tens of allocations per message.
+// per message. A load generator must cost less than what it measures.
 //
-// After a lost connection it connects again, without any subscription.
+// After a lost connection it connects again, without any subscription (GW-55).
 type stream struct {
 	broker   Broker
 	clientID string
+	limits   streamLimits
 	receive  func(topic, payload []byte) // topic is valid until it returns
 
 	ctx    context.Context
@@ -56,16 +64,16 @@ type stream struct {
 }
 
 // dialStream connects; an error says why the broker was not reached.
-func dialStream(broker Broker, clientID string, receive func(topic, payload []byte)) (*stream, error) {
-	s := &stream{broker: broker, clientID: clientID, receive: receive, done: make(chan struct{}), wake: make(chan struct{}, 1)}
+func dialStream(broker Broker, clientID string, limits streamLimits, receive func(topic, payload []byte)) (*stream, error) {
+	s := &stream{broker: broker, clientID: clientID, limits: limits, receive: receive, done: make(chan struct{}), wake: make(chan struct{}, 1)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	nc, reader, err := s.connect()
+	conn, err := s.connect()
 	if err != nil {
 		s.cancel()
 		return nil, err
 	}
 	s.begin()
-	go s.run(nc, reader)
+	go s.run(conn)
 	return s, nil
 }
 
@@ -76,19 +84,19 @@ func (s *stream) close() {
 }
 
 // run keeps the connection until close.
-func (s *stream) run(nc net.Conn, reader *wire.Reader) {
+func (s *stream) run(conn *wire.Conn) {
 	defer close(s.done)
 	for {
-		s.serve(nc, reader)
+		s.serve(conn)
 		for failures := 0; ; failures++ {
-			pause := min(streamTimeout, 50*time.Millisecond<<min(failures, 8))
+			pause := min(s.limits.maxPause, s.limits.pause<<min(failures, 8))
 			select {
 			case <-s.ctx.Done():
 				return
 			case <-time.After(pause/2 + rand.N(pause)):
 			}
 			var err error
-			if nc, reader, err = s.connect(); err == nil {
+			if conn, err = s.connect(); err == nil {
 				s.begin()
 				break
 			}
@@ -96,46 +104,12 @@ func (s *stream) run(nc net.Conn, reader *wire.Reader) {
 	}
 }
 
-func (s *stream) connect() (_ net.Conn, _ *wire.Reader, err error) {
-	ctx, cancel := context.WithTimeout(s.ctx, streamTimeout)
+func (s *stream) connect() (*wire.Conn, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, s.limits.timeout)
 	defer cancel()
-	var nc net.Conn
-	if s.broker.TLS != nil {
-		nc, err = (&tls.Dialer{Config: s.broker.TLS}).DialContext(ctx, "tcp", s.broker.Address)
-	} else {
-		nc, err = (&net.Dialer{}).DialContext(ctx, "tcp", s.broker.Address)
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("connect to %s: %w", s.broker.Address, err)
-	}
-	stop := context.AfterFunc(ctx, func() { nc.Close() })
-	reader := wire.NewReader(nc, streamPayload)
-	err = s.handshake(nc, reader)
-	if !stop() && err == nil {
-		err = ctx.Err()
-	}
-	if err != nil {
-		nc.Close()
-		return nil, nil, fmt.Errorf("connect to %s: %w", s.broker.Address, err)
-	}
-	return nc, reader, nil
-}
-
-func (s *stream) handshake(nc net.Conn, reader *wire.Reader) error {
-	hello := wire.ConnectOptions{ClientID: s.clientID, Username: s.broker.Username, Password: s.broker.Password, KeepAlive: uint16(keepAlive / time.Second)}
-	if _, err := nc.Write(wire.AppendConnect(nil, hello)); err != nil {
-		return err
-	}
-	var p wire.Packet
-	switch err := reader.Next(&p); {
-	case err != nil:
-		return fmt.Errorf("no answer to CONNECT: %w", err)
-	case p.Type != wire.Connack:
-		return fmt.Errorf("%v instead of CONNACK", p.Type)
-	case p.Code != 0:
-		return fmt.Errorf("the broker refuses the connection with code %d (4 and 5: user name or password)", p.Code)
-	}
-	return nil
+	return wire.Dial(ctx, wire.DialOptions{Address: s.broker.Address, TLS: s.broker.TLS, MaxPayload: streamPayload,
+		Connect: wire.ConnectOptions{ClientID: s.clientID, Username: s.broker.Username, Password: s.broker.Password,
+			KeepAlive: uint16(keepAlive / time.Second)}})
 }
 
 // begin starts with a clean slate: nothing of an earlier connection is left.
@@ -149,19 +123,19 @@ func (s *stream) begin() {
 	s.reads.Store(time.Now().UnixNano())
 }
 
-var errStreamLost = errors.New("the shared connection to the broker was lost")
+var errStreamLost = errors.New("the connection to the broker was lost")
 
 // serve reads and writes until the connection is lost or the stream closed.
-func (s *stream) serve(nc net.Conn, reader *wire.Reader) {
+func (s *stream) serve(conn *wire.Conn) {
 	ended := make(chan struct{})
 	var writing sync.WaitGroup
 	writing.Go(func() {
-		s.write(nc, ended)
-		nc.Close() // ends the reader
+		s.write(conn, ended)
+		conn.Close() // ends the reader
 	})
-	s.read(reader)
+	s.read(conn)
 	close(ended)
-	nc.Close() // ends a write that waits
+	conn.Close() // ends a write that waits
 	writing.Wait()
 	s.mu.Lock()
 	s.alive = false
@@ -172,7 +146,7 @@ func (s *stream) serve(nc net.Conn, reader *wire.Reader) {
 	s.mu.Unlock()
 }
 
-func (s *stream) write(nc net.Conn, ended <-chan struct{}) {
+func (s *stream) write(nc *wire.Conn, ended <-chan struct{}) {
 	tick := time.NewTicker(keepAlive / 3)
 	defer tick.Stop()
 	var buf []byte
@@ -228,7 +202,7 @@ func (s *stream) signal() {
 	}
 }
 
-func (s *stream) read(reader *wire.Reader) {
+func (s *stream) read(reader *wire.Conn) {
 	var p wire.Packet
 	for {
 		if !reader.Ready() {
@@ -273,9 +247,9 @@ func (s *stream) publish(topic string, payload []byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case !s.alive || len(s.queue) >= streamQueue:
+	case !s.alive || len(s.queue) >= s.limits.queue:
 		return false
-	case s.inFlight >= streamWindow:
+	case s.inFlight >= s.limits.window:
 		s.queue = append(s.queue, outgoing{topic, payload})
 	default:
 		s.append(topic, payload)
@@ -333,7 +307,7 @@ func (s *stream) subscribe(topics ...string) <-chan error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.alive {
-		answer <- errors.New("the shared connection to the broker is down")
+		answer <- errors.New("the connection to the broker is down")
 		return answer
 	}
 	id := s.take()

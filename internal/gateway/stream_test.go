@@ -17,11 +17,11 @@ import (
 func TestStreamKeepsOrderBeyondItsWindow(t *testing.T) {
 	mosquitto := brokertest.Start(t, brokertest.Options{})
 	broker := Broker{Address: mosquitto.Address()}
-	const messages = 5 * streamWindow
+	messages := 5 * sharedLimits().window
 	var mu sync.Mutex
 	var got []string
 	all := make(chan struct{})
-	receiver, err := dialStream(broker, "receiver", func(topic, payload []byte) {
+	receiver, err := dialStream(broker, "receiver", sharedLimits(), func(topic, payload []byte) {
 		mu.Lock()
 		defer mu.Unlock()
 		if got = append(got, string(topic)+" "+string(payload)); len(got) == messages {
@@ -35,7 +35,7 @@ func TestStreamKeepsOrderBeyondItsWindow(t *testing.T) {
 	if err := <-receiver.subscribe("a/b"); err != nil {
 		t.Fatal(err)
 	}
-	sender, err := dialStream(broker, "sender", func(_, _ []byte) {})
+	sender, err := dialStream(broker, "sender", sharedLimits(), func(_, _ []byte) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,8 +48,8 @@ func TestStreamKeepsOrderBeyondItsWindow(t *testing.T) {
 	}
 	sender.mu.Lock()
 	// The broker may have acknowledged a few before it halted.
-	if sender.inFlight != streamWindow || len(sender.queue) == 0 || len(sender.queue) > messages-streamWindow {
-		t.Errorf("%d in flight and %d waiting, want %d and up to %d", sender.inFlight, len(sender.queue), streamWindow, messages-streamWindow)
+	if sender.inFlight != sharedLimits().window || len(sender.queue) == 0 || len(sender.queue) > messages-sharedLimits().window {
+		t.Errorf("%d in flight and %d waiting, want %d and up to %d", sender.inFlight, len(sender.queue), sharedLimits().window, messages-sharedLimits().window)
 	}
 	sender.mu.Unlock()
 	mosquitto.Continue()
@@ -70,7 +70,7 @@ func TestStreamKeepsOrderBeyondItsWindow(t *testing.T) {
 // subscriptions, and takes them again when the broker is back.
 func TestStreamComesBack(t *testing.T) {
 	mosquitto := brokertest.Start(t, brokertest.Options{})
-	s, err := dialStream(Broker{Address: mosquitto.Address()}, "stream", func(_, _ []byte) {})
+	s, err := dialStream(Broker{Address: mosquitto.Address()}, "stream", sharedLimits(), func(_, _ []byte) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func FuzzStream(f *testing.F) {
 		})
 		defer broker.Wait()
 		defer l.Close()
-		s, err := dialStream(Broker{Address: l.Addr().String()}, "fuzz", func(_, _ []byte) {})
+		s, err := dialStream(Broker{Address: l.Addr().String()}, "fuzz", sharedLimits(), func(_, _ []byte) {})
 		if err != nil {
 			return
 		}

@@ -103,8 +103,8 @@ type Link interface {
 	// follows then go to that receiver. unknown must not keep the message. Cars of the company attached meanwhile
 	// get each message once. It may be called at any time; stop ends the watch.
 	Watch(company string, unknown func(car fleet.CarID, message []byte)) (stop func(), err error)
-	// Run keeps the connection until ctx ends, then flushes what is queued within
-	// a bound, disconnects and returns. It returns an error only for settings
+	// Run keeps the connection until ctx ends. Then it sends what is queued, for a
+	// limited time that is an option of the link, disconnects and returns. It returns an error only for settings
 	// that can never work.
 	Run(ctx context.Context) error
 }

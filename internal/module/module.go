@@ -31,6 +31,17 @@ type InstanceSpec struct {
 	// PollTimeout is T_poll of MOD-16, the longest time one WaitCommands call
 	// may take. Zero or less means the default of 1 s.
 	PollTimeout time.Duration
+	// Position is the last one of the context that an earlier process had, if the session
+	// of the car goes on: commands since then are wanted. See Positioned.
+	Position []byte
+}
+
+// Positioned is an Instance that can go on fetching commands where the one of an earlier
+// process has stopped. Its commands carry positions too.
+type Positioned interface {
+	// Position is how far commands were fetched, nil: not at all yet. It may be called
+	// from any goroutine.
+	Position() []byte
 }
 
 // Module is one loaded module: a shared library, a child process or Go code.

@@ -13,6 +13,7 @@ import (
 	"external-server/internal/car"
 	"external-server/internal/fleet"
 	"external-server/internal/module"
+	"external-server/internal/session"
 )
 
 // Buckets in seconds: of what happens inside the server, of what a gateway or a
@@ -92,6 +93,9 @@ func newMetrics(h *Hub, opts Options) (*prometheus.Registry, *metrics) {
 	m.publish = c.histograms("command_publish_seconds", "From the module handing over a command to its publication.", fastBuckets, "module")
 	m.acknowledge = c.histograms("command_answer_seconds", "From the publication of a command to its acknowledgement, which waits for those of earlier commands.", peerBuckets, "module")
 	m.reloads = c.counters("config_reloads_total", "Reloads of the configuration.", "result")
+	for _, n := range session.ContentionNotes() { // an alert compares with what was before the first one
+		m.notes.WithLabelValues(string(n))
+	}
 	for i := range m.receivedKind {
 		m.receivedKind[i] = m.received.WithLabelValues(fleet.ClientKind(i).String())
 	}

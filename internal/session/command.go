@@ -26,6 +26,7 @@ type sent struct {
 // sender numbers the commands of a car and remembers what is unacknowledged.
 type sender struct {
 	next    uint32 // counter of the next command, never reset (CMD-3, DEF-50)
+	first   uint32 // the session has sent none before
 	waiting []sent // the last has counter next-1
 	loads   []load // of the modules
 }
@@ -206,6 +207,9 @@ func (s *Session) acknowledge(m fleet.ClientMessage, inSequence bool) {
 	i, ok := s.position(m.Counter)
 	if !ok {
 		s.note(Info, NoteResponseUnknown, fleet.Device{}, m.Counter) // CMD-22
+		if !s.ours(m.Counter) {
+			s.notOurs(m)
+		}
 		return
 	}
 	q := &s.sender

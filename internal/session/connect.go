@@ -29,8 +29,11 @@ func (s *Session) connect(m fleet.ClientMessage) {
 
 // begin starts the connect sequence (SEQ-3..SEQ-7).
 func (s *Session) begin(m fleet.ClientMessage) {
+	s.replayed = m.SessionID == s.id || s.contention != nil && slices.Contains(s.contention.replaced, m.SessionID)
 	s.id = m.SessionID
 	s.phase = PhaseAdmitting
+	s.called = false
+	s.began, s.sender.first = s.now, s.sender.next
 	if s.outgoing {
 		s.discardOutgoing()
 	}
@@ -190,6 +193,7 @@ func (s *Session) release() {
 func (s *Session) firstStatus(m fleet.ClientMessage) {
 	if m.Kind != fleet.ClientStatus {
 		s.note(Info, NoteUnexpected, fleet.Device{}, m.Counter) // REC-27
+		s.notOurs(m)
 		return
 	}
 	dev := s.find(m.Device.ID())

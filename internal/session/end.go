@@ -104,6 +104,7 @@ func (s *Session) end(reason Reason, notify bool) {
 		s.stayQuiet(s.opts.QuietAfterEnd)
 	}
 	s.recordEnd()
+	s.sessionOver(reason)
 	if notify && (established || reason == ReasonStopped || reason == ReasonReloaded || reason == ReasonOperator) {
 		s.emit(Effect{Kind: EffectNotifyDisconnect})
 	}
@@ -144,10 +145,10 @@ func (s *Session) whyUnanswered() Reason {
 	return ReasonSilent
 }
 
-// keepsOutgoing tells whether what was answered before the end still goes out:
-// the peer must see the answer to the message that ended the session (STAT-34),
-// and those before it, however fast its messages came. A later session discards
-// what is left of it (DEF-20).
+// keepsOutgoing tells whether answers that are queued at the end still go out. They do
+// when the peer's own message ended the session: it must see the answer to that message
+// and to those before it (STAT-34). What is left when the next session begins is
+// discarded (DEF-20).
 func (r Reason) keepsOutgoing() bool {
 	switch r {
 	case ReasonOperator, ReasonReplaced, ReasonGatewayGone, ReasonLinkDown, ReasonNotContinued, ReasonPublishFailed, ReasonSessionTimeout,

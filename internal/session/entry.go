@@ -60,6 +60,13 @@ func AppendDelivered(b []byte, car string, module int32, number uint64) []byte {
 	return binary.AppendUvarint(b, number)
 }
 
+// AppendPosition appends a record that says how far the module has fetched commands for
+// the car.
+func AppendPosition(b []byte, car string, module int32, position []byte) []byte {
+	b = binary.AppendVarint(append(appendHeader(b, car), byte(entryPosition)), int64(module))
+	return appendText(b, position)
+}
+
 // AppendForgotten appends a record that says that nothing of the car goes on.
 func AppendForgotten(b []byte, car string, known *Resumption) []byte {
 	b = append(appendHeader(b, car), byte(entryEnded))

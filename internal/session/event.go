@@ -186,6 +186,20 @@ func (n Note) Drops() bool {
 	return false
 }
 
+// ContentionNotes are the notes which say that a car may have two gateways or two servers.
+func ContentionNotes() []Note {
+	return []Note{NoteAnotherServer, NoteSessionsShort, NoteTwoGateways, NoteTwoServers}
+}
+
+// Contended tells whether the note is one of ContentionNotes.
+func (n Note) Contended() bool {
+	switch n {
+	case NoteAnotherServer, NoteSessionsShort, NoteTwoGateways, NoteTwoServers:
+		return true
+	}
+	return false
+}
+
 // Note names an observation; the texts are names in logs and metrics.
 type Note string
 
@@ -196,6 +210,9 @@ const (
 	NoteNotConnected        Note = "message before connect discarded"                                   // SEQ-1
 	NoteUnknownSession      Note = "gateway believes in an unknown session, calling it to connect anew" // docs/architecture.md: unknown sessions
 	NoteAnotherServer       Note = "gateway has kept an unknown session for a minute: another server answers it, and it does not hear this one"
+	NoteSessionsShort       Note = "gateway begins session after session: two gateways with the name of this car, another server for it, or a gateway that fails"
+	NoteTwoGateways         Note = "two gateways use the name of this car: their sessions speak in turn"
+	NoteTwoServers          Note = "another server serves this car: its gateway answers what this one has not sent"
 	NoteAlreadyLogged       Note = "connect repeated in a running session"                // SESS-3
 	NoteRedelivered         Note = "redelivered connect ignored"                          // REC-4
 	NoteDuplicateDevice     Note = "device listed twice in connect, ignored"              // SEQ-6

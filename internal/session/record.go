@@ -86,8 +86,12 @@ type Position struct {
 	Bytes  []byte
 }
 
-// Position returns that of the module, nil if there is none.
+// Position returns that of the module, nil if there is none or the session of the car does
+// not go on: what was fetched for it is stale then (DEF-38). r may be nil.
 func (r *Resumption) Position(module int32) []byte {
+	if r == nil || r.Record == nil {
+		return nil
+	}
 	for _, p := range r.Positions {
 		if p.Module == module {
 			return p.Bytes

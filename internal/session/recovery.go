@@ -110,6 +110,7 @@ func (s *Session) restore(r *Record) {
 		}
 	}
 	s.sender.next = r.Next
+	s.sender.first = r.Next - 1<<31 // that of the session is not known
 	for _, c := range r.Commands {
 		s.sender.waiting = append(s.sender.waiting, sent{
 			command: c.Command, module: c.Module, fetched: c.Fetched, responded: c.Responded, response: c.Response, before: c.Before,

@@ -158,6 +158,11 @@ type Session struct {
 	quiet    bool // see Quiet
 	outgoing bool // messages of an ended session may still be queued (DEF-20)
 	unknown  unknown
+
+	began      time.Time   // the Connect of the current session
+	called     bool        // its gateway was called to connect anew
+	replayed   bool        // its Connect was handled before: messages come a second time
+	contention *contention // nil: nothing to remember
 }
 
 // New returns the state machine of one car that waits for Connect.
@@ -323,10 +328,12 @@ func (s *Session) message(m fleet.ClientMessage) {
 	}
 	if m.SessionID != s.id {
 		s.note(Info, NoteForeignSession, m.Device, m.Counter) // SESS-1, SEQ-41, DEF-16, STAT-33
+		s.foreignMessage(m)
 		return
 	}
 	switch s.phase {
 	case PhaseAdmitting:
+		s.notOurs(m)
 		s.hold(m) // handled in order as soon as the ConnectResponse is out
 	case PhaseStatuses:
 		s.firstStatus(m)

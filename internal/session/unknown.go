@@ -16,7 +16,6 @@ type unknown struct {
 	quietUntil time.Time // the gateway is not called before
 	id         string    // of the session whose status came last
 	since      time.Time // when its first status came
-	warned     bool      // NoteAnotherServer was said of it
 }
 
 // beforeConnect discards what comes while no session exists (SEQ-1, REC-5). A
@@ -35,7 +34,7 @@ func (s *Session) beforeConnect(m fleet.ClientMessage) {
 	}
 	u := &s.unknown
 	if u.since.IsZero() || u.id != m.SessionID {
-		u.id, u.since, u.warned = m.SessionID, s.now, false
+		u.id, u.since = m.SessionID, s.now
 	}
 	if s.now.Before(u.quietUntil) {
 		return
@@ -44,9 +43,8 @@ func (s *Session) beforeConnect(m fleet.ClientMessage) {
 	s.note(Info, NoteUnknownSession, m.Device, m.Counter)
 	s.callAnew(m.SessionID)
 	// One that is deaf (GW-55) or slow has given up its session by then.
-	if !u.warned && s.now.Sub(u.since) >= answeredElsewhere {
-		u.warned = true
-		s.note(Warning, NoteAnotherServer, m.Device, m.Counter)
+	if s.now.Sub(u.since) >= answeredElsewhere {
+		s.warn(NoteAnotherServer, m.Device, m.Counter)
 	}
 }
 
@@ -56,6 +54,7 @@ func (s *Session) beforeConnect(m fleet.ClientMessage) {
 // completes no connect sequence, whatever its id.
 func (s *Session) callAnew(id string) {
 	s.emit(Effect{Kind: EffectPublish, Message: fleet.ServerMessage{Kind: fleet.ServerConnectResponse, SessionID: id, AlreadyLogged: true}})
+	s.called = true
 	s.outgoing = true // what is queued when the next Connect comes would fail its sequence
 }
 

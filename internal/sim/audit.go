@@ -250,6 +250,10 @@ func (a *auditor) effect(e *session.Effect) {
 				a.skip()
 				c.statuses.doubtful[c.statuses.cursor] = true
 			}
+		case session.NoteTwoGateways, session.NoteTwoServers:
+			if !a.w.rogues {
+				a.fail("one gateway and one server, and the core says %q", e.Note)
+			}
 		case session.NoteCommandsOverflow:
 			c.sent.overflow(e.Module, e.Count)
 		}

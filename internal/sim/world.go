@@ -26,6 +26,7 @@ type World struct {
 	broker                              keeper // nil: the network carries the messages at once
 	err                                 error
 	log                                 *strings.Builder // nil: no trace
+	rogues                              bool             // a stranger has sent messages
 }
 
 // keeper carries the gateway's messages in histories in which the broker keeps them
@@ -219,6 +220,7 @@ func (w *World) do(a Action) {
 	case Operator:
 		w.srv.put(session.Event{Kind: session.EventDisconnect + session.EventKind(a.N%2)})
 	case Rogue:
+		w.rogues = true
 		w.srv.receive(w.rogue(a.N))
 	}
 	if a.For > 0 { // the excuse counts from the end of the fault

@@ -36,6 +36,13 @@ export function explain(why) {
   if (why.startsWith("its gateway sends messages but has not connected")) {
     return { title: "The gateway sends messages, but no connect.", hint: "It may believe in an old session; “re-announce” asks it to begin anew." };
   }
+  if (why.startsWith("two gateways")) return { title: "Two gateways use the name of this car.", hint: "Each takes the other's place. Look for a second gateway with this company and car name." };
+  if (why.startsWith("another server serves") || why.startsWith("gateway has kept an unknown session")) {
+    return { title: "Another server serves this car.", hint: "Look for a second server, or an old one, on the same broker; stop one of the two." };
+  }
+  if (why.startsWith("gateway begins session after session")) {
+    return { title: "The gateway begins session after session.", hint: "Look for a second gateway with this name, then for a second server on this broker, then at the gateway's log." };
+  }
   if (why.includes("modules are asked")) return { title: "A module is deciding about the devices.", hint: "If it lasts, look at the queue of the module." };
   if (why.startsWith("connect sequence")) return { title: "The car is connecting.", hint: "This takes seconds; if it lasts, the gateway does not hear the server." };
   const ended = /(?:ended|failed): (?:connect sequence: )?([^;]+)/.exec(why)?.[1]?.trim();

@@ -132,9 +132,10 @@ func (l *Link) attachedElsewhere(car fleet.CarID, c *conn) bool {
 	return p != nil && p.conn.Load() != c
 }
 
-// Run implements link.Link. It may be called once. With Sessions and the cause
-// link.ErrSuspend of ctx's end the broker keeps the sessions, and ports must not be closed
-// before; otherwise the sessions are removed.
+// Run implements link.Link; what is queued at the end has Options.StopTimeout, 1 s, to
+// leave. It may be called once. With Options.Sessions it removes the sessions at the
+// broker when it ends. If the cause of ctx's end is link.ErrSuspend, the broker keeps
+// them; ports must then not be closed before.
 func (l *Link) Run(ctx context.Context) error {
 	l.mu.Lock()
 	if l.ctx != nil {

@@ -262,9 +262,9 @@ func checkCycles(ctx context.Context, c *checker) error {
 		heap[1], _ = p.HeapBytes(ctx)
 		rss[1] = p.State().RSS
 		grown := int64(heap[1]) - int64(heap[0])
-		note = fmt.Sprintf("%d cycles, the library's memory grew by %d bytes", c.target.Cycles, grown)
+		note = growth(c.target.Cycles, "the library's memory", grown, "bytes")
 		if heap[1] == 0 {
-			note = fmt.Sprintf("%d cycles, the process's memory grew by %d KB", c.target.Cycles, (rss[1]-rss[0])>>10)
+			note = growth(c.target.Cycles, "the process's memory", (rss[1]-rss[0])>>10, "KiB")
 		}
 		if grown > int64(c.target.Cycles*perCycle+once) || heap[1] == 0 && rss[1]-rss[0] > resident {
 			return errors.New(note)
@@ -275,6 +275,14 @@ func checkCycles(ctx context.Context, c *checker) error {
 		return err
 	}
 	return measured(note)
+}
+
+// growth says how much memory grew; memory that was given back is no growth.
+func growth(cycles int, memory string, grown int64, unit string) string {
+	if grown <= 0 {
+		return fmt.Sprintf("%d cycles, %s did not grow", cycles, memory)
+	}
+	return fmt.Sprintf("%d cycles, %s grew by %d %s", cycles, memory, grown, unit)
 }
 
 func checkDestroy(ctx context.Context, c *checker) error {

@@ -142,6 +142,34 @@ func (r Report) Failed() int {
 	return n
 }
 
+// Cause says in one sentence why the module does not pass, "" when it does: the first
+// broken rule and what happened instead, since later ones often follow from it.
+func (r Report) Cause() string {
+	var broken []string
+	var first Finding
+	for _, f := range r.Findings {
+		if f.Outcome == Fail {
+			if len(broken) == 0 {
+				first = f
+			}
+			broken = append(broken, f.Rule)
+		}
+	}
+	switch len(broken) {
+	case 0:
+		return ""
+	case 1:
+		return fmt.Sprintf("%s breaks %s: %s", r.Module, first.Rule, r.cause(first))
+	}
+	return fmt.Sprintf("%s breaks %d of %d rules (%s); %s: %s",
+		r.Module, len(broken), len(r.Findings), strings.Join(broken, ", "), first.Rule, r.cause(first))
+}
+
+// cause is what happened, without the name of the module, on one line.
+func (r Report) cause(f Finding) string {
+	return strings.ReplaceAll(strings.TrimPrefix(f.Detail, fmt.Sprintf("module (%s): ", r.Module)), "\n", "; ")
+}
+
 // skip is the error of a rule that does not apply.
 type skip string
 
@@ -212,7 +240,8 @@ func check(ctx context.Context, rules []rule, target Target, progress func(Findi
 		default:
 			f.Outcome, f.Detail = Fail, err.Error()
 		}
-		if r.id == "MT-1" && f.Outcome == Fail {
+		var other wrongNumber
+		if r.id == "MT-1" && f.Outcome == Fail && !errors.As(err, &other) {
 			loads = false
 		}
 		report.Number = c.number

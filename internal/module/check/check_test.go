@@ -196,3 +196,24 @@ func TestSettings(t *testing.T) {
 		}
 	}
 }
+
+// A module that is another one than expected can be opened: the other rules are
+// checked, and the cause is the number.
+func TestAnotherNumber(t *testing.T) {
+	ran := false
+	report := check(t.Context(), []rule{
+		{"MT-1", "loads", "", func(context.Context, *checker) error { return wrongNumber{1000, 7} }, false},
+		{"MT-2", "types", "", func(context.Context, *checker) error { ran = true; return nil }, false},
+	}, Target{Name: "m"}, nil)
+	if !ran || report.Failed() != 1 || !strings.HasPrefix(report.Cause(), "m breaks MT-1: reports number 1000, expected 7") {
+		t.Errorf("the second rule ran: %v; %d failed: %s", ran, report.Failed(), report.Cause())
+	}
+}
+
+func TestGrowth(t *testing.T) {
+	for grown, want := range map[int64]string{-5: "9 cycles, it did not grow", 0: "9 cycles, it did not grow", 7: "9 cycles, it grew by 7 bytes"} {
+		if got := growth(9, "it", grown, "bytes"); got != want {
+			t.Errorf("growth of %d: %s", grown, got)
+		}
+	}
+}

@@ -56,9 +56,16 @@ func checkLoad(ctx context.Context, c *checker) error {
 		}
 	}
 	if want := c.target.Number; want != 0 && want != c.number {
-		return fmt.Errorf("reports number %d, expected %d", c.number, want)
+		return wrongNumber{c.number, want}
 	}
 	return measured(fmt.Sprintf("number %d", c.number))
+}
+
+// wrongNumber is the error of a module that can be opened but is another one.
+type wrongNumber struct{ reported, expected int32 }
+
+func (w wrongNumber) Error() string {
+	return fmt.Sprintf("reports number %d, expected %d (\"number\" of the file of --config)", w.reported, w.expected)
 }
 
 func checkTypes(ctx context.Context, c *checker) error {

@@ -44,9 +44,10 @@ type Instance struct {
 	awaiting     sync.WaitGroup
 	stopAwaiting context.CancelFunc
 
-	feed    atomic.Pointer[feed]
-	flushed atomic.Bool // the start-up flush is done (REC-20)
-	poll    poller      // of the polling goroutine alone
+	feed     atomic.Pointer[feed]
+	flushed  atomic.Bool  // the start-up flush is done (REC-20)
+	position atomic.Int64 // newest timestamp seen, ms; valid once flushed
+	poll     poller       // of the polling goroutine alone
 
 	limit logging.Limiter // of what devices and users of the API cause
 }
@@ -54,6 +55,7 @@ type Instance struct {
 var (
 	_ module.Instance      = (*Instance)(nil)
 	_ module.CommandSource = (*Instance)(nil)
+	_ module.Positioned    = (*Instance)(nil)
 )
 
 func newInstance(m *Module, s settings, l link) *Instance {

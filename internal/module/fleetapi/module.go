@@ -125,6 +125,7 @@ func (m *Module) open(spec module.InstanceSpec) (*Instance, error) {
 		return nil, err
 	}
 	i := newInstance(m, s, l)
+	i.goOn(spec.Position)
 	if m.opts.SpoolDirectory == "" {
 		return i, nil
 	}

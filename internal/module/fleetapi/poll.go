@@ -3,6 +3,7 @@ package fleetapi
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -135,6 +136,7 @@ func (i *Instance) flush(messages []httpapi.Message) {
 	}
 	p.last = max(p.last, 1)
 	p.primed = true
+	i.position.Store(p.last)
 	i.flushed.Store(true)
 	if own > 0 {
 		i.counters.flushed.Add(uint64(own))
@@ -162,7 +164,31 @@ func (i *Instance) commands(messages []httpapi.Message) []fleet.Command {
 		out = append(out, command)
 	}
 	i.counters.delivered.Add(uint64(len(out)))
+	i.position.Store(i.poll.last)
+	if n := len(out); n > 0 {
+		out[n-1].Position = i.Position()
+	}
 	return out
+}
+
+// Position implements module.Positioned: the newest timestamp that was seen, in ms.
+func (i *Instance) Position() []byte {
+	if !i.flushed.Load() {
+		return nil
+	}
+	return binary.AppendVarint(nil, i.position.Load())
+}
+
+// goOn makes the polls go on where those of an earlier process have stopped: nothing that
+// was stored since is discarded (RES-13).
+func (i *Instance) goOn(position []byte) {
+	last, n := binary.Varint(position)
+	if n <= 0 || last < 1 {
+		return
+	}
+	i.poll.last, i.poll.primed = last, true
+	i.position.Store(last)
+	i.flushed.Store(true)
 }
 
 // command converts one message. A defect in it must cost this command, not the

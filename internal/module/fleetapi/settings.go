@@ -56,9 +56,8 @@ type tlsFiles struct{ ca, cert, key string }
 
 var (
 	// urlPattern is MM-9: neither dots nor a query in the path.
-	urlPattern  = regexp.MustCompile(`^https?://[\w-]+(\.[\w-]+)*(:\d+)?(/[\w-]+)*/?$`)
-	namePattern = regexp.MustCompile(`^[a-z0-9_]+$`)
-	leadingInt  = regexp.MustCompile(`^\s*\+?\d+`)
+	urlPattern = regexp.MustCompile(`^https?://[\w-]+(\.[\w-]+)*(:\d+)?(/[\w-]+)*/?$`)
+	leadingInt = regexp.MustCompile(`^\s*\+?\d+`)
 )
 
 // parseSettings checks the pairs as MM-9 says and reports all faults at once.
@@ -125,7 +124,7 @@ func parseSettings(k *kind, spec module.InstanceSpec) (s settings, unknown, loos
 		}
 	}
 	for _, n := range []struct{ key, value string }{{keyCompany, s.car.Company}, {keyCar, s.car.Car}} {
-		if !namePattern.MatchString(n.value) {
+		if !fleet.ValidName(n.value) {
 			fail(n.key, "expected lower case letters, digits and underscores, at least one")
 		}
 	}

@@ -184,7 +184,8 @@ func cut(text string) string {
 }
 
 // enter waits for the turn of op and returns the process that has the context. It
-// waits while there is none, until outside is closed (nil: never).
+// waits while there is none. outside is closed when the module is taken out of service;
+// with nil it waits on all the same.
 func (i *instance) enter(ctx context.Context, lane module.Lane, op string, outside <-chan struct{}) (*child, error) {
 	if err := i.gate.Enter(ctx, lane, op); err != nil {
 		return nil, err

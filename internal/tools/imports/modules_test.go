@@ -85,7 +85,7 @@ func TestModulesBuild(t *testing.T) {
 // TestLinked: the server links what it runs, and nothing that only tests and
 // measurements need.
 func TestLinked(t *testing.T) {
-	forbidden := []string{"testing", "github.com/hashicorp/", "github.com/chromedp/", "pgregory.net/", "go.uber.org/goleak"}
+	forbidden := []string{"testing", "github.com/hashicorp/", "github.com/chromedp/", "github.com/eclipse/", "pgregory.net/", "go.uber.org/goleak"}
 	linked := strings.Fields(list(t, ".", "-deps", "./cmd/external-server"))
 	for _, p := range linked {
 		for _, prefix := range forbidden {

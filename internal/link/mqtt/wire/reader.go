@@ -1,5 +1,5 @@
 // Package wire reads and writes the packets of MQTT 3.1.1 and 5 that a client needs:
-// bytes in, bytes out. It keeps no state of a connection and imports nothing of
+// bytes in, bytes out, and a Conn for clients simpler than the link. It imports nothing of
 // the project.
 package wire
 
@@ -58,7 +58,7 @@ type Packet struct {
 	Retain    bool    // Publish
 	ID        uint16  // Publish with QoS > 0, Puback, Suback, Unsuback
 	Topic     []byte  // Publish: valid until the next call of Next
-	Payload   []byte  // Publish: owned by the caller; nil when Oversized
+	Payload   []byte  // Publish: owned by the caller, but see Reader.Lend; nil when Oversized
 	Codes     []byte  // Suback, in version 5 also Unsuback: one per filter; valid until the next call of Next
 	Code      byte    // Connack: the return code; in version 5 also Puback and Disconnect: the reason
 	Reason    string  // the broker's own words, of version 5, with Code or Codes; shortened
@@ -87,6 +87,7 @@ type Server struct {
 type Reader struct {
 	br         *bufio.Reader
 	maxPayload func() int
+	lend       bool // payloads stay in the buffer
 	version    Version
 }
 
@@ -96,12 +97,28 @@ const minBuffer = 1<<16 + 16
 // NewReader returns a Reader on r. maxPayload bounds the payload of a PUBLISH in
 // bytes: what is longer is read and thrown away (Packet.Oversized).
 func NewReader(r io.Reader, maxPayload int) *Reader {
-	return &Reader{br: bufio.NewReaderSize(r, minBuffer), maxPayload: func() int { return maxPayload }, version: V311}
+	return newReader(r, minBuffer, maxPayload)
+}
+
+func newReader(r io.Reader, buffer, maxPayload int) *Reader {
+	return &Reader{br: bufio.NewReaderSize(r, max(buffer, minBuffer)), maxPayload: func() int { return maxPayload }, version: V311}
 }
 
 // LimitBy replaces the bound of NewReader by one that may change, which is asked for
 // every PUBLISH. It is to be called before Next.
 func (r *Reader) LimitBy(maxPayload func() int) { r.maxPayload = maxPayload }
+
+// Lend makes the payload of a PUBLISH valid until the next call of Next only, which saves
+// a copy and its allocation. It is to be called before Next.
+func (r *Reader) Lend() { r.lend = true }
+
+// payload returns what belongs to the caller, of bytes in the buffer.
+func (r *Reader) payload(buffered []byte) []byte {
+	if r.lend {
+		return buffered
+	}
+	return append(make([]byte, 0, len(buffered)), buffered...)
+}
 
 // Speak chooses the version; without it the reader expects 3.1.1. It is to be called
 // before Next.
@@ -245,7 +262,7 @@ func (r *Reader) publish(p *Packet, flags byte, remaining int) error {
 		if p.QoS > 0 {
 			p.ID = binary.BigEndian.Uint16(body[n-2:])
 		}
-		p.Payload = append(make([]byte, 0, remaining-n), body[n:]...)
+		p.Payload = r.payload(body[n:])
 		if _, err := r.br.Discard(remaining); err != nil {
 			return err
 		}

@@ -151,7 +151,7 @@ func (r *Reader) publish5(p *Packet, topic, n, remaining int) error {
 	}
 	if whole {
 		p.Topic = body[2 : 2+topic]
-		p.Payload = append(make([]byte, 0, remaining-end), body[end:]...)
+		p.Payload = r.payload(body[end:])
 		_, err = r.br.Discard(remaining)
 	} else {
 		p.Topic = append([]byte(nil), body[2:2+topic]...)
