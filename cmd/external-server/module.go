@@ -21,7 +21,7 @@ func newModuleCommand() *cobra.Command {
 		Args:  noArguments,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newModuleCheckCommand())
+	cmd.AddCommand(newModuleCheckCommand(), newModuleTryCommand())
 	return cmd
 }
 

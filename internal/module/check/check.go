@@ -390,3 +390,19 @@ func (v *violations) lastOutput() string {
 	}
 	return "; last output: " + v.last
 }
+
+// Probe opens the module once and returns its number and which of the device types 0
+// to 255 it serves.
+func (t Target) Probe(ctx context.Context) (number int32, types []uint32, err error) {
+	log := &violations{output: t.Output}
+	m, err := t.make(ctx, false, slog.New(log))
+	if err != nil {
+		return 0, nil, err
+	}
+	for kind := range uint32(256) {
+		if m.Supports(kind) {
+			types = append(types, kind)
+		}
+	}
+	return m.Number(), types, m.Close()
+}

@@ -79,6 +79,7 @@ func may() map[string][]string {
 		"internal/testneed":               {},
 		"internal/testwait":               {},
 		"internal/tlsfiles":               {"internal/config"},
+		"internal/trial":                  {"internal/app", "internal/config", "internal/fleet", "internal/gateway", "internal/module/check"},
 		"internal/vehicle":                {},
 		"modules/example-go":              {"sdk/module"},
 		"test/boundary":                   {everything},
