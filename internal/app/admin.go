@@ -77,6 +77,8 @@ func (o operator) Components() []admin.Component {
 	if !link.Up {
 		c.Reason = "not connected"
 		switch {
+		case link.Stopped != "":
+			c.Reason = "this server has stopped serving: " + link.Stopped
 		case link.Refused > 0:
 			c.Reason = fmt.Sprintf("the broker refuses the subscription to %s; %d refused, asked again every 30 s", link.RefusedTopic, link.Refused)
 		case link.LastError != "":
