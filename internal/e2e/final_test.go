@@ -161,6 +161,19 @@ func TestStopWithStateDirectory(t *testing.T) {
 			if connected, _, _ := car.watch.get(); connected != want || !c.final && len(ends(car)) > 0 {
 				t.Errorf("the car has had %d sessions, expected %d; ends: %q", connected, want, ends(car))
 			}
+			if !c.final { // the example module is a library
+				s.WaitLog("library made anew for resumed sessions")
+			}
+			if c.admin {
+				out, _, _ := servertest.Run(t, t.TempDir(), "cars", "-c", s.ConfigPath)
+				if !strings.Contains(out, "resumed ") {
+					t.Errorf("the list of cars does not tell that the session was resumed:\n%s", out)
+				}
+				out, _, _ = servertest.Run(t, t.TempDir(), "car", "car_a", "-c", s.ConfigPath)
+				if !strings.Contains(out, ", resumed ") {
+					t.Errorf("the car does not tell that its session was resumed:\n%s", out)
+				}
+			}
 			if code := s.Stop(); code != 0 {
 				t.Errorf("exit code %d", code)
 			}
