@@ -85,7 +85,7 @@ func (l *libraries) module(ctx context.Context, m config.Module) (module.Module,
 		return nil, fmt.Errorf("%s: another module is being started or ended: %w", m.KeyPath, context.Cause(ctx))
 	}
 	defer func() { <-l.making }()
-	if made := l.find(key); made != nil { // somebody else has made it meanwhile
+	if made := l.find(key); made != nil { // another goroutine has made it meanwhile
 		return made, checkNumber(made, m)
 	}
 	err, failed := l.failed[key]

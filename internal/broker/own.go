@@ -9,7 +9,7 @@ import (
 const maxOwn = 128
 
 // own are connections that the process itself has made. Wrong passwords from its
-// address must not slow them down: on this machine, anybody can send those.
+// address must not slow them down: every program of this machine can send those.
 type own struct {
 	mu    sync.Mutex
 	peers map[string]struct{}

@@ -69,8 +69,8 @@ func newMailbox(limit, maxBytes int) *mailbox {
 	return &mailbox{limit: limit, maxBytes: maxBytes, busy: true}
 }
 
-// put queues an item if there is room and tells whether the caller has to work.
-// If so, a message is not queued but is his to begin with.
+// put queues an item if there is room, and tells whether the caller becomes the working
+// goroutine. If so, a message is not queued: the caller handles it first.
 func (m *mailbox) put(it item) (v verdict, work bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -187,7 +187,7 @@ func (o *SniffOptions) wants(s *Sniffed) bool {
 }
 
 // Sniff prints the traffic of cars until ctx ends. It subscribes with QoS 0 on a
-// clean session and publishes nothing, so neither the broker nor anybody else
+// clean session and publishes nothing, so neither the broker nor any client
 // keeps or notices anything. It reconnects by itself once the first attempt has
 // succeeded.
 func Sniff(ctx context.Context, o SniffOptions, out, notes io.Writer) error {

@@ -164,6 +164,26 @@ func (c *testCar) reportUntil(what string, condition func() bool, d fleet.Device
 	})
 }
 
+// reportAllUntil does so for several cars at once: each waits for limits of its gateway.
+func reportAllUntil(t testing.TB, what string, cars []*testCar, condition func(*testCar) bool, d fleet.Device) {
+	t.Helper()
+	var last time.Time
+	testwait.Until(t, what, func() bool {
+		report, all := time.Since(last) > 200*time.Millisecond, true
+		for _, c := range cars {
+			if condition(c) {
+				continue
+			}
+			all = false
+			if report {
+				last = time.Now()
+				c.report(`{"pressed": false}`, d)
+			}
+		}
+		return all
+	})
+}
+
 // lostIsExpected says that the test cuts connections: a gateway whose broker
 // goes away finds its last statuses unanswered.
 func (c *testCar) lostIsExpected() { c.watch.expect("status not answered in time") }

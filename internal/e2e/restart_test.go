@@ -33,12 +33,10 @@ func TestBrokerDiesAndReturns(t *testing.T) {
 	m.Kill()
 	s.WaitLog("reason=\"broker connection lost\"")
 	m.Restart()
-	for _, c := range cars {
-		c.reportUntil("the car is served again", func() bool {
-			sessions, answers, _ := c.watch.get()
-			return sessions >= 2 && answers >= 3
-		}, button)
-	}
+	reportAllUntil(t, "all cars are served again", cars, func(c *testCar) bool {
+		sessions, answers, _ := c.watch.get()
+		return sessions >= 2 && answers >= 3
+	}, button)
 	if code := s.Stop(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}

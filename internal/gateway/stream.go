@@ -190,7 +190,7 @@ func (s *stream) write(nc *wire.Conn, ended <-chan struct{}) {
 	}
 }
 
-// signal wakes the writer unless somebody else will; s.mu is held.
+// signal wakes the writer unless another goroutine will; s.mu is held.
 func (s *stream) signal() {
 	if s.woken || s.batch {
 		return

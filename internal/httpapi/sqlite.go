@@ -66,7 +66,7 @@ func openSQLite(ctx context.Context, path string, _ *slog.Logger) (Store, error)
 	if err != nil {
 		return nil, describe(err)
 	}
-	// SQLite would let everybody read it.
+	// SQLite would make it readable for all users.
 	if f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o640); err == nil {
 		_ = f.Close()
 	}

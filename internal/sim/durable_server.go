@@ -20,7 +20,6 @@ type durableServer struct {
 	life     int
 	core     *session.Session
 	workers  [len(moduleNumbers)]*durableWorker
-	diedAt   time.Duration
 	lostAt   time.Duration // the link
 	link     bool
 	linkLife int

@@ -16,7 +16,7 @@ import (
 // the broker held has come before it. A broker whose queue is full acknowledges and drops
 // it, so it is repeated (RES-15).
 //
-// It is retained and names its sender: a process that finds somebody else's when it
+// It is retained and names its sender: a process that finds another one's when it
 // comes back has a rival.
 
 const (
@@ -174,7 +174,7 @@ func (g greeting) encode() []byte {
 	return fmt.Appendf(nil, "1 %d %d %s %s", g.connection, g.number, g.token, g.self)
 }
 
-// parseGreeting reads what encode has written, or somebody else.
+// parseGreeting reads what encode has written, here or in another process.
 func parseGreeting(payload []byte) (g greeting, ok bool) {
 	if len(payload) > maxSelf+64 {
 		return g, false

@@ -106,7 +106,7 @@ func (c *conn) wakeWriter() {
 	c.mu.Unlock()
 }
 
-// unlockAndWake wakes the writer unless somebody else will; c.mu is held and
+// unlockAndWake wakes the writer unless another goroutine will; c.mu is held and
 // released.
 func (c *conn) unlockAndWake() {
 	wake := c.alive && !c.batch && !c.woken

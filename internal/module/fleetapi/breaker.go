@@ -20,8 +20,8 @@ const (
 )
 
 // breaker is the circuit breaker of one API host, shared by all instances that
-// use the host. While it is closed everybody passes. After failures in a row it
-// opens: everybody waits, and with a jittered back-off one request at a time
+// use the host. While it is closed all requests pass. After failures in a row it
+// opens: all wait, and with a jittered back-off one request at a time
 // probes the host. The first success lets all pass again.
 //
 // Own code because waiters need to be woken and spread, which the libraries for

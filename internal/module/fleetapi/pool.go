@@ -57,7 +57,7 @@ type clientID struct {
 	tls      tlsFiles
 }
 
-// host is one API host: everybody's breakers and the bound on requests. Reading
+// host is one API host: the breakers of all instances and the bound on requests. Reading
 // and writing have a breaker each, because an API may well do the one without
 // the other, as with a store that is full.
 type host struct {

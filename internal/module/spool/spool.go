@@ -71,7 +71,7 @@ type segment struct {
 }
 
 // Open opens or makes the spool and finds what was not acknowledged. Errors name
-// the file; ErrLocked means that somebody else has it.
+// the file; ErrLocked means that another process, or instance, has it.
 func Open(opts Options) (_ *Spool, err error) {
 	if opts.MaxBytes <= 0 {
 		opts.MaxBytes = 64 << 20
