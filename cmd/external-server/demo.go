@@ -1,55 +1,150 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
-	"os/signal"
+	"os/exec"
 	"strconv"
-	"syscall"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"external-server/internal/demo"
+	"external-server/internal/logging"
+	"external-server/internal/module/check"
 )
 
+// demoFlags are the flags of demo.
+type demoFlags struct {
+	module, status string
+	seconds        float64
+	open           bool
+	opts           demo.Options
+}
+
 func newDemoCommand() *cobra.Command {
-	var library string
+	f := &demoFlags{}
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Show the whole system with three simulated cars",
-		Long: `demo runs the server with its embedded broker and HTTP API and three simulated
-cars, and tells what happens, until Ctrl-C or for DEMO_SECONDS seconds when that
-variable is set.`,
+		Short: "Show the whole system with simulated cars",
+		Long: `demo runs the server with its embedded broker and HTTP API and simulated cars, and
+tells what happens, until Ctrl-C or for --seconds (or the variable DEMO_SECONDS).
+
+The parts listen on this machine at the usual ports 1883, 8080 and 8090, or where
+there is room, which is said; --port N takes N, N+1 and N+2. With --module a module
+of your own takes part under its own number: one device reports --status to it.`,
+		Example: `  external-server demo --cars 50 --open
+  external-server demo --module ./liblamp-post.so --status '{"dark": true}'
+  external-server demo --module "python3 my_module.py" --port 9000`,
 		Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			duration, err := demoSeconds(os.Getenv("DEMO_SECONDS"))
-			if err != nil {
-				return err
-			}
-			// Without a reader of its story the demo ends, and clears up.
-			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGPIPE)
-			defer stop()
-			return demo.Run(ctx, demo.Options{
-				Library:  library,
-				Duration: duration,
-				Out:      cmd.OutOrStdout(),
-				Logger:   slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelError})),
-			})
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return runDemo(cmd, f) },
 	}
-	cmd.Flags().StringVar(&library, "module", "", "also load the example module from this `LIBRARY`")
+	fs := cmd.Flags()
+	fs.IntVar(&f.opts.Cars, "cars", 3, "number of cars")
+	fs.Float64Var(&f.seconds, "seconds", 0, "end after so many seconds; 0: with Ctrl-C")
+	fs.IntVar(&f.opts.Port, "port", 0, "port of the broker; the HTTP API and the dashboard have the next two")
+	fs.StringVar(&f.module, "module", "", "also run this module: `LIBRARY.so|COMMAND`")
+	fs.StringVar(&f.status, "status", "", "what the device of --module reports: `JSON|FILE`, one status or one per line")
+	fs.BoolVar(&f.open, "open", false, "open the dashboard in a browser")
 	return cmd
 }
 
-func demoSeconds(text string) (time.Duration, error) {
+func runDemo(cmd *cobra.Command, f *demoFlags) error {
+	var err error
+	if f.opts.Duration, err = demoSeconds("DEMO_SECONDS", os.Getenv("DEMO_SECONDS")); err != nil {
+		return err
+	}
+	if cmd.Flags().Changed("seconds") {
+		if f.opts.Duration, err = demoSeconds("--seconds", strconv.FormatFloat(f.seconds, 'g', -1, 64)); err != nil {
+			return err
+		}
+	}
+	if f.module == "" && f.status != "" {
+		return usageError{errors.New("--status needs --module: it is what the module's device reports")}
+	}
+	if f.module != "" {
+		if f.opts.Module, err = demoModule(f.module, f.status); err != nil {
+			return err
+		}
+	}
+	logs, err := logging.New(logging.Options{Console: logging.Sink{Use: true, Level: slog.LevelError}, Stderr: cmd.ErrOrStderr(), Component: "External Server"})
+	if err != nil {
+		return err
+	}
+	defer logs.Close()
+	f.opts.Logs, f.opts.Logger, f.opts.Version = logs, logs.Logger(), version
+	// Without a reader of its story the demo ends, and clears up. The signal itself says
+	// nothing: it comes for every socket that the other side has closed.
+	defer surviveClosedOutput()()
+	ctx, stop := context.WithCancel(cmd.Context())
+	defer stop()
+	f.opts.Out = &read{cmd.OutOrStdout(), stop}
+	var browser sync.WaitGroup
+	defer browser.Wait()
+	if f.open {
+		f.opts.Open = func(url string) {
+			browser.Go(func() {
+				if err := openBrowser(ctx, url); err != nil {
+					fmt.Fprintf(cmd.ErrOrStderr(), "the browser cannot be opened: %v; the dashboard is %s\n", err, url)
+				}
+			})
+		}
+	}
+	return demo.Run(ctx, f.opts)
+}
+
+// read is an output that tells when its reader has gone.
+type read struct {
+	io.Writer
+	gone func()
+}
+
+func (r *read) Write(b []byte) (int, error) {
+	n, err := r.Writer.Write(b)
+	if err != nil {
+		r.gone()
+	}
+	return n, err
+}
+
+// demoModule is the module of a library, or of a command with arguments.
+func demoModule(text, status string) (*demo.Module, error) {
+	m := &demo.Module{}
+	if libraryName.MatchString(text) {
+		m.Target, m.Library = check.Library(text), text
+	} else if m.Command = strings.Fields(text); len(m.Command) > 0 {
+		m.Target = check.Command(m.Command)
+	} else {
+		return nil, usageError{errors.New("--module is blank: expected a library or a command")}
+	}
+	var err error
+	m.Statuses, err = readStatuses(status)
+	return m, err
+}
+
+// openBrowser opens a page with the program that desktops have for it.
+func openBrowser(ctx context.Context, url string) error {
+	for _, opener := range []string{"xdg-open", "open", "wslview"} {
+		if path, err := exec.LookPath(opener); err == nil {
+			return exec.CommandContext(ctx, path, url).Run()
+		}
+	}
+	return errors.New("neither xdg-open nor open is installed")
+}
+
+func demoSeconds(name, text string) (time.Duration, error) {
 	if text == "" {
 		return 0, nil
 	}
 	n, err := strconv.ParseFloat(text, 64)
 	if err != nil || n <= 0 || n > 1e6 {
-		return 0, usageError{fmt.Errorf("DEMO_SECONDS is %q, expected a positive number of seconds", text)}
+		return 0, usageError{fmt.Errorf("%s is %q, expected a positive number of seconds", name, text)}
 	}
 	return time.Duration(n * float64(time.Second)), nil
 }

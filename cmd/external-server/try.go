@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -72,8 +73,12 @@ The exit code is 1 when the module cannot be run or no status was answered.`,
 				return usageError{fmt.Errorf("--device-type %d: expected 0 to %d", o.DeviceType, uint32(1<<32-1))}
 			}
 			o.Duration = time.Duration(seconds * float64(time.Second))
-			o.Out = cmd.OutOrStdout()
-			return trial.Run(cmd.Context(), o)
+			// Without a reader the trial ends, and clears up.
+			defer surviveClosedOutput()()
+			ctx, stop := context.WithCancel(cmd.Context())
+			defer stop()
+			o.Out = &read{cmd.OutOrStdout(), stop}
+			return trial.Run(ctx, o)
 		},
 	}
 	fs := cmd.Flags()

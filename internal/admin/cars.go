@@ -124,7 +124,7 @@ type carQuery struct {
 
 // orders are how cars can be sorted.
 var orders = map[string]func(a, b *carBrief) int{
-	"name":      func(a, b *carBrief) int { return cmp.Compare(a.Name, b.Name) },
+	"name":      func(a, b *carBrief) int { return natural(a.Name, b.Name) },
 	"state":     func(a, b *carBrief) int { return cmp.Compare(a.State, b.State) },
 	"since":     func(a, b *carBrief) int { return compareTimes(a.Since, b.Since) },
 	"last_seen": func(a, b *carBrief) int { return compareTimes(a.LastSeen, b.LastSeen) },
@@ -248,7 +248,7 @@ func (s *Server) cars(w http.ResponseWriter, r *http.Request) {
 		if q.descending {
 			n = -n
 		}
-		return cmp.Or(n, cmp.Compare(a.Name, b.Name))
+		return cmp.Or(n, natural(a.Name, b.Name))
 	})
 	from := min(q.offset, len(out.Cars))
 	out.Cars = out.Cars[from:min(from+q.limit, len(out.Cars))]

@@ -254,7 +254,7 @@ func (p *sessionsPart) link(cfg *config.Config) *mqtt.Sessions {
 	}
 	return &mqtt.Sessions{
 		ClientID: prefix, Shards: len(p.shards), Explicit: cfg.Broker.ClientID != "",
-		CleanStart: !p.resumes,
+		CleanStart: !p.resumes, OwnBroker: p.a.gateways.ours.Load(),
 		Flush:      func(shard int) error { return p.shards[shard].Flush() },
 		FlushWaits: cfg.StateSync,
 		Self:       fmt.Sprintf("host %s, process %d, since %s", host, os.Getpid(), time.Now().UTC().Format(time.DateTime)),

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,8 +25,12 @@ type fleetOfCars struct {
 	narrator *narrator
 	server   *app.App
 	pace     int
-	example  bool
+	module   *Module // nil: none
+	names    []string
 }
+
+// reader is the car that only the person commands: the second one, if there is one.
+func reader(names []string) string { return names[min(1, len(names)-1)] }
 
 // run lets the cars live until ctx ends and stopServer has returned, so that
 // they see the server say goodbye.
@@ -40,11 +46,11 @@ func (f *fleetOfCars) run(ctx context.Context, stopServer func()) error {
 			g.Close()
 		}
 	}()
-	for i, name := range carNames() {
+	for i, name := range f.names {
 		g, err := gateway.Start(gateway.Settings{
 			Car:     fleet.CarID{Company: company, Car: name},
 			Broker:  gateway.Broker{Address: f.server.BrokerAddr().String()},
-			Observe: f.narrator.observe(name),
+			Observe: f.narrator.observe(name, i < narrated),
 			// A real gateway may take 3 s to react, too long for a spectator.
 			Core: gateway.Options{Timing: gateway.Timing{QueuePoll: 100 * time.Millisecond}},
 		})
@@ -52,32 +58,34 @@ func (f *fleetOfCars) run(ctx context.Context, stopServer func()) error {
 			return err
 		}
 		gateways[name] = g
-		driver := &driver{car: name, narrator: f.narrator, pace: f.pace, autonomy: vehicle.NewAutonomy(vehicle.Places()[i].Position), last: time.Now()}
-		panel := &panelDevice{car: name, narrator: f.narrator, panel: &vehicle.Panel{}}
+		n := f.narrator
+		autonomy := vehicle.NewTouring(rand.New(rand.NewPCG(1, uint64(i))))
+		if i < narrated {
+			autonomy = vehicle.NewAutonomy(vehicle.Places()[i].Position)
+		} else {
+			n = nil
+		}
+		driver := &driver{car: name, narrator: n, pace: f.pace, autonomy: autonomy, last: time.Now()}
+		panel := &panelDevice{car: name, narrator: n, panel: &vehicle.Panel{}}
 		wg.Go(func() { g.Drive(driving, driver, reportEvery) })
 		wg.Go(func() { g.Drive(driving, panel, reportEvery) })
 	}
-	if f.example {
-		wg.Go(func() { f.buttonComesAndGoes(ctx, gateways["car_c"]) })
+	if f.module != nil {
+		name := f.names[min(narrated, len(f.names))-1]
+		wg.Go(func() { f.addDevice(ctx, driving, name, gateways[name]) })
 	}
 	return f.controlRoom(ctx)
 }
 
-// buttonComesAndGoes connects a third device to a car for a while, again and
-// again.
-func (f *fleetOfCars) buttonComesAndGoes(ctx context.Context, g *gateway.Gateway) {
-	for pause(ctx, 2*time.Second) {
-		f.narrator.say("car_c", "a button device joins (example module, a C library in a process of its own)")
-		there, cancel := context.WithTimeout(ctx, 3*time.Second)
-		g.Drive(there, &button{narrator: f.narrator}, reportEvery)
-		cancel()
-		if ctx.Err() == nil {
-			f.narrator.say("car_c", "the button device leaves")
-		}
-		if !pause(ctx, 12*time.Second) { // the gateway sends nothing for 10 s now (GW-7)
-			return
-		}
+// addDevice connects a device of the person's module to a car, after a moment. It stays:
+// a gateway sends nothing for 10 s after a device has left (GW-7), and would look hung.
+func (f *fleetOfCars) addDevice(ctx, driving context.Context, car string, g *gateway.Gateway) {
+	if !pause(ctx, 2*time.Second) {
+		return
 	}
+	m := f.module
+	f.narrator.say(car, "a device of module %d joins (%s, in a process of its own)", m.number, m.Target.Name)
+	g.Drive(driving, &added{car: car, narrator: f.narrator, module: m}, reportEvery)
 }
 
 // controlRoom sends the cars around through the HTTP API, as an application of
@@ -91,23 +99,31 @@ func (f *fleetOfCars) controlRoom(ctx context.Context) error {
 	tours := [][]int{{1, 2}, {3}, {4, 0}, {5}}
 	lamp := 0
 	for round := 0; ; round++ {
-		for i, name := range carNames() {
+		for i, name := range f.names[:min(narrated, len(f.names))] {
 			if !pause(ctx, time.Second) {
 				return nil
 			}
 			id := fleet.CarID{Company: company, Car: name}
-			if name == "car_b" {
+			if name == reader(f.names) {
 				continue // it is the reader's, and waits for curl
 			}
 			if round%8 == 0 {
 				tour := tours[(round/8+i)%len(tours)]
-				f.post(ctx, api, id, 1, 1, "driving", "autonomy", mission(tour))
+				f.post(ctx, api, id, 1, 1, "driving", "autonomy", "a mission to "+stopNames(tour), mission(tour))
 			} else if round%4 == 1 {
 				lamp++
-				f.post(ctx, api, id, 2, 4, "panel", "panel", fmt.Appendf(nil, `[{"outNum":%d,"actType":2}]`, lamp%2))
+				f.post(ctx, api, id, 2, 4, "panel", "panel", fmt.Sprintf("the command to switch lamp %d", lamp%2), fmt.Appendf(nil, `[{"outNum":%d,"actType":2}]`, lamp%2))
 			}
 		}
 	}
+}
+
+func stopNames(tour []int) string {
+	var names []string
+	for _, i := range tour {
+		names = append(names, vehicle.Places()[i].Name)
+	}
+	return strings.Join(names, ", then ")
 }
 
 func mission(tour []int) []byte {
@@ -119,7 +135,7 @@ func mission(tour []int) []byte {
 	return mustJSON(map[string]any{"action": "START", "route": "tour", "stops": stops})
 }
 
-func (f *fleetOfCars) post(ctx context.Context, api httpapi.API, car fleet.CarID, module, deviceType int64, role, name string, data []byte) {
+func (f *fleetOfCars) post(ctx context.Context, api httpapi.API, car fleet.CarID, module, deviceType int64, role, name, words string, data []byte) {
 	message := httpapi.Message{
 		DeviceID: httpapi.DeviceID{ModuleID: module, Type: deviceType, Role: role, Name: name},
 		Payload:  httpapi.Payload{MessageType: httpapi.TypeCommand, Encoding: "JSON", Data: json.RawMessage(data)},
@@ -127,7 +143,7 @@ func (f *fleetOfCars) post(ctx context.Context, api httpapi.API, car fleet.CarID
 	err := api.PostCommands(ctx, car, []httpapi.Message{message})
 	switch {
 	case err == nil:
-		f.narrator.say("", "the control room sends %s a command for its %s: %.90s", car.Car, name, data)
+		f.narrator.say("", "the control room sends %s %s", car.Car, words)
 	case ctx.Err() != nil || errors.Is(err, context.Canceled):
 	case httpapi.StatusOf(err) == 404:
 		f.narrator.sayOnce("", car.Car+name, fmt.Sprintf("the control room waits until %s of %s has reported", name, car.Car))

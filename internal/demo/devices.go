@@ -2,7 +2,10 @@ package demo
 
 import (
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"external-server/internal/fleet"
 	"external-server/internal/vehicle"
@@ -68,21 +71,51 @@ func (p *panelDevice) Command(data []byte) {
 	p.narrator.obeys(p.car, p.Identity(), did, err)
 }
 
-// button is a device of the example module (MM-50).
-type button struct {
+// added is a device of the person's module.
+type added struct {
+	car      string
 	narrator *narrator
-	pressed  bool
+	module   *Module
+	next     int
+	changed  time.Time
 }
 
-func (b *button) Identity() fleet.Device {
-	return fleet.Device{Module: 1000, Type: 0, Role: "button", Name: "button"}
+// changeEvery is how often it reports its next status.
+const changeEvery = 3 * time.Second
+
+func (a *added) Identity() fleet.Device {
+	return fleet.Device{Module: a.module.number, Type: a.module.deviceType, Role: "device", Name: "device"}
 }
 
-func (b *button) Status() ([]byte, bool) {
-	b.pressed = !b.pressed
-	return fmt.Appendf(nil, `{"pressed": %t}`, b.pressed), true
+func (a *added) Status() ([]byte, bool) {
+	now := time.Now()
+	changed := now.Sub(a.changed) >= changeEvery
+	if changed {
+		a.next++
+		a.changed = now
+		a.narrator.say(a.car, "its device reports to module %d: %s", a.module.number, shown(a.status()))
+	}
+	return a.status(), changed
 }
 
-func (b *button) Command(data []byte) {
-	b.narrator.say("car_c", "button obeys: %s", data)
+func (a *added) status() []byte {
+	return a.module.Statuses[(a.next+len(a.module.Statuses)-1)%len(a.module.Statuses)]
+}
+
+func (a *added) Command(data []byte) {
+	a.narrator.say(a.car, "its device gets a command of module %d: %s", a.module.number, shown(data))
+}
+
+// shown is a payload whole, or how long it is: half of one says nothing.
+func shown(data []byte) string {
+	const most = 200
+	if len(data) > most || !utf8.Valid(data) {
+		return fmt.Sprintf("%d bytes", len(data))
+	}
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, string(data))
 }

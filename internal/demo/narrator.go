@@ -12,7 +12,7 @@ import (
 	"external-server/internal/vehicle"
 )
 
-// narrator tells what happens in words a person understands.
+// narrator tells what happens in words a person understands. A nil one is silent.
 type narrator struct {
 	mu       sync.Mutex
 	out      io.Writer
@@ -30,6 +30,9 @@ func newNarrator(out io.Writer) *narrator {
 
 // say prints one line about a car, or about the whole when car is empty.
 func (n *narrator) say(car, format string, args ...any) {
+	if n == nil {
+		return
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if car == "" {
@@ -40,6 +43,9 @@ func (n *narrator) say(car, format string, args ...any) {
 
 // sayOnce prints a line unless the last one about the subject was the same.
 func (n *narrator) sayOnce(car, subject, text string) {
+	if n == nil {
+		return
+	}
 	n.mu.Lock()
 	same := n.told[car+subject] == text
 	n.told[car+subject] = text
@@ -55,35 +61,46 @@ func (n *narrator) print(text string) {
 	fmt.Fprint(n.out, text)
 }
 
-func (n *narrator) welcome(server *app.App) {
+func (n *narrator) welcome(server *app.App, opts *Options, notes []string) {
 	api := server.HTTPAPIAddr()
 	mission := fmt.Sprintf(`[{"device_id":{"module_id":1,"type":1,"role":"driving","name":"autonomy"},`+
 		`"payload":{"message_type":"COMMAND","encoding":"JSON","data":{"action":"START","route":"tour","stops":[%s]}}}]`, mustJSON(vehicle.Places()[4]))
 	const lamp = `[{"device_id":{"module_id":2,"type":4,"role":"panel","name":"panel"},` +
 		`"payload":{"message_type":"COMMAND","encoding":"JSON","data":[{"outNum":1,"actType":2}]}}]`
+	car, said := reader(carNames(opts.Cars)), ""
+	if more := opts.Cars - narrated; more > 0 {
+		said = fmt.Sprintf("Told is what the first %d do; %d more drive tours of their own, as the dashboard's map shows.\n", narrated, more)
+	}
+	for _, note := range notes {
+		said += note + "\n"
+	}
 	n.print(fmt.Sprintf(`
 One process now holds: the MQTT broker (%v), the External Server with its mission and io modules,
-the Fleet Protocol HTTP API (%v) and, beside it, three simulated cars.
-
+the Fleet Protocol HTTP API (%v) and, beside it, %d simulated cars.
+%s
 Send a car somewhere, from another terminal (this one tells what the cars do):
 
-  curl -s -X POST -H 'Content-Type: application/json' 'http://%v/v2/protocol/command/%s/car_b' -d '%s'
+  curl -s -X POST -H 'Content-Type: application/json' 'http://%v/v2/protocol/command/%s/%s' -d '%s'
 
 and see what it says:
 
-  curl -s 'http://%v/v2/protocol/status/%s/car_b?since=0' | tail -c 400
+  curl -s 'http://%v/v2/protocol/status/%s/%s?since=0' | tail -c 400
 
 or switch the lamps of its panel, outNum 0 and 1, with actType 1 on, 0 off, 2 toggle:
 
-  curl -s -X POST -H 'Content-Type: application/json' 'http://%v/v2/protocol/command/%s/car_b' -d '%s'
+  curl -s -X POST -H 'Content-Type: application/json' 'http://%v/v2/protocol/command/%s/%s' -d '%s'
 
 The dashboard: http://%v/
 
-`, server.BrokerAddr(), api, api, company, mission, api, company, api, company, lamp, server.AdminAddr()))
+`, server.BrokerAddr(), api, opts.Cars, said, api, company, car, mission, api, company, car, api, company, car, lamp, server.AdminAddr()))
 }
 
 // observe turns the effects of a car's gateway into words.
-func (n *narrator) observe(car string) func(gateway.Effect) {
+func (n *narrator) observe(car string, told bool) func(gateway.Effect) {
+	say := n.say
+	if !told {
+		say = (*narrator)(nil).say
+	}
 	return func(e gateway.Effect) {
 		if e.Reason == gateway.ReasonStopped {
 			return // the curtain has fallen
@@ -91,11 +108,11 @@ func (n *narrator) observe(car string) func(gateway.Effect) {
 		switch e.Kind {
 		case gateway.EffectConnected:
 			n.count(&n.connects)
-			n.say(car, "connected: session %s", e.Session)
+			say(car, "connected: session %s", e.Session)
 		case gateway.EffectSequenceFailed:
-			n.say(car, "could not connect: %v; tries again", e.Reason)
+			say(car, "could not connect: %v; tries again", e.Reason)
 		case gateway.EffectDisconnected:
-			n.say(car, "disconnected: %v", e.Reason)
+			say(car, "disconnected: %v", e.Reason)
 		case gateway.EffectAnswered:
 			n.mu.Lock()
 			n.statuses++
@@ -106,7 +123,7 @@ func (n *narrator) observe(car string) func(gateway.Effect) {
 				n.count(&n.commands)
 			}
 		case gateway.EffectViolation:
-			n.say(car, "the server broke the protocol: %v", e.Reason)
+			say(car, "the server broke the protocol: %v", e.Reason)
 		}
 	}
 }

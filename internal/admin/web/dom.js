@@ -92,6 +92,20 @@ const counted = new Intl.NumberFormat("en");
 export const number = (n) => counted.format(n ?? 0);
 export const plural = (n, one, many = one + "s") => `${number(n)} ${n === 1 ? one : many}`;
 
+const orderKeys = new Map(); // of names, for natural
+const orderKey = (name) => {
+  let key = orderKeys.get(name);
+  if (key === undefined) {
+    if (orderKeys.size > 100_000) orderKeys.clear();
+    key = name.replace(/\d+/g, (digits) => digits.replace(/^0+(?=\d)/, "").padStart(20, "0"));
+    orderKeys.set(name, key);
+  }
+  return key;
+};
+const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
+/** natural orders names as people count: car_2 before car_10. */
+export const natural = (a, b) => compare(orderKey(a), orderKey(b)) || compare(a, b);
+
 export const ms = (t) => (t ? Date.parse(t) : 0);
 
 /** duration of seconds in its two largest units. */

@@ -1,10 +1,10 @@
 // The fleet: how many cars are not connected, why, and the list of all.
-import { ago, attr, date, h, keyed, ms, number, plural, say, show, text } from "./dom.js";
+import { ago, attr, date, h, keyed, ms, natural, number, plural, say, show, text } from "./dom.js";
 import { explain, stateWords } from "./reasons.js";
 import { VirtualRows } from "./virtual.js";
 
 const trouble = { waiting: 0, connecting: 1, running: 2 };
-const byName = (a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0);
+const byName = (a, b) => natural(a.name, b.name);
 
 const columns = [
   { key: "state", label: "State", order: (a, b) => trouble[a.state] - trouble[b.state] || ms(b.since) - ms(a.since) },

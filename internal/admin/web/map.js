@@ -1,5 +1,5 @@
 // The map of all cars whose mission module reports positions.
-import { ago, attr, brief, h, keyed, number, plural, show, text } from "./dom.js";
+import { ago, attr, brief, h, keyed, natural, number, plural, show, text } from "./dom.js";
 import { CarMap, missionColours } from "./mapview.js";
 
 const listed = 200;
@@ -29,7 +29,7 @@ export function open({ root, store, on, signal, title }) {
     const words = search.value.trim().toLowerCase();
     const all = [...map.cars.values()];
     const found = all.filter((c) => !words || `${c.car} ${c.state} ${c.next_stop?.name ?? ""}`.toLowerCase().includes(words));
-    found.sort((a, b) => (a.car < b.car ? -1 : a.car > b.car ? 1 : 0));
+    found.sort((a, b) => natural(a.car, b.car));
     const some = found.slice(0, listed);
     if (map.selected && !some.some((c) => c.key === map.selected) && map.cars.has(map.selected)) some.unshift(map.cars.get(map.selected));
     text(count, `${plural(all.length, "position")}${found.length < all.length ? `, ${number(found.length)} match` : ""}${some.length < found.length ? `, the first ${number(some.length)} are listed` : ""}`);

@@ -42,6 +42,8 @@ type Sessions struct {
 	// FlushWaits says that Flush waits for the disk: it is then never called on the
 	// goroutine that receives.
 	FlushWaits bool
+	// OwnBroker says that the broker is this process: that it keeps nothing is no surprise.
+	OwnBroker bool
 	// Self describes this process to people, for example "host, process N, since T".
 	Self string
 }
@@ -195,7 +197,11 @@ const oneIdentifier = "the broker seems to make the user name the client identif
 
 // decline says once that the broker keeps no sessions.
 func (c *conn) decline(why string) {
-	if !c.link.keeping.said.clean.Swap(true) {
+	switch {
+	case c.link.keeping.said.clean.Swap(true):
+	case c.link.opts.Sessions.OwnBroker:
+		c.log.Info("the embedded broker ends with this server: after an orderly restart the gateways reach it again and their sessions go on")
+	default:
 		c.log.Warn("a restart of this server will cost the cars their sessions: " + why)
 	}
 }

@@ -45,7 +45,7 @@ func may() map[string][]string {
 		"internal/car":                    {"internal/fleet", "internal/link", "internal/logging", "internal/module", "internal/protocol", "internal/session"},
 		"internal/config":                 {"internal/fleet", "internal/module"},
 		"internal/console":                {"internal/fleet", "internal/link/mqtt/wire", "internal/logging", "internal/process", "internal/protocol"},
-		"internal/demo":                   {"internal/app", "internal/config", "internal/fleet", "internal/gateway", "internal/httpapi", "internal/vehicle"},
+		"internal/demo":                   {"internal/app", "internal/config", "internal/fleet", "internal/gateway", "internal/httpapi", "internal/logging", "internal/module/check", "internal/vehicle"},
 		"internal/fleet":                  {},
 		"internal/forwarded":              {},
 		"internal/gateway":                {"internal/fleet", "internal/link/mqtt/wire", "internal/protocol"},
