@@ -169,7 +169,7 @@ func (l *libraries) make(ctx context.Context, m config.Module) (module.Module, e
 		opts.Command = m.Command
 		opts.Name = strings.Join(m.Command, " ")
 	case m.Isolation == config.IsolationNone:
-		return cabi.Open(m.LibPath, cabi.Options{Expect: m.Number, Logger: l.log})
+		return cabi.Open(m.LibPath, cabi.Options{Expect: m.Number, Logger: l.log, Prime: true})
 	default:
 		opts = host.ForLibrary(m.LibPath, opts)
 	}

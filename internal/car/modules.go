@@ -53,6 +53,7 @@ func (s *Seat) bind(b Binding) *boundModule {
 	if o := s.opts.Observer; o != nil {
 		m.event = new(Event)
 		worker.Called = func(call *module.Call) { m.called(o, call) }
+		worker.Stale = func(commands int) { m.wereStale(o, commands) }
 	}
 	m.worker = module.NewWorker(b.Instance, number, worker)
 	return m

@@ -228,6 +228,15 @@ func (o *occupant) configured(number int32) int32 {
 	return number
 }
 
+// wereStale tells of commands that the module held from the time without device, on
+// the same goroutine as called.
+func (m *boundModule) wereStale(o Observer, commands int) {
+	ev := m.event
+	ev.Kind, ev.At, ev.Reason, ev.Module, ev.Count = Dropped, time.Now(), DropStale, m.number, commands
+	o.Observe(ev)
+	*ev = Event{}
+}
+
 // called turns what a worker says into an event. It runs on the worker's
 // goroutine, which is the only user of the module's event.
 func (m *boundModule) called(o Observer, call *module.Call) {

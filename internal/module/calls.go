@@ -49,7 +49,9 @@ func (w *Worker) call(j *job) (taken bool) {
 			j.done(err)
 			break
 		}
+		w.beforeConnect()
 		err := w.timed(CallConnected, j, func() error { return w.instance.DeviceConnected(ctx, j.device) })
+		w.afterConnect(j.device, err)
 		w.failed(slog.LevelError, "module refused the device", j.device, err)
 		j.done(err)
 	case jobAskType:
@@ -70,6 +72,7 @@ func (w *Worker) call(j *job) (taken bool) {
 		return !errors.Is(err, context.Canceled)
 	case jobDisconnected:
 		err := w.timed(CallDisconnected, j, func() error { return w.instance.DeviceDisconnected(ctx, j.kindGone, j.device) })
+		w.afterDisconnect(j.device)
 		var code *CallError
 		if errors.As(err, &code) && code.Code == CodeNotOK { // MOD-13
 			w.failed(slog.LevelWarn, "device is not among the module's connected devices", j.device, err)

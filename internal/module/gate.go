@@ -85,6 +85,23 @@ func (g *Gate) Enter(ctx context.Context, lane Lane, op string) error {
 	return nil
 }
 
+// Try is Enter that does not wait: it reports false when the lane is taken or the gate
+// shut.
+func (g *Gate) Try(lane Lane, op string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return false
+	}
+	select {
+	case g.turns[lane] <- struct{}{}:
+		g.ops[lane] = op
+		return true
+	default:
+		return false
+	}
+}
+
 // Leave ends what began with Enter, on any goroutine. It reports true when Drain has
 // stopped waiting for it: nothing else is done with the context then, unless the
 // caller does it.

@@ -103,6 +103,25 @@ func (l *lazy) WaitCommands(ctx context.Context) (commands []fleet.Command, err 
 	return commands, err
 }
 
+// Holds fills Holder with what the module says.
+func (l *lazy) Holds() bool {
+	m, ok := l.module.(HoldingModule)
+	return ok && m.HoldsPolls()
+}
+
+// FetchCommands fills Holder. Without Holds every patience is Interval.
+func (l *lazy) FetchCommands(ctx context.Context, patience Patience) (commands []fleet.Command, err error) {
+	err = l.with(ctx, func(i Instance) (err error) {
+		if h, ok := i.(Holder); ok {
+			commands, err = h.FetchCommands(ctx, patience)
+		} else {
+			commands, err = i.WaitCommands(ctx)
+		}
+		return err
+	})
+	return commands, err
+}
+
 // Close closes the instance if one was opened. When ctx ends while it is being
 // opened, Close returns ErrStuck; the call that opens it closes it then.
 func (l *lazy) Close(ctx context.Context) error {

@@ -107,6 +107,38 @@ type Instance interface {
 	Close(ctx context.Context) error
 }
 
+// Holder is an Instance that need not be asked for commands at every interval: a
+// Worker asks it only while a device is connected, and then once for the next
+// commands.
+type Holder interface {
+	Instance
+	// Holds tells whether FetchCommands knows another patience than Interval. It
+	// returns at once.
+	Holds() bool
+	// FetchCommands is WaitCommands with a given patience. It returns no commands and
+	// an error, or none, when ctx ends.
+	FetchCommands(ctx context.Context, patience Patience) ([]fleet.Command, error)
+}
+
+// HoldingModule is a Module whose instances are Holders.
+type HoldingModule interface {
+	// HoldsPolls is Holder.Holds of an instance that may not be open yet.
+	HoldsPolls() bool
+}
+
+// Patience is how long a request for commands waits for some.
+type Patience int
+
+// Kinds of patience.
+const (
+	Interval Patience = iota // T_poll, as WaitCommands
+	Brief                    // BriefWait: for what the module has already
+	Held                     // until there are some
+)
+
+// BriefWait is the timeout of a wait for what a module has already.
+const BriefWait = 2 * time.Millisecond
+
 // CommandSource is an Instance that needs no goroutine to wait for commands, as
 // a call of WaitCommands does: with thousands of cars their stacks are most of
 // the memory. A Worker prefers it to WaitCommands.

@@ -19,48 +19,56 @@ const (
 	idleMax   = 50 * time.Millisecond
 )
 
-// pollCommands is the goroutine that waits for commands (CMD-1). It is the only
-// caller of WaitCommands, and with it of pop_command (MOD-6).
-func (w *Worker) pollCommands() {
-	defer close(w.poll)
+// pollCommands asks for commands until ctx ends (CMD-1). Its goroutine is the only
+// one that does, and with it the only caller of pop_command (MOD-6).
+func (w *Worker) pollCommands(ctx context.Context, fetch func(context.Context) ([]fleet.Command, error)) {
 	backoff, idle := w.opts.BackoffMin, idleMin
 	for {
 		if room := w.inbox.roomy(); room != nil { // what the car does not take stays in the module
 			select {
 			case <-room:
-			case <-w.pollCtx.Done():
+			case <-ctx.Done():
 			}
 		}
-		if w.pollCtx.Err() != nil {
+		if ctx.Err() != nil {
 			return
 		}
 		start := time.Now()
-		var commands []fleet.Command
-		err := guard("wait_for_command", func() (err error) {
-			commands, err = w.instance.WaitCommands(w.pollCtx)
-			return err
-		})
-		if unusable, ok := errors.AsType[*UnusableError](err); ok {
-			w.dropped(unusable)
-			err = unusable.Err
-		}
+		commands, err := w.fetchCommands(ctx, fetch)
 		w.fetchedCommands(commands)
 		switch {
-		case w.pollCtx.Err() != nil:
+		case ctx.Err() != nil:
 			return
 		case err != nil:
-			w.failed(slog.LevelError, "module failed to wait for commands, trying again", fleet.Device{Module: w.number}, err)
-			w.pause(backoff/2 + rand.N(backoff/2+1))
+			w.pollFailed(err)
+			pause(ctx, backoff/2+rand.N(backoff/2+1))
 			backoff = min(2*backoff, w.opts.BackoffMax) // DEF-24
 			continue
 		case len(commands) == 0 && time.Since(start) < quickWait:
-			w.pause(idle)
+			pause(ctx, idle)
 			idle = min(2*idle, idleMax)
 		default:
 			idle = idleMin
 		}
 		backoff = w.opts.BackoffMin
 	}
+}
+
+// fetchCommands asks once. It takes from the error what was dropped.
+func (w *Worker) fetchCommands(ctx context.Context, fetch func(context.Context) ([]fleet.Command, error)) (commands []fleet.Command, err error) {
+	err = guard("wait_for_command", func() (err error) {
+		commands, err = fetch(ctx)
+		return err
+	})
+	if unusable, ok := errors.AsType[*UnusableError](err); ok {
+		w.dropped(unusable)
+		err = unusable.Err
+	}
+	return commands, err
+}
+
+func (w *Worker) pollFailed(err error) {
+	w.failed(slog.LevelError, "module failed to wait for commands, trying again", fleet.Device{Module: w.number}, err)
 }
 
 // startPolling begins to fetch commands until endPolling is called; poll is closed
@@ -76,8 +84,16 @@ func (w *Worker) startPolling() {
 		w.stopSource = source.StartCommands(w.fetchedCommands)
 		return
 	}
-	w.pollCtx, w.stopPoll = context.WithCancel(context.Background())
-	go w.pollCommands()
+	if holder, ok := w.instance.(Holder); ok && holder.Holds() {
+		w.held.holder = holder
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	w.stopPoll = cancel
+	go func() {
+		defer close(w.poll)
+		w.pollCommands(ctx, w.instance.WaitCommands)
+	}()
 }
 
 // endPolling ends the polling without waiting for its end.
@@ -96,6 +112,8 @@ func (w *Worker) endPolling() {
 		}()
 	case w.stopPoll != nil:
 		w.stopPoll()
+	case w.held.holder != nil:
+		w.held.end(func() { close(w.poll) })
 	}
 }
 
@@ -131,12 +149,12 @@ func (w *Worker) dropped(unusable *UnusableError) {
 		slog.String("reason", unusable.Reason), slog.Int("commands", unusable.Commands))
 }
 
-func (w *Worker) pause(d time.Duration) {
+func pause(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-w.pollCtx.Done():
+	case <-ctx.Done():
 	}
 }
 
@@ -159,8 +177,12 @@ func CommandSize(c *fleet.Command) int {
 }
 
 // DiscardCommands forgets fetched commands that the car has not taken (DEV-3) and returns
-// how many they were.
-func (w *Worker) DiscardCommands() int { return w.discard(w.inbox.takeAll()) }
+// how many they were. What the module itself still holds is stale as well: it is
+// discarded before the next device_connected, and Stale is told of it.
+func (w *Worker) DiscardCommands() int {
+	w.stale.Store(true)
+	return w.discard(w.inbox.takeAll())
+}
 
 func (w *Worker) discard(commands []fleet.Command) int {
 	w.discarded.Add(uint64(len(commands)))

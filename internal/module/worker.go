@@ -28,6 +28,10 @@ type WorkerOptions struct {
 	// Notify is called, from the poller's goroutine, when commands were fetched.
 	// It must not block.
 	Notify func()
+	// Stale is told, from the calling goroutine, how many commands a module held from
+	// the time before a device was connected; they are discarded. It must return at
+	// once. Nil: nobody asks.
+	Stale func(commands int)
 	// Confirmed is told, from the calling goroutine, that the status with the number and
 	// all before it need not be handed over by another process. It must return at
 	// once. Nil: what is left at Close is lost.
@@ -68,6 +72,9 @@ func (o WorkerOptions) withDefaults() WorkerOptions {
 	if o.Notify == nil {
 		o.Notify = func() {}
 	}
+	if o.Stale == nil {
+		o.Stale = func(int) {}
+	}
 	return o
 }
 
@@ -85,7 +92,8 @@ type WorkerStats struct {
 
 // Worker feeds one Instance: a goroutine makes the calls in the order they were
 // queued, as long as there are any; another one polls for commands unless the
-// instance brings them (REC-8, CMD-1). No method but Close blocks. A call may take
+// instance brings them (REC-8, CMD-1): a Holder while a device is connected, any other
+// instance all the time. No method but Close blocks. A call may take
 // as long as it likes, for instance while a module process is started anew; what
 // comes meanwhile waits in the queue.
 type Worker struct {
@@ -107,10 +115,11 @@ type Worker struct {
 
 	poll       chan struct{} // closed when the polling has ended
 	pollMu     sync.Mutex
-	pollEnded  bool   // endPolling was called
-	stopSource func() // of a CommandSource
-	pollCtx    context.Context
-	stopPoll   context.CancelFunc // of the polling goroutine
+	pollEnded  bool               // endPolling was called
+	stopSource func()             // of a CommandSource
+	held       held               // of a Holder
+	stopPoll   context.CancelFunc // of the goroutine that polls any other instance
+	stale      atomic.Bool        // what a Holder holds is to be discarded
 }
 
 // NewWorker takes ownership of the instance. number is the module's.

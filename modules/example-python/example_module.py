@@ -94,6 +94,8 @@ class Module:
         while True:
             deadlines = [car.poll[1] for car in self.cars.values() if car.poll]
             wait = max(0, min(deadlines) - time.monotonic()) if deadlines else None
+            if wait == float("inf"):
+                wait = None
             if select.select([self.connection], [], [], wait)[0]:
                 head = self.receive(4)
                 if head is None:
@@ -113,7 +115,8 @@ class Module:
             if frame.start.module_number not in (0, NUMBER):
                 error = "this is module %d" % NUMBER
                 return self.answer(frame.id, NOT_OK, error)
-            return self.answer(frame.id, module_number=NUMBER, supported_types=[BUTTON])
+            return self.answer(frame.id, module_number=NUMBER, supported_types=[BUTTON],
+                               holds_polls=True)
         if kind == "ping":
             return self.answer(frame.id)
         if kind == "supports":
@@ -125,6 +128,11 @@ class Module:
                 return self.answer(frame.id, NOT_OK, str(problem))
             self.cars[frame.open.context] = car
             return self.answer(frame.id)
+        if kind == "end_poll":
+            car = self.cars.get(frame.end_poll.context)
+            if car is not None and car.poll:
+                car.poll = (car.poll[0], 0)  # it is over: answer_polls answers it
+            return self.answer(frame.id)
         if kind not in ("call", "poll", "close"):
             return self.answer(frame.id, NOT_OK, "unknown frame")
         context = getattr(frame, kind).context
@@ -134,7 +142,9 @@ class Module:
         if kind == "call":
             return self.answer(frame.id, *car.call(frame.call))
         if kind == "poll":
-            car.poll = (frame.id, time.monotonic() + frame.poll.timeout_ms / 1000)
+            hold = frame.poll.hold  # until there are commands, or end_poll comes
+            timeout = float("inf") if hold else frame.poll.timeout_ms / 1000
+            car.poll = (frame.id, time.monotonic() + timeout)
             return None
         del self.cars[context]
         return self.answer(frame.id)

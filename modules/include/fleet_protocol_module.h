@@ -164,7 +164,8 @@ FLEET_PROTOCOL_EXPORT int command_ack(const struct buffer command,
 /* ---- From the module to the car. ---- */
 
 /* Blocks until a command is available (OK) or the time is over
- * (TIMEOUT_OCCURRED). Return within timeout_time_in_ms: a server that is being
+ * (TIMEOUT_OCCURRED). Called once after init(), and again and again while a
+ * device of the car is connected. Return within timeout_time_in_ms: a server that is being
  * stopped waits for this call (MOD-15). An error is retried with growing
  * pauses. */
 FLEET_PROTOCOL_EXPORT int wait_for_command(int timeout_time_in_ms, void *context);

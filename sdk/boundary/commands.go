@@ -11,6 +11,7 @@ type Commands struct {
 	list    []*pb.Command
 	dropped uint32
 	reason  string // of the first one
+	sent    bool   // Now was called with a usable one
 }
 
 // Add adds a command to the answer. The command belongs to the answer from now on.
@@ -24,6 +25,7 @@ func (c *Commands) Add(command *pb.Command) {
 // ends in the next moment.
 func (c *Commands) Now(command *pb.Command) {
 	if c.usable(command) {
+		c.sent = true
 		c.send(&pb.ModuleFrame{Kind: &pb.ModuleFrame_Command{Command: command}})
 	}
 }
@@ -42,6 +44,9 @@ func (c *Commands) Dropped(commands int, reason string) {
 	}
 	c.dropped += uint32(commands)
 }
+
+// any tells whether there is anything to answer.
+func (c *Commands) any() bool { return len(c.list) > 0 || c.sent || c.dropped > 0 }
 
 func (c *Commands) usable(command *pb.Command) bool {
 	fault := pb.CommandFault(command.GetData(), command.GetDevice().GetRole(), command.GetDevice().GetName())

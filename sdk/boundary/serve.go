@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	pb "github.com/fleet-protocol/external-server/sdk/module/moduleproto"
 )
@@ -35,10 +36,19 @@ type Context interface {
 	// Call is one of the functions of Call.Function.
 	Call(ctx context.Context, call *pb.Call) error
 	// Poll waits until there are commands, poll.timeout_ms at most, and gives them
-	// to commands, oldest first.
+	// to commands, oldest first. poll.hold is false, but for a Holder.
 	Poll(ctx context.Context, poll *pb.Poll, commands *Commands) error
 	// Close ends the context.
 	Close(ctx context.Context) error
+}
+
+// Holder is a Context whose Poll waits without limit when poll.hold is true: until there
+// are commands or ctx ends. Any other Context is called again at every timeout.
+type Holder interface {
+	Context
+	// Waiting returns how long the wait inside the module has taken so far that is under
+	// way in such a Poll, 0 if there is none. It returns at once.
+	Waiting() time.Duration
 }
 
 // Loader makes the module once the server has told under which number it is
@@ -75,13 +85,14 @@ type side struct {
 	mu       sync.Mutex
 	contexts map[uint32]Context
 	calls    sync.WaitGroup
+	polls    heldPolls
 }
 
 // Serve speaks the protocol until the server ends the connection, which is no
 // error. name is for the server's log. Calls that are still inside the module
 // then are left alone: the caller is expected to end the process.
 func Serve(ctx context.Context, conn *Conn, name string, load Loader) error {
-	s := &side{conn: conn, load: load, contexts: map[uint32]Context{}}
+	s := &side{conn: conn, load: load, contexts: map[uint32]Context{}, polls: heldPolls{held: map[uint32]*heldPoll{}}}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if err := conn.Send(&pb.ModuleFrame{Kind: &pb.ModuleFrame_Hello{Hello: &pb.Hello{Protocol: Protocol, Name: text(name)}}}); err != nil {
@@ -111,7 +122,7 @@ func (s *side) handle(ctx context.Context, frame *pb.ServerFrame) bool {
 		s.answer(frame, s.start(kind.Start))
 		return true
 	case *pb.ServerFrame_Ping:
-		result := &pb.Result{}
+		result := &pb.Result{Overdue: s.polls.overdue(time.Duration(kind.Ping.GetOverdueMs()) * time.Millisecond)}
 		if counting, ok := s.mod.(interface{ HeapBytes() uint64 }); ok {
 			result.HeapBytes = counting.HeapBytes()
 		}
@@ -120,6 +131,20 @@ func (s *side) handle(ctx context.Context, frame *pb.ServerFrame) bool {
 	}
 	if s.mod == nil {
 		return false
+	}
+	switch kind := frame.GetKind().(type) {
+	case *pb.ServerFrame_EndPoll:
+		s.polls.end(kind.EndPoll.GetContext())
+		s.answer(frame, &pb.Result{})
+		return true
+	case *pb.ServerFrame_Poll: // begun before the next frame, which may end it
+		poll := s.polls.begin(ctx, frame.GetId(), kind.Poll)
+		s.calls.Go(func() {
+			result := s.perform(poll.ctx, frame)
+			s.polls.done(kind.Poll, poll)
+			s.answer(frame, result)
+		})
+		return true
 	}
 	s.calls.Go(func() { s.answer(frame, s.perform(ctx, frame)) })
 	return true
@@ -145,7 +170,7 @@ func (s *side) start(start *pb.Start) *pb.Result {
 	if err != nil {
 		return failed(err)
 	}
-	result := &pb.Result{ModuleNumber: mod.Number()}
+	result := &pb.Result{ModuleNumber: mod.Number(), HoldsPolls: true}
 	for deviceType := range uint32(prefetched) {
 		if mod.Supports(deviceType) {
 			result.SupportedTypes = append(result.SupportedTypes, deviceType)
@@ -241,7 +266,7 @@ func (s *side) poll(ctx context.Context, id uint64, poll *pb.Poll) *pb.Result {
 		return failed(err)
 	}
 	commands := &Commands{conn: s.conn, id: id}
-	result := failed(c.Poll(ctx, poll, commands))
+	result := failed(hold(ctx, c, poll, commands))
 	result.Commands = commands.list
 	result.UnusableCommands, result.UnusableReason = commands.dropped, commands.reason
 	return result

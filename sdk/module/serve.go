@@ -99,8 +99,12 @@ func (s servedContext) call(ctx context.Context, call *pb.Call) error {
 	return fmt.Errorf("unknown function %v; the server is newer than this module", call.GetFunction())
 }
 
-func (s servedContext) Poll(ctx context.Context, _ *pb.Poll, commands *boundary.Commands) error {
-	ctx, cancel := context.WithTimeout(ctx, s.pollTimeout)
+func (s servedContext) Poll(ctx context.Context, poll *pb.Poll, commands *boundary.Commands) error {
+	timeout := s.pollTimeout
+	if short := time.Duration(poll.GetTimeoutMs()) * time.Millisecond; short > 0 { // the server asks for what is there
+		timeout = min(timeout, short)
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	got, err := s.c.Commands(ctx)
 	if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {

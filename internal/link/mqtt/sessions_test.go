@@ -318,6 +318,20 @@ func TestTwoServersWithTheSameSessions(t *testing.T) {
 	}
 }
 
+// One line says that the broker is reached, however many connections there are and
+// whichever is the last.
+func TestOneLineForAllConnections(t *testing.T) {
+	m := plain(t, "")
+	log, logger := newTestLog(t)
+	l := newLink(t, mqtt.Options{Address: m.Address(), Sessions: sessions(32, "one"), Logger: logger})
+	attachKeeper(t, l, id("company", "car"), nil)
+	runSuspendable(t, l)
+	testwait.Until(t, "all are connected", func() bool { return log.count("connected to the broker") == 32 })
+	if n := log.count("connected to the broker", "level=INFO", "connection=0"); n != 1 {
+		t.Errorf("%d lines", n)
+	}
+}
+
 // A broker that makes the user name the client identifier would have every connection end
 // the others: the cars are served over one, without sessions.
 func TestUserNameAsClientID(t *testing.T) {

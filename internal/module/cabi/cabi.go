@@ -16,9 +16,11 @@
 // # Threads
 //
 // A call into C occupies an operating system thread until it returns. Every
-// context has one wait_for_command under way practically all the time, hence
-// (cars x modules) threads; the Go runtime gives up at 10000 threads unless
-// debug.SetMaxThreads raises it.
+// context with a connected device has one wait_for_command under way practically all
+// the time, hence (cars with devices x modules) threads; the Go runtime gives up at
+// 10000 threads unless debug.SetMaxThreads raises it. While a poll is held, its thread
+// stays in C: what answers "timeout" is called again there. The thread ends with the
+// poll.
 package cabi
 
 import (
@@ -33,6 +35,10 @@ type Options struct {
 	// Expect is the module number under which the library is configured. Open
 	// fails when the library reports another one (MOD-10). 0 accepts any.
 	Expect int32
+	// Prime has wait_for_command called once, in the background, for every context that
+	// was made. Known libraries drop what has come for the car before its first call
+	// (MM-10): commands that come right after the first device would be lost.
+	Prime bool
 	// Logger receives what is worth knowing and no error; nil discards it.
 	Logger *slog.Logger
 }

@@ -12,6 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
+	"time"
 	"unsafe"
 
 	"github.com/fleet-protocol/external-server/sdk/module/moduleproto"
@@ -28,20 +30,40 @@ import (
 // library that overruns T_poll keeps it waiting: ctx only prevents further calls
 // (MOD-15).
 func (i *instance) WaitCommands(ctx context.Context) ([]fleet.Command, error) {
+	return i.FetchCommands(ctx, module.Interval)
+}
+
+// Holds implements module.Holder.
+func (i *instance) Holds() bool { return true }
+
+// FetchCommands implements module.Holder: it is WaitCommands with the given patience.
+// With module.Held a library that answers "timeout" is called again until ctx ends; the
+// calling goroutine is then left locked to its thread, so that both end together.
+func (i *instance) FetchCommands(ctx context.Context, patience module.Patience) ([]fleet.Command, error) {
 	var commands []fleet.Command
-	err := i.StreamCommands(ctx, func() {}, func(c fleet.Command) { commands = append(commands, c) })
+	err := i.StreamCommands(ctx, patience, func() {}, func(c fleet.Command) { commands = append(commands, c) })
 	return commands, err
 }
 
-// StreamCommands is WaitCommands that tells of every command at once: fetching
+// StreamCommands is FetchCommands that tells of every command at once: fetching
 // is called before the first pop_command, each after every one. A process that
 // may die in the middle loses no command of which it has been told.
-func (i *instance) StreamCommands(ctx context.Context, fetching func(), each func(fleet.Command)) error {
+func (i *instance) StreamCommands(ctx context.Context, patience module.Patience, fetching func(), each func(fleet.Command)) error {
 	if err := i.gate.Enter(ctx, module.Waiting, opNames[opWait]); err != nil {
 		return err
 	}
 	defer i.gate.Leave(module.Waiting)
-	switch code := C.cabi_wait(i.lib.table, i.context, i.pollTimeout); code {
+	i.polled.Store(true)
+	var code C.int
+	switch patience {
+	case module.Held:
+		code = i.hold(ctx)
+	case module.Brief:
+		code = C.cabi_wait(i.lib.table, i.context, min(i.pollTimeout, milliseconds(module.BriefWait)))
+	default:
+		code = C.cabi_wait(i.lib.table, i.context, i.pollTimeout)
+	}
+	switch code {
 	case module.CodeOK:
 		fetching()
 		return i.popAll(ctx, each)
@@ -50,6 +72,39 @@ func (i *instance) StreamCommands(ctx context.Context, fetching func(), each fun
 	default:
 		return result(opWait, code)
 	}
+}
+
+// hold waits in C until there is something or ctx ends; the caller is in the lane
+// Waiting.
+func (i *instance) hold(ctx context.Context) C.int {
+	C.cabi_begin_poll(i.poll)
+	if i.gate.IsShut() { // and Close may have ended it too early
+		C.cabi_end_poll(i.poll)
+	}
+	told := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(told)
+		C.cabi_end_poll(i.poll)
+	})
+	runtime.LockOSThread()
+	code := C.cabi_hold(i.lib.table, i.context, i.pollTimeout, i.poll)
+	if stop() {
+		runtime.UnlockOSThread()
+	} else {
+		<-told
+	}
+	return code
+}
+
+// Waiting returns how long the wait_for_command of a poll that is held has taken so
+// far; 0 if there is none.
+func (i *instance) Waiting() time.Duration {
+	i.pollMu.Lock()
+	defer i.pollMu.Unlock()
+	if i.poll == nil {
+		return 0
+	}
+	return time.Duration(C.cabi_waiting_ms(i.poll)) * time.Millisecond
 }
 
 // popAll fetches the batch of one successful wait; the caller holds waiting.

@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -21,7 +23,7 @@ import (
 	"external-server/internal/module"
 )
 
-var _ module.Instance = (*instance)(nil)
+var _ module.Holder = (*instance)(nil)
 
 // instance is one context of a library.
 //
@@ -37,6 +39,9 @@ type instance struct {
 	gate *module.Gate
 
 	popped *C.struct_cabi_popped // used by who is in both lanes, Waiting and Calling
+	poll   *C.struct_cabi_poll   // of who is in the lane Waiting
+	pollMu sync.Mutex            // held while poll is read by anyone else, and freed
+	polled atomic.Bool           // a poll has begun
 }
 
 // Indices into opNames. The first ones are those of shim.h.
@@ -58,6 +63,8 @@ var opNames = [...]string{
 }
 
 func newInstance(lib *Library, context C.uintptr_t, spec module.InstanceSpec) *instance {
+	poll := (*C.struct_cabi_poll)(C.calloc(1, C.sizeof_struct_cabi_poll))
+	poll.phase = C.uint(lib.made.Add(1) * 2654435769) // 2^32 divided by the golden ratio: any number of them are spread evenly
 	return &instance{
 		lib:         lib,
 		context:     context,
@@ -65,6 +72,7 @@ func newInstance(lib *Library, context C.uintptr_t, spec module.InstanceSpec) *i
 		log:         lib.log.With("car", spec.Car.Car),
 		gate:        module.NewGate(),
 		popped:      (*C.struct_cabi_popped)(C.malloc(C.sizeof_struct_cabi_popped)),
+		poll:        poll,
 	}
 }
 
@@ -148,6 +156,7 @@ func (i *instance) Close(ctx context.Context) error {
 	}
 	defer i.lib.leave()
 
+	C.cabi_end_poll(i.poll)
 	// What was given up keeps its memory: the library may still be writing to it.
 	if op := i.gate.Drain(ctx.Done(), module.Calling, module.Waiting); op != "" {
 		return stuck(op)
@@ -158,8 +167,11 @@ func (i *instance) Close(ctx context.Context) error {
 	if !ok {
 		return stuck(opNames[opDestroy])
 	}
+	i.pollMu.Lock()
+	defer i.pollMu.Unlock()
 	C.free(unsafe.Pointer(i.popped))
-	i.popped = nil
+	C.free(unsafe.Pointer(i.poll))
+	i.popped, i.poll = nil, nil
 	return result(opDestroy, code)
 }
 

@@ -13,6 +13,7 @@ package cabi
 #cgo noescape cabi_take
 #cgo nocallback cabi_take
 #cgo nocallback cabi_wait
+#cgo nocallback cabi_hold
 #cgo nocallback cabi_pop
 
 #include <stdlib.h>
@@ -28,6 +29,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"external-server/internal/module"
@@ -44,10 +46,15 @@ type Library struct {
 	table  *C.struct_cabi_library
 	log    *slog.Logger
 
+	prime bool // Options.Prime
+
 	askMu sync.Mutex // held during the C call of Supports; Close does not need it
 
 	supportsMu sync.Mutex // never held during a C call
 	supports   map[uint32]bool
+
+	primers primers
+	made    atomic.Uint32 // contexts
 
 	mu     sync.Mutex // never held during a C call
 	open   int        // contexts that are neither closed nor given up
@@ -85,6 +92,7 @@ func Open(path string, opts Options) (*Library, error) {
 		table:    table,
 		log:      opts.logger().With("module", number),
 		supports: map[uint32]bool{},
+		prime:    opts.Prime,
 	}, nil
 }
 
@@ -111,6 +119,9 @@ func load(path string) (*C.struct_cabi_library, error) {
 	return nil, fmt.Errorf("lacks the function %s; it is no module for this server, or they are not "+
 		"exported as extern \"C\" with default visibility", strings.Join(names, ", "))
 }
+
+// HoldsPolls implements module.HoldingModule.
+func (l *Library) HoldsPolls() bool { return true }
 
 // Number returns what get_module_number answered when the library was loaded.
 func (l *Library) Number() int32 { return l.number }
@@ -178,7 +189,11 @@ func (l *Library) Open(ctx context.Context, spec module.InstanceSpec) (module.In
 			return fail(errors.New("init failed (it returned NULL); check the module's \"config\" " +
 				"and what the module printed"))
 		}
-		return newInstance(l, context, spec), nil
+		i := newInstance(l, context, spec)
+		if l.prime {
+			l.primers.add(i)
+		}
+		return i, nil
 	case <-ctx.Done():
 		go func() {
 			// Without an owner on purpose: nothing can end a call inside C.

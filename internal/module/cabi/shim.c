@@ -10,6 +10,7 @@
 #include <string.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 // The types of the functions are taken from the header: a wrong one cannot be
@@ -205,6 +206,69 @@ int cabi_call(const struct cabi_library *lib, uintptr_t context, int op, int dis
 int cabi_wait(const struct cabi_library *lib, uintptr_t context, int timeout_ms)
 {
 	return CALL(wait_for_command, timeout_ms, (void *)context);
+}
+
+static long long now_us(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (long long)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+void cabi_begin_poll(struct cabi_poll *poll)
+{
+	__atomic_store_n(&poll->end, 0, __ATOMIC_SEQ_CST);
+}
+
+void cabi_end_poll(struct cabi_poll *poll)
+{
+	__atomic_store_n(&poll->end, 1, __ATOMIC_SEQ_CST);
+}
+
+long long cabi_waiting_ms(const struct cabi_poll *poll)
+{
+	const long long since = __atomic_load_n(&poll->since_ms, __ATOMIC_RELAXED);
+	return since == 0 ? 0 : now_us() / 1000 - since;
+}
+
+// A wait that brings nothing within this time was none: some libraries ignore the
+// timeout and would keep a core busy (MOD-15).
+enum { QUICK_WAIT_US = 1000, IDLE_MIN_US = 1000, IDLE_MAX_US = 50000 };
+
+// The timeout of a wait that begins now. After a moment in which the machine was busy,
+// all waits that have passed meanwhile end together; with timeouts of one length they
+// would do so for ever, and thousands of threads would wake up at once in every
+// period. So each context has a phase in which its waits end.
+static int in_phase(int timeout_ms, unsigned phase, long long now)
+{
+	const long long period = (long long)timeout_ms * 1000;
+	const long long since = (now + (long long)((double)phase / 4294967296.0 * period)) % period;
+	const long long left = period - since;
+	if (left < period / 8)
+		return timeout_ms; // a moment too early
+	return (int)((left + 999) / 1000);
+}
+
+int cabi_hold(const struct cabi_library *lib, uintptr_t context, int timeout_ms, struct cabi_poll *poll)
+{
+	long idle = IDLE_MIN_US;
+	int result = TIMEOUT_OCCURRED;
+	while (__atomic_load_n(&poll->end, __ATOMIC_SEQ_CST) == 0) {
+		const long long start = now_us();
+		__atomic_store_n(&poll->since_ms, start / 1000, __ATOMIC_RELAXED);
+		result = CALL(wait_for_command, in_phase(timeout_ms, poll->phase, start), (void *)context);
+		__atomic_store_n(&poll->since_ms, 0, __ATOMIC_RELAXED);
+		if (result != TIMEOUT_OCCURRED)
+			break;
+		if (now_us() - start >= QUICK_WAIT_US) {
+			idle = IDLE_MIN_US;
+			continue;
+		}
+		const struct timespec pause = {0, idle * 1000};
+		nanosleep(&pause, NULL);
+		idle = 2 * idle < IDLE_MAX_US ? 2 * idle : IDLE_MAX_US;
+	}
+	return result;
 }
 
 static int is_hollow(const struct buffer *b)

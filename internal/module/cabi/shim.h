@@ -65,6 +65,29 @@ int cabi_call(const struct cabi_library *lib, uintptr_t context, int op, int dis
 
 int cabi_wait(const struct cabi_library *lib, uintptr_t context, int timeout_ms);
 
+// What a poll that is held shares with those who look after it. Lives in C memory.
+struct cabi_poll {
+	int end;            // see cabi_end_poll
+	unsigned phase;     // 32 bits of a period: where in it the waits of this context end
+	long long since_ms; // see cabi_waiting_ms
+};
+
+// Calls wait_for_command again and again until it answers anything but
+// TIMEOUT_OCCURRED, which is returned, or until the poll is to end: then it returns
+// TIMEOUT_OCCURRED. The waits are of timeout_ms at most, and shorter where that makes
+// them end in their phase.
+int cabi_hold(const struct cabi_library *lib, uintptr_t context, int timeout_ms, struct cabi_poll *poll);
+
+// To be called before cabi_hold.
+void cabi_begin_poll(struct cabi_poll *poll);
+
+// Ends cabi_hold, on another thread, as soon as wait_for_command comes back.
+void cabi_end_poll(struct cabi_poll *poll);
+
+// How long the wait_for_command of cabi_hold that is under way has taken so far, in
+// milliseconds; 0 if there is none.
+long long cabi_waiting_ms(const struct cabi_poll *poll);
+
 // Zeroes popped and lets the library fill it. cabi_take must follow, whatever
 // the result.
 int cabi_pop(const struct cabi_library *lib, uintptr_t context, struct cabi_popped *popped);

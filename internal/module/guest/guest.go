@@ -61,6 +61,9 @@ func (s served) Open(ctx context.Context, open *pb.Open) (boundary.Context, erro
 	if err != nil {
 		return nil, coded(err)
 	}
+	if streaming, ok := instance.(streamer); ok {
+		return streamingContext{servedContext{instance}, streaming}, nil
+	}
 	return servedContext{instance}, nil
 }
 
@@ -88,19 +91,48 @@ func (s servedContext) call(ctx context.Context, call *pb.Call) error {
 }
 
 // streamer is what an Instance offers when it can tell of every command as it
-// comes. What was told before a crash is not lost.
+// comes, and hold a poll. What was told before a crash is not lost.
 type streamer interface {
-	StreamCommands(ctx context.Context, fetching func(), each func(fleet.Command)) error
+	StreamCommands(ctx context.Context, patience module.Patience, fetching func(), each func(fleet.Command)) error
+	Waiting() time.Duration
 }
 
-func (s servedContext) Poll(ctx context.Context, _ *pb.Poll, commands *boundary.Commands) error {
-	var got []fleet.Command
-	var err error
-	if streaming, ok := s.i.(streamer); ok {
-		err = streaming.StreamCommands(ctx, commands.Fetching, func(c fleet.Command) { commands.Now(command(c)) })
-	} else {
-		got, err = s.i.WaitCommands(ctx)
+// streamingContext is a boundary.Holder.
+type streamingContext struct {
+	servedContext
+	streamer
+}
+
+func (s streamingContext) Poll(ctx context.Context, poll *pb.Poll, commands *boundary.Commands) error {
+	return polled(nil, s.StreamCommands(ctx, patience(poll), commands.Fetching,
+		func(c fleet.Command) { commands.Now(command(c)) }), commands)
+}
+
+func patience(poll *pb.Poll) module.Patience {
+	switch {
+	case poll.GetHold():
+		return module.Held
+	case poll.GetTimeoutMs() <= uint32(module.BriefWait.Milliseconds()):
+		return module.Brief
 	}
+	return module.Interval
+}
+
+func (s servedContext) Poll(ctx context.Context, poll *pb.Poll, commands *boundary.Commands) error {
+	if patience(poll) == module.Brief {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, module.BriefWait)
+		defer cancel()
+	}
+	got, err := s.i.WaitCommands(ctx)
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		err = nil // the time is over, no more
+	}
+	return polled(got, err, commands)
+}
+
+// polled hands over what a poll has brought.
+func polled(got []fleet.Command, err error, commands *boundary.Commands) error {
 	if unusable, ok := errors.AsType[*module.UnusableError](err); ok {
 		commands.Dropped(unusable.Commands, unusable.Reason)
 		err = unusable.Err

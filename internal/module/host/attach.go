@@ -211,8 +211,11 @@ func (i *instance) Close(ctx context.Context) error {
 func (i *instance) destroy() error {
 	i.gate.Drain(nil, module.Opening) // attach ends with its process
 	i.mu.Lock()
-	c := i.opened
+	c, holding := i.opened, i.holding
 	i.mu.Unlock()
+	if holding && !c.isDead() {
+		i.endPoll(c)
+	}
 	if c == nil || c.isDead() || i.gate.Drain(c.dead, module.Calling, module.Waiting) != "" {
 		return nil
 	}

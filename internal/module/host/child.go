@@ -26,6 +26,7 @@ type child struct {
 	started time.Time
 	output  *output
 	rss     atomic.Int64 // bytes
+	holds   bool         // it knows polls that are held; set by the handshake
 
 	mu      sync.Mutex
 	pending map[uint64]*pending
@@ -46,6 +47,7 @@ type pending struct {
 	since   time.Time
 	limit   time.Duration // 0: none
 	warned  bool
+	held    bool   // a poll that ends with commands or EndPoll
 	release func() // called once, when the answer has come or never will
 
 	result   chan *pb.Result       // capacity 1

@@ -19,6 +19,8 @@ import (
 var (
 	_ module.Module   = (*Module)(nil)
 	_ module.Recaller = (*Module)(nil)
+
+	_ module.HoldingModule = (*Module)(nil)
 )
 
 // Module is a module in a process of its own.
@@ -45,6 +47,7 @@ type Module struct {
 	replaced  chan struct{} // closed when current changes
 	status    module.ProcessState
 	closed    bool
+	holds     bool // the newest process knows polls that are held
 
 	stop    context.CancelFunc
 	stopped context.Context
@@ -93,6 +96,13 @@ func Open(ctx context.Context, opts Options) (*Module, error) {
 
 // Number returns what the module reported at the start.
 func (m *Module) Number() int32 { return m.number }
+
+// HoldsPolls implements module.HoldingModule.
+func (m *Module) HoldsPolls() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.holds
+}
 
 // State may be called at any time.
 func (m *Module) State() module.ProcessState {
@@ -251,8 +261,10 @@ func (m *Module) start(ctx context.Context) (*child, error) {
 		}
 		return nil, err
 	}
+	c.holds = result.GetHoldsPolls()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.holds = c.holds
 	if m.number == 0 { // the first; from now on the same is expected
 		m.number = result.GetModuleNumber()
 		m.opts.Expect = m.number

@@ -16,7 +16,7 @@ import (
 	pb "github.com/fleet-protocol/external-server/sdk/module/moduleproto"
 )
 
-var _ module.Instance = (*instance)(nil)
+var _ module.Holder = (*instance)(nil)
 
 // opPoll is the operation whose limit is only worth a warning.
 const opPoll = "wait_for_command"
@@ -43,6 +43,7 @@ type instance struct {
 	at       *child          // where it exists and knows the devices
 	changed  chan struct{}   // closed when at changes
 	leftover []fleet.Command // of a poll that outlived its caller
+	holding  bool            // a poll that is held is under way
 }
 
 func newInstance(m *Module, id uint32, spec module.InstanceSpec) *instance {
@@ -226,6 +227,15 @@ func (i *instance) ready(ctx context.Context, outside <-chan struct{}) (*child, 
 // counted and logged. It waits while the process is being replaced or the module
 // is out of service.
 func (i *instance) WaitCommands(ctx context.Context) ([]fleet.Command, error) {
+	return i.FetchCommands(ctx, module.Interval)
+}
+
+// Holds implements module.Holder.
+func (i *instance) Holds() bool { return i.m.HoldsPolls() }
+
+// FetchCommands implements module.Holder: it is WaitCommands with the given patience.
+// With module.Held the process is asked once, and asked to end the poll when ctx ends.
+func (i *instance) FetchCommands(ctx context.Context, patience module.Patience) ([]fleet.Command, error) {
 	for {
 		c, err := i.enter(ctx, module.Waiting, opPoll, nil)
 		if err != nil {
@@ -235,18 +245,31 @@ func (i *instance) WaitCommands(ctx context.Context) ([]fleet.Command, error) {
 			i.gate.Leave(module.Waiting)
 			return left, nil
 		}
-		p := &pending{op: opPoll, car: i.spec.Car.Car, limit: i.spec.PollTimeout}
+		p := &pending{op: opPoll, car: i.spec.Car.Car, limit: i.spec.PollTimeout, held: patience == module.Held && c.holds}
 		var finished, abandoned bool // guarded by i.mu
 		p.release = func() {
 			i.mu.Lock()
+			i.holding = false
 			if finished = true; abandoned {
 				i.leftover = append(i.leftover, p.commands...)
 			}
 			i.mu.Unlock()
 			i.gate.Leave(module.Waiting)
 		}
-		result, err := c.request(ctx, &pb.ServerFrame{Kind: &pb.ServerFrame_Poll{Poll: &pb.Poll{
-			Context: i.id, TimeoutMs: milliseconds(i.spec.PollTimeout)}}}, p)
+		poll := &pb.Poll{Context: i.id, TimeoutMs: milliseconds(i.spec.PollTimeout), Hold: p.held}
+		if patience == module.Brief {
+			poll.TimeoutMs = min(poll.TimeoutMs, milliseconds(module.BriefWait))
+		}
+		result, err := (*pb.Result)(nil), c.post(&pb.ServerFrame{Kind: &pb.ServerFrame_Poll{Poll: poll}}, p)
+		if err == nil {
+			i.mu.Lock()
+			i.holding = p.held && !finished
+			i.mu.Unlock()
+			if p.held && i.gate.IsShut() { // and Close may have come too early to end it
+				i.endPoll(c)
+			}
+			result, err = c.await(ctx, p)
+		}
 		switch {
 		case err == nil:
 			return p.commands, p.unusable.With(callError(p.polling(), result))
@@ -259,6 +282,9 @@ func (i *instance) WaitCommands(ctx context.Context) ([]fleet.Command, error) {
 				return p.commands, nil
 			}
 		default:
+			if p.held {
+				i.endPoll(c)
+			}
 			i.mu.Lock()
 			defer i.mu.Unlock()
 			if abandoned = true; finished {
@@ -267,6 +293,12 @@ func (i *instance) WaitCommands(ctx context.Context) ([]fleet.Command, error) {
 			return nil, fmt.Errorf("%s: %w", opPoll, err)
 		}
 	}
+}
+
+// endPoll asks for the answer of the poll that is held. Its own answer says nothing.
+func (i *instance) endPoll(c *child) {
+	_ = c.post(&pb.ServerFrame{Kind: &pb.ServerFrame_EndPoll{EndPoll: &pb.EndPoll{Context: i.id}}},
+		&pending{op: "the end of a poll", car: i.spec.Car.Car})
 }
 
 // countLost reports the command that was being taken out of the module when its

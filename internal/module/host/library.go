@@ -31,7 +31,7 @@ func RunLibrary(ctx context.Context, path string) error {
 	}
 	cabi.BufferLines()
 	ignoreSignals()
-	// Every wait_for_command holds a thread, and there is one per car.
+	// Every wait_for_command holds a thread, and there is one per car with a device.
 	debug.SetMaxThreads(1 << 20)
 	conn, err := boundary.FromFile(socket)
 	if err != nil {
@@ -47,7 +47,7 @@ func RunLibrary(ctx context.Context, path string) error {
 				return a
 			}}))
 		cabi.ReportCrashes() // also of what runs while it is loaded
-		library, err := cabi.Open(path, cabi.Options{Expect: number, Logger: logger})
+		library, err := cabi.Open(path, cabi.Options{Expect: number, Logger: logger, Prime: true})
 		if err != nil {
 			return nil, err
 		}

@@ -28,8 +28,9 @@ func (c *child) watch(stop <-chan struct{}) {
 			c.checkDeadlines(now)
 			if pinged {
 				select {
-				case <-ping.result:
+				case result := <-ping.result:
 					pinged = false
+					c.overduePolls(result.GetOverdue())
 				default:
 				}
 			}
@@ -71,7 +72,7 @@ func (c *child) ping(p *pending) bool {
 	c.mu.Unlock()
 	// A full socket must not keep the watch from its other duties.
 	c.work.Go(func() {
-		if err := c.conn.Send(&pb.ServerFrame{Id: id, Kind: &pb.ServerFrame_Ping{Ping: &pb.Ping{}}}); err != nil {
+		if err := c.conn.Send(&pb.ServerFrame{Id: id, Kind: &pb.ServerFrame_Ping{Ping: &pb.Ping{OverdueMs: milliseconds(pollPatience)}}}); err != nil {
 			c.broken(err)
 		}
 	})
@@ -113,6 +114,7 @@ func (c *child) checkDeadlines(now time.Time) {
 	for _, p := range c.pending {
 		age := now.Sub(p.since)
 		switch {
+		case p.held: // see overduePolls
 		case p.op == opPoll:
 			if age > p.limit+pollPatience && !p.warned {
 				p.warned, polling = true, p
@@ -123,11 +125,30 @@ func (c *child) checkDeadlines(now time.Time) {
 	}
 	c.mu.Unlock()
 	if polling != nil {
-		c.log.Warn("wait_for_command exceeds its timeout by far; the car gets no commands from this module",
-			"car", polling.car, "timeout", polling.limit, "age", now.Sub(polling.since).Round(time.Second))
+		c.pollOverdue(polling, now.Sub(polling.since))
 	}
 	if overdue != nil {
 		c.end(fmt.Errorf("%s did not come back within %v", overdue.what(), overdue.limit))
+	}
+}
+
+func (c *child) pollOverdue(p *pending, age time.Duration) {
+	c.log.Warn("wait_for_command exceeds its timeout by far; the car gets no commands from this module",
+		"car", p.car, "timeout", p.limit, "age", age.Round(time.Second))
+}
+
+// maxOverdue bounds the lines that one answer to a ping causes.
+const maxOverdue = 16
+
+// overduePolls reports the waits of held polls that the process says do not come back.
+func (c *child) overduePolls(overdue []*pb.Overdue) {
+	for _, o := range overdue[:min(len(overdue), maxOverdue)] {
+		c.mu.Lock()
+		p := c.pending[o.GetId()]
+		c.mu.Unlock()
+		if p != nil && p.held {
+			c.pollOverdue(p, time.Duration(o.GetWaitingMs())*time.Millisecond)
+		}
 	}
 }
 

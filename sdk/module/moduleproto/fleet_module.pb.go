@@ -117,6 +117,7 @@ type ServerFrame struct {
 	//	*ServerFrame_Close
 	//	*ServerFrame_Ping
 	//	*ServerFrame_Supports
+	//	*ServerFrame_EndPoll
 	Kind          isServerFrame_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -229,6 +230,15 @@ func (x *ServerFrame) GetSupports() *Supports {
 	return nil
 }
 
+func (x *ServerFrame) GetEndPoll() *EndPoll {
+	if x != nil {
+		if x, ok := x.Kind.(*ServerFrame_EndPoll); ok {
+			return x.EndPoll
+		}
+	}
+	return nil
+}
+
 type isServerFrame_Kind interface {
 	isServerFrame_Kind()
 }
@@ -261,6 +271,10 @@ type ServerFrame_Supports struct {
 	Supports *Supports `protobuf:"bytes,8,opt,name=supports,proto3,oneof"`
 }
 
+type ServerFrame_EndPoll struct {
+	EndPoll *EndPoll `protobuf:"bytes,9,opt,name=end_poll,json=endPoll,proto3,oneof"`
+}
+
 func (*ServerFrame_Start) isServerFrame_Kind() {}
 
 func (*ServerFrame_Open) isServerFrame_Kind() {}
@@ -274,6 +288,8 @@ func (*ServerFrame_Close) isServerFrame_Kind() {}
 func (*ServerFrame_Ping) isServerFrame_Kind() {}
 
 func (*ServerFrame_Supports) isServerFrame_Kind() {}
+
+func (*ServerFrame_EndPoll) isServerFrame_Kind() {}
 
 type ModuleFrame struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -513,7 +529,7 @@ type Open struct {
 	// company_name and car_name, then the module's "config" object in the order of
 	// the configuration file (MOD-8). Values may be secret.
 	Config        []*Pair `protobuf:"bytes,4,rep,name=config,proto3" json:"config,omitempty"`
-	PollTimeoutMs uint32  `protobuf:"varint,5,opt,name=poll_timeout_ms,json=pollTimeoutMs,proto3" json:"poll_timeout_ms,omitempty"` // T_poll, the timeout of every Poll (MOD-16)
+	PollTimeoutMs uint32  `protobuf:"varint,5,opt,name=poll_timeout_ms,json=pollTimeoutMs,proto3" json:"poll_timeout_ms,omitempty"` // T_poll, the timeout of a Poll (MOD-16)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -801,9 +817,13 @@ func (x *Device) GetPriority() uint32 {
 // Poll asks for commands: the module answers as soon as it has some, or without
 // any after timeout_ms.
 type Poll struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Context       uint32                 `protobuf:"varint,1,opt,name=context,proto3" json:"context,omitempty"`
-	TimeoutMs     uint32                 `protobuf:"varint,2,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Context   uint32                 `protobuf:"varint,1,opt,name=context,proto3" json:"context,omitempty"`
+	TimeoutMs uint32                 `protobuf:"varint,2,opt,name=timeout_ms,json=timeoutMs,proto3" json:"timeout_ms,omitempty"`
+	// Only for a module that said holds_polls: without commands it answers no sooner
+	// than EndPoll asks for it. timeout_ms is then how long one wait for commands
+	// inside the module may take.
+	Hold          bool `protobuf:"varint,3,opt,name=hold,proto3" json:"hold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -852,6 +872,59 @@ func (x *Poll) GetTimeoutMs() uint32 {
 	return 0
 }
 
+func (x *Poll) GetHold() bool {
+	if x != nil {
+		return x.Hold
+	}
+	return false
+}
+
+// EndPoll ends the Poll of a context that is held, if there is one. It is answered
+// at once, the Poll within its timeout_ms. Only for a module that said holds_polls.
+type EndPoll struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Context       uint32                 `protobuf:"varint,1,opt,name=context,proto3" json:"context,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndPoll) Reset() {
+	*x = EndPoll{}
+	mi := &file_fleet_module_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndPoll) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndPoll) ProtoMessage() {}
+
+func (x *EndPoll) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_module_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndPoll.ProtoReflect.Descriptor instead.
+func (*EndPoll) Descriptor() ([]byte, []int) {
+	return file_fleet_module_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *EndPoll) GetContext() uint32 {
+	if x != nil {
+		return x.Context
+	}
+	return 0
+}
+
 // Close ends a context, when neither a Call nor a Poll of it is under way.
 type Close struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -862,7 +935,7 @@ type Close struct {
 
 func (x *Close) Reset() {
 	*x = Close{}
-	mi := &file_fleet_module_proto_msgTypes[9]
+	mi := &file_fleet_module_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -874,7 +947,7 @@ func (x *Close) String() string {
 func (*Close) ProtoMessage() {}
 
 func (x *Close) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_module_proto_msgTypes[9]
+	mi := &file_fleet_module_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -887,7 +960,7 @@ func (x *Close) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Close.ProtoReflect.Descriptor instead.
 func (*Close) Descriptor() ([]byte, []int) {
-	return file_fleet_module_proto_rawDescGZIP(), []int{9}
+	return file_fleet_module_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Close) GetContext() uint32 {
@@ -899,14 +972,17 @@ func (x *Close) GetContext() uint32 {
 
 // Ping is answered at once, whatever the module is doing.
 type Ping struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The Result names the polls that are held and in which one wait for commands has
+	// exceeded its timeout by more than this; each such wait once.
+	OverdueMs     uint32 `protobuf:"varint,1,opt,name=overdue_ms,json=overdueMs,proto3" json:"overdue_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_fleet_module_proto_msgTypes[10]
+	mi := &file_fleet_module_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -918,7 +994,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_module_proto_msgTypes[10]
+	mi := &file_fleet_module_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -931,7 +1007,67 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_fleet_module_proto_rawDescGZIP(), []int{10}
+	return file_fleet_module_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Ping) GetOverdueMs() uint32 {
+	if x != nil {
+		return x.OverdueMs
+	}
+	return 0
+}
+
+// Overdue is a wait for commands that does not come back.
+type Overdue struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`                                // of the ServerFrame with the Poll
+	WaitingMs     uint32                 `protobuf:"varint,2,opt,name=waiting_ms,json=waitingMs,proto3" json:"waiting_ms,omitempty"` // how long this wait has taken so far
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Overdue) Reset() {
+	*x = Overdue{}
+	mi := &file_fleet_module_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Overdue) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Overdue) ProtoMessage() {}
+
+func (x *Overdue) ProtoReflect() protoreflect.Message {
+	mi := &file_fleet_module_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Overdue.ProtoReflect.Descriptor instead.
+func (*Overdue) Descriptor() ([]byte, []int) {
+	return file_fleet_module_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Overdue) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Overdue) GetWaitingMs() uint32 {
+	if x != nil {
+		return x.WaitingMs
+	}
+	return 0
 }
 
 // Supports asks whether the module serves a device type: code 0 yes, -1 no.
@@ -944,7 +1080,7 @@ type Supports struct {
 
 func (x *Supports) Reset() {
 	*x = Supports{}
-	mi := &file_fleet_module_proto_msgTypes[11]
+	mi := &file_fleet_module_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -956,7 +1092,7 @@ func (x *Supports) String() string {
 func (*Supports) ProtoMessage() {}
 
 func (x *Supports) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_module_proto_msgTypes[11]
+	mi := &file_fleet_module_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -969,7 +1105,7 @@ func (x *Supports) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Supports.ProtoReflect.Descriptor instead.
 func (*Supports) Descriptor() ([]byte, []int) {
-	return file_fleet_module_proto_rawDescGZIP(), []int{11}
+	return file_fleet_module_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Supports) GetType() uint32 {
@@ -990,13 +1126,18 @@ type Result struct {
 	HeapBytes        uint64                 `protobuf:"varint,6,opt,name=heap_bytes,json=heapBytes,proto3" json:"heap_bytes,omitempty"`                       // Ping: memory the module has allocated, if it knows
 	UnusableCommands uint32                 `protobuf:"varint,7,opt,name=unusable_commands,json=unusableCommands,proto3" json:"unusable_commands,omitempty"`  // Poll: how many were dropped because they can be sent to no car
 	UnusableReason   string                 `protobuf:"bytes,8,opt,name=unusable_reason,json=unusableReason,proto3" json:"unusable_reason,omitempty"`         // of the first of these, for the log
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Start: the module knows Poll.hold and EndPoll, and answers a Poll with a short
+	// timeout_ms as soon as that has passed. Such a module is asked for commands only
+	// while a device of the car is connected.
+	HoldsPolls    bool       `protobuf:"varint,9,opt,name=holds_polls,json=holdsPolls,proto3" json:"holds_polls,omitempty"`
+	Overdue       []*Overdue `protobuf:"bytes,10,rep,name=overdue,proto3" json:"overdue,omitempty"` // Ping
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_fleet_module_proto_msgTypes[12]
+	mi := &file_fleet_module_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1008,7 +1149,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_module_proto_msgTypes[12]
+	mi := &file_fleet_module_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1021,7 +1162,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_fleet_module_proto_rawDescGZIP(), []int{12}
+	return file_fleet_module_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Result) GetCode() int32 {
@@ -1080,6 +1221,20 @@ func (x *Result) GetUnusableReason() string {
 	return ""
 }
 
+func (x *Result) GetHoldsPolls() bool {
+	if x != nil {
+		return x.HoldsPolls
+	}
+	return false
+}
+
+func (x *Result) GetOverdue() []*Overdue {
+	if x != nil {
+		return x.Overdue
+	}
+	return nil
+}
+
 // Fetching may precede the Result of a Poll: the module now takes commands out
 // of where they wait. Should the process end before the Result, the server knows
 // that some are lost.
@@ -1091,7 +1246,7 @@ type Fetching struct {
 
 func (x *Fetching) Reset() {
 	*x = Fetching{}
-	mi := &file_fleet_module_proto_msgTypes[13]
+	mi := &file_fleet_module_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1103,7 +1258,7 @@ func (x *Fetching) String() string {
 func (*Fetching) ProtoMessage() {}
 
 func (x *Fetching) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_module_proto_msgTypes[13]
+	mi := &file_fleet_module_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1116,7 +1271,7 @@ func (x *Fetching) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fetching.ProtoReflect.Descriptor instead.
 func (*Fetching) Descriptor() ([]byte, []int) {
-	return file_fleet_module_proto_rawDescGZIP(), []int{13}
+	return file_fleet_module_proto_rawDescGZIP(), []int{15}
 }
 
 // Command inside a ModuleFrame brings one command of a Poll ahead of its Result.
@@ -1130,7 +1285,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_fleet_module_proto_msgTypes[14]
+	mi := &file_fleet_module_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1142,7 +1297,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_fleet_module_proto_msgTypes[14]
+	mi := &file_fleet_module_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1155,7 +1310,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_fleet_module_proto_rawDescGZIP(), []int{14}
+	return file_fleet_module_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Command) GetDevice() *Device {
@@ -1176,7 +1331,7 @@ var File_fleet_module_proto protoreflect.FileDescriptor
 
 const file_fleet_module_proto_rawDesc = "" +
 	"\n" +
-	"\x12fleet_module.proto\x12\x0ffleet.module.v1\"\xf2\x02\n" +
+	"\x12fleet_module.proto\x12\x0ffleet.module.v1\"\xa9\x03\n" +
 	"\vServerFrame\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12.\n" +
 	"\x05start\x18\x02 \x01(\v2\x16.fleet.module.v1.StartH\x00R\x05start\x12+\n" +
@@ -1185,7 +1340,8 @@ const file_fleet_module_proto_rawDesc = "" +
 	"\x04poll\x18\x05 \x01(\v2\x15.fleet.module.v1.PollH\x00R\x04poll\x12.\n" +
 	"\x05close\x18\x06 \x01(\v2\x16.fleet.module.v1.CloseH\x00R\x05close\x12+\n" +
 	"\x04ping\x18\a \x01(\v2\x15.fleet.module.v1.PingH\x00R\x04ping\x127\n" +
-	"\bsupports\x18\b \x01(\v2\x19.fleet.module.v1.SupportsH\x00R\bsupportsB\x06\n" +
+	"\bsupports\x18\b \x01(\v2\x19.fleet.module.v1.SupportsH\x00R\bsupports\x125\n" +
+	"\bend_poll\x18\t \x01(\v2\x18.fleet.module.v1.EndPollH\x00R\aendPollB\x06\n" +
 	"\x04kind\"\xf7\x01\n" +
 	"\vModuleFrame\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12.\n" +
@@ -1228,16 +1384,25 @@ const file_fleet_module_proto_rawDesc = "" +
 	"\x04type\x18\x02 \x01(\rR\x04type\x12\x12\n" +
 	"\x04role\x18\x03 \x01(\tR\x04role\x12\x12\n" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x12\x1a\n" +
-	"\bpriority\x18\x05 \x01(\rR\bpriority\"?\n" +
+	"\bpriority\x18\x05 \x01(\rR\bpriority\"S\n" +
 	"\x04Poll\x12\x18\n" +
 	"\acontext\x18\x01 \x01(\rR\acontext\x12\x1d\n" +
 	"\n" +
-	"timeout_ms\x18\x02 \x01(\rR\ttimeoutMs\"!\n" +
+	"timeout_ms\x18\x02 \x01(\rR\ttimeoutMs\x12\x12\n" +
+	"\x04hold\x18\x03 \x01(\bR\x04hold\"#\n" +
+	"\aEndPoll\x12\x18\n" +
+	"\acontext\x18\x01 \x01(\rR\acontext\"!\n" +
 	"\x05Close\x12\x18\n" +
-	"\acontext\x18\x01 \x01(\rR\acontext\"\x06\n" +
-	"\x04Ping\"\x1e\n" +
+	"\acontext\x18\x01 \x01(\rR\acontext\"%\n" +
+	"\x04Ping\x12\x1d\n" +
+	"\n" +
+	"overdue_ms\x18\x01 \x01(\rR\toverdueMs\"8\n" +
+	"\aOverdue\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1d\n" +
+	"\n" +
+	"waiting_ms\x18\x02 \x01(\rR\twaitingMs\"\x1e\n" +
 	"\bSupports\x12\x12\n" +
-	"\x04type\x18\x01 \x01(\rR\x04type\"\xab\x02\n" +
+	"\x04type\x18\x01 \x01(\rR\x04type\"\x80\x03\n" +
 	"\x06Result\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x11R\x04code\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x124\n" +
@@ -1247,7 +1412,11 @@ const file_fleet_module_proto_rawDesc = "" +
 	"\n" +
 	"heap_bytes\x18\x06 \x01(\x04R\theapBytes\x12+\n" +
 	"\x11unusable_commands\x18\a \x01(\rR\x10unusableCommands\x12'\n" +
-	"\x0funusable_reason\x18\b \x01(\tR\x0eunusableReason\"\n" +
+	"\x0funusable_reason\x18\b \x01(\tR\x0eunusableReason\x12\x1f\n" +
+	"\vholds_polls\x18\t \x01(\bR\n" +
+	"holdsPolls\x122\n" +
+	"\aoverdue\x18\n" +
+	" \x03(\v2\x18.fleet.module.v1.OverdueR\aoverdue\"\n" +
 	"\n" +
 	"\bFetching\"N\n" +
 	"\aCommand\x12/\n" +
@@ -1267,7 +1436,7 @@ func file_fleet_module_proto_rawDescGZIP() []byte {
 }
 
 var file_fleet_module_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_fleet_module_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_fleet_module_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_fleet_module_proto_goTypes = []any{
 	(Call_Function)(0),  // 0: fleet.module.v1.Call.Function
 	(*ServerFrame)(nil), // 1: fleet.module.v1.ServerFrame
@@ -1279,35 +1448,39 @@ var file_fleet_module_proto_goTypes = []any{
 	(*Call)(nil),        // 7: fleet.module.v1.Call
 	(*Device)(nil),      // 8: fleet.module.v1.Device
 	(*Poll)(nil),        // 9: fleet.module.v1.Poll
-	(*Close)(nil),       // 10: fleet.module.v1.Close
-	(*Ping)(nil),        // 11: fleet.module.v1.Ping
-	(*Supports)(nil),    // 12: fleet.module.v1.Supports
-	(*Result)(nil),      // 13: fleet.module.v1.Result
-	(*Fetching)(nil),    // 14: fleet.module.v1.Fetching
-	(*Command)(nil),     // 15: fleet.module.v1.Command
+	(*EndPoll)(nil),     // 10: fleet.module.v1.EndPoll
+	(*Close)(nil),       // 11: fleet.module.v1.Close
+	(*Ping)(nil),        // 12: fleet.module.v1.Ping
+	(*Overdue)(nil),     // 13: fleet.module.v1.Overdue
+	(*Supports)(nil),    // 14: fleet.module.v1.Supports
+	(*Result)(nil),      // 15: fleet.module.v1.Result
+	(*Fetching)(nil),    // 16: fleet.module.v1.Fetching
+	(*Command)(nil),     // 17: fleet.module.v1.Command
 }
 var file_fleet_module_proto_depIdxs = []int32{
 	4,  // 0: fleet.module.v1.ServerFrame.start:type_name -> fleet.module.v1.Start
 	5,  // 1: fleet.module.v1.ServerFrame.open:type_name -> fleet.module.v1.Open
 	7,  // 2: fleet.module.v1.ServerFrame.call:type_name -> fleet.module.v1.Call
 	9,  // 3: fleet.module.v1.ServerFrame.poll:type_name -> fleet.module.v1.Poll
-	10, // 4: fleet.module.v1.ServerFrame.close:type_name -> fleet.module.v1.Close
-	11, // 5: fleet.module.v1.ServerFrame.ping:type_name -> fleet.module.v1.Ping
-	12, // 6: fleet.module.v1.ServerFrame.supports:type_name -> fleet.module.v1.Supports
-	3,  // 7: fleet.module.v1.ModuleFrame.hello:type_name -> fleet.module.v1.Hello
-	13, // 8: fleet.module.v1.ModuleFrame.result:type_name -> fleet.module.v1.Result
-	14, // 9: fleet.module.v1.ModuleFrame.fetching:type_name -> fleet.module.v1.Fetching
-	15, // 10: fleet.module.v1.ModuleFrame.command:type_name -> fleet.module.v1.Command
-	6,  // 11: fleet.module.v1.Open.config:type_name -> fleet.module.v1.Pair
-	0,  // 12: fleet.module.v1.Call.function:type_name -> fleet.module.v1.Call.Function
-	8,  // 13: fleet.module.v1.Call.device:type_name -> fleet.module.v1.Device
-	15, // 14: fleet.module.v1.Result.commands:type_name -> fleet.module.v1.Command
-	8,  // 15: fleet.module.v1.Command.device:type_name -> fleet.module.v1.Device
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	11, // 4: fleet.module.v1.ServerFrame.close:type_name -> fleet.module.v1.Close
+	12, // 5: fleet.module.v1.ServerFrame.ping:type_name -> fleet.module.v1.Ping
+	14, // 6: fleet.module.v1.ServerFrame.supports:type_name -> fleet.module.v1.Supports
+	10, // 7: fleet.module.v1.ServerFrame.end_poll:type_name -> fleet.module.v1.EndPoll
+	3,  // 8: fleet.module.v1.ModuleFrame.hello:type_name -> fleet.module.v1.Hello
+	15, // 9: fleet.module.v1.ModuleFrame.result:type_name -> fleet.module.v1.Result
+	16, // 10: fleet.module.v1.ModuleFrame.fetching:type_name -> fleet.module.v1.Fetching
+	17, // 11: fleet.module.v1.ModuleFrame.command:type_name -> fleet.module.v1.Command
+	6,  // 12: fleet.module.v1.Open.config:type_name -> fleet.module.v1.Pair
+	0,  // 13: fleet.module.v1.Call.function:type_name -> fleet.module.v1.Call.Function
+	8,  // 14: fleet.module.v1.Call.device:type_name -> fleet.module.v1.Device
+	17, // 15: fleet.module.v1.Result.commands:type_name -> fleet.module.v1.Command
+	13, // 16: fleet.module.v1.Result.overdue:type_name -> fleet.module.v1.Overdue
+	8,  // 17: fleet.module.v1.Command.device:type_name -> fleet.module.v1.Device
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_fleet_module_proto_init() }
@@ -1323,6 +1496,7 @@ func file_fleet_module_proto_init() {
 		(*ServerFrame_Close)(nil),
 		(*ServerFrame_Ping)(nil),
 		(*ServerFrame_Supports)(nil),
+		(*ServerFrame_EndPoll)(nil),
 	}
 	file_fleet_module_proto_msgTypes[1].OneofWrappers = []any{
 		(*ModuleFrame_Hello)(nil),
@@ -1336,7 +1510,7 @@ func file_fleet_module_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_fleet_module_proto_rawDesc), len(file_fleet_module_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -6,6 +6,7 @@
 //   init=null      init returns NULL
 //   rc=N           what the calls from the car return
 //   wait=N         what wait_for_command returns, at once
+//   waits=1        wait_for_command is recorded, too
 //   destroy=N      what destroy returns
 //   echo=1         a forwarded status becomes a command for the same device
 //   pop=SCENARIO   what pop_command does, see scenario()
@@ -43,7 +44,7 @@ struct command {
 
 struct context {
 	char record[512], release[512], pop[512], block[512];
-	int rc, wait, destroy, echo, scripted_wait;
+	int rc, wait, destroy, echo, scripted_wait, tell_waits;
 	int pops;
 	atomic_int calls, waits, pops_running, violations;
 	pthread_mutex_t mutex;
@@ -173,6 +174,8 @@ void *init(const struct config config)
 		if (strcmp(key, "rc") == 0) con->rc = atoi(value);
 		if (strcmp(key, "destroy") == 0) con->destroy = atoi(value);
 		if (strcmp(key, "echo") == 0) con->echo = 1;
+		if (strcmp(key, "waits") == 0)
+			con->tell_waits = 1;
 		if (strcmp(key, "wait") == 0) {
 			con->wait = atoi(value);
 			con->scripted_wait = 0;
@@ -265,6 +268,8 @@ int wait_for_command(int timeout, void *context)
 	struct context *con = context;
 	if (atomic_fetch_add(&con->waits, 1) != 0 || atomic_load(&con->pops_running) != 0)
 		atomic_fetch_add(&con->violations, 1);
+	if (con->tell_waits)
+		say(con, "wait");
 	maybe_block(con, "wait_for_command");
 	int result = con->wait;
 	if (con->scripted_wait) {

@@ -1,0 +1,138 @@
+//go:build cgo
+
+package cabi
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"external-server/internal/module"
+	"external-server/internal/testwait"
+)
+
+// held begins a poll that is held.
+func held(ctx context.Context, p *probe) <-chan outcome {
+	results := make(chan outcome, 1)
+	go func() {
+		commands, err := p.inst.(module.Holder).FetchCommands(ctx, module.Held)
+		results <- outcome{commands, err}
+	}()
+	return results
+}
+
+// waits is how often wait_for_command was called, with the setting waits=1.
+func (p *probe) waits() int {
+	n := 0
+	for _, line := range p.lines() {
+		if line == "wait" {
+			n++
+		}
+	}
+	return n
+}
+
+// A poll that is held outlasts many timeouts of the library, and ends with a command
+// or with its context.
+func TestHeldPoll(t *testing.T) {
+	p := openProbe(t, "waits=1", "echo=1")
+	ctx, cancel := context.WithCancel(t.Context())
+	results := held(ctx, p)
+	testwait.Until(t, "the library was asked ten times", func() bool { return p.waits() >= 10 })
+	select {
+	case got := <-results:
+		t.Fatalf("the poll ended with %v, %v", got.commands, got.err)
+	default:
+	}
+	if err := p.inst.ForwardStatus(t.Context(), button, []byte("s")); err != nil {
+		t.Fatal(err)
+	}
+	if got := await(t, results); got.err != nil || len(got.commands) != 1 {
+		t.Errorf("the poll ended with %v, %v", got.commands, got.err)
+	}
+	results = held(ctx, p)
+	testwait.Until(t, "the library is asked again", func() bool { return p.inst.(*instance).Waiting() > 0 })
+	cancel()
+	if got := await(t, results); got.err != nil || len(got.commands) != 0 {
+		t.Errorf("the poll ended with %v, %v", got.commands, got.err)
+	}
+	if p.inst.(*instance).Waiting() != 0 {
+		t.Error("a wait is under way")
+	}
+	p.closeClean()
+}
+
+// An error ends the poll at once: who asks decides on the pause.
+func TestHeldPollFails(t *testing.T) {
+	p := openProbe(t, "wait=-1")
+	got := await(t, held(t.Context(), p))
+	wantError(t, got.err, "wait_for_command", "-1")
+	p.closeClean()
+}
+
+// Close ends a poll that is held, also one that begins in the same moment.
+func TestCloseEndsHeldPoll(t *testing.T) {
+	for range 20 {
+		p := openProbe(t)
+		results := held(t.Context(), p)
+		p.closeClean()
+		await(t, results)
+	}
+}
+
+// A library that ignores its timeout does not keep a core busy.
+func TestHeldPollDoesNotSpin(t *testing.T) {
+	p := openProbe(t, "wait=-12", "waits=1")
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	await(t, held(ctx, p))
+	if n := p.waits(); n > 500 {
+		t.Errorf("%d waits in half a second", n)
+	}
+	p.closeClean()
+}
+
+// Known libraries drop what comes before their first wait (MM-10): there is one, also
+// without device, and no second one.
+func TestFirstWait(t *testing.T) {
+	p := newProbe(t)
+	p.lib.prime = true
+	inst, err := p.lib.Open(t.Context(), p.spec("waits=1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.inst = inst
+	p.waitFor("wait")
+	p.closeClean()
+	if n := p.waits(); n != 1 {
+		t.Errorf("%d waits", n)
+	}
+}
+
+// Contexts whose first wait takes long are many at a time, and can be closed.
+func TestFirstWaitsThatBlock(t *testing.T) {
+	p := newProbe(t)
+	p.lib.prime = true
+	var all []module.Instance
+	for range 12 {
+		inst, err := p.lib.Open(t.Context(), p.spec("block=wait_for_command"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, inst)
+	}
+	testwait.Until(t, "all wait", func() bool {
+		for _, inst := range all {
+			if !inst.(*instance).polled.Load() {
+				return false
+			}
+		}
+		return true
+	})
+	p.letGo()
+	for _, inst := range all {
+		if err := inst.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
