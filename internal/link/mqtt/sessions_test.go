@@ -318,8 +318,8 @@ func TestTwoServersWithTheSameSessions(t *testing.T) {
 	}
 }
 
-// One line says that the broker is reached, however many connections there are and
-// whichever is the last.
+// One line says that the broker is reached, when all connections are: a car whose own
+// comes later would miss an answer to its Connect.
 func TestOneLineForAllConnections(t *testing.T) {
 	m := plain(t, "")
 	log, logger := newTestLog(t)
@@ -327,7 +327,7 @@ func TestOneLineForAllConnections(t *testing.T) {
 	attachKeeper(t, l, id("company", "car"), nil)
 	runSuspendable(t, l)
 	testwait.Until(t, "all are connected", func() bool { return log.count("connected to the broker") == 32 })
-	if n := log.count("connected to the broker", "level=INFO", "connection=0"); n != 1 {
+	if n := log.count("connected to the broker", "level=INFO"); n != 1 {
 		t.Errorf("%d lines", n)
 	}
 }
