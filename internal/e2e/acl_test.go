@@ -107,7 +107,7 @@ func TestTheAccessRulesOfTheGuide(t *testing.T) {
 	if code := s.Stop(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	s = servertest.Start(t, servertest.Options{Config: config})
+	servertest.Start(t, servertest.Options{Config: config})
 	testwait.Until(t, "the server reads what it wrote to a topic of its own", func() bool {
 		return ownTopic.MatchString(m.Log())
 	})
