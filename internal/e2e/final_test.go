@@ -49,9 +49,9 @@ func brokerKeeps(t testing.TB, broker, client string) bool {
 	return p.Present
 }
 
-// kept returns for how many of the clients of a state directory the broker keeps a
+// leftBehind returns for how many of the clients of a state directory the broker keeps a
 // session, and how many bytes of journals there are.
-func kept(t testing.TB, broker, state string) (sessions int, journals int64) {
+func leftBehind(t testing.TB, broker, state string) (sessions int, journals int64) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(state, "identity.json"))
 	if err != nil {
@@ -135,10 +135,10 @@ func TestStopWithStateDirectory(t *testing.T) {
 				t.Errorf("exit code %d", code)
 			}
 			if c.final {
-				car.watch.expect("no ConnectResponse in time", "status not answered in time")
+				car.expect("no ConnectResponse in time", "status not answered in time")
 				car.reportUntil("the car is told", func() bool { return len(ends(car)) > 0 }, button)
 			}
-			sessions, journals := kept(t, m.Address(), state)
+			sessions, journals := leftBehind(t, m.Address(), state)
 			if c.final && (sessions != 0 || journals != 0) {
 				t.Errorf("after the final stop the broker keeps %d sessions, and the journals have %d bytes", sessions, journals)
 			}
@@ -286,7 +286,7 @@ func TestFinalStopWhileStarting(t *testing.T) {
 	if code := s.Wait(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	if _, journals := kept(t, m.Address(), state); journals != 0 {
+	if _, journals := leftBehind(t, m.Address(), state); journals != 0 {
 		t.Errorf("the journals have %d bytes", journals)
 	}
 }
