@@ -227,6 +227,7 @@ func (r *roster) leave(e *entry) (left bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if left = e.seat.Leave(); left {
+		r.sessions.forgetCar(e.id) // before it can be found anew
 		delete(r.entries, e.id.Car)
 		e.cancel(car.ErrReload)
 	}

@@ -279,6 +279,11 @@ func (r *roster) remove(ctx context.Context, names ...string) (errs []error) {
 	for _, e := range ending {
 		select {
 		case <-e.done:
+			r.mu.Lock()
+			if r.entries[e.id.Car] == nil { // "*" may have found it anew
+				r.sessions.forgetCar(e.id)
+			}
+			r.mu.Unlock()
 		case <-ctx.Done():
 			errs = append(errs, fmt.Errorf("car %s has not ended yet: %w", e.id.Car, context.Cause(ctx)))
 		}

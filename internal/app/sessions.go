@@ -32,8 +32,11 @@ const (
 	// it the cars are served without: an orchestrator that waits for this process to be
 	// ready before it ends the other one must not wait for ever.
 	standbyTimeout = 30 * time.Second
-	// journalTick is how often journals are written that have no answer to wait for.
-	journalTick = time.Second
+	// journalTick is how often journals are written that have no answer to wait for, and how
+	// soon the directory knows that a shard is served.
+	journalTick = 200 * time.Millisecond
+	// journalRetry is how often a journal is begun anew that could not be written.
+	journalRetry = 10 * time.Second
 )
 
 // sessionsPart lets sessions outlive the process: the state directory, and in it a
@@ -44,13 +47,14 @@ type sessionsPart struct {
 	log        *slog.Logger
 	dir        *state.Dir // nil: there is none
 	shards     []*state.Shard
+	journals   []journalState                 // of the shards
 	known      map[string]*session.Resumption // by car, until it is served
 	declined   map[string]int                 // sessions that cannot go on, by reason
-	down       time.Duration
-	resumes    bool                  // sessions of the process before can go on
-	final      bool                  // this process is the last one
-	trouble    atomic.Pointer[error] // why sessions end with this process
-	suspending atomic.Bool           // the next process goes on
+	resumes    bool                           // sessions of the process before can go on
+	alone      alone                          // see suspect
+	final      bool                           // this process is the last one
+	trouble    atomic.Pointer[error]          // why sessions end with this process
+	suspending atomic.Bool                    // the next process goes on
 	writes     *task
 }
 
@@ -95,20 +99,20 @@ func (p *sessionsPart) open(ctx context.Context, cfg *config.Config) error {
 			return errors.Join(err, p.giveUp())
 		}
 	}
-	down, known := dir.Down()
-	p.down, p.resumes = down, known && down <= resumable
-	if p.resumes {
-		if err := dir.Resuming(); err != nil {
-			return errors.Join(err, p.giveUp())
-		}
+	if err := dir.Resuming(); err != nil {
+		return errors.Join(err, p.giveUp())
 	}
+	down, known := dir.Down()
+	p.resumes = known && down <= resumable
+	p.alone = make(alone, 1)
 	p.known, p.declined = make(map[string]*session.Resumption), make(map[string]int)
-	p.shards = make([]*state.Shard, dir.Shards())
+	p.shards, p.journals = make([]*state.Shard, dir.Shards()), make([]journalState, dir.Shards())
 	for n := range p.shards {
 		if err := p.openShard(n, cfg); err != nil {
 			return errors.Join(err, p.giveUp())
 		}
 	}
+	p.suspect(dir.Deaths(), cfg)
 	return nil
 }
 
@@ -118,8 +122,10 @@ func (p *sessionsPart) openShard(n int, cfg *config.Config) error {
 		Sync:    cfg.StateSync,
 		NewFold: func() journal.Fold { return session.NewFold() },
 		OnFault: func(err error) {
-			p.trouble.Store(&err)
-			p.log.Warn("a journal cannot be written: the cars of its connection are served, their sessions will end with this process", "shard", n, "error", err)
+			if p.journals[n].fault.Swap(&err) == nil {
+				p.log.Warn("a journal cannot be written: the cars of its connection are served, their sessions will end with this process unless it can be begun anew",
+					"shard", n, "error", err, "next_attempt_in", journalRetry.String())
+			}
 		},
 	})
 	if err != nil {
@@ -134,6 +140,7 @@ func (p *sessionsPart) openShard(n int, cfg *config.Config) error {
 	if !ok || f == nil {
 		return nil
 	}
+	down, served := s.Down() // of this connection: the others may have been served on
 	for _, name := range f.Cars() {
 		known, err := f.Car(name)
 		switch {
@@ -143,7 +150,7 @@ func (p *sessionsPart) openShard(n int, cfg *config.Config) error {
 		case known.Record != nil && s.Declined != nil:
 			p.declined["damaged journal"]++
 			known.Record = nil
-		case known.Record != nil && !p.resumes:
+		case known.Record != nil && (!served || down > resumable):
 			p.declined["out of reach for too long"]++
 			known.Record = nil
 		}
@@ -167,8 +174,13 @@ func (p *sessionsPart) options(id fleet.CarID, o *car.Options) {
 	if !p.durable() {
 		return
 	}
-	o.Journal = p.shards[mqtt.Shard(id, len(p.shards))].Journal
-	o.Down, o.OwnBroker, o.Suspending = p.down, p.resumes && p.dir.Clean() && p.a.gateways.ours.Load(), p.suspending.Load
+	shard := p.shards[mqtt.Shard(id, len(p.shards))]
+	o.Journal = shard.Journal
+	o.Down, _ = shard.Down() // it has grown since the journals were read
+	if p.dir.Deaths() > 0 {
+		o.Alone = p.alone.take
+	}
+	o.OwnBroker, o.Suspending = p.resumes && p.dir.Clean() && p.a.gateways.ours.Load(), p.suspending.Load
 }
 
 // take returns what is known of a car, once.
@@ -208,20 +220,23 @@ func (p *sessionsPart) recall(id fleet.CarID) *session.Resumption {
 	return known
 }
 
-// cars names the cars of the company that are known and not taken.
+// cars names the cars of the company that something is left to do for and that are not
+// taken.
 func (p *sessionsPart) cars(company string) []string {
 	if !p.durable() {
 		return nil
 	}
 	var names []string
-	for id := range p.known {
-		if of, name, _ := strings.Cut(id, "/"); of == company {
+	for id, known := range p.known {
+		if of, name, _ := strings.Cut(id, "/"); of == company && unfinished(known) {
 			names = append(names, name)
 		}
 	}
 	slices.Sort(names)
 	return names
 }
+
+func unfinished(known *session.Resumption) bool { return known.Record != nil || len(known.Left) > 0 }
 
 // forget takes cars out of the journals that this process does not serve: they are not in
 // the configuration any more.
@@ -230,13 +245,28 @@ func (p *sessionsPart) forget() {
 		return
 	}
 	for id, known := range p.known {
-		company, name, _ := strings.Cut(id, "/")
-		p.log.Warn("a car of the process before is not configured any more; its session is not resumed and what its modules had not taken is lost",
-			"car", name, "statuses", len(known.Left))
-		shard := p.shards[mqtt.Shard(fleet.CarID{Company: company, Car: name}, len(p.shards))]
-		shard.Append(session.AppendForgotten(nil, id, known))
+		if unfinished(known) {
+			company, name, _ := strings.Cut(id, "/")
+			p.log.Warn("a car of the process before is not configured any more; its session is not resumed and what its modules had not taken is lost",
+				"company", company, "car", name, "statuses", len(known.Left))
+		}
+		p.shardOf(id).Append(session.AppendForgotten(nil, id))
 	}
 	p.known = nil
+	p.dir.Resumed()
+}
+
+// shardOf is the shard of a car, named "company/car".
+func (p *sessionsPart) shardOf(id string) *state.Shard {
+	company, name, _ := strings.Cut(id, "/")
+	return p.shards[mqtt.Shard(fleet.CarID{Company: company, Car: name}, len(p.shards))]
+}
+
+// forgetCar takes a car that is not served any more out of its journal.
+func (p *sessionsPart) forgetCar(id fleet.CarID) {
+	if p.durable() {
+		p.shardOf(id.String()).Append(session.AppendForgotten(nil, id.String()))
+	}
 }
 
 // link returns what the link has to know, nil without state directory.
@@ -274,8 +304,12 @@ func (p *sessionsPart) keep(ctx context.Context) error {
 		}
 		connections := p.a.link.State().Connections
 		for n, s := range p.shards {
-			s.Serving(n < len(connections) && connections[n].Up)
+			if up := n < len(connections) && connections[n].Up; up != p.journals[n].served {
+				s.Serving(up)
+				p.journals[n].served = up
+			}
 			_ = s.Flush() // told by OnFault
+			p.mend(n)
 		}
 	}
 }
@@ -296,6 +330,11 @@ func (p *sessionsPart) declinedByReason() map[string]int { return p.declined }
 // fault is why sessions will end with this process; "" if they need not.
 func (p *sessionsPart) fault() string {
 	err := p.trouble.Load()
+	for n := range p.journals {
+		if fault := p.journals[n].fault.Load(); fault != nil {
+			err = fault
+		}
+	}
 	if p.dir != nil && p.dir.Trouble() != nil {
 		trouble := p.dir.Trouble()
 		err = &trouble

@@ -175,6 +175,9 @@ func (o *occupant) handleItem(it *item) {
 	switch it.kind {
 	case kindDropped:
 		return
+	case kindRecord:
+		o.record(nil, nil)
+		return
 	case session.EventMessage:
 		m, err := o.decoder.Client(it.payload)
 		if err != nil { // CONN-32
@@ -191,9 +194,11 @@ func (o *occupant) handleItem(it *item) {
 		}
 		ev.Ticket, ev.Admitted, ev.Unsupported = it.ticket, it.admitted, it.unsupported
 	case session.EventLinkUp:
+		o.downsHandled, o.unsent = it.downs, false
 		ev.Kept, ev.Down = it.kept, it.at.Sub(o.reachedAt)
 		o.setLink(true, nil)
 	case session.EventLinkDown:
+		o.downsHandled = it.downs
 		ev.Kept = it.kept && o.opts.Journal != nil
 		o.reachedAt = it.at
 		o.setLink(false, it.reason)
@@ -221,7 +226,7 @@ func (o *occupant) step(now time.Time, ev session.Event) {
 	failed := false
 	effects := o.session.Step(now, ev)
 	if record := o.session.Journal(); record != nil {
-		o.opts.Journal.Append(record)
+		o.record(record, effects)
 	}
 	for i := range effects {
 		if !o.perform(&effects[i]) {
@@ -234,6 +239,22 @@ func (o *occupant) step(now time.Time, ev session.Event) {
 	o.showPhase()
 }
 
+// publish sends a message to the gateway. Over a connection that was lost, although the
+// session does not know it yet, nothing leaves: to the session it is as if the message had
+// been under way, and a later connection must not carry it.
+func (o *occupant) publish(m fleet.ServerMessage, ack link.Ack) (ok bool) {
+	if o.downs.Load() != o.downsHandled {
+		o.unsent = true
+		return true
+	}
+	if o.port.Publish(protocol.EncodeServer(m), ack) {
+		return true
+	}
+	lost := o.port.Lost()
+	o.unsent = o.unsent || lost
+	return lost
+}
+
 // perform carries out one effect; false means that a message could not be sent.
 func (o *occupant) perform(e *session.Effect) bool {
 	switch e.Kind {
@@ -242,7 +263,7 @@ func (o *occupant) perform(e *session.Effect) bool {
 		if e.Message.Kind == fleet.ServerStatusResponse && e.Message.Counter == o.answering {
 			ack = o.ack
 		}
-		ok := o.port.Publish(protocol.EncodeServer(e.Message), ack)
+		ok := o.publish(e.Message, ack)
 		o.answered = o.answered || ok && e.Message.Kind == fleet.ServerStatusResponse && e.Message.Counter == o.answering
 		if ok && ack != (link.Ack{}) {
 			o.ack = link.Ack{}

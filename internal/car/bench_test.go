@@ -44,6 +44,7 @@ type blackHole struct{}
 func (blackHole) Publish([]byte, link.Ack) bool { return true }
 func (blackHole) Acknowledge(link.Ack)          {}
 func (blackHole) NotifyDisconnect() bool        { return true }
+func (blackHole) Lost() bool                    { return false }
 func (blackHole) DiscardPending()               {}
 func (blackHole) Close()                        {}
 

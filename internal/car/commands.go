@@ -47,6 +47,7 @@ func (o *occupant) recordPositions() {
 		if p, ok := module.Opened(m.instance).(module.Positioned); ok {
 			if position := p.Position(); position != nil {
 				o.opts.Journal.Append(session.AppendPosition(nil, o.opts.ID.String(), m.number, position))
+				o.session.SetPosition(m.number, position)
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package car
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -17,6 +18,26 @@ import (
 type memory struct {
 	mu      sync.Mutex
 	records [][]byte
+	epoch   uint64
+}
+
+func (m *memory) AppendAt(epoch uint64, records ...[]byte) (now uint64, ok bool) {
+	m.mu.Lock()
+	ok, now = epoch == m.epoch, m.epoch
+	m.mu.Unlock()
+	if ok {
+		m.Append(records...)
+	}
+	return now, ok
+}
+
+func (m *memory) Flush() error { return nil }
+
+// restart forgets everything, as a journal does that begins anew.
+func (m *memory) restart() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.records, m.epoch = nil, m.epoch+1
 }
 
 func (m *memory) Append(records ...[]byte) {
@@ -159,6 +180,100 @@ func TestReplaceIsNotNoticed(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// What a car wants to send in the moment in which the connection is lost does not end its
+// session, and no later connection carries it (RES-9).
+func TestAnswerWhileTheLinkIsLost(t *testing.T) {
+	for _, told := range []bool{false, true} { // whether the loss waits in the mailbox already
+		synctest.Test(t, func(t *testing.T) {
+			journal := new(memory)
+			hold := make(chan struct{})
+			r := newRig(t, Options{Journal: journal}, &fakeModule{number: 2}).run()
+			r.connect(button)
+			r.link.take()
+			if told {
+				r.link.set(func() { r.link.hold = hold })
+				r.status(2, button, "s2") // keeps the car busy
+				r.status(3, button, "s3")
+			} else {
+				r.link.set(func() { r.link.down, r.link.lost = true, true })
+				r.status(2, button, "s2")
+			}
+			r.seat.LinkDown(nil, true)
+			r.link.set(func() { r.link.down, r.link.lost, r.link.hold = false, false, nil })
+			close(hold)
+			synctest.Wait()
+			r.link.take() // what was under way
+			r.seat.AppendSettled()
+			if known := journal.known(t); known.Record == nil || known.Record.Settled {
+				t.Errorf("told %v: the journal knows %+v", told, known.Record)
+			}
+			r.seat.LinkUp(link.Continued)
+			again := uint32(2)
+			if told {
+				again = 3
+			}
+			r.status(again, button, "again")
+			r.seat.BacklogRead()
+			synctest.Wait()
+			r.wantSent(fmt.Sprintf("statusResponse %d", again))
+			if s := r.seat.Snapshot(); s.Phase != session.PhaseRunning || s.SessionID != "session1" {
+				t.Errorf("told %v: the session is %v %q", told, s.Phase, s.SessionID)
+			}
+			if err := r.end(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A journal that begins anew gets the whole session with the next step of the car, or when
+// it is asked to, and what its modules have not confirmed.
+func TestJournalBeginsAnew(t *testing.T) {
+	for _, idle := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			hold := make(chan struct{})
+			stuck := &fakeModule{number: 2, onCall: func(_ context.Context, call string) error {
+				if call == "status button s3" {
+					<-hold
+				}
+				return nil
+			}}
+			journal := new(memory)
+			r := newRig(t, Options{Journal: journal, Limits: Limits{Stop: time.Second}}, stuck).run()
+			r.connect(button)
+			for n := uint32(2); n <= 4; n++ {
+				r.status(n, button, fmt.Sprintf("s%d", n))
+			}
+			journal.restart()
+			left := 2
+			if idle {
+				r.seat.Record()
+				synctest.Wait()
+			} else {
+				r.status(5, button, "s5")
+				left = 3
+			}
+			known := journal.known(t)
+			if known == nil || known.Record == nil || known.Record.ID != "session1" || int(known.Record.Expected) != left+3 || len(known.Left) != left {
+				t.Fatalf("idle %v: the journal knows %+v", idle, known)
+			}
+			for i, l := range known.Left {
+				if string(l.Data) != fmt.Sprintf("s%d", i+3) || l.Device.Module != 2 {
+					t.Errorf("left is %+v", l)
+				}
+			}
+			close(hold)
+			synctest.Wait()
+			if known := journal.known(t); len(known.Left) != 0 || len(known.Numbers) != 1 || int(known.Numbers[0].Next) != left+2 {
+				t.Errorf("idle %v: when everything is confirmed: %+v", idle, known)
+			}
+			if err := r.end(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }
 
 // A defect that a car meets once costs it nothing: the next occupant goes on with the

@@ -108,6 +108,7 @@ type fakeLink struct {
 	mu     sync.Mutex
 	sent   []string
 	down   bool
+	lost   bool          // with down: LinkDown is going to be told
 	broken bool          // Publish panics
 	hold   chan struct{} // if set, Publish waits for it
 	closed bool
@@ -188,7 +189,13 @@ func (l *fakeLink) Publish(payload []byte, ack link.Ack) bool {
 
 func (l *fakeLink) NotifyDisconnect() bool { l.record("disconnect"); return true }
 func (l *fakeLink) DiscardPending()        {}
-func (l *fakeLink) Close()                 { l.set(func() { l.closed = true }) }
+
+func (l *fakeLink) Lost() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lost
+}
+func (l *fakeLink) Close() { l.set(func() { l.closed = true }) }
 
 // rig is a car between a fake link and fake modules, inside a synctest bubble.
 type rig struct {

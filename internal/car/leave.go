@@ -78,7 +78,7 @@ func (s *Seat) Leave() (left bool) {
 // AppendSettled notes in the journal that everything the car was sent has reached the
 // broker. It is for a seat whose Run has returned after link.ErrSuspend.
 func (s *Seat) AppendSettled() {
-	if o := s.occupant.Load(); o != nil && !o.hasFailed() && s.opts.Journal != nil {
+	if o := s.occupant.Load(); o != nil && !o.hasFailed() && s.opts.Journal != nil && !s.unsent {
 		s.opts.Journal.Append(o.session.AppendSettled(nil))
 	}
 }

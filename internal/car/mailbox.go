@@ -13,11 +13,15 @@ import (
 // is handled.
 const kindDropped session.EventKind = 0
 
+// kindRecord asks whether the journal has begun anew.
+const kindRecord session.EventKind = 255
+
 // item is one thing that happened to a car, in order of arrival.
 type item struct {
 	kind     session.EventKind
 	at       time.Time     // EventMessage, EventLinkUp, EventLinkDown: when the link told it
 	kept     bool          // EventLinkUp, EventLinkDown: the broker keeps what comes
+	downs    int64         // EventLinkUp, EventLinkDown: losses of the link until then
 	payload  []byte        // EventMessage: not decoded yet
 	delivery link.Delivery // EventMessage, and the acknowledgement of one that was dropped
 	reason   error         // EventLinkDown

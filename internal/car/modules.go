@@ -22,11 +22,12 @@ type boundModule struct {
 	started chan struct{} // closed when the worker was started, see occupant.start
 	closed  chan struct{} // closed when the worker was closed
 
-	due       atomic.Bool // the calls are to begin
-	forwarded uint64      // of the actor: statuses the worker took
-	delivered uint64      // of the worker: statuses it was done with
-	event     *Event      // of the worker, see called; nil without observer
-	record    []byte      // of the worker: for the journal
+	due       atomic.Bool   // the calls are to begin
+	forwarded uint64        // of the actor: statuses the worker took
+	delivered uint64        // of the worker: statuses it was done with
+	event     *Event        // of the worker, see called; nil without observer
+	record    []byte        // of the worker: for the journal
+	confirmed atomic.Uint64 // one more than the number of the last status that was confirmed
 }
 
 // bind makes the worker of a module; it is not started.
@@ -46,8 +47,27 @@ func (s *Seat) bind(b Binding) *boundModule {
 	if j := s.opts.Journal; j != nil {
 		name := s.opts.ID.String()
 		worker.Confirmed = func(status uint64) {
+			m.confirmed.Store(status + 1)
 			m.record = session.AppendDelivered(m.record[:0], name, number, status)
 			j.Append(m.record)
+		}
+	}
+	if j := s.opts.Journal; j != nil {
+		// On record before the call: it may end the process (RES-17).
+		name := s.opts.ID.String()
+		worker.Begins = func(status uint64) func() {
+			var done func()
+			if s.opts.Alone != nil {
+				done = s.opts.Alone()
+			}
+			j.Append(session.AppendTried(nil, name, number, status))
+			_ = j.Flush()
+			return func() {
+				_ = j.Flush() // that it is confirmed
+				if done != nil {
+					done()
+				}
+			}
 		}
 	}
 	if o := s.opts.Observer; o != nil {

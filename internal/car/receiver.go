@@ -66,7 +66,7 @@ func (s *Seat) Sent() {
 // LinkUp implements link.Receiver.
 func (s *Seat) LinkUp(up link.Up) {
 	own := s.opts.OwnBroker && s.ownUp.CompareAndSwap(false, true)
-	s.linkChanged(item{kind: session.EventLinkUp, at: time.Now(), kept: own || up == link.Continued})
+	s.linkChanged(item{kind: session.EventLinkUp, at: time.Now(), kept: own || up == link.Continued, downs: s.downs.Load()})
 	if own {
 		s.BacklogRead()
 	}
@@ -77,8 +77,9 @@ func (s *Seat) BacklogRead() { s.linkChanged(item{kind: session.EventBacklogRead
 
 // LinkDown implements link.Receiver.
 func (s *Seat) LinkDown(reason error, kept bool) {
+	downs := s.downs.Add(1)
 	kept = kept || s.opts.Suspending != nil && s.opts.Suspending()
-	s.linkChanged(item{kind: session.EventLinkDown, at: time.Now(), reason: reason, kept: kept})
+	s.linkChanged(item{kind: session.EventLinkDown, at: time.Now(), reason: reason, kept: kept, downs: downs})
 }
 
 // linkChanged is handled on the link's goroutine: ten thousand cars would otherwise

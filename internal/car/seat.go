@@ -69,6 +69,11 @@ type Occupant struct {
 type Journal interface {
 	// Append copies the records. It does not block.
 	Append(records ...[]byte)
+	// AppendAt does so for records that build on those before, unless the journal has
+	// begun anew since the epoch. It returns the epoch that it is in; the first is 0.
+	AppendAt(epoch uint64, records ...[]byte) (now uint64, ok bool)
+	// Flush writes what was appended; its error was told elsewhere.
+	Flush() error
 }
 
 // Options of New.
@@ -88,6 +93,10 @@ type Options struct {
 	// before has handled all that it had: the first time the link is up, nothing is
 	// missing, although the broker has kept nothing.
 	OwnBroker bool
+	// Alone is called before a status of the process before is handed to a module, and what
+	// it returns, if anything, after that: the owner can wait, so that one is at a time. Nil:
+	// they are handed over at once.
+	Alone func() (done func())
 	// Suspending tells that the process ends for another one to go on: the loss of the
 	// link ends no session then. Nil: it never does.
 	Suspending func() bool
@@ -107,6 +116,7 @@ type Seat struct {
 	port  link.Port
 
 	payload  atomic.Int64 // largest message, bytes
+	downs    atomic.Int64 // losses of the link that were told
 	ownUp    atomic.Bool  // see Options.OwnBroker
 	stop     atomic.Int64 // time.Duration, see Limits.Stop
 	counters counters
@@ -116,6 +126,9 @@ type Seat struct {
 	// Of the working goroutine, see mailbox.
 	started          time.Time // of the current session
 	linkReason       error     // of the last loss of the link
+	downsHandled     int64     // losses of the link that the occupants know of
+	epoch            uint64    // of the journal that has the whole session
+	unsent           bool      // what should have left was not sent, see publish
 	failedAt         time.Time // when the last defect was met
 	reachedAt        time.Time // until when the broker was reached, see Options.Down
 	lifeLines        bucket    // see lifeLine
@@ -340,6 +353,7 @@ func (s *Seat) afterDefect(ctx context.Context) *Defect {
 	}
 	s.occupant.Store(nil)
 	s.previous, s.session = o, nil
+	s.downsHandled = s.downs.Load() // what it had in hand is gone
 	o.forsake()
 	s.turn.Unlock()
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), forsakeTimeout)

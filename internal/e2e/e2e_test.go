@@ -106,19 +106,24 @@ type testCar struct {
 // is short, so that a test of recovery need not wait for it.
 func startCar(t testing.TB, broker gateway.Broker, name string) *testCar {
 	t.Helper()
+	return startCarWith(t, broker, name, gateway.Timing{
+		RetryPause:     300 * time.Millisecond,
+		MessageTimeout: 30 * time.Second, // the machine of the test may be slow
+		LinkTimeout:    10 * time.Second,
+		StatusTimeout:  5 * time.Second,
+		QueuePoll:      50 * time.Millisecond,
+		LeaveStall:     50 * time.Millisecond,
+	})
+}
+
+func startCarWith(t testing.TB, broker gateway.Broker, name string, timing gateway.Timing) *testCar {
+	t.Helper()
 	w := &carWatch{expected: make(map[string]bool)}
 	g, err := gateway.Start(gateway.Settings{
 		Car:     fleet.CarID{Company: company, Car: name},
 		Broker:  broker,
 		Observe: w.observe,
-		Core: gateway.Options{Timing: gateway.Timing{
-			RetryPause:     300 * time.Millisecond,
-			MessageTimeout: 30 * time.Second, // the machine of the test may be slow
-			LinkTimeout:    10 * time.Second,
-			StatusTimeout:  5 * time.Second,
-			QueuePoll:      50 * time.Millisecond,
-			LeaveStall:     50 * time.Millisecond,
-		}, Steady: true},
+		Core:    gateway.Options{Timing: timing, Steady: true},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -186,10 +191,15 @@ func reportAllUntil(t testing.TB, what string, cars []*testCar, condition func(*
 
 // lostIsExpected says that the test cuts connections: a gateway whose broker
 // goes away finds its last statuses unanswered.
-func (c *testCar) lostIsExpected() {
+func (c *testCar) lostIsExpected() { c.expect("status not answered in time") }
+
+// expect names violations that the test itself causes.
+func (c *testCar) expect(reasons ...string) {
 	c.watch.mu.Lock()
 	defer c.watch.mu.Unlock()
-	c.watch.expected["status not answered in time"] = true
+	for _, r := range reasons {
+		c.watch.expected[r] = true
+	}
 }
 
 func open(m *brokertest.Mosquitto) gateway.Broker { return gateway.Broker{Address: m.Address()} }

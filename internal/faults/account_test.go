@@ -3,6 +3,7 @@ package faults
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -66,23 +67,36 @@ func (r *rig) missing(delivered map[string]int) int {
 func (r *rig) recorded() map[string]int {
 	r.Helper()
 	delivered := make(map[string]int)
-	last := make(map[string]int)
-	for number := range r.libraries {
-		text, err := os.ReadFile(r.record(number))
-		if err != nil && !os.IsNotExist(err) {
-			r.Fatal(err)
+	for life := range r.life + 1 {
+		last, before := make(map[string]int), maps.Clone(delivered)
+		for number := range r.libraries {
+			r.recordedIn(life, number, delivered, last)
 		}
-		for line := range bytes.Lines(text) {
-			n, ok := sequence(line)
-			name, _, _ := strings.Cut(strings.Trim(string(line), `"`), " ")
-			if !ok {
-				r.Errorf("module %d got a status that no car has sent: %.80q", number, line)
-				continue
+		for status, times := range delivered {
+			if r.life > 0 && times > before[status]+1 {
+				r.Errorf("status %q was delivered %d times in one life of the server", status, times-before[status])
 			}
-			r.arrived(delivered, last, name, n)
 		}
 	}
 	return delivered
+}
+
+// recordedIn reads what a module has written down in one life of the server.
+func (r *rig) recordedIn(life int, number int32, delivered, last map[string]int) {
+	r.Helper()
+	text, err := os.ReadFile(r.recordOf(number, life))
+	if err != nil && !os.IsNotExist(err) {
+		r.Fatal(err)
+	}
+	for line := range bytes.Lines(text) {
+		n, ok := sequence(line)
+		name, _, _ := strings.Cut(strings.Trim(string(line), `"`), " ")
+		if !ok {
+			r.Errorf("module %d got a status that no car has sent: %.80q", number, line)
+			continue
+		}
+		r.arrived(delivered, last, name, n)
+	}
 }
 
 // arrived notes a status that reached a module. It may come again, after a restart

@@ -46,6 +46,7 @@ type rig struct {
 	config   obj
 	server   *servertest.Server
 	crew     *crew
+	life     int                // of the server, see nextLife
 	opts     servertest.Options // of the server, without configuration
 	// library of the modules by number
 	libraries map[int32]string
@@ -82,7 +83,18 @@ func (r *rig) timing() gateway.Timing {
 
 // record is the file into which module writes what it gets.
 func (r *rig) record(module int32) string {
-	return filepath.Join(r.dir, fmt.Sprintf("record%d", module))
+	return r.recordOf(module, r.life)
+}
+
+func (r *rig) recordOf(module int32, life int) string {
+	return filepath.Join(r.dir, fmt.Sprintf("record%d%s", module, lifeSuffix(life)))
+}
+
+func lifeSuffix(life int) string {
+	if life == 0 {
+		return ""
+	}
+	return fmt.Sprintf("_%d", life)
 }
 
 // trigger is the file that makes the module misbehave.

@@ -26,6 +26,7 @@ func scenarios() []scenario {
 	all = append(all, brokerFaults()...)
 	all = append(all, networkFaults()...)
 	all = append(all, serverFaults()...)
+	all = append(all, resumeFaults()...)
 	all = append(all, moduleFaults()...)
 	all = append(all, apiFaults()...)
 	all = append(all, machineFaults()...)

@@ -37,7 +37,8 @@ type car struct {
 	recent   time.Time // when the newest answered status was sent
 	// latencies of the answers since somebody took them, a hundred at most
 	latencies []time.Duration
-	running   bool // between Connected and Disconnected
+	longest   time.Duration // wait for an answer, see forgetWaits
+	running   bool          // between Connected and Disconnected
 	sessions  int
 	commands  int
 	ends      map[gateway.Reason]int // of sessions that ran
@@ -116,6 +117,7 @@ func (c *car) observe(e gateway.Effect) {
 		if e.Sent.After(c.recent) {
 			c.recent = e.Sent
 		}
+		c.longest = max(c.longest, time.Since(e.Sent))
 		if len(c.latencies) < 100 {
 			c.latencies = append(c.latencies, time.Since(e.Sent))
 		}

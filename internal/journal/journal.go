@@ -88,7 +88,7 @@ type Journal struct {
 	seed     uint32 // of its frames
 	last     uint64 // the highest number in use
 	fresh    bool   // the next segment begins anew
-	epoch    int    // number of Restarts
+	epoch    uint64 // number of Restarts; written under mu too
 	base     uint64 // the first batch, while there is no snapshot
 	sealed   []part
 	snapshot part
@@ -205,6 +205,30 @@ func (j *Journal) Append(records ...[]byte) {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.append(records)
+}
+
+// AppendAt is Append for records that build on those before: it appends nothing when the
+// journal has begun anew since the epoch (Restart), and returns the epoch that it is in.
+// The owner then appends its complete state at that one. The first epoch is 0. A journal
+// that is broken or closed takes what is given to it for nothing.
+func (j *Journal) AppendAt(epoch uint64, records ...[]byte) (now uint64, ok bool) {
+	if j.off.Load() {
+		return epoch, true
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.epoch != epoch {
+		return j.epoch, false
+	}
+	if len(records) > 0 {
+		j.append(records)
+	}
+	return epoch, true
+}
+
+// append puts records into the batch; under mu.
+func (j *Journal) append(records [][]byte) {
 	for _, r := range records {
 		if len(j.batch)-batchStart+len(r)+10 > j.opts.BatchBytes {
 			j.overflow = true

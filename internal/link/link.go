@@ -78,6 +78,10 @@ type Port interface {
 	// that payload answers is acknowledged with it: ack leaves immediately before it,
 	// in the same write (RES-3). Without success ack is not used.
 	Publish(payload []byte, ack Ack) bool
+	// Lost tells that the connection over which the receiver heard LinkUp is gone.
+	// LinkDown is told then, or was: what Publish refuses in between is lost as what was
+	// under way is.
+	Lost() bool
 	// Acknowledge queues an acknowledgement alone, in the order of the port.
 	Acknowledge(ack Ack)
 	// NotifyDisconnect queues the disconnect notification (CONN-3).

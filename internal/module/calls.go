@@ -17,9 +17,16 @@ func (w *Worker) makeCalls() {
 		if !ok {
 			return
 		}
+		var handedOver func()
+		if j.again && w.opts.Begins != nil {
+			handedOver = w.opts.Begins(j.number)
+		}
 		taken := w.call(&j)
 		if taken && j.kind == jobStatus && w.opts.Confirmed != nil {
 			w.opts.Confirmed(j.number)
+		}
+		if handedOver != nil {
+			handedOver()
 		}
 		if w.jobs.end() && !taken { // what was abandoned is counted already
 			w.lost.Add(1)

@@ -276,6 +276,25 @@ func (q *jobs) abandon() (left []job, statuses int) {
 	return left, statuses
 }
 
+// waiting returns the statuses that wait, and before them the one whose call is under
+// way.
+func (q *jobs) waiting() (out []Status) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	add := func(j *job) {
+		if j.kind == jobStatus {
+			out = append(out, Status{Device: j.device, Data: j.data, Error: j.message, Number: j.number, Again: j.again})
+		}
+	}
+	if q.running {
+		add(&q.current)
+	}
+	for i := range q.n {
+		add(q.slot(i))
+	}
+	return out
+}
+
 // free tells how many more statuses put takes.
 func (q *jobs) free() int {
 	q.mu.Lock()

@@ -36,6 +36,10 @@ type WorkerOptions struct {
 	// all before it need not be handed over by another process. It must return at
 	// once. Nil: what is left at Close is lost.
 	Confirmed func(number uint64)
+	// Begins is told, from the calling goroutine and before the call, that a status of an
+	// earlier process (Status.Again) is about to be handed over; what it returns is called
+	// when that is done, nil: nothing is. Nil: nobody asks.
+	Begins func(number uint64) (ended func())
 	// Called is told every call that has come back, from the calling goroutine and
 	// before the result has consequences. The Call is valid during Called only,
 	// which must return at once. Nil: it is not called.
@@ -229,6 +233,10 @@ func (w *Worker) CommandAck(command fleet.Command) bool {
 		slog.Any("device", command.Device), slog.Int("limit", w.jobs.size()))
 	return false
 }
+
+// Waiting returns the statuses that were not confirmed, oldest first; their slices are
+// the worker's and never change. One that is being confirmed may be among them.
+func (w *Worker) Waiting() []Status { return w.jobs.waiting() }
 
 // Free tells how many more statuses the queue takes.
 func (w *Worker) Free() int { return w.jobs.free() }

@@ -36,6 +36,8 @@ const (
 	entryRecovering                      // the session is out of reach from here on
 	entryRecovered                       // and was found again: the waiting commands have left
 	entryNumbers                         // counter and numbers that are next, in a compacted journal
+	entryTried                           // a process has begun with the status that was left (RES-17)
+	entryForgotten                       // nothing of the car is known any more
 )
 
 // Flags of entryStatus.
@@ -67,14 +69,25 @@ func AppendPosition(b []byte, car string, module int32, position []byte) []byte 
 	return appendText(b, position)
 }
 
-// AppendForgotten appends a record that says that nothing of the car goes on.
-func AppendForgotten(b []byte, car string, known *Resumption) []byte {
-	b = append(appendHeader(b, car), byte(entryEnded))
-	for _, n := range known.Numbers {
-		b = binary.AppendVarint(append(b, byte(entryDelivered)), int64(n.Module))
-		b = binary.AppendUvarint(b, n.Next-1)
-	}
-	return b
+// AppendTried appends a record that says that a process begins with a status that was
+// left.
+func AppendTried(b []byte, car string, module int32, number uint64) []byte {
+	return appendTried(appendHeader(b, car), module, number, 1)
+}
+
+func appendTried(b []byte, module int32, number, times uint64) []byte {
+	b = binary.AppendVarint(append(b, byte(entryTried)), int64(module))
+	return binary.AppendUvarint(binary.AppendUvarint(b, number), times)
+}
+
+// AppendLeft appends a record of a status that no module has confirmed, for a journal that
+// begins anew.
+func AppendLeft(b []byte, car string, l *Left) []byte { return appendLeft(appendHeader(b, car), l) }
+
+// AppendForgotten appends a record that says that nothing of the car goes on, and that
+// nothing has to be remembered of it.
+func AppendForgotten(b []byte, car string) []byte {
+	return append(appendHeader(b, car), byte(entryForgotten))
 }
 
 func appendText[T string | []byte](b []byte, s T) []byte {

@@ -63,7 +63,7 @@ func (c *folded) entry(r *reader) error {
 	kind := entryKind(r.byte())
 	switch kind {
 	case entrySession:
-		c.record = r.record()
+		c.record, c.unusable = r.record(), nil // it needs nothing of what came before
 		c.next = c.record.Next
 	case entryEnded:
 		c.record = nil
@@ -82,6 +82,12 @@ func (c *folded) entry(r *reader) error {
 			module := r.int32()
 			c.numbers[module] = r.uvarint()
 		}
+	case entryTried:
+		c.tried(r.int32(), r.uvarint(), r.uvarint())
+	case entryForgotten:
+		clear(c.numbers)
+		clear(c.positions)
+		c.record, c.left, c.next, c.unusable = nil, nil, 0, nil
 	case entrySettled:
 		if c.record != nil {
 			c.record.Settled = true
@@ -188,6 +194,14 @@ func (c *folded) delivered(module int32, number uint64) {
 	c.left = slices.DeleteFunc(c.left, func(l Left) bool { return l.Device.Module == module && l.Number <= number })
 }
 
+func (c *folded) tried(module int32, number, times uint64) {
+	for i := range c.left {
+		if l := &c.left[i]; l.Device.Module == module && l.Number == number {
+			l.Tried += times
+		}
+	}
+}
+
 // Snapshot hands out records that, applied to a new Fold, say the same. A record is
 // valid until emit returns.
 func (f *Fold) Snapshot(emit func(record []byte)) {
@@ -202,7 +216,11 @@ func (f *Fold) Snapshot(emit func(record []byte)) {
 			emit(b)
 		}
 		for i := range c.left {
-			b = appendLeft(appendHeader(b[:0], name), &c.left[i])
+			l := &c.left[i]
+			b = appendLeft(appendHeader(b[:0], name), l)
+			if l.Tried > 0 {
+				b = appendTried(b, l.Device.Module, l.Number, l.Tried)
+			}
 			emit(b)
 		}
 		b = appendHeader(b[:0], name)

@@ -39,6 +39,10 @@ func (s *Session) AppendRecord(b []byte) []byte {
 	} else {
 		b = append(b, byte(entryEnded))
 	}
+	for _, p := range s.positions {
+		b = binary.AppendVarint(append(b, byte(entryPosition)), int64(p.Module))
+		b = appendText(b, p.Bytes)
+	}
 	b = binary.AppendUvarint(append(b, byte(entryNumbers)), uint64(s.sender.next))
 	b = binary.AppendUvarint(b, uint64(len(s.numbers)))
 	for _, n := range s.numbers {
@@ -130,6 +134,18 @@ func (s *Session) recordPosition(module int32, position []byte) {
 	}
 	b := binary.AppendVarint(append(s.journal, byte(entryPosition)), int64(module))
 	s.journal = appendText(b, position)
+	s.SetPosition(module, position)
+}
+
+// SetPosition says what the journal knows by AppendPosition, for AppendRecord.
+func (s *Session) SetPosition(module int32, position []byte) {
+	for i := range s.positions {
+		if p := &s.positions[i]; p.Module == module {
+			p.Bytes = append(p.Bytes[:0:0], position...)
+			return
+		}
+	}
+	s.positions = append(s.positions, Position{module, append([]byte(nil), position...)})
 }
 
 // recordRecovery says that the session is out of reach, or found again.

@@ -60,6 +60,7 @@ type Left struct {
 	Data   []byte
 	Error  []byte
 	Number uint64 // in the order of the module's statuses, see EffectForward
+	Tried  uint64 // processes that have begun with it and died before it was confirmed
 }
 
 // Resumption is what a journal knows of one car.
@@ -98,6 +99,24 @@ func (r *Resumption) Position(module int32) []byte {
 		}
 	}
 	return nil
+}
+
+// Heads returns the statuses with which the modules begin: the oldest of each that is
+// left. One of them ended the process before if a status did.
+func (r *Resumption) Heads() (heads []Left) {
+	for _, l := range r.Left {
+		if !slices.ContainsFunc(heads, func(h Left) bool { return h.Device.Module == l.Device.Module }) {
+			heads = append(heads, l)
+		}
+	}
+	return heads
+}
+
+// Drop takes the oldest status of a module that is left out.
+func (r *Resumption) Drop(module int32) {
+	if i := slices.IndexFunc(r.Left, func(l Left) bool { return l.Device.Module == module }); i >= 0 {
+		r.Left = slices.Delete(r.Left, i, i+1)
+	}
 }
 
 // Bounds of what a Record remembers of the past.

@@ -74,6 +74,9 @@ func (s *Session) resume(r *Resumption) {
 	for _, n := range r.Numbers {
 		*s.number(n.Module) = n.Next
 	}
+	for _, p := range r.Positions {
+		s.SetPosition(p.Module, p.Bytes)
+	}
 	s.sender.next = r.Next
 	if rec := r.Record; rec != nil {
 		s.restore(rec)

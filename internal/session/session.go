@@ -147,6 +147,7 @@ type Session struct {
 	changed   bool                 // the devices have changed in this Step
 	early     []uint32             // counters of the statuses that were put aside in this Step
 	numbers   []Number             // of the modules' next statuses
+	positions []Position           // as the journal knows them
 	recovery  *recovery            // nil: nothing is uncertain
 	anew      bool                 // the gateway is to connect anew when the recovery is over
 	rejoin    bool                 // the session was resumed: see joins

@@ -30,7 +30,8 @@ type page struct {
 	clean    bool
 	identity string
 	boot     [16]byte // id of the machine's boot
-	poison   uint32
+	poison   uint32   // deaths soon after a resume
+	early    uint32   // deaths at once after a resume
 	shards   [MaxShards]shardPage
 }
 
@@ -50,6 +51,7 @@ func (p *page) encode() []byte {
 	copy(b[16:32], p.identity)
 	copy(b[32:48], p.boot[:])
 	binary.LittleEndian.PutUint32(b[48:], p.poison)
+	binary.LittleEndian.PutUint32(b[52:], p.early)
 	for i, s := range p.shards {
 		b := b[pageShards+i*pageShard:]
 		binary.LittleEndian.PutUint64(b, uint64(s.served))
@@ -76,6 +78,7 @@ func decodePage(b []byte) (page, error) {
 		identity: strings.TrimRight(string(b[16:32]), "\x00"),
 		boot:     [16]byte(b[32:48]),
 		poison:   binary.LittleEndian.Uint32(b[48:]),
+		early:    binary.LittleEndian.Uint32(b[52:]),
 	}
 	for i := range p.shards {
 		b := b[pageShards+i*pageShard:]

@@ -7,7 +7,7 @@
 //	                setting of the time changes; what must not be resumed from
 //	shards/NN/      the journal of a shard
 //	damaged-N/      a journal that could not be read, for a person to look at
-//	poisoned-N/     all journals, after two deaths soon after a resume
+//	poisoned-N/     all journals, after eight deaths at once after a resume
 //
 // Only the last three of damaged-N and of poisoned-N are kept.
 //

@@ -40,6 +40,7 @@ func serveForEver(dir string) error {
 	if err := d.Resuming(); err != nil {
 		return err
 	}
+	d.Resumed()
 	s.Serving(true)
 	s.Append([]byte("from the child"))
 	if err := s.Flush(); err != nil {

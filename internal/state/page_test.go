@@ -100,8 +100,8 @@ func TestStartsThatFail(t *testing.T) {
 	})
 }
 
-// TestPoison: two deaths soon after a resume set the journals aside; a life of 10 s
-// or an orderly stop between them does not count (RES-17).
+// TestPoison: deaths soon after a resume are counted, until a life of 10 s after Resumed or
+// an orderly stop. Eight at once after one set the journals aside (RES-17).
 func TestPoison(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log testlog.Buffer
@@ -109,35 +109,41 @@ func TestPoison(t *testing.T) {
 		opts.clock, opts.Logger = newMachine().clock(), log.Logger()
 		d := open(t, opts)
 		put(t, openShard(t, d, 0), "one")
-		resume := func(life time.Duration) *Dir {
+		resume := func(deaths int, start, life time.Duration) *Dir {
 			t.Helper()
 			d := open(t, opts)
-			if d.Poisoned() {
-				t.Fatal("poisoned")
+			if d.Poisoned() || d.Deaths() != deaths {
+				t.Fatalf("%d deaths, expected %d; poisoned %v", d.Deaths(), deaths, d.Poisoned())
 			}
 			for range 2 { // counts once
 				if err := d.Resuming(); err != nil {
 					t.Fatal(err)
 				}
 			}
+			pass(start)
+			d.Resumed()
 			pass(life)
 			return d
 		}
 		opts = killed(t, opts)
-		resume(9 * time.Second)
+		resume(0, 0, 9*time.Second)
 		opts = killed(t, opts)
-		resume(11 * time.Second)
+		resume(1, 0, 11*time.Second)
 		opts = killed(t, opts)
-		resume(9 * time.Second)
+		resume(0, time.Minute, 9*time.Second) // its modules needed long to begin
 		opts = killed(t, opts)
-		if err := resume(time.Second).Close(false); err != nil {
+		if err := resume(1, 0, time.Second).Close(false); err != nil {
 			t.Fatal(err)
 		}
-		resume(9 * time.Second)
-		opts = killed(t, opts)
-		resume(9 * time.Second)
 		for n := 1; n <= 5; n++ {
-			opts = killed(t, opts)
+			for deaths := range 8 {
+				resume(deaths, 0, 3*time.Second)
+				opts = killed(t, opts)
+			}
+			for deaths := range 8 {
+				resume(8+deaths, 0, time.Second)
+				opts = killed(t, opts)
+			}
 			d = open(t, opts)
 			if !d.Poisoned() {
 				t.Fatal("not poisoned")
@@ -145,7 +151,7 @@ func TestPoison(t *testing.T) {
 			if err := d.SetAside(); err != nil {
 				t.Fatal(err)
 			}
-			if d.Poisoned() || !log.Has("level=ERROR", "died twice", fmt.Sprintf("poisoned-%d", n)) {
+			if d.Poisoned() || !log.Has("level=ERROR", "died again and again", "deaths=8", fmt.Sprintf("poisoned-%d", n)) {
 				t.Errorf("still poisoned, or not told: %s", &log)
 			}
 			s := openShard(t, d, 0)
@@ -154,16 +160,40 @@ func TestPoison(t *testing.T) {
 				t.Errorf("declined %v; or set aside while open", s.Declined)
 			}
 			put(t, s, "again")
-			for range 2 {
-				opts = killed(t, opts)
-				resume(time.Second)
-			}
+			opts = killed(t, opts)
 		}
 		names, err := filepath.Glob(filepath.Join(opts.Dir, "poisoned-*"))
 		if err != nil || len(names) != 3 || filepath.Base(names[0]) != "poisoned-3" {
 			t.Errorf("kept are %v, %v", names, err)
 		}
 	})
+}
+
+// TestUnusedProcess: a process that ends in order before it has served a car does not make
+// the end of the one before it an orderly one.
+func TestUnusedProcess(t *testing.T) {
+	opts := newOptions(t)
+	d := open(t, opts)
+	openShard(t, d, 0).Serving(true)
+	opts = killed(t, opts)
+	for range 2 {
+		d = open(t, opts)
+		if d.Clean() {
+			t.Error("the killed process has stopped in order")
+		}
+		openShard(t, d, 0)
+		if err := d.Close(false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d = open(t, opts)
+	openShard(t, d, 0).Serving(true)
+	if err := d.Close(false); err != nil {
+		t.Fatal(err)
+	}
+	if !open(t, opts).Clean() {
+		t.Error("the process that served has not stopped in order")
+	}
 }
 
 // TestAlivePage: a page that is damaged, cut, missing or of another directory makes

@@ -190,10 +190,11 @@ func (d *Dir) SetAside() error {
 	d.mu.Lock()
 	clear(d.before.shards[:])
 	clear(d.page.shards[:])
-	d.before.poison, d.page.poison = 0, 0
+	deaths := d.before.early
+	d.before.poison, d.page.poison, d.before.early, d.page.early = 0, 0, 0, 0
 	d.mu.Unlock()
-	d.log.Error("the server died twice soon after it had resumed the cars' sessions: they are not resumed this time, the cars connect anew",
-		"journals set aside as", to)
+	d.log.Error("the server died again and again soon after it had resumed the cars' sessions: they are not resumed this time, the cars connect anew",
+		"deaths", deaths, "journals set aside as", to)
 	return d.write()
 }
 

@@ -14,8 +14,12 @@ import (
 
 const (
 	stampInterval = time.Second
-	// poisonDeaths is how many deaths soon after a resume make the journals suspect (RES-17).
-	poisonDeaths = 2
+	// poisonDeaths is how many deaths at once after a resume make all journals suspect
+	// (RES-17). It leaves the caller time to leave out what it suspects, and is not reached by
+	// somebody who kills the process again and again at any moments.
+	poisonDeaths = 8
+	// atOnce is how long a process must live after Resumed not to count among them.
+	atOnce = 2 * time.Second
 )
 
 // Options of Open; zero values mean the defaults where there is one.
@@ -24,7 +28,7 @@ type Options struct {
 	Shards  int    // default 32; fixed when the directory is made
 	Version string // of the program, told to a process that waits
 
-	// Settled is how long a process must live after Resuming for its resume to
+	// Settled is how long a process must live after Resumed for its resume to
 	// count as survived; default 10 s.
 	Settled time.Duration
 
@@ -48,16 +52,17 @@ type Dir struct {
 	clock clock
 	turn  sync.Mutex // of the journals' compaction
 
-	opening sync.Mutex // one shard at a time; taken before the others
-	writing sync.Mutex // one write of the page at a time; taken before mu
-	mu      sync.Mutex // never held while the disk works
-	before  page       // what the process before has left
-	page    page
-	shards  [MaxShards]*Shard
-	resumed bool  // Resuming was called
-	served  bool  // a shard was served by this process
-	trouble error // the last write of the page
-	closed  bool
+	opening  sync.Mutex // one shard at a time; taken before the others
+	writing  sync.Mutex // one write of the page at a time; taken before mu
+	mu       sync.Mutex // never held while the disk works
+	before   page       // what the process before has left
+	page     page
+	shards   [MaxShards]*Shard
+	resuming bool  // Resuming was called
+	resumed  bool  // Resumed was called
+	served   bool  // a shard was served by this process
+	trouble  error // the last write of the page
+	closed   bool
 
 	wake   chan struct{} // the page has changed
 	cancel context.CancelFunc
@@ -188,31 +193,50 @@ func (d *Dir) down(shard int) (time.Duration, bool) {
 	return d.before.down(shard, now, d.page.boot)
 }
 
-// Resuming notes, before anything is resumed, that this process does so. When it
-// dies within Options.Settled, twice in a row, the next one finds Poisoned. After an
-// error nothing should be resumed. Calls after the first do nothing.
+// Resuming notes, before anything is read or resumed, that this process is about to.
+// When it dies before Options.Settled has passed since Resumed, it counts among the
+// Deaths that the next one finds. After an error nothing should be resumed. Calls after
+// the first do nothing.
 func (d *Dir) Resuming() error {
 	d.mu.Lock()
-	if d.resumed || d.closed {
+	if d.resuming || d.closed {
 		d.mu.Unlock()
 		return nil
 	}
-	d.resumed = true
+	d.resuming = true
 	d.page.poison++
+	d.page.early++
 	d.mu.Unlock()
-	d.poke() // the time to live begins
 	if err := d.write(); err != nil {
 		return fmt.Errorf("note the resume in the state directory: %w", err)
 	}
 	return nil
 }
 
-// Poisoned tells that two processes before this one died soon after they had
-// resumed: the caller begins without the journals, see SetAside.
+// Resumed says that what was to be resumed has begun: the time to live begins.
+func (d *Dir) Resumed() {
+	d.mu.Lock()
+	d.resumed = true
+	d.mu.Unlock()
+	d.poke()
+}
+
+// Deaths is how many processes before this one, in a row, died soon after they had
+// begun to resume. From two on the caller should suspect what all of them have begun
+// with.
+func (d *Dir) Deaths() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return int(d.before.poison)
+}
+
+// Poisoned tells that so many processes died at once after they had begun to resume
+// that the caller should begin without the
+// journals, see SetAside.
 func (d *Dir) Poisoned() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.before.poison >= poisonDeaths
+	return d.before.early >= poisonDeaths
 }
 
 // Trouble is why the directory does not keep what it should just now, nil when it does.
@@ -252,7 +276,9 @@ func (d *Dir) Close(final bool) error {
 	closing.Wait()
 	d.mu.Lock()
 	d.stampShards()
-	d.page.clean, d.page.poison = true, 0
+	// A process that ended before it served says nothing about the one before.
+	d.page.clean, d.page.poison = d.served || d.before.clean, 0
+	d.page.early = 0
 	if final {
 		clear(d.page.shards[:])
 	}
@@ -265,11 +291,12 @@ func (d *Dir) Close(final bool) error {
 func (d *Dir) stamp(ctx context.Context) {
 	tick := time.NewTicker(stampInterval)
 	defer tick.Stop()
-	settled := time.NewTimer(0)
+	settled, survived := time.NewTimer(0), time.NewTimer(0)
 	settled.Stop()
+	survived.Stop()
 	defer settled.Stop()
-	// A process that serves has survived its start, whether it has resumed or not.
-	var serving, resumed bool
+	defer survived.Stop()
+	resumed := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -278,14 +305,19 @@ func (d *Dir) stamp(ctx context.Context) {
 			d.mu.Lock()
 			d.page.poison = 0
 			d.mu.Unlock()
+		case <-survived.C:
+			d.mu.Lock()
+			d.page.early = 0
+			d.mu.Unlock()
 		case <-tick.C:
 		case <-d.wake:
 		}
 		d.mu.Lock()
-		if d.resumed && !resumed || d.served && !serving {
+		if d.resumed && !resumed {
 			settled.Reset(d.opts.Settled)
+			survived.Reset(atOnce)
+			resumed = true
 		}
-		resumed, serving = d.resumed, d.served
 		d.stampShards()
 		d.mu.Unlock()
 		d.look(d.write())

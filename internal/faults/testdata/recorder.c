@@ -4,6 +4,7 @@
 //
 //   record=PATH   file to append to
 //   crash=PATH    forward_status removes the file and ends the process (SIGABRT)
+//   poison=TEXT   forward_status of a status that contains it ends the process, every time
 //   hang=PATH     forward_status blocks while the file exists
 //   environment=PATH  file for the environment of the process
 //   command=N     every Nth status of a context is sent back as a command; 0: none
@@ -31,7 +32,7 @@ struct command {
 };
 
 struct context {
-	char crash[512], hang[512];
+	char crash[512], hang[512], poison[512];
 	int record, every, statuses;
 	pthread_mutex_t mutex;
 	pthread_cond_t some;
@@ -100,6 +101,8 @@ void *init(const struct config config)
 			strcpy(con->crash, value);
 		if (is(&p->key, "hang"))
 			strcpy(con->hang, value);
+		if (is(&p->key, "poison"))
+			strcpy(con->poison, value);
 		if (is(&p->key, "environment") && write_environment(value) != OK)
 			return NULL;
 		if (is(&p->key, "command"))
@@ -139,6 +142,8 @@ int forward_status(const struct buffer status, const struct device_identificatio
 	struct context *con = context;
 	while (con->hang[0] != '\0' && access(con->hang, F_OK) == 0)
 		usleep(10000);
+	if (con->poison[0] != '\0' && memmem(status.data, status.size_in_bytes, con->poison, strlen(con->poison)) != NULL)
+		abort();
 	char line[128];
 	int length = status.size_in_bytes < 100 ? (int)status.size_in_bytes : 100;
 	int n = snprintf(line, sizeof line, "%.*s\n", length, (const char *)status.data);

@@ -198,7 +198,7 @@ func (c *conn) begin(t terms) {
 		c.stats.resumed.Add(1)
 	}
 	for _, p := range c.ports {
-		p.continues = t.continued
+		p.continues, p.lost = t.continued, false
 	}
 	c.inflight, c.inflights = [len(c.inflight)]uint64{}, 0
 	c.requests = make(map[uint16]*request)
@@ -259,6 +259,7 @@ func (c *conn) end(reason error, kept bool) {
 	for _, p := range c.ports {
 		if p.up {
 			lost = append(lost, p.receiver)
+			p.lost = true
 		}
 		p.up, p.subscribed, p.refused, p.denied, p.waiting, p.continues, p.next = false, false, false, false, false, false, nil
 		p.queue, p.bytes = fifo{}, 0

@@ -26,6 +26,7 @@ type port struct {
 	refused    bool     // and the broker refused it
 	denied     bool     // the last answer was a refusal; stays while it is asked again
 	up         bool     // LinkUp was said
+	lost       bool     // it was up and the connection has ended
 	continues  bool     // LinkUp says, or has said, that the session continues, and BacklogRead has not
 	overlap    *overlap // of a car that the scout found
 	closed     bool
@@ -92,6 +93,13 @@ func (p *port) Publish(payload []byte, ack link.Ack) bool {
 	p.push(m)
 	c.unlockAndWake()
 	return true
+}
+
+// Lost implements link.Port.
+func (p *port) Lost() bool {
+	c := p.lock()
+	defer c.mu.Unlock()
+	return p.lost
 }
 
 // NotifyDisconnect implements link.Port.

@@ -23,6 +23,7 @@ type reports struct {
 
 	mu      sync.Mutex
 	missing map[*conn]bool // connections that were lost or never made
+	serving map[*conn]bool // shards that are up
 	reason  string         // last one logged as a warning
 	returns int            // connections made since the reason was logged
 	at      time.Time
@@ -37,6 +38,7 @@ func (r *reports) down(c *conn, err error, pause time.Duration, stable bool) {
 		r.missing = make(map[*conn]bool)
 	}
 	r.missing[c] = true
+	delete(r.serving, c)
 	if stable {
 		r.reason = ""
 	}
@@ -49,20 +51,29 @@ func (r *reports) down(c *conn, err error, pause time.Duration, stable bool) {
 		"next_attempt_in", pause.Round(time.Millisecond).String())
 }
 
+// allUp notes that a shard is up and tells whether all are; mu is held.
+func (r *reports) allUp(c *conn) bool {
+	if r.serving == nil {
+		r.serving = make(map[*conn]bool)
+	}
+	r.serving[c] = true
+	return len(r.serving) == c.link.opts.Sessions.Shards
+}
+
 // up says that a connection serves its cars.
 func (r *reports) up(c *conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.missing, c)
 	level := slog.LevelInfo
-	id := c.clientID
-	if c.persistent {
-		id = c.shardID()
-	}
-	if c.isShard() && c.index > 0 { // the line of the first speaks for all, also when it is the last one
+	if c.isShard() && !r.allUp(c) { // one line speaks for all, when the last is up
 		level = slog.LevelDebug
 	} else if r.returns++; r.returns > maxReturns {
 		level = slog.LevelDebug
+	}
+	id := c.clientID
+	if c.persistent {
+		id = c.shardID()
 	}
 	c.log.Log(context.Background(), level, "connected to the broker", "client_id", id)
 }

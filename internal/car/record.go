@@ -1,0 +1,60 @@
+package car
+
+import "external-server/internal/session"
+
+// Record makes the car write down its whole session if its journal has begun anew. It may
+// be called from any goroutine; it does not wait.
+func (s *Seat) Record() {
+	if s.opts.Journal != nil {
+		s.put(item{kind: kindRecord})
+	}
+}
+
+// record appends what a step has decided, nil: nothing, before its effects are performed. A
+// journal that has begun anew gets everything instead.
+func (o *occupant) record(step []byte, effects []session.Effect) {
+	j := o.opts.Journal
+	var records [][]byte
+	if step != nil {
+		records = append(records, step)
+	}
+	anew := false
+	for {
+		now, ok := j.AppendAt(o.epoch, records...)
+		if ok {
+			break
+		}
+		o.epoch, records, anew = now, o.whole(effects), true
+	}
+	if anew {
+		o.confirmed()
+	}
+}
+
+// whole is what a journal has to know of the car: the statuses that its modules have not
+// confirmed, those of the step included, and the session.
+func (o *occupant) whole(effects []session.Effect) (records [][]byte) {
+	name := o.opts.ID.String()
+	for _, m := range o.modules {
+		for _, w := range m.worker.Waiting() {
+			l := session.Left{Device: w.Device, Data: w.Data, Error: w.Error, Number: w.Number}
+			records = append(records, session.AppendLeft(nil, name, &l))
+		}
+	}
+	for i := range effects {
+		if e := &effects[i]; e.Kind == session.EffectForward {
+			l := session.Left{Device: e.Device, Data: e.Data, Error: e.Error, Number: e.Number}
+			records = append(records, session.AppendLeft(nil, name, &l))
+		}
+	}
+	return append(records, o.session.AppendRecord(nil)) // which says the numbers that are next
+}
+
+// confirmed says what the modules have confirmed meanwhile.
+func (o *occupant) confirmed() {
+	for _, m := range o.modules {
+		if n := m.confirmed.Load(); n > 0 {
+			o.opts.Journal.Append(session.AppendDelivered(nil, o.opts.ID.String(), m.number, n-1))
+		}
+	}
+}

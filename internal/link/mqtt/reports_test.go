@@ -1,0 +1,30 @@
+package mqtt
+
+import (
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"external-server/internal/testlog"
+)
+
+// Of many connections the last one that is made speaks for all.
+func TestLineComesWithTheLastConnection(t *testing.T) {
+	var log testlog.Buffer
+	l, err := New(Options{Address: "127.0.0.1:1", Logger: slog.New(slog.NewTextHandler(&log, nil)), Sessions: &Sessions{ClientID: "es", Shards: 32}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 31; i >= 0; i-- {
+		l.reports.up(l.conns[i])
+	}
+	if n := strings.Count(log.String(), "connected to the broker"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, &log)
+	}
+	l.reports.down(l.conns[0], errors.New("lost"), 0, true)
+	l.reports.up(l.conns[0])
+	if n := strings.Count(log.String(), "connected to the broker"); n != 2 {
+		t.Errorf("said %d times:\n%s", n, &log)
+	}
+}
