@@ -156,10 +156,10 @@ func (w *Worker) Start() {
 	if !w.started.CompareAndSwap(false, true) {
 		return
 	}
+	w.startPolling() // before the calls, which look at what it has chosen
 	if w.jobs.start() {
 		go w.makeCalls()
 	}
-	w.startPolling()
 }
 
 // ended waits for the end of a goroutine and tells whether it came before ctx
