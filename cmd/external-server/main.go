@@ -104,7 +104,8 @@ func newRootCommand() *cobra.Command {
 statuses of their devices to modules and carries the modules' commands back.
 
 Without a sub-command it serves the cars of the configuration file until SIGINT
-or SIGTERM. The file is ./config/config.json unless given with -c or as the
+or SIGTERM. With "state_directory" the next start goes on with the sessions then;
+SIGUSR1, as external-server stop --final, ends them. The file is ./config/config.json unless given with -c or as the
 argument.`,
 		Args:          oneArgument,
 		SilenceErrors: true,
@@ -134,6 +135,7 @@ argument.`,
 		newReloadCommand(),
 		newSniffCommand(),
 		newSimulateCommand(),
+		newStopCommand(),
 		newVersionCommand(),
 	)
 	return root

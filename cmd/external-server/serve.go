@@ -106,6 +106,8 @@ func serve(cmd *cobra.Command, flags *serveFlags, args []string) error {
 		return err
 	}
 	defer surviveClosedOutput()()
+	ctx, release := finalOnSignal(cmd.Context())
+	defer release()
 	hangup := catchHangup()
 	defer signal.Stop(hangup)
 	logs, err := newLogs(cfg)
@@ -128,12 +130,12 @@ func serve(cmd *cobra.Command, flags *serveFlags, args []string) error {
 	log.Info("configuration loaded", "file", cfg.Source, "format", string(cfg.Format), "version", version)
 	log.Info("configuration in force: " + cfg.Redacted().Line()) // CFG-23
 	app.TuneMemory(cfg)
-	server, err := app.New(cmd.Context(), app.Options{
+	server, err := app.New(ctx, app.Options{
 		Config: cfg, Logger: log, Logs: logs, Version: version,
 		Load: func() (*config.Config, []config.Problem, error) { return flags.read(args) },
 	})
 	switch {
-	case err != nil && cmd.Context().Err() != nil:
+	case err != nil && ctx.Err() != nil:
 		// A stop that comes early is orderly too (CLI-24): modules whose start
 		// it interrupts have not failed.
 		log.Info("stopped before it served", "interrupted", err)
@@ -143,11 +145,11 @@ func serve(cmd *cobra.Command, flags *serveFlags, args []string) error {
 	}
 	manager := serviceManager{log}
 	manager.tell(sdnotify.Ready)
-	defer reloadOnHangup(cmd.Context(), hangup, server, manager)()
-	if err := server.Run(cmd.Context()); err != nil {
+	defer reloadOnHangup(ctx, hangup, server, manager)()
+	if err := server.Run(ctx); err != nil {
 		// A library that does not return must not turn an orderly stop into a
 		// failure (CLI-24): what was left behind is logged, the exit code is 0.
-		if cmd.Context().Err() == nil {
+		if ctx.Err() == nil && !server.Stopping() {
 			return err
 		}
 		log.Warn("stopped, but not everything ended in time", "error", err)

@@ -39,8 +39,8 @@ if [ ! -e "$root/etc/external-server/api-keys.json" ]; then
 fi
 if [ -z "$root" ] && [ -d /run/systemd/system ]; then
 	systemctl daemon-reload
-	# A running server is replaced by the new version; nothing is started that
-	# was not running.
+	# A running server is replaced by the new version at once, which goes on with the
+	# sessions of the cars; nothing is started that was not running.
 	systemctl try-restart external-server.service
 fi
 if [ "$1" = configure ] && [ -z "$2" ] || [ "$1" = 1 ]; then

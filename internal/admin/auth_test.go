@@ -28,6 +28,7 @@ func TestTokens(t *testing.T) {
 		{"POST", "/api/v1/cars/car1/disconnect", read, 403},
 		{"POST", "/api/v1/cars/car1/disconnect", operate, 202},
 		{"POST", "/api/v1/reload", read, 403},
+		{"POST", "/api/v1/stop", read, 403},
 		{"PUT", "/api/v1/log-levels/car", read, 403},
 		{"GET", "/healthz", "", 200}, // probes of this machine
 		{"GET", "/readyz", "", 200},

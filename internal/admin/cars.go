@@ -29,6 +29,7 @@ type carBrief struct {
 	State    string     `json:"state"` // waiting, connecting, running
 	Since    *time.Time `json:"since,omitempty"`
 	Session  string     `json:"session,omitempty"`
+	Resumed  *time.Time `json:"resumed,omitempty"` // when the session went on after a restart or loss
 	LastSeen *time.Time `json:"last_seen,omitempty"`
 	Devices  int        `json:"devices"`
 	Statuses uint64     `json:"statuses"`
@@ -54,7 +55,7 @@ func endOf(e observe.End) *endJSON {
 
 func (s *Server) brief(c *car.Snapshot, link *link.State) carBrief {
 	b := carBrief{
-		Name: c.ID.Car, State: observe.StateOf(c.Phase), Since: when(c.Since), Session: c.SessionID, LastSeen: when(c.LastSeen),
+		Name: c.ID.Car, State: observe.StateOf(c.Phase), Since: when(c.Since), Session: c.SessionID, Resumed: when(c.Resumed), LastSeen: when(c.LastSeen),
 		Devices: len(c.Devices), Statuses: c.Statuses, Sessions: c.Sessions,
 	}
 	for _, n := range c.Ended {

@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"strings"
 	"time"
+
+	"external-server/internal/link"
 )
 
 func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
@@ -76,16 +78,22 @@ type linkInfo struct {
 	LastError   string     `json:"last_error,omitempty"`
 	Connections int        `json:"connections"`
 	Cars        int        `json:"cars"`
+	// What the broker keeps for the next process, why it does not, and why this one has
+	// stopped serving for good.
+	Sessions link.Sessions `json:"sessions"`
+	Declined string        `json:"sessions_declined,omitempty"`
+	Stopped  string        `json:"stopped,omitempty"`
 }
 
 func (s *Server) server(w http.ResponseWriter, r *http.Request) {
-	link := s.opts.Source.Link()
+	state := s.opts.Source.Link()
 	i := who(r)
 	out := serverInfo{
 		Company: s.opts.Source.Company(), Version: s.opts.Version, GoVersion: runtime.Version(),
 		Started: s.opts.Hub.Started, Now: time.Now(), Cars: s.opts.Hub.States(),
-		Link: linkInfo{Up: link.Up, Since: when(link.Since), LastError: link.LastError, Connections: len(link.Connections), Cars: link.Cars},
-		You:  you{Token: i.name, Role: string(i.role)}, Ready: true, Components: s.opts.Source.Components(),
+		Link: linkInfo{Up: state.Up, Since: when(state.Since), LastError: state.LastError, Connections: len(state.Connections), Cars: state.Cars,
+			Sessions: state.Sessions(), Declined: state.Declined, Stopped: state.Stopped},
+		You: you{Token: i.name, Role: string(i.role)}, Ready: true, Components: s.opts.Source.Components(),
 	}
 	for _, c := range out.Components {
 		out.Ready = out.Ready && c.Ready

@@ -166,6 +166,7 @@ func (s *Server) routes() http.Handler {
 	operate("PUT /api/v1/log-levels/{component}", s.setLogLevel)
 	operate("DELETE /api/v1/log-levels/{component}", s.resetLogLevel)
 	operate("POST /api/v1/reload", s.reload)
+	operate("POST /api/v1/stop", s.stop)
 	mux.Handle("GET /", s.dashboard())
 	return s.guard(mux)
 }

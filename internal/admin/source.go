@@ -9,6 +9,7 @@ import (
 	"external-server/internal/link"
 	"external-server/internal/logging"
 	"external-server/internal/module"
+	"external-server/internal/process"
 )
 
 // Source is the server as the endpoint sees it. Its methods may be called
@@ -29,6 +30,10 @@ type Source interface {
 	// Reload reads the configuration file and puts it in force, or changes nothing.
 	// The text says what has changed.
 	Reload(ctx context.Context) (changes string, err error)
+	// Stop begins to stop the server, with final in such a way that no later process
+	// goes on with its sessions. It returns at once: the text says what becomes of the
+	// sessions, and the process is the one that ends. ErrStopping: it stops already.
+	Stop(final bool) (text string, self process.ID, err error)
 	// LogLevels returns the levels of all components.
 	LogLevels() map[string]logging.ComponentLevel
 	// SetLogLevel sets the level of one component until ResetLogLevel.
@@ -38,8 +43,9 @@ type Source interface {
 
 // Errors of a Source.
 var (
-	ErrNoCar  = errors.New("no such car")
-	ErrNotNow = errors.New("the car is in its connect sequence, which that would only break; try again when it is running")
+	ErrNoCar    = errors.New("no such car")
+	ErrStopping = errors.New("the server stops already")
+	ErrNotNow   = errors.New("the car is in its connect sequence, which that would only break; try again when it is running")
 )
 
 // ModuleInfo describes one module that is loaded.

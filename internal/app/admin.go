@@ -10,10 +10,12 @@ import (
 	"external-server/internal/admin"
 	"external-server/internal/broker"
 	"external-server/internal/car"
+	"external-server/internal/config"
 	"external-server/internal/httpapi"
 	"external-server/internal/link"
 	"external-server/internal/logging"
 	"external-server/internal/observe"
+	"external-server/internal/process"
 	"external-server/internal/session"
 )
 
@@ -75,6 +77,8 @@ func (o operator) Components() []admin.Component {
 	if !link.Up {
 		c.Reason = "not connected"
 		switch {
+		case link.Stopped != "":
+			c.Reason = "this server has stopped serving: " + link.Stopped
 		case link.Refused > 0:
 			c.Reason = fmt.Sprintf("the broker refuses the subscription to %s; %d refused, asked again every 30 s", link.RefusedTopic, link.Refused)
 		case link.LastError != "":
@@ -130,6 +134,23 @@ func (o operator) Reload(ctx context.Context) (string, error) {
 	// A reload that has begun is finished, also when the client has gone.
 	changes, err := o.a.ReloadFile(context.WithoutCancel(ctx))
 	return changes.String(), err
+}
+
+func (o operator) Stop(final bool) (text string, self process.ID, err error) {
+	if self, err = process.Self(); err != nil {
+		return "", self, err
+	}
+	text = "the server stops: sessions end, gateways are told"
+	switch durable := o.a.sessions.durable(); {
+	case durable && (final || o.a.Config().OnStop == config.OnStopNotify):
+		text = "the server stops for good: sessions end, gateways are told, nothing is kept for the next start"
+	case durable:
+		text = "the server stops: the next start goes on with the sessions, no gateway is told"
+	}
+	if !o.a.Stop(final) {
+		err = admin.ErrStopping
+	}
+	return text, self, err
 }
 
 var errNoLevels = errors.New("log levels cannot be changed here")

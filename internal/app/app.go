@@ -49,11 +49,12 @@ type App struct {
 	log       *slog.Logger
 	version   string
 	parts     parts
-	began     changes            // of the start, to be applied by Run
-	cars      *carsPart          // one of parts
-	linkTo    *linkPart          // one of parts
-	sessions  *sessionsPart      // one of parts
-	end       context.CancelFunc // of the service; set by Run
+	began     changes                 // of the start, to be applied by Run
+	cars      *carsPart               // one of parts
+	linkTo    *linkPart               // one of parts
+	sessions  *sessionsPart           // one of parts
+	end       context.CancelCauseFunc // of the service; set by Run
+	stopping  atomic.Bool             // Stop was called
 	libraries *libraries
 	broker    *broker.Broker // nil: an external one is used
 	gateways  *gateways      // that the embedded broker sees
@@ -90,6 +91,7 @@ func New(ctx context.Context, opts Options) (*App, error) {
 	a.parts = a.list()
 	var err error
 	if a.began, err = a.parts.prepare(ctx, nil, a.cfg); err != nil {
+		a.sessions.final = errors.Is(context.Cause(ctx), ErrFinal)
 		return nil, errors.Join(err, a.parts.stop())
 	}
 	return a, nil
@@ -100,22 +102,50 @@ func component(log *slog.Logger, name string) *slog.Logger {
 	return log.With(logging.ComponentKey, name)
 }
 
+// ErrFinal is the cause of the end of the contexts of New and Run when no later process
+// goes on with the sessions: they end, gateways are told, and the broker and the state
+// directory forget them.
+var ErrFinal = errors.New("stopped for good")
+
+// errStop is the cause of a stop that Stop was asked for.
+var errStop = errors.New("stopped by an operator")
+
+// Stop ends Run as the end of its context does, with final as with ErrFinal. It returns
+// at once, and tells whether this call is the one that stops the server. It may be
+// called while Run runs.
+func (a *App) Stop(final bool) bool {
+	if !a.stopping.CompareAndSwap(false, true) {
+		return false
+	}
+	if final {
+		a.end(ErrFinal)
+	} else {
+		a.end(errStop)
+	}
+	return true
+}
+
+// Stopping tells whether Stop was called.
+func (a *App) Stopping() bool { return a.stopping.Load() }
+
 // Run serves all cars until ctx ends, then stops in the order of CLI-24: the
 // gateways are notified, the modules see their devices disconnected and are
 // destroyed, the link is flushed; the HTTP API, to which modules post their last
 // statuses, ends after them, and the admin endpoint after that, so that the stop can
-// be watched. It returns what could not be done in time; everything is released either
+// be watched. With a state directory the end suspends the sessions instead, unless its
+// cause is ErrFinal. It returns what could not be done in time; everything is released either
 // way. Run may be called once.
 func (a *App) Run(ctx context.Context) error {
-	ctx, a.end = context.WithCancel(ctx)
-	defer a.end()
+	ctx, a.end = context.WithCancelCause(ctx)
+	defer a.end(nil)
 	if err := a.began.apply(ctx, true); err != nil {
 		return errors.Join(err, a.parts.stop())
 	}
 	cfg := a.Config()
 	a.log.Info("serving", "company", cfg.Company, "cars", len(cfg.Cars), "any_car", cfg.AnyCar != nil)
 	<-ctx.Done()
-	if a.sessions.suspend(a.Config(), a.linkTo) {
+	a.sessions.final = errors.Is(context.Cause(ctx), ErrFinal) || a.Config().OnStop == config.OnStopNotify
+	if a.sessions.suspend(a.linkTo) {
 		a.cars.cause = link.ErrSuspend
 		a.log.Info("suspending: the next start goes on with the sessions, no gateway is told")
 	}

@@ -150,7 +150,7 @@ func (p *linkPart) broker(cfg *config.Config, clientTLS func() (*tls.Config, err
 
 func (p *linkPart) begin(ctx context.Context) error {
 	p.runs = begin(ctx, func(ctx context.Context) error {
-		defer p.a.end() // without link there is nothing to serve
+		defer p.a.end(nil) // without link there is nothing to serve
 		return p.a.link.Run(ctx)
 	})
 	return nil

@@ -40,14 +40,15 @@ type roster struct {
 
 	turnover sync.Mutex // one changes occupants of seats at a time; taken before mu
 
-	mu      sync.Mutex
-	cfg     *config.Config  // in force
-	ctx     context.Context // of start; nil: not running
-	entries map[string]*entry
-	order   []string // of the configured cars
-	any     anyCars
-	running sync.WaitGroup
-	errs    []error // of cars that did not end cleanly
+	mu       sync.Mutex
+	cfg      *config.Config  // in force
+	ctx      context.Context // of start; nil: not running
+	entries  map[string]*entry
+	order    []string // of the configured cars
+	any      anyCars
+	running  sync.WaitGroup
+	discards sync.Once // the line of mayDiscard
+	errs     []error   // of cars that did not end cleanly
 }
 
 // entry is one car that is served, or will be after start.
@@ -169,9 +170,14 @@ func (r *roster) launch(e *entry) error {
 	}
 	ctx, cancel := context.WithCancelCause(r.ctx)
 	e.cancel = cancel
-	if _, err := e.seat.Replace(ctx, car.Occupant{Modules: e.waiting, Known: r.sessions.take(e.id)}); err != nil {
+	known := r.sessions.take(e.id)
+	resumes := known != nil && known.Record != nil
+	if _, err := e.seat.Replace(ctx, car.Occupant{Modules: e.waiting, Known: known}); err != nil {
 		cancel(nil)
 		return err
+	}
+	if resumes {
+		r.mayDiscard(e.id, e.cfg)
 	}
 	e.waiting = nil
 	r.running.Go(func() {

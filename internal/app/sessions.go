@@ -314,12 +314,21 @@ func (p *sessionsPart) keep(ctx context.Context) error {
 	}
 }
 
+// note tells the directory, before the link is suspended, which shards are served.
+func (p *sessionsPart) note() {
+	connections := p.a.link.State().Connections
+	for n, s := range p.shards {
+		s.Serving(n < len(connections) && connections[n].Up)
+	}
+}
+
 // suspend ends the link in such a way that the next process can go on with the
 // sessions, and tells whether it can.
-func (p *sessionsPart) suspend(cfg *config.Config, link *linkPart) bool {
-	if !p.durable() || p.final || cfg.OnStop != config.OnStopSuspend || p.a.link.State().Declined != "" && !p.a.gateways.ours.Load() {
+func (p *sessionsPart) suspend(link *linkPart) bool {
+	if !p.durable() || p.final || p.a.link.State().Declined != "" && !p.a.gateways.ours.Load() {
 		return false
 	}
+	p.note() // what has begun since the last tick
 	p.suspending.Store(true)
 	link.suspend()
 	return true

@@ -18,10 +18,22 @@ type carBrief struct {
 	State    string     `json:"state"`
 	Since    *time.Time `json:"since"`
 	Session  string     `json:"session"`
+	Resumed  *time.Time `json:"resumed"`
 	LastSeen *time.Time `json:"last_seen"`
 	Devices  int        `json:"devices"`
 	Statuses uint64     `json:"statuses"`
 	Why      string     `json:"why"`
+}
+
+// resumedFor is how long the list tells that the session of a car was resumed.
+const resumedFor = 10 * time.Minute
+
+// news is why the car is not connected, or that its session has just been resumed.
+func (b *carBrief) news(now time.Time) string {
+	if b.Why == "" && b.Resumed != nil && now.Sub(*b.Resumed) < resumedFor {
+		return "resumed " + ago(now, b.Resumed) + " ago"
+	}
+	return b.Why
 }
 
 // Cars prints the table of cars and their counts.
@@ -39,7 +51,7 @@ func Cars(ctx context.Context, c *Client, query url.Values, out io.Writer, colou
 	table := newTable(colours, 1)
 	table.row("CAR", "STATE", "FOR", "LAST SEEN", "DEVICES", "STATUSES", "WHY")
 	for _, b := range list.Cars {
-		table.row(b.Name, b.State, ago(now, b.Since), ago(now, b.LastSeen), fmt.Sprint(b.Devices), fmt.Sprint(b.Statuses), b.Why)
+		table.row(b.Name, b.State, ago(now, b.Since), ago(now, b.LastSeen), fmt.Sprint(b.Devices), fmt.Sprint(b.Statuses), b.news(now))
 	}
 	if err := table.write(out); err != nil {
 		return err
@@ -163,6 +175,7 @@ type carDetail struct {
 	Phase    string     `json:"phase"`
 	Since    *time.Time `json:"since"`
 	Session  string     `json:"session"`
+	Resumed  *time.Time `json:"resumed"`
 	LastSeen *time.Time `json:"last_seen"`
 	LinkUp   bool       `json:"link_up"`
 	Why      string     `json:"why"`
@@ -209,6 +222,9 @@ func Car(ctx context.Context, c *Client, name string, out io.Writer, colours boo
 	fmt.Fprintf(&b, "%s/%s: %s for %s", Clean(d.Company), Clean(d.Name), paint(colours, stateColour(d.State), d.State), ago(now, d.Since))
 	if d.Session != "" {
 		fmt.Fprintf(&b, ", session %s", Clean(d.Session))
+	}
+	if d.Resumed != nil {
+		fmt.Fprintf(&b, ", resumed %s ago", ago(now, d.Resumed))
 	}
 	fmt.Fprintf(&b, "\nlast message of the gateway: %s ago; %d statuses, %d sessions\n", ago(now, d.LastSeen), d.Statuses, d.Sessions)
 	if d.Why != "" {

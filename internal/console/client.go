@@ -155,10 +155,15 @@ func (c *Client) Change(ctx context.Context, method, path string, body any) (str
 	var done struct {
 		Result string `json:"result"`
 	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&done); err != nil {
+	if err := decode(resp.Body, &done); err != nil {
 		return "", fmt.Errorf("the answer of %s is not that of an admin endpoint: %w", c.base, err)
 	}
 	return Clean(done.Result), nil
+}
+
+// decode reads a short answer.
+func decode(body io.Reader, into any) error {
+	return json.NewDecoder(io.LimitReader(body, 1<<20)).Decode(into)
 }
 
 // Sent is one event of a stream.

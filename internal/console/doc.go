@@ -3,5 +3,5 @@
 // broker. What cars and modules say reaches a terminal only without control
 // characters.
 //
-// It imports protocol and fleet to read messages, nothing of the server itself.
+// It imports protocol and fleet to read messages, process to see a server end, nothing of the server itself.
 package console

@@ -43,7 +43,7 @@ func eventLine(sent Sent, colours bool) string {
 	if !ev.At.IsZero() {
 		at = ev.At.Local().Format("15:04:05.000")
 	}
-	colour := map[string]string{"running": green, "disconnect": yellow, "fault": red, "module": blue, "link": blue, "gap": red}[sent.Kind]
+	colour := map[string]string{"running": green, "resumed": green, "disconnect": yellow, "fault": red, "module": blue, "link": blue, "gap": red}[sent.Kind]
 	parts := []string{at, paint(colours, colour, fmt.Sprintf("%-13s", Clean(sent.Kind)))}
 	add := func(format string, args ...any) {
 		parts = append(parts, brief(Clean(fmt.Sprintf(format, args...)), partWidth))

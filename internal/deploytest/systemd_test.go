@@ -43,6 +43,7 @@ func TestUnit(t *testing.T) {
 	for key, want := range map[string]string{
 		"Type": "notify", "NoNewPrivileges": "yes", "ProtectSystem": "strict", "Restart": "on-failure",
 		"KillMode": "mixed", "CapabilityBoundingSet": "", "User": "external-server", "StartLimitIntervalSec": "0",
+		"KillSignal": "SIGTERM", "StateDirectory": "external-server",
 	} {
 		if got := setting(unit, key); len(got) != 1 || got[0] != want {
 			t.Errorf("%s is %v, expected %q", key, got, want)
@@ -112,6 +113,14 @@ func TestServiceManager(t *testing.T) {
 	m.expect("STOPPING=1")
 	if code := s.Wait(); code != 0 {
 		t.Errorf("exit code %d", code)
+	}
+	// A restart is invisible: the server kept its sessions, where only it can read them.
+	if !strings.Contains(s.Log(), "suspending") {
+		t.Error("the server did not suspend its sessions")
+	}
+	state := config["state_directory"].(string)
+	if info, err := os.Stat(state); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%s: %v, mode %v, expected 0700", state, err, info.Mode())
 	}
 }
 

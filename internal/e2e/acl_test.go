@@ -3,6 +3,7 @@ package e2e
 import (
 	"net"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"external-server/internal/gateway"
 	"external-server/internal/protocol"
 	"external-server/internal/servertest"
+	"external-server/internal/testwait"
 )
 
 // guideACL returns the access rules for mosquitto that docs/security.md gives.
@@ -27,6 +29,9 @@ func guideACL(t *testing.T) string {
 	}
 	return strings.ReplaceAll(string(rules[1]), "\n    ", "\n")
 }
+
+// ownTopic is the broker's line about a message to the server on a topic of its own.
+var ownTopic = regexp.MustCompile(`Sending PUBLISH to es-\S+ \(.*'external_server/es-`)
 
 // With the access rules of docs/security.md, a car with valid credentials of its own
 // cannot end, read or speak for another one at mosquitto.
@@ -44,6 +49,7 @@ func TestTheAccessRulesOfTheGuide(t *testing.T) {
 	})
 	config := formatD(m.Address(), exampleModule(t), "car_1", "car_2")
 	setBroker(config, m, obj{"username": "external_server", "password": "of-the-server"})
+	config["state_directory"] = filepath.Join(t.TempDir(), "state")
 	s := servertest.Start(t, servertest.Options{Config: config})
 	s.WaitLog("connected to the broker")
 	car := startCar(t, gateway.Broker{Address: cars, Username: "acme/car_1", Password: "of-car-1"}, "car_1")
@@ -96,6 +102,20 @@ func TestTheAccessRulesOfTheGuide(t *testing.T) {
 	}
 	if n := strings.Count(m.Log(), "Denied PUBLISH from acme/car_2"); n != 1 {
 		t.Errorf("mosquitto has denied %d messages, expected 1", n)
+	}
+	// The next process reads what the broker has kept, and may use the topics for that.
+	if code := s.Stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	servertest.Start(t, servertest.Options{Config: config})
+	testwait.Until(t, "the server reads what it wrote to a topic of its own", func() bool {
+		return ownTopic.MatchString(m.Log())
+	})
+	_, before, _ := car.watch.get()
+	car.report(`{"pressed": false}`, button)
+	car.await(1, before+1, 3)
+	if strings.Contains(m.Log(), "Denied PUBLISH from es-") {
+		t.Errorf("the rules deny the server its own topics:\n%s", m.Log())
 	}
 	car.watch.mu.Lock()
 	defer car.watch.mu.Unlock()

@@ -137,7 +137,7 @@ func TestBrokenLibraries(t *testing.T) {
 		{"no library", obj{"lib_path": file("text.so", []byte("hello"))}, []string{"common_modules.77", "text.so", "ELF"}},
 		{"other architecture", obj{"lib_path": file("foreign.so", foreign)}, []string{"common_modules.77", "foreign.so", "AARCH64"}},
 		{"missing symbols", obj{"lib_path": servertest.Probe(t, "-DPROBE_INCOMPLETE")}, []string{"common_modules.77", "lacks the function"}},
-		{"wrong number", obj{"lib_path": servertest.Probe(t, "-DPROBE_NUMBER=5")}, []string{"common_modules.77: module 77", "reports module number 5 but is configured as module 77"}},
+		{"wrong number", obj{"lib_path": servertest.Probe(t, "-DPROBE_NUMBER=5")}, []string{"common_modules.77: module", "reports module number 5 but is configured as module 77"}},
 		{"init returns NULL", obj{"lib_path": servertest.Probe(t), "config": obj{"init": "null", "password": "s3cret-module"}}, []string{"common_modules.77", "init failed", "car_a"}},
 	} {
 		for _, isolation := range []string{"process", "none"} {
@@ -198,7 +198,7 @@ func TestInterruptedModuleCheck(t *testing.T) {
 	if code := cmd.ProcessState.ExitCode(); code != 130 || !strings.Contains(stderr.String(), "interrupted") {
 		t.Errorf("exit code %d, standard error %s", code, &stderr)
 	}
-	if all := first + string(rest); strings.Contains(all, "fail") || strings.Count(all, "skipped") < 10 {
+	if all := first + string(rest); strings.Contains(all, "fail") || !strings.Contains(all, "rules: interrupted") {
 		t.Errorf("the findings are\n%s", all)
 	}
 }

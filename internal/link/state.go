@@ -70,3 +70,36 @@ type ConnectionState struct {
 	FlushFailed     uint64 // writes before which the record could not be kept
 	MessagesRefused uint64 // by the broker
 }
+
+// Sessions sums up the sessions that the broker keeps, over all connections. Counters
+// count since the start.
+type Sessions struct {
+	Kept        int    `json:"kept"` // connections
+	Resumed     uint64 `json:"resumed"`
+	Backlog     uint64 `json:"backlog"`             // messages
+	Redelivered uint64 `json:"redelivered"`         // messages
+	EndUnknown  uint64 `json:"backlog_end_unknown"` // times
+	Leftovers   uint64 `json:"leftovers"`           // cars
+	TakenOver   uint64 `json:"taken_over"`          // times
+	Unrecorded  uint64 `json:"unrecorded"`          // writes
+	Refused     uint64 `json:"refused"`             // messages, by the broker
+}
+
+// Sessions returns the sums.
+func (s *State) Sessions() (sum Sessions) {
+	for i := range s.Connections {
+		c := &s.Connections[i]
+		if c.Kept {
+			sum.Kept++
+		}
+		sum.Resumed += c.Resumed
+		sum.Backlog += c.Backlog
+		sum.Redelivered += c.Redelivered
+		sum.EndUnknown += c.BarriersGivenUp
+		sum.Leftovers += c.Leftovers
+		sum.TakenOver += c.TakenOver
+		sum.Unrecorded += c.FlushFailed
+		sum.Refused += c.MessagesRefused
+	}
+	return sum
+}

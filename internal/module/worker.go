@@ -156,7 +156,7 @@ func (w *Worker) Start() {
 	if !w.started.CompareAndSwap(false, true) {
 		return
 	}
-	w.startPolling() // first: what waits may be a device, with which the polling begins
+	w.startPolling() // before the calls, which look at what it has chosen
 	if w.jobs.start() {
 		go w.makeCalls()
 	}

@@ -75,6 +75,7 @@ func (k *collector) collectLink(to chan<- prometheus.Metric, now time.Time, s li
 		sum.IgnoredRetained += c.IgnoredRetained
 		sum.IgnoredRepeatedForeign += c.IgnoredRepeatedForeign
 	}
+	k.collectSessions(to, s)
 	k.linkConnections.send(to, float64(up), "up")
 	k.linkConnections.send(to, float64(len(s.Connections)-up), "down")
 	k.linkConnects.send(to, float64(sum.Connects))
@@ -95,6 +96,22 @@ func (k *collector) collectLink(to chan<- prometheus.Metric, now time.Time, s li
 	k.linkIgnored.send(to, float64(sum.IgnoredBadName), "bad name")
 	k.linkIgnored.send(to, float64(sum.IgnoredRetained), "retained")
 	k.linkIgnored.send(to, float64(sum.IgnoredRepeatedForeign), "second copy")
+}
+
+// collectSessions are the sessions that the broker keeps.
+func (k *collector) collectSessions(to chan<- prometheus.Metric, s link.State) {
+	sum := s.Sessions()
+	k.linkKept.send(to, float64(sum.Kept))
+	k.linkDeclined.send(to, number(s.Declined != ""))
+	k.linkStopped.send(to, number(s.Stopped != ""))
+	k.linkResumed.send(to, float64(sum.Resumed))
+	k.linkBacklog.send(to, float64(sum.Backlog))
+	k.linkRedelivered.send(to, float64(sum.Redelivered))
+	k.linkEndUnknown.send(to, float64(sum.EndUnknown))
+	k.linkLeftovers.send(to, float64(sum.Leftovers))
+	k.linkTakenOver.send(to, float64(sum.TakenOver))
+	k.linkUnrecorded.send(to, float64(sum.Unrecorded))
+	k.linkBrokerRefused.send(to, float64(sum.Refused))
 }
 
 func (k *collector) collectProcess(to chan<- prometheus.Metric, p module.ProcessState) {

@@ -46,6 +46,8 @@ type collector struct {
 	apiCommands                                                                              scraped
 	linkUp, linkChanged, linkConnections, linkConnects, linkMessages, linkBytes, linkQueued  scraped
 	linkInFlight, linkDropped, linkIgnored, linkRefused, linkDeaf                            scraped
+	linkKept, linkResumed, linkBacklog, linkRedelivered, linkEndUnknown, linkLeftovers       scraped
+	linkTakenOver, linkUnrecorded, linkBrokerRefused, linkStopped, linkDeclined              scraped
 	processUp, processRestarts, processMemory, processContexts, processOut, processRedeliver scraped
 	processCommandsLost                                                                      scraped
 	brokerClients, brokerSubscriptions, brokerMessages, brokerBytes, brokerDropped           scraped
@@ -91,6 +93,17 @@ func newCollector(h *Hub, s Sources, c *catalogue, always func(chan<- prometheus
 	k.linkDropped = c.scraped("link_dropped_total", "counter", "Outgoing messages that were not sent.", "reason")
 	k.linkIgnored = c.scraped("link_ignored_total", "counter", "Incoming messages that no car was given.", "reason")
 	k.linkRefused = c.scraped("link_subscriptions_refused_total", "counter", "Subscriptions the broker refused.")
+	k.linkKept = c.scraped("link_sessions_kept", "gauge", "Connections whose session the broker keeps when they are lost.")
+	k.linkDeclined = c.scraped("link_sessions_declined", "gauge", "1 when sessions are not kept although there is a state directory.")
+	k.linkStopped = c.scraped("link_stopped", "gauge", "1 when the server has stopped serving because another one has its sessions.")
+	k.linkResumed = c.scraped("link_sessions_resumed_total", "counter", "Connections to the broker whose session went on.")
+	k.linkBacklog = c.scraped("link_backlog_messages_total", "counter", "Messages that the broker had kept.")
+	k.linkRedelivered = c.scraped("link_redelivered_total", "counter", "Messages that the broker sent once more.")
+	k.linkEndUnknown = c.scraped("link_backlog_end_unknown_total", "counter", "Times that the end of what the broker had kept could not be told.")
+	k.linkLeftovers = c.scraped("link_leftovers_total", "counter", "Cars that a kept session knew and the configuration does not.")
+	k.linkTakenOver = c.scraped("link_taken_over_total", "counter", "Times that another server took a connection over.")
+	k.linkUnrecorded = c.scraped("link_unrecorded_total", "counter", "Writes to the broker before which the journal could not be written.")
+	k.linkBrokerRefused = c.scraped("link_messages_refused_total", "counter", "Messages that the broker refused.")
 	k.linkDeaf = c.scraped("link_subscriptions_refused", "gauge", "Cars, and watched companies, whose subscription the broker refuses now.")
 
 	k.processUp = c.scraped("module_process_up", "gauge", "1 when the process of the module answers and has all contexts.", "module", "name")

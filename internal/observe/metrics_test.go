@@ -68,7 +68,7 @@ func full(t *testing.T) *Hub {
 			}
 		},
 		Link: func() link.State {
-			return link.State{Up: true, Since: time.Now(), Connections: []link.ConnectionState{{Up: true, MessagesIn: 4}, {MessagesIn: 5}}}
+			return link.State{Up: true, Since: time.Now(), Connections: []link.ConnectionState{{Up: true, MessagesIn: 4, Kept: true, Backlog: 2, TakenOver: 1}, {MessagesIn: 5, Backlog: 3, FlushFailed: 1}}, Declined: "why"}
 		},
 		Processes: func() []module.ProcessState {
 			return []module.ProcessState{{Number: 2, Name: "lib.so", Ready: true, Restarts: 2}}
@@ -97,6 +97,12 @@ func TestScrape(t *testing.T) {
 		`external_server_link_up`:                                                 1,
 		`external_server_link_connections{state="up"}`:                            1,
 		`external_server_link_messages_total{direction="in"}`:                     9,
+		`external_server_link_sessions_kept`:                                      1,
+		`external_server_link_sessions_declined`:                                  1,
+		`external_server_link_stopped`:                                            0,
+		`external_server_link_backlog_messages_total`:                             5,
+		`external_server_link_taken_over_total`:                                   1,
+		`external_server_link_unrecorded_total`:                                   1,
 		`external_server_module_process_restarts_total{module="2",name="lib.so"}`: 2,
 		`external_server_broker_clients`:                                          7,
 		`external_server_http_api_requests_total{code="200",route="GET /status"}`: 5,

@@ -6,19 +6,22 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
+
+	"external-server/internal/process"
 )
 
 // lockPoll is how often a standby looks whether the directory is free.
 const lockPoll = 50 * time.Millisecond
 
-// holder is the content of the file lock, for people.
+// holder is the content of the file lock, for people and for Holder.
 type holder struct {
-	PID     int       `json:"pid"`
+	process.ID
 	Host    string    `json:"host"`
 	Since   time.Time `json:"since"`
 	Version string    `json:"version"`
@@ -77,6 +80,31 @@ func acquire(ctx context.Context, dir string, waiting func(string)) (*os.File, e
 	}
 }
 
+// Holder returns the process that has the directory, and its description for people. It
+// changes nothing. ErrFree: there is none, or no such directory.
+func Holder(dir string) (id process.ID, description string, err error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return id, "", ErrFree
+	}
+	if err != nil {
+		return id, "", fmt.Errorf("look who has the state directory: %w", err)
+	}
+	defer f.Close()
+	// A shared lock, for a moment: a process that wants the directory meanwhile tries again.
+	switch err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); {
+	case err == nil:
+		return id, "", ErrFree
+	case !errors.Is(err, syscall.EWOULDBLOCK):
+		return id, "", fmt.Errorf("look who has the state directory: lock %s: %w", f.Name(), err)
+	}
+	h := readHolder(f)
+	return h.ID, h.String(), nil
+}
+
+// ErrFree: no process has the state directory.
+var ErrFree = errors.New("no process has the state directory")
+
 // samePath tells whether the open file is still the one with this name.
 func samePath(f *os.File, path string) bool {
 	a, err := f.Stat()
@@ -102,7 +130,11 @@ func writeHolder(f *os.File, version string) error {
 	if err != nil {
 		host = "unknown"
 	}
-	data, err := json.Marshal(holder{PID: os.Getpid(), Host: host, Since: time.Now().UTC().Truncate(time.Second), Version: version})
+	self, err := process.Self()
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(holder{ID: self, Host: host, Since: time.Now().UTC().Truncate(time.Second), Version: version})
 	if err != nil {
 		return err
 	}

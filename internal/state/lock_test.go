@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"external-server/internal/process"
 	"external-server/internal/testwait"
 )
 
@@ -92,7 +93,7 @@ func TestLockFileReplaced(t *testing.T) {
 
 // TestHolderFile: what is in the lock file is bounded and cannot forge lines.
 func TestHolderFile(t *testing.T) {
-	h := holder{PID: 1, Host: "a\nb" + strings.Repeat("x", 500), Since: time.Unix(0, 0).UTC(), Version: "\x1b[2J"}
+	h := holder{ID: process.ID{PID: 1, Started: 2}, Host: "a\nb" + strings.Repeat("x", 500), Since: time.Unix(0, 0).UTC(), Version: "\x1b[2J"}
 	if s := h.String(); strings.ContainsAny(s, "\n\x1b") || len(s) > 300 {
 		t.Errorf("%q", s)
 	}

@@ -88,6 +88,7 @@ export function open({ root, store, argument: name, on, signal, title }) {
     text(why.children[2], meaning.hint);
     fact([
       ["Session", brief(newer.session) || "none", newer.session, "mono"],
+      ["Resumed", newer.resumed ? ago(newer.resumed, now) : "–", newer.resumed && date(newer.resumed)],
       ["Last heard", ago(detail.last_seen, now), detail.last_seen && date(detail.last_seen)],
       ["Phase", detail.phase],
       ["Statuses", number(detail.statuses)],

@@ -3,16 +3,17 @@ import { attr, brief, clock, date, duration, h, keyed, number, plural, say, show
 import { VirtualRows } from "./virtual.js";
 
 const kinds = {
-  connect: "connecting", running: "connected", disconnect: "ended", device_joined: "device joined", device_left: "device left", fault: "fault", link: "broker", module: "module", config: "configuration", operator: "operator",
+  connect: "connecting", running: "connected", resumed: "resumed", disconnect: "ended", device_joined: "device joined", device_left: "device left", fault: "fault", link: "broker", module: "module", config: "configuration", operator: "operator",
 };
 const groups = [["", "everything"], ["sessions", "sessions"], ["devices", "devices"], ["faults", "faults"], ["server", "server"]];
-const groupOf = { connect: "sessions", running: "sessions", disconnect: "sessions", device_joined: "devices", device_left: "devices", fault: "faults" };
+const groupOf = { connect: "sessions", running: "sessions", resumed: "sessions", disconnect: "sessions", device_joined: "devices", device_left: "devices", fault: "faults" };
 
 /** sentence is an event in words. */
 export function sentence(ev) {
   switch (ev.kind) {
     case "connect": return "began its connect sequence";
     case "running": return `completed its connect sequence in ${duration(ev.seconds ?? 0)}`;
+    case "resumed": return `its session goes on after ${duration(ev.seconds ?? 0)} out of reach`;
     case "disconnect": return `${ev.reason}, after ${duration(ev.seconds ?? 0)}${ev.count ? `, ${plural(ev.count, "command")} without answer` : ""}`;
     case "device_joined": case "device_left": return brief(ev.device, 160);
     case "fault": return [ev.reason, brief(ev.device, 160), ev.module && !ev.device ? `module ${ev.module}` : "", ev.count > 1 ? `${number(ev.count)} times` : ""].filter(Boolean).join(", ");

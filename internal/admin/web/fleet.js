@@ -59,8 +59,9 @@ export function open({ root, store, params, on, title, address }) {
       const [state, , why, since, seen, devices, statuses, ends] = row.children;
       attr(row, "data-state", c.state);
       text(state.firstChild, stateWords[c.state]);
-      text(why, c.why ?? "");
-      attr(why, "title", c.why);
+      const news = c.why ?? (c.resumed && now - ms(c.resumed) < 600_000 ? `resumed ${ago(c.resumed, now)}` : "");
+      text(why, news);
+      attr(why, "title", news || undefined);
       text(since, c.since ? ago(c.since, now).replace(" ago", "") : "–");
       attr(since, "title", c.since && date(c.since));
       text(seen, ago(c.last_seen, now));

@@ -43,6 +43,7 @@ export function open({ root, store, on, signal, title }) {
     const entries = [
       ["Company", s.company], ["Version", s.version], ["Running for", duration((store.now() - ms(s.started)) / 1000)], ["Started", date(s.started)],
       ["Broker", s.link.up ? `connected, ${s.link.connections} connection${s.link.connections === 1 ? "" : "s"}` : `not connected${s.link.last_error ? ": " + s.link.last_error : ""}`],
+      ["Sessions", s.link.stopped || (s.link.sessions_declined ? `end with the process: ${s.link.sessions_declined}` : s.link.sessions.kept ? `outlive the process; ${s.link.sessions.resumed} connections resumed, ${s.link.sessions.backlog} messages were kept, ${s.link.sessions.redelivered} came twice` : "end with the process")],
       ["Your access", s.you ? `${s.you.role}${s.you.token ? ` (${s.you.token})` : ""}` : "asking"], ["Go", s.go_version],
     ];
     keyed(facts, entries, (e) => e[0], (e) => h("div", {}, h("dt", { text: e[0] }), h("dd")), (el, e) => text(el.lastChild, e[1]));

@@ -318,8 +318,8 @@ func TestTwoServersWithTheSameSessions(t *testing.T) {
 	}
 }
 
-// One line says that the broker is reached, however many connections there are and
-// whichever is the last.
+// One line says that the broker is reached, when all connections are: a car whose own
+// comes later would miss an answer to its Connect.
 func TestOneLineForAllConnections(t *testing.T) {
 	m := plain(t, "")
 	log, logger := newTestLog(t)
