@@ -153,6 +153,7 @@ const (
 	ReasonStopped              Reason = "server stopped"
 	ReasonReloaded             Reason = "car changed or removed by a reload"
 	ReasonLinkDown             Reason = "broker connection lost"
+	ReasonSuperseded           Reason = "session could not be resumed: its gateway has another one"
 	ReasonNotContinued         Reason = "session could not be resumed: the broker has kept nothing"
 	ReasonPublishFailed        Reason = "message could not be sent"
 	ReasonOperator             Reason = "disconnected by an operator"

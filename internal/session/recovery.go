@@ -177,6 +177,14 @@ func (s *Session) joins(m fleet.ClientMessage) bool {
 		s.rejoin && m.State == fleet.StateRunning && !slices.Contains(s.left, m.Device.ID())
 }
 
+// superseded tells whether a status of another session proves that the gateway has given
+// up the one that is to be resumed: it was served meanwhile by a process that did not
+// write into the journal. What the broker held says nothing, it may be older.
+func (s *Session) superseded(m fleet.ClientMessage) bool {
+	r := s.recovery
+	return r != nil && r.reachable && r.read && !r.heard && m.Kind == fleet.ClientStatus
+}
+
 // recovered handles a message of a session that is not certain of its gateway yet.
 func (s *Session) recovered(m fleet.ClientMessage) {
 	r := s.recovery

@@ -327,6 +327,11 @@ func (s *Session) message(m fleet.ClientMessage) {
 		s.note(Warning, NoteEmptyMessage, fleet.Device{}, 0) // SESS-5, SEQ-43, REC-27
 		return
 	}
+	if m.SessionID != s.id && s.superseded(m) {
+		s.end(ReasonSuperseded, false)
+		s.beforeConnect(m)
+		return
+	}
 	if m.SessionID != s.id {
 		s.note(Info, NoteForeignSession, m.Device, m.Counter) // SESS-1, SEQ-41, DEF-16, STAT-33
 		s.foreignMessage(m)
