@@ -34,7 +34,7 @@ func (d *driver) Status() ([]byte, bool) {
 	case vehicle.Drive:
 		text = "drives to " + next
 	case vehicle.InStop:
-		text = "waits in the stop " + next
+		text = strings.TrimSpace("waits in the stop " + next) // one on the way has no name
 	case vehicle.Error:
 		text = "has run out of fuel"
 	}

@@ -158,6 +158,10 @@ func TestPostgresComesUpLater(t *testing.T) {
 	sharedPostgres.halt()
 	log := &logLines{}
 	s := startServer(t, Options{Config: config.HTTPAPI{Store: config.NewSecret(url)}, Logger: log.logger()})
+	testwait.Until(t, "the server knows that the database is not there", func() bool { // it has begun to look for it
+		err := tryPost(s)
+		return err != nil && strings.Contains(err.Error(), "not reachable")
+	})
 	for range 3 {
 		if err := tryPost(s); StatusOf(err) != 503 || !strings.Contains(err.Error(), "not reachable") {
 			t.Errorf("post: %v", err)

@@ -66,12 +66,13 @@ type conn struct {
 	suspending bool  // what arrives is left to the next process
 	stopping   bool  // the writer waits until everything is sent and acknowledged
 
-	control []byte   // encoded packets other than messages, to be written first
-	acks    int      // PUBACKs in control
-	joining []*port  // to be subscribed
-	leaving []string // topics to be unsubscribed
-	up      []*port  // the reader is to tell LinkUp, or LinkDown if the topic was refused
-	notes   []func() // to be logged as soon as no lock is held
+	control []byte    // encoded packets other than messages, to be written first
+	acks    int       // PUBACKs in control
+	delayed []delayed // in order of their times
+	joining []*port   // to be subscribed
+	leaving []string  // topics to be unsubscribed
+	up      []*port   // the reader is to tell LinkUp, or LinkDown if the topic was refused
+	notes   []func()  // to be logged as soon as no lock is held
 
 	first, last *port // ring of ports with queued messages
 	queued      int   // messages queued in all ports
@@ -204,7 +205,7 @@ func (c *conn) begin(t terms) {
 	c.requests = make(map[uint16]*request)
 	c.control = c.control[:0]
 	c.acks, c.initial = 0, 0
-	c.joining, c.leaving, c.up, c.notes = nil, nil, nil, nil
+	c.joining, c.leaving, c.up, c.notes, c.delayed = nil, nil, nil, nil, nil
 	if c.hasPresence() {
 		c.control = c.publish(c.control, c.link.opts.Presence, []byte("online"), c.retain)
 	}

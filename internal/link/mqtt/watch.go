@@ -3,6 +3,7 @@ package mqtt
 import (
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"time"
 
 	"external-server/internal/fleet"
@@ -90,8 +91,12 @@ func (l *Link) unwatch(w *watch) {
 		c.open(w.company)
 		pending := 1
 		done := func() {
-			if pending--; pending == 0 && c.watches[w.company] == nil {
-				c.unsubscribe(func() { c.close(w.company) }, w.filter)
+			if pending--; pending == 0 {
+				c.later(func() {
+					if c.watches[w.company] == nil {
+						c.unsubscribe(func() { c.close(w.company) }, w.filter)
+					}
+				})
 			}
 		}
 		for _, batch := range batches(c.exact(w.company, false)) {
@@ -140,6 +145,23 @@ func (c *conn) watchAnswered(w *watch, code byte) {
 		}
 		c.up = append(c.up, p)
 	}
+	if len(topics) == 0 {
+		c.close(w.company)
+		return
+	}
+	c.later(func() { c.leaveExact(w, topics) })
+}
+
+// leaveExact unsubscribes the cars' own topics, unless the watch has ended meanwhile and
+// they are needed again.
+func (c *conn) leaveExact(w *watch, topics []string) {
+	if c.watches[w.company] != w {
+		return
+	}
+	topics = slices.DeleteFunc(topics, func(topic string) bool {
+		p := c.ports[topic]
+		return p != nil && p.subscribed
+	})
 	left := batches(topics)
 	if len(left) == 0 {
 		c.close(w.company)
@@ -150,6 +172,30 @@ func (c *conn) watchAnswered(w *watch, code byte) {
 			then = func() { c.close(w.company) }
 		}
 		c.unsubscribe(then, batch...)
+	}
+}
+
+// bothFor is for how long the watch and the cars' own topics stay subscribed together. A
+// broker that looks for the receivers of a message while the one takes the place of the
+// other may have looked for the new one before it came, and for the old one after it went.
+const bothFor = time.Second
+
+// later does something, with c.mu held, when both kinds of topics were subscribed for
+// bothFor; c.mu is held.
+func (c *conn) later(do func()) { c.delayed = append(c.delayed, delayed{time.Now().Add(bothFor), do}) }
+
+// delayed is what a connection will do.
+type delayed struct {
+	at time.Time
+	do func()
+}
+
+// doDelayed does what is due; c.mu is held.
+func (c *conn) doDelayed(now time.Time) {
+	for len(c.delayed) > 0 && !now.Before(c.delayed[0].at) {
+		first := c.delayed[0]
+		c.delayed = c.delayed[1:]
+		first.do()
 	}
 }
 

@@ -271,6 +271,7 @@ func (p *pinger) check(now time.Time) error {
 	}
 	c.retryRefused(now)
 	c.expireOverlaps(now)
+	c.doDelayed(now)
 	if c.progress.IsZero() {
 		c.progress = now
 	}
