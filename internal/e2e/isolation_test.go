@@ -126,7 +126,7 @@ func TestModuleProcessDies(t *testing.T) {
 			}
 		}
 		if reached != n {
-			t.Errorf("car %v: statuses reached the library in order up to %d of %d", c.Car(), reached, n)
+			t.Errorf("car %v: statuses reached the library in order up to %d of %d; it has recorded\n%s", c.Car(), reached, n, text)
 		}
 	}
 }

@@ -23,6 +23,9 @@ const (
 	fewPrimers = 4
 	maxPrimers = 256
 	slowPrime  = 20 * time.Millisecond
+	// primeAfter lets the answer of init leave first: a library that ends its process in
+	// its first wait is then one that failed while it ran, not one that cannot start.
+	primeAfter = 100 * time.Millisecond
 )
 
 // primers make the first wait_for_command of contexts, see Options.Prime. What it
@@ -40,7 +43,7 @@ func (p *primers) add(i *instance) {
 	p.waiting = append(p.waiting, i)
 	if p.running < fewPrimers {
 		p.running++
-		go p.run()
+		time.AfterFunc(primeAfter, p.run)
 	}
 }
 
