@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -92,6 +93,13 @@ func TestModuleProcessDies(t *testing.T) {
 		report(10)
 		testwait.Until(t, "the module is back", func() bool {
 			return strings.Count(s.Log(), "module process replaced, all contexts are back") == death
+		})
+		// A call during which three processes end is given up.
+		testwait.Until(t, "the library has what was accepted", func() bool {
+			text, err := os.ReadFile(record)
+			return err == nil && !slices.ContainsFunc(cars, func(c *testCar) bool {
+				return !strings.Contains(string(text), "forward_status data="+fmt.Sprintf("%x", fmt.Sprintf("%s %d", c.Car().Car, n))+" ")
+			})
 		})
 	}
 	for _, c := range cars {
