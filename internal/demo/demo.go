@@ -31,7 +31,7 @@ type Options struct {
 	Logs     *logging.Logs // what Logger writes to, so that levels can be changed; may be nil
 	Version  string        // of the server, as the dashboard shows it
 	Pace     int           // how many seconds pass in the simulated town per second; 0: 8
-	// Open is called with the address of the dashboard once it answers; nil: nobody is.
+	// Open is called with the address of the dashboard once it answers; nil: it is not called.
 	Open func(url string)
 }
 

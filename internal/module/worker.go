@@ -30,7 +30,7 @@ type WorkerOptions struct {
 	Notify func()
 	// Stale is told, from the calling goroutine, how many commands a module held from
 	// the time before a device was connected; they are discarded. It must return at
-	// once. Nil: nobody asks.
+	// once. Nil: it is not told.
 	Stale func(commands int)
 	// Confirmed is told, from the calling goroutine, that the status with the number and
 	// all before it need not be handed over by another process. It must return at
@@ -38,7 +38,7 @@ type WorkerOptions struct {
 	Confirmed func(number uint64)
 	// Begins is told, from the calling goroutine and before the call, that a status of an
 	// earlier process (Status.Again) is about to be handed over; what it returns is called
-	// when that is done, nil: nothing is. Nil: nobody asks.
+	// when that is done, nil: nothing is. Nil: it is not told.
 	Begins func(number uint64) (ended func())
 	// Called is told every call that has come back, from the calling goroutine and
 	// before the result has consequences. The Call is valid during Called only,
