@@ -108,6 +108,7 @@ type Worker struct {
 	limit    logging.Limiter
 	jobs     *jobs
 	inbox    inbox
+	forwards forwards
 
 	statuses, errs, lost, acksDropped, fetched, discarded atomic.Uint64
 
@@ -139,6 +140,7 @@ func NewWorker(instance Instance, number int32, opts WorkerOptions) *Worker {
 		poll:     make(chan struct{}),
 	}
 	w.callCtx, w.stopCalls = context.WithCancel(context.Background())
+	w.forwards.init(w)
 	return w
 }
 
@@ -283,6 +285,7 @@ func (w *Worker) Close(ctx context.Context) error {
 	if lost := w.abandon(); lost > 0 { // never started
 		errs = append(errs, fmt.Errorf("%d answered statuses were not delivered", lost))
 	}
+	w.forwards.end()
 	ended(ctx, w.poll) // the instance says when it is stuck there
 	w.inbox.want()
 	w.discard(w.inbox.takeAll())
