@@ -47,11 +47,12 @@ type jobs struct {
 	mu       sync.Mutex
 	ring     []job // ring buffer
 	head, n  int
-	under    []job // whose calls are under way, oldest first: one, or statuses of a Forwarder
-	soon     bool  // they are those of a Forwarder, and no goroutine is there
-	connects int   // waiting
-	asks     int   // waiting, 0 or 1
-	statuses int   // waiting and running
+	under    []job  // whose calls are under way, oldest first: one, or statuses of a Forwarder
+	one      [1]job // room for the usual one
+	soon     bool   // they are those of a Forwarder, and no goroutine is there
+	connects int    // waiting
+	asks     int    // waiting, 0 or 1
+	statuses int    // waiting and running
 	acks     int
 	bytes    int // of the statuses
 	limit    int // for statuses and for acks
@@ -72,7 +73,9 @@ const (
 )
 
 func newJobs(limit, maxBytes int) *jobs {
-	return &jobs{limit: limit, maxBytes: maxBytes, done: make(chan struct{})}
+	q := &jobs{limit: limit, maxBytes: maxBytes, done: make(chan struct{})}
+	q.under = q.one[:0]
+	return q
 }
 
 // put queues a job and reports whether there was room, and whether the caller has
@@ -267,8 +270,7 @@ func (q *jobs) oldest() *job {
 	if len(q.under) == 0 {
 		return nil
 	}
-	j := q.under[0]
-	return &j
+	return &q.under[0]
 }
 
 // end says that the call of the job begin returned has come back. It reports
@@ -282,7 +284,7 @@ func (q *jobs) end() bool {
 	q.count(&q.under[0], -1)
 	q.under[0] = job{}
 	if q.under = q.under[1:]; len(q.under) == 0 {
-		q.under = nil
+		q.under = q.one[:0]
 	}
 	return true
 }
