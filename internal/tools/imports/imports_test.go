@@ -36,7 +36,7 @@ const everything = "*"
 func may() map[string][]string {
 	return map[string][]string{
 		"cmd/external-server":             {everything},
-		"internal/admin":                  {"internal/car", "internal/config", "internal/fleet", "internal/forwarded", "internal/link", "internal/logging", "internal/module", "internal/observe", "internal/process", "internal/session", "internal/tlsfiles"},
+		"internal/admin":                  {"internal/car", "internal/config", "internal/crowd", "internal/fleet", "internal/forwarded", "internal/link", "internal/logging", "internal/module", "internal/observe", "internal/process", "internal/session", "internal/tlsfiles"},
 		"internal/app":                    {everything},
 		"internal/bench":                  {everything},
 		"internal/broker":                 {"internal/logging"},
@@ -45,6 +45,7 @@ func may() map[string][]string {
 		"internal/car":                    {"internal/fleet", "internal/link", "internal/logging", "internal/module", "internal/protocol", "internal/session"},
 		"internal/config":                 {"internal/fleet", "internal/module"},
 		"internal/console":                {"internal/fleet", "internal/link/mqtt/wire", "internal/logging", "internal/process", "internal/protocol"},
+		"internal/crowd":                  {},
 		"internal/demo":                   {"internal/app", "internal/config", "internal/fleet", "internal/gateway", "internal/httpapi", "internal/logging", "internal/module/check", "internal/vehicle"},
 		"internal/fleet":                  {},
 		"internal/forwarded":              {},
@@ -64,6 +65,7 @@ func may() map[string][]string {
 		"internal/module/check":           {"internal/fleet", "internal/module", "internal/module/cabi", "internal/module/host"},
 		"internal/module/spool":           {},
 		"internal/observe":                {"internal/broker", "internal/car", "internal/fleet", "internal/httpapi", "internal/link", "internal/logging", "internal/module", "internal/module/fleetapi", "internal/session"},
+		"internal/peer":                   {"internal/config", "internal/crowd", "internal/tlsfiles"},
 		"internal/process":                {},
 		"internal/protocol":               {"internal/fleet", "internal/protocol/externalproto", "internal/protocol/internalproto"},
 		"internal/protocol/externalproto": {"internal/protocol/internalproto"},
