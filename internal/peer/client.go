@@ -32,7 +32,6 @@ const (
 type Client struct {
 	replica   string
 	token     string
-	secure    bool
 	transport *http.Transport
 }
 
@@ -46,36 +45,74 @@ func NewClient(o Options) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster.peer_tls: %w", err)
 	}
-	c := &Client{replica: o.Replica, token: o.Token.Reveal(), secure: files != nil}
-	// HTTP/2 alone: thousands of requests wait on one connection.
-	protocols := new(http.Protocols)
-	protocols.SetHTTP2(c.secure)
-	protocols.SetUnencryptedHTTP2(!c.secure)
+	c := &Client{replica: o.Replica, token: o.Token.Reveal()}
 	after, timeout := o.pings()
+	// HTTP/2 alone: thousands of requests wait on one connection. What encrypts it is below
+	// the transport, so that the transport takes it for unencrypted.
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	dialer := &net.Dialer{Timeout: dialTimeout}
+	dial := dialer.DialContext
+	if files == nil {
+		dialer.ControlContext = onlyPrivate
+	} else {
+		dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			settings, err := files()
+			if err != nil {
+				return nil, fmt.Errorf("cluster.peer_tls: %w", err)
+			}
+			settings.MinVersion, settings.NextProtos = tls.VersionTLS13, []string{"h2"}
+			ctx, cancel := context.WithTimeout(ctx, 2*dialTimeout)
+			defer cancel()
+			conn, err := (&tls.Dialer{NetDialer: dialer, Config: settings}).DialContext(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return accepted(ctx, conn)
+		}
+	}
 	c.transport = &http.Transport{
+		DialContext:            dial,
 		Protocols:              protocols,
 		IdleConnTimeout:        time.Minute,
 		MaxResponseHeaderBytes: 64 << 10,
 		DisableCompression:     true,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: after, PingTimeout: timeout, WriteByteTimeout: after + timeout},
 	}
-	dialer := &net.Dialer{Timeout: dialTimeout}
-	if !c.secure {
-		dialer.ControlContext = onlyPrivate
-		c.transport.DialContext = dialer.DialContext
-		return c, nil
-	}
-	c.transport.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-		settings, err := files()
-		if err != nil {
-			return nil, fmt.Errorf("cluster.peer_tls: %w", err)
-		}
-		settings.MinVersion, settings.NextProtos = tls.VersionTLS13, []string{"h2"}
-		ctx, cancel := context.WithTimeout(ctx, 2*dialTimeout)
-		defer cancel()
-		return (&tls.Dialer{NetDialer: dialer, Config: settings}).DialContext(ctx, network, address)
-	}
 	return c, nil
+}
+
+// acceptedConn is a connection of which the first byte has been read.
+type acceptedConn struct {
+	net.Conn
+	first []byte // then empty
+}
+
+// accepted waits for the first byte of the server, which speaks first in HTTP/2: in TLS 1.3
+// a server judges the client's certificate after the client's handshake is over, and
+// the first byte, or the alert in its place, is its judgement.
+func accepted(ctx context.Context, conn net.Conn) (net.Conn, error) {
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
+	first := make([]byte, 1)
+	_, err := conn.Read(first)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		_ = conn.Close() // its fault is known
+		return nil, err
+	}
+	return &acceptedConn{conn, first}, nil
+}
+
+// Read returns the byte that was read already first.
+func (a *acceptedConn) Read(b []byte) (int, error) {
+	if len(a.first) == 0 || len(b) == 0 {
+		return a.Conn.Read(b)
+	}
+	n := copy(b, a.first)
+	a.first = a.first[n:]
+	return n, nil
 }
 
 // onlyPrivate keeps the token from leaving private networks, whatever a name resolves
@@ -103,9 +140,6 @@ func (c *Client) Do(ctx context.Context, address string, req *http.Request) (*ht
 	var sent atomic.Bool
 	out := req.Clone(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }}))
 	out.URL = &url.URL{Scheme: "http", Host: address, Path: req.URL.Path, RawPath: req.URL.RawPath, RawQuery: req.URL.RawQuery}
-	if c.secure {
-		out.URL.Scheme = "https"
-	}
 	out.Host, out.RequestURI = "", ""
 	out.Header.Del("Authorization")
 	if c.token != "" {
@@ -148,9 +182,7 @@ func (c *Client) explain(address string, sent bool, err error) *Error {
 		e.Reason = Stranger
 		e.Err = fmt.Errorf("%w; its certificate must be signed by the CA in cluster.peer_tls.ca_file", err)
 	case errors.As(err, &alert), strings.Contains(err.Error(), "remote error: tls:"):
-		// In TLS 1.3 the server judges the client's certificate after the client's
-		// handshake is over.
-		e.Reason, e.Sent = Stranger, false
+		e.Reason = Stranger
 		e.Err = fmt.Errorf("it does not accept the certificate of this replica: %w; cluster.peer_tls of both must have the same CA, and the certificates must be for servers and clients", err)
 	}
 	return e
