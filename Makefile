@@ -33,7 +33,8 @@ deps: ## install what the tests need and the machine lacks (Debian, as root)
 # of other programs. Tests of other packages skip these themselves with -short.
 quick: ## run the tests that need nothing but Go and gcc, without the race detector
 	$(GO) -C sdk test ./...
-	$(GO) test -short $$($(GO) list ./... | grep -vE '/internal/(e2e|faults|deploytest)$$')
+	$(GO) test -short ./...
+	$(GO) -C test test -short ./sim
 
 test: export EXTERNAL_SERVER := $(abspath $(BIN))
 test: deps build lint ## run all tests with the race detector
@@ -42,21 +43,21 @@ test: deps build lint ## run all tests with the race detector
 SEEDS ?= 20000
 SEED ?= 1
 sim: ## simulate SEEDS histories of the core, from SEED on
-	$(GO) test -count=1 -v -timeout 0 -run '^TestHistories$$' ./internal/sim -seeds $(SEEDS) -seed $(SEED)
+	$(GO) -C test test -count=1 -v -timeout 0 -run '^TestHistories$$' ./sim -seeds $(SEEDS) -seed $(SEED)
 
 mutants: ## check that the simulation catches every deliberate bug in the core
-	$(GO) test -count=1 -v -timeout 0 -run '^TestMutants$$' ./internal/sim -mutants -1
+	$(GO) -C test test -count=1 -v -timeout 0 -run '^TestMutants$$' ./sim -mutants -1
 
 FAULTS ?= .
 faults: deps ## break things around the real server: FAULTS=expression selects, 30 min for all
-	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./internal/faults -faults '$(FAULTS)'
+	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C test test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./faults -faults '$(FAULTS)'
 
 faults-table: deps ## the same, and write the table into docs/reliability.md
-	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./internal/faults -faults . -update
+	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C test test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./faults -faults . -update
 
 HOURS ?= 0.5
 soak: deps ## mixed load with faults for HOURS: nothing grows, nothing is lost
-	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestSoak$$' ./internal/faults -soak $(HOURS)h
+	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C test test -race -count=1 -v -timeout 0 -run '^TestSoak$$' ./faults -soak $(HOURS)h
 
 # The database of known vulnerabilities is fetched as the Go module that it is made
 # from; VULNDB=latest asks for the newest. Checked is what releases are built with.
@@ -68,7 +69,7 @@ vuln: ## look for known vulnerabilities in what is used
 
 # What is left out, and why: docs/security.md.
 secure: ## look for insecure code
-	$(GO) run github.com/securego/gosec/v2/cmd/gosec@v2.30.0 -quiet -exclude-generated -exclude-dir=internal/tools -exclude-dir=internal/sim \
+	$(GO) run github.com/securego/gosec/v2/cmd/gosec@v2.30.0 -quiet -exclude-generated -exclude-dir=internal/tools \
 		-exclude=G104,G115,G125,G204,G301,G302,G304,G306,G404,G705 ./cmd/... ./internal/... ./sdk/...
 
 evidence: ## write the table of rules and evidence into docs/reliability.md

@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"external-server/internal/bench"
+	"external-server/internal/lab/bench"
 )
 
 // benchFlags are the flags of bench and its sub-commands.

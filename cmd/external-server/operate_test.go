@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
-	"external-server/internal/gateway"
+	"external-server/internal/lab/gateway"
 )
 
 const patience = 30 * time.Second

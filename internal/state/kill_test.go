@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"external-server/internal/testwait"
+	"external-server/internal/support/testwait"
 )
 
 // killDir tells the test binary that it is the process to be killed.

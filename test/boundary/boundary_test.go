@@ -25,7 +25,7 @@ import (
 	"external-server/internal/module/cabi"
 	"external-server/internal/module/guest"
 	"external-server/internal/module/host"
-	"external-server/internal/servertest"
+	"external-server/internal/support/servertest"
 	"github.com/fleet-protocol/external-server/sdk/boundary"
 	pb "github.com/fleet-protocol/external-server/sdk/module/moduleproto"
 )

@@ -11,8 +11,8 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/module"
-	"external-server/internal/testlog"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testlog"
+	"external-server/internal/support/testwait"
 	pb "github.com/fleet-protocol/external-server/sdk/module/moduleproto"
 )
 
