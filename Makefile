@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 GO ?= go
 BIN := bin/external-server
+BENCH := bin/bench
 EXAMPLE := build/modules/libexample-module.so
 # Every folder with a go.mod whose code is ours.
 MODULES := . sdk modules/example-go test
@@ -17,6 +18,11 @@ build: server modules ## build the server and the example module
 
 server: ## build the server only
 	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o $(BIN) ./cmd/external-server
+
+# Not a part of what is installed.
+.PHONY: $(BENCH)
+$(BENCH):
+	$(GO) build -trimpath -o $@ ./cmd/bench
 
 modules: $(EXAMPLE) ## build the example module
 
@@ -82,6 +88,7 @@ lint: ## gofmt, go vet, staticcheck, build without cgo
 	@out=$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); [ -z "$$out" ] || { echo "gofmt -w these files:"; echo "$$out"; exit 1; }
 	@staticcheck=$$($(GO) tool -n staticcheck) && for m in $(MODULES); do echo "== $$m" && \
 		$(GO) -C $$m vet ./... && (cd $$m && "$$staticcheck" ./...) && CGO_ENABLED=0 $(GO) -C $$m build ./... || exit 1; done
+	$(GO) vet -tags manual ./cmd/external-server
 
 generate: ## regenerate the protobuf code (needs protoc)
 	$(GO) build -o build/protoc-gen-go google.golang.org/protobuf/cmd/protoc-gen-go
@@ -111,7 +118,7 @@ NFPM = $(GO) tool -modfile=tools/nfpm/go.mod nfpm
 PACKAGES ?= build/packages
 packages: server ## build a deb and an rpm in build/packages
 	mkdir -p build/package $(PACKAGES)
-	rm -rf build/package/man && $(BIN) man build/package/man
+	rm -rf build/package/man && $(GO) run -tags manual -trimpath -ldflags "-X main.version=$(VERSION)" ./cmd/external-server man build/package/man
 	for shell in bash zsh fish; do $(BIN) completion $$shell >build/package/completion.$$shell || exit 1; done
 	glibc=$$(objdump -T $(BIN) | grep -o 'GLIBC_[0-9.]*' | sed 's/GLIBC_//' | sort -Vu | tail -n 1); \
 	for format in deb rpm; do ARCH=$$($(GO) env GOARCH) VERSION=$(PACKAGE_VERSION) GLIBC=$$glibc $(NFPM) package --config nfpm.yaml --packager $$format --target $(PACKAGES) || exit 1; done
@@ -120,18 +127,18 @@ nats: ## check what a broker of MQTT 3.1.1 only does to kept sessions: NATS
 	$(GO) build -C tools/nats -o ../../build/nats-server github.com/nats-io/nats-server/v2
 	NATS_SERVER=$(CURDIR)/build/nats-server $(GO) test -tags nats -run TestNATS ./internal/link/mqtt
 
-bench-check: build ## compare the server with the cheapest responder, briefly, and fail far beyond what is usual
-	$(BIN) bench check --mosquitto
+bench-check: $(BENCH) ## compare the server with the cheapest responder, briefly, and fail far beyond what is usual
+	$(BENCH) check --mosquitto
 
 PERFORMANCE := build/performance
-bench-table: build ## measure everything that docs/performance.md shows (some minutes)
+bench-table: $(BENCH) ## measure everything that docs/performance.md shows (some minutes)
 	mkdir -p $(PERFORMANCE)
-	$(BIN) bench --mosquitto --runs 3 --report $(PERFORMANCE)/table.json | tee $(PERFORMANCE)/table.md
+	$(BENCH) --mosquitto --runs 3 --report $(PERFORMANCE)/table.json | tee $(PERFORMANCE)/table.md
 
-bench-plot: build ## measure over the number of cars and draw docs/performance.svg (some minutes)
+bench-plot: $(BENCH) ## measure over the number of cars and draw docs/performance.svg (some minutes)
 	mkdir -p $(PERFORMANCE)
-	$(BIN) bench growth --mosquitto --report $(PERFORMANCE)/growth.json
-	$(BIN) bench plot $(PERFORMANCE)/growth.json > docs/performance.svg
+	$(BENCH) growth --mosquitto --report $(PERFORMANCE)/growth.json
+	$(BENCH) plot $(PERFORMANCE)/growth.json > docs/performance.svg
 
 clean: ## remove what was built
 	rm -rf bin build coverage.out coverage.html

@@ -56,6 +56,7 @@ func TestCommandLine(t *testing.T) {
 		{"misspelt key", []string{"-c", misspelt}, 1, []string{"mqtt_address: required", "did you mean mqtt_address?"}},
 		{"TLS without files", []string{"-c", "config/config.json", "--tls"}, 1, []string{"config/config.json"}},
 		{"tls and no-tls", []string{"--tls", "--no-tls"}, 2, []string{"tls"}},
+		{"bench", []string{"bench", "growth", "--mosquitto"}, 2, []string{"external-server: error: bench is a program of its own: run `go run ./cmd/bench`"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			stdout, stderr, code := servertest.Run(t, dir, c.args...)

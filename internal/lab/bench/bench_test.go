@@ -2,8 +2,10 @@ package bench_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"regexp"
@@ -11,19 +13,32 @@ import (
 	"testing"
 
 	"external-server/internal/lab/bench"
-	"external-server/internal/support/servertest"
 	"external-server/internal/support/testneed"
 )
 
-func TestMain(m *testing.M) { os.Exit(servertest.Main(m)) }
+// TestMain makes the test binary a child of a benchmark when it is called as one.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == "child" {
+		if err := bench.RunChild(context.Background(), os.Args[2], os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
 
 func options(t *testing.T) bench.Options {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("left out with -short: it measures servers in processes of their own")
 	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
 	return bench.Options{
-		Self: []string{servertest.Binary(t), "bench", "child"}, Runs: 1, Seconds: 0.2,
+		Self: []string{self, "child"}, Runs: 1, Seconds: 0.2,
 		Big: 20, BigRate: 200, BigSeconds: 0.5, Progress: t.Logf,
 	}
 }

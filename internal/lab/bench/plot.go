@@ -23,7 +23,7 @@ type chart struct {
 // over the number of cars.
 func Plot(r Report) (string, error) {
 	if len(r.Growth) == 0 {
-		return "", fmt.Errorf("the report has no growth in it: make one with `external-server bench growth`")
+		return "", fmt.Errorf("the report has no growth in it: make one with `bench growth`")
 	}
 	line := func(role, name, colour string, value func(Point) float64) series {
 		s := series{name: name, colour: colour}

@@ -1,7 +1,7 @@
 // Package simulate lets a fleet of faithful gateways (package gateway) drive any
 // External Server through any broker and measures what the cars see: latencies,
 // dropped sessions, violations of the protocol. `external-server simulate` and
-// `external-server bench` are made of it.
+// `bench` are made of it.
 //
 // It may import gateway and fleet, nothing of the server proper.
 package simulate

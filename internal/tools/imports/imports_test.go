@@ -35,6 +35,7 @@ const everything = "*"
 // docs/architecture.md.
 func may() map[string][]string {
 	return map[string][]string{
+		"cmd/bench":                       {"internal/lab/bench"},
 		"cmd/external-server":             {everything},
 		"internal/admin":                  {"internal/car", "internal/config", "internal/fleet", "internal/httpapi/forwarded", "internal/link", "internal/logging", "internal/module", "internal/observe", "internal/state/process", "internal/session", "internal/config/tlsfiles"},
 		"internal/app":                    {everything},
