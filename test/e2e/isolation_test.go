@@ -183,7 +183,7 @@ func benchmarkIsolation(b *testing.B, binary, isolation string) {
 
 	var left atomic.Int64
 	var connected sync.WaitGroup
-	started := make(chan struct{})
+	started, answered := make(chan struct{}), make(chan struct{})
 	connected.Add(cars)
 	gateways := make([]*gateway.Gateway, cars)
 	for i, name := range names {
@@ -201,8 +201,11 @@ func benchmarkIsolation(b *testing.B, binary, isolation string) {
 					default:
 						return
 					}
-					if left.Add(-1) >= 0 {
+					switch n := left.Add(-1); {
+					case n >= 0:
 						gateways[i].Status(button, []byte(`{"pressed": false, "padding": "0123456789012345678901234567890123456789012345678901234567890"}`), time.Time{})
+					case n == -cars:
+						close(answered)
 					}
 				}
 			},
@@ -221,9 +224,7 @@ func benchmarkIsolation(b *testing.B, binary, isolation string) {
 	for _, g := range gateways {
 		g.Status(button, []byte(`{"pressed": true}`), time.Time{})
 	}
-	for left.Load() > -cars {
-		time.Sleep(time.Millisecond)
-	}
+	<-answered
 	b.StopTimer()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "statuses/s")
 	own, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", server.Process.Pid))

@@ -41,6 +41,8 @@ func may() map[string][]string {
 		"internal/app":                    {everything},
 		"internal/lab/bench":              {everything},
 		"internal/broker":                 {"internal/logging"},
+		"internal/support/idlemodule":     {"internal/fleet", "internal/module", "internal/module/guest", "sdk/boundary"},
+		"internal/support/testchild":      {},
 		"internal/support/brokertest":     {"internal/link/mqtt/wire", "internal/support/testlog", "internal/support/testneed"},
 		"internal/lab/capture":            {"internal/fleet"},
 		"internal/car":                    {"internal/fleet", "internal/link", "internal/logging", "internal/module", "internal/protocol", "internal/session"},

@@ -1,8 +1,10 @@
-package host
+// Package idlemodule is a module process whose module takes everything and does
+// nothing, for tests and measurements of the boundary.
+package idlemodule
 
 import (
 	"context"
-	"log/slog"
+	"fmt"
 	"os"
 
 	"external-server/internal/fleet"
@@ -11,25 +13,34 @@ import (
 	"github.com/fleet-protocol/external-server/sdk/boundary"
 )
 
-// serveIdle is a module process with a module that does nothing.
-func serveIdle() {
+// Number is the number of the module.
+const Number = 66
+
+// Serve makes this process the module process and ends it with the connection.
+func Serve() {
+	if err := serve(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func serve() error {
 	socket, err := boundary.Socket()
 	if err != nil {
-		slog.Error(err.Error())
-		os.Exit(1)
+		return err
 	}
 	conn, err := boundary.FromFile(socket)
 	if err != nil {
-		slog.Error(err.Error())
-		os.Exit(1)
+		return err
 	}
 	_ = guest.Serve(context.Background(), conn, "idle", func(int32) (module.Module, error) { return idle{}, nil })
-	os.Exit(0)
+	return nil
 }
 
 type idle struct{}
 
-func (idle) Number() int32        { return 66 }
+func (idle) Number() int32        { return Number }
 func (idle) Supports(uint32) bool { return true }
 func (idle) Close() error         { return nil }
 func (idle) Open(context.Context, module.InstanceSpec) (module.Instance, error) {
