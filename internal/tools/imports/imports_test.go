@@ -36,11 +36,12 @@ const everything = "*"
 func may() map[string][]string {
 	return map[string][]string{
 		"cmd/external-server":             {everything},
+		"internal/acl":                    {"internal/fleet"},
 		"internal/admin":                  {"internal/car", "internal/config", "internal/fleet", "internal/forwarded", "internal/link", "internal/logging", "internal/module", "internal/observe", "internal/process", "internal/session", "internal/tlsfiles"},
 		"internal/app":                    {everything},
 		"internal/bench":                  {everything},
 		"internal/broker":                 {"internal/logging"},
-		"internal/brokertest":             {"internal/link/mqtt/wire", "internal/testlog", "internal/testneed"},
+		"internal/brokertest":             {"internal/link/mqtt/wire", "internal/testlog", "internal/testneed", "internal/testwait"},
 		"internal/capture":                {"internal/fleet"},
 		"internal/car":                    {"internal/fleet", "internal/link", "internal/logging", "internal/module", "internal/protocol", "internal/session"},
 		"internal/config":                 {"internal/fleet", "internal/module"},
