@@ -9,8 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"external-server/internal/acl"
 	"external-server/internal/config"
+	"external-server/internal/config/acl"
 )
 
 func newACLCommand() *cobra.Command {
