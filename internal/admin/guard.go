@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"external-server/internal/config"
-	"external-server/internal/crowd"
-	"external-server/internal/forwarded"
+	"external-server/internal/httpapi/crowd"
+	"external-server/internal/httpapi/forwarded"
 )
 
 type identityKey struct{}

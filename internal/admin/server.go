@@ -14,9 +14,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"external-server/internal/config"
-	"external-server/internal/crowd"
+	"external-server/internal/config/tlsfiles"
+	"external-server/internal/httpapi/crowd"
 	"external-server/internal/observe"
-	"external-server/internal/tlsfiles"
 )
 
 // Bounds of the endpoint.

@@ -17,7 +17,7 @@ import (
 	"syscall"
 	"time"
 
-	"external-server/internal/tlsfiles"
+	"external-server/internal/config/tlsfiles"
 )
 
 // Times of the client's connections. A peer that is cut off is noticed after pingAfter

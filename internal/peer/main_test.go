@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"external-server/internal/brokertest"
 	"external-server/internal/config"
+	"external-server/internal/support/brokertest"
 )
 
 const secret = "a-token-of-more-than-sixteen-bytes"

@@ -15,9 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"external-server/internal/brokertest"
 	"external-server/internal/config"
-	"external-server/internal/testlog"
+	"external-server/internal/support/brokertest"
+	"external-server/internal/support/testlog"
 )
 
 // A request, its body, the answer and its parts as they come reach the other side; the

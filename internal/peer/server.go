@@ -17,8 +17,8 @@ import (
 	"time"
 
 	"external-server/internal/config"
-	"external-server/internal/crowd"
-	"external-server/internal/tlsfiles"
+	"external-server/internal/config/tlsfiles"
+	"external-server/internal/httpapi/crowd"
 )
 
 // Bounds of the server.
