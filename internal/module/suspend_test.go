@@ -7,7 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"external-server/internal/testlog"
+	"external-server/internal/support/testlog"
 )
 
 // A worker that is suspended waits for the call that is under way, not for those behind
