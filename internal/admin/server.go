@@ -14,8 +14,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"external-server/internal/config"
+	"external-server/internal/config/tlsfiles"
+	"external-server/internal/httpapi/crowd"
 	"external-server/internal/observe"
-	"external-server/internal/tlsfiles"
 )
 
 // Bounds of the endpoint.
@@ -120,7 +121,7 @@ func (s *Server) Run(ctx context.Context) error {
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // a peer's faults
 	}
-	newCrowd(maxConnections).attend(server, s.handler)
+	crowd.New(maxConnections).Attend(server, s.handler)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -19,13 +19,13 @@ import (
 	"external-server/internal/broker"
 	"external-server/internal/car"
 	"external-server/internal/config"
+	"external-server/internal/config/tlsfiles"
 	"external-server/internal/httpapi"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/logging"
 	"external-server/internal/module"
 	"external-server/internal/observe"
-	"external-server/internal/tlsfiles"
 )
 
 // Options of New.
@@ -147,7 +147,6 @@ func (a *App) Run(ctx context.Context) error {
 	a.sessions.final = errors.Is(context.Cause(ctx), ErrFinal) || a.Config().OnStop == config.OnStopNotify
 	if a.sessions.suspend(a.linkTo) {
 		a.cars.cause = link.ErrSuspend
-		a.log.Info("suspending: the next start goes on with the sessions, no gateway is told")
 	}
 	if err := a.parts.stop(); err != nil {
 		return fmt.Errorf("stop: %w", err)

@@ -161,3 +161,32 @@ func TestForwarderThatTakesNothing(t *testing.T) {
 		}
 	})
 }
+
+// A worker that is suspended waits for the statuses that were handed over: what comes back
+// in time is not handed over by the next process again.
+func TestForwarderIsSuspended(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var confirmed []uint64
+		f, w := startForwarder(2, WorkerOptions{Confirmed: func(n uint64) { confirmed = append(confirmed, n) }})
+		for n := range uint64(5) {
+			if _, begin := w.QueueStatus(Status{Device: button, Number: n}); begin {
+				w.Begin()
+			}
+		}
+		f.answer(nil)
+		go func() {
+			time.Sleep(suspendDelivery + time.Second)
+			f.answer(nil)
+			f.answer(nil)
+		}()
+		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+		defer cancel()
+		begin := time.Now()
+		if err := w.Suspend(ctx); err != nil || time.Since(begin) != suspendDelivery+time.Second {
+			t.Errorf("%v after %v", err, time.Since(begin))
+		}
+		if !slices.Equal(confirmed, []uint64{0, 1, 2}) {
+			t.Errorf("confirmed %v", confirmed)
+		}
+	})
+}

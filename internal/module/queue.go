@@ -60,6 +60,7 @@ type jobs struct {
 	closed   bool
 	serving  bool // start was called and halt was not
 	halted   bool
+	gone     bool          // nothing waits for statuses of a Forwarder any more
 	active   bool          // the goroutine is there
 	finished bool          // done is closed
 	done     chan struct{} // closed when no call will be made any more
@@ -186,9 +187,17 @@ func (q *jobs) halt() {
 	q.finish()
 }
 
+// letGo is halt that does not wait for the results of a Forwarder.
+func (q *jobs) letGo() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.serving, q.halted, q.gone = false, true, true
+	q.finish()
+}
+
 // finish closes done when nothing will be called any more.
 func (q *jobs) finish() {
-	if q.finished || q.active && !(q.halted && q.soon) || !q.halted && !(q.serving && q.closed && q.n == 0) {
+	if q.finished || q.active && !(q.gone && q.soon) || !q.halted && !(q.serving && q.closed && q.n == 0) {
 		return
 	}
 	q.finished = true

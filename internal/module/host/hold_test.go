@@ -5,14 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"external-server/internal/fleet"
 	"external-server/internal/module"
-	"external-server/internal/testlog"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testlog"
+	"external-server/internal/support/testwait"
 	pb "github.com/fleet-protocol/external-server/sdk/module/moduleproto"
 )
 
@@ -52,7 +53,8 @@ func requests(m *Module) uint64 {
 func TestHeldPoll(t *testing.T) {
 	var log testlog.Buffer
 	m := openModule(t, &log, nil)
-	car := openCar(t, m, spec("car", ""))
+	waits := filepath.Join(t.TempDir(), "waits")
+	car := openCar(t, m, spec("car", "", "waits="+waits))
 	if !car.(module.Holder).Holds() || !m.HoldsPolls() {
 		t.Fatal("the process does not know polls that are held")
 	}
@@ -60,11 +62,9 @@ func TestHeldPoll(t *testing.T) {
 	results := hold(ctx, car)
 	testwait.Until(t, "the poll is under way", func() bool { return requests(m) != 0 })
 	first := requests(m)
-	for range 3 { // they take longer than the timeout of a wait, 50 ms
-		if _, err := m.HeapBytes(ctx); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(50 * time.Millisecond)
+	testwait.Until(t, "the library's wait has timed out three times", func() bool { return len(record(t, waits)) > 3 })
+	if _, err := m.HeapBytes(ctx); err != nil { // the process answers beside it
+		t.Fatal(err)
 	}
 	if now := requests(m); now != first {
 		t.Errorf("the process was asked again: request %d after %d", now, first)
@@ -145,5 +145,27 @@ func TestOverdueWaits(t *testing.T) {
 	c.overduePolls(said)
 	if n := strings.Count(log.String(), "exceeds its timeout by far"); n != 1+maxOverdue {
 		t.Errorf("%d lines", n)
+	}
+}
+
+// EndPolls makes the process answer the poll that is held, also one that begins in the
+// same moment; none is held afterwards.
+func TestEndPolls(t *testing.T) {
+	var log testlog.Buffer
+	m := openModule(t, &log, nil)
+	for round := range 10 {
+		car := openCar(t, m, spec("car", ""))
+		results := hold(t.Context(), car)
+		if round%2 == 0 {
+			testwait.Until(t, "the poll is under way", func() bool { return requests(m) != 0 })
+		}
+		car.(module.Holder).EndPolls()
+		if got := <-results; got.err != nil || len(got.commands) != 0 {
+			t.Errorf("got %v, %v", got.commands, got.err)
+		}
+		if got := <-hold(t.Context(), car); got.err != nil || len(got.commands) != 0 {
+			t.Errorf("the next poll: got %v, %v", got.commands, got.err)
+		}
+		must(t, car.Close(t.Context()))
 	}
 }

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"time"
 
 	"external-server/internal/fleet"
 	"external-server/internal/module"
@@ -17,6 +18,10 @@ const (
 	// maxWindowBytes bounds them, and maxWindowStatus those among them.
 	maxWindowBytes  = 1 << 20
 	maxWindowStatus = 64 << 10
+	// windowTime is how long the calls of a window may take together, as far as one can
+	// tell from those before: what was handed over cannot be taken back when the server
+	// stops, and is called again by the next process if that is not waited for.
+	windowTime = 100 * time.Millisecond
 )
 
 // window is the statuses of one context that were handed to the process without waiting
@@ -26,7 +31,22 @@ const (
 type window struct {
 	calls []*handed
 	bytes int
-	again bool // they are handed over again; nothing is added
+	again bool          // they are handed over again; nothing is added
+	took  time.Duration // one call, on average
+}
+
+// full tells whether no further status of the size is to be handed over.
+func (w *window) full(bytes int) bool {
+	n := len(w.calls)
+	return n >= maxWindow || w.bytes+bytes > maxWindowBytes || n > 0 && w.took*time.Duration(n+1) > windowTime
+}
+
+// tookOne takes note of how long a call took.
+func (w *window) tookOne(d time.Duration) {
+	if w.took == 0 {
+		w.took = d
+	}
+	w.took += (d - w.took) / 4
 }
 
 // handed is one status in the window.
@@ -49,7 +69,7 @@ func (i *instance) Forward(ctx context.Context, device fleet.Device, status []by
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	c, w := i.at, &i.window
-	if c == nil || !c.ordered || c.isDead() || w.again || len(w.calls) >= maxWindow || w.bytes+len(status) > maxWindowBytes {
+	if c == nil || !c.ordered || c.isDead() || w.again || w.full(len(status)) {
 		return false
 	}
 	if len(w.calls) == 0 && !i.gate.Try(module.Calling, "forward_status") {
@@ -85,6 +105,7 @@ func (i *instance) answered(c *child, h *handed, result *pb.Result) {
 			return
 		}
 		i.window.remove()
+		i.window.tookOne(time.Since(first.since))
 		if next := i.window.first(); next != nil {
 			c.begun(&next.pending)
 		} else {

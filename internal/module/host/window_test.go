@@ -11,18 +11,9 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/module"
-	"external-server/internal/testlog"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testlog"
+	"external-server/internal/support/testwait"
 )
-
-// slowCar is a car whose module needs 50 ms for each status, fed through its worker.
-func slowCar(t *testing.T, m *Module, log *testlog.Buffer) *bystander {
-	t.Helper()
-	b := &bystander{t: t, record: filepath.Join(t.TempDir(), "record")}
-	b.worker = module.NewWorker(openCar(t, m, spec("car", b.record, "attack=forward_status:slow")), 66, module.WorkerOptions{Logger: log.Logger()})
-	b.worker.Start()
-	return b
-}
 
 func inWindow(m *Module) (n int) {
 	m.mu.Lock()
@@ -40,9 +31,11 @@ func inWindow(m *Module) (n int) {
 func TestProcessEndsWithAWindow(t *testing.T) {
 	var log testlog.Buffer
 	m := openModule(t, &log, nil)
-	b := slowCar(t, m, &log)
-	b.send(30)
-	testwait.Until(t, "statuses under way together", func() bool { return inWindow(m) > 10 })
+	b := &bystander{t: t, record: filepath.Join(t.TempDir(), "record")}
+	b.worker = module.NewWorker(openCar(t, m, spec("car", b.record, "attack=forward_status:brief")), 66, module.WorkerOptions{Logger: log.Logger()})
+	b.worker.Start()
+	b.send(900)
+	testwait.Until(t, "statuses under way together", func() bool { return inWindow(m) > 3 })
 	replace(t, m)
 	b.check()
 	if n := m.State().Redelivered; n > 1 {
@@ -58,15 +51,30 @@ func TestProcessEndsWithAWindow(t *testing.T) {
 func TestWindowHasTime(t *testing.T) {
 	var log testlog.Buffer
 	m := openModule(t, &log, func(o *Options) { o.CallTimeout = 2 * time.Second })
-	b := slowCar(t, m, &log)
-	b.send(60) // 3 s
-	testwait.Until(t, "most statuses called", func() bool { return b.worker.Stats().Statuses > 50 })
-	if slow := m.State().Slow; slow != "" {
-		t.Errorf("%s counts as slow", slow)
+	car := openCar(t, m, spec("car", "", "attack=forward_status:slow")).(module.Forwarder)
+	const statuses = 60 // 3 s
+	results := make(chan error, statuses)
+	for range statuses {
+		if !car.Forward(t.Context(), device("by"), nil, func(err error) { results <- err }) {
+			t.Fatal("a status is not taken")
+		}
 	}
-	b.check()
+	for n := range statuses {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+		if slow := m.State().Slow; slow != "" && n > 50 {
+			t.Errorf("%s counts as slow", slow)
+		}
+	}
 	if s := m.State(); s.Restarts != 0 {
 		t.Errorf("the process was replaced: %s", s.LastExit)
+	}
+	if car.Forward(t.Context(), device("by"), nil, func(err error) { results <- err }) {
+		if car.Forward(t.Context(), device("by"), nil, nil) && car.Forward(t.Context(), device("by"), nil, nil) {
+			t.Error("a module that needs 50 ms for a status is given three together")
+		}
+		<-results
 	}
 }
 
