@@ -43,6 +43,7 @@ func may() map[string][]string {
 		"internal/brokertest":             {"internal/link/mqtt/wire", "internal/testlog", "internal/testneed"},
 		"internal/capture":                {"internal/fleet"},
 		"internal/car":                    {"internal/fleet", "internal/link", "internal/logging", "internal/module", "internal/protocol", "internal/session"},
+		"internal/cluster":                {},
 		"internal/config":                 {"internal/fleet", "internal/module"},
 		"internal/console":                {"internal/fleet", "internal/link/mqtt/wire", "internal/logging", "internal/process", "internal/protocol"},
 		"internal/demo":                   {"internal/app", "internal/config", "internal/fleet", "internal/gateway", "internal/httpapi", "internal/logging", "internal/module/check", "internal/vehicle"},
