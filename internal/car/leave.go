@@ -46,7 +46,7 @@ func (s *Seat) leave(ctx context.Context) error {
 		if fenced { // the other server's statuses are newer than what waits
 			o.abandon()
 		}
-		err = errors.Join(err, o.release(bound))
+		err = errors.Join(err, o.release(bound, suspend && s.opts.Journal != nil))
 	}
 	s.ending.Wait()
 	if suspend { // what waits was not acknowledged and comes again
@@ -67,6 +67,30 @@ func (o *occupant) abandon() {
 	for _, m := range o.modules {
 		m.worker.Abandon()
 	}
+}
+
+// EndPolling lets the modules be asked for no more commands, and waits until the session
+// has what they were asked for before, or ctx ends: a module may need as long for it as
+// its timeout is. It is for a seat that will be suspended and is served until then.
+func (s *Seat) EndPolling(ctx context.Context) {
+	o := s.occupant.Load()
+	if o == nil {
+		return
+	}
+	last := make([]<-chan struct{}, len(o.modules))
+	for i, m := range o.modules {
+		last[i] = m.worker.EndPolling()
+	}
+	wait := func(done <-chan struct{}) {
+		select {
+		case <-done:
+		case <-ctx.Done():
+		}
+	}
+	for _, ended := range last {
+		wait(ended)
+	}
+	wait(s.mail.handled())
 }
 
 // Leave gives an empty seat up, unless a message of the gateway waits in it. A seat
