@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 GO ?= go
 BIN := bin/external-server
+BENCH := bin/bench
 EXAMPLE := build/modules/libexample-module.so
 # Every folder with a go.mod whose code is ours.
 MODULES := . sdk modules/example-go test
@@ -18,6 +19,11 @@ build: server modules ## build the server and the example module
 server: ## build the server only
 	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o $(BIN) ./cmd/external-server
 
+# Not a part of what is installed.
+.PHONY: $(BENCH)
+$(BENCH):
+	$(GO) build -trimpath -o $@ ./cmd/bench
+
 modules: $(EXAMPLE) ## build the example module
 
 $(EXAMPLE): modules/example/example_module.c modules/include/fleet_protocol_module.h
@@ -33,7 +39,8 @@ deps: ## install what the tests need and the machine lacks (Debian, as root)
 # of other programs. Tests of other packages skip these themselves with -short.
 quick: ## run the tests that need nothing but Go and gcc, without the race detector
 	$(GO) -C sdk test ./...
-	$(GO) test -short $$($(GO) list ./... | grep -vE '/internal/(e2e|faults|deploytest)$$')
+	$(GO) test -short ./...
+	$(GO) -C test test -short ./sim
 
 test: export EXTERNAL_SERVER := $(abspath $(BIN))
 test: deps build lint ## run all tests with the race detector
@@ -42,21 +49,21 @@ test: deps build lint ## run all tests with the race detector
 SEEDS ?= 20000
 SEED ?= 1
 sim: ## simulate SEEDS histories of the core, from SEED on
-	$(GO) test -count=1 -v -timeout 0 -run '^TestHistories$$' ./internal/sim -seeds $(SEEDS) -seed $(SEED)
+	$(GO) -C test test -count=1 -v -timeout 0 -run '^TestHistories$$' ./sim -seeds $(SEEDS) -seed $(SEED)
 
 mutants: ## check that the simulation catches every deliberate bug in the core
-	$(GO) test -count=1 -v -timeout 0 -run '^TestMutants$$' ./internal/sim -mutants -1
+	$(GO) -C test test -count=1 -v -timeout 0 -run '^TestMutants$$' ./sim -mutants -1
 
 FAULTS ?= .
 faults: deps ## break things around the real server: FAULTS=expression selects, 30 min for all
-	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./internal/faults -faults '$(FAULTS)'
+	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C test test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./faults -faults '$(FAULTS)'
 
 faults-table: deps ## the same, and write the table into docs/reliability.md
-	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./internal/faults -faults . -update
+	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C test test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./faults -faults . -update
 
 HOURS ?= 0.5
 soak: deps ## mixed load with faults for HOURS: nothing grows, nothing is lost
-	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) test -race -count=1 -v -timeout 0 -run '^TestSoak$$' ./internal/faults -soak $(HOURS)h
+	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C test test -race -count=1 -v -timeout 0 -run '^TestSoak$$' ./faults -soak $(HOURS)h
 
 # The database of known vulnerabilities is fetched as the Go module that it is made
 # from; VULNDB=latest asks for the newest. Checked is what releases are built with.
@@ -68,7 +75,7 @@ vuln: ## look for known vulnerabilities in what is used
 
 # What is left out, and why: docs/security.md.
 secure: ## look for insecure code
-	$(GO) run github.com/securego/gosec/v2/cmd/gosec@v2.30.0 -quiet -exclude-generated -exclude-dir=internal/tools -exclude-dir=internal/sim \
+	$(GO) run github.com/securego/gosec/v2/cmd/gosec@v2.30.0 -quiet -exclude-generated -exclude-dir=internal/tools \
 		-exclude=G104,G115,G125,G204,G301,G302,G304,G306,G404,G705 ./cmd/... ./internal/... ./sdk/...
 
 evidence: ## write the table of rules and evidence into docs/reliability.md
@@ -81,6 +88,7 @@ lint: ## gofmt, go vet, staticcheck, build without cgo
 	@out=$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); [ -z "$$out" ] || { echo "gofmt -w these files:"; echo "$$out"; exit 1; }
 	@staticcheck=$$($(GO) tool -n staticcheck) && for m in $(MODULES); do echo "== $$m" && \
 		$(GO) -C $$m vet ./... && (cd $$m && "$$staticcheck" ./...) && CGO_ENABLED=0 $(GO) -C $$m build ./... || exit 1; done
+	$(GO) vet -tags manual ./cmd/external-server
 
 generate: ## regenerate the protobuf code (needs protoc)
 	$(GO) build -o build/protoc-gen-go google.golang.org/protobuf/cmd/protoc-gen-go
@@ -110,7 +118,7 @@ NFPM = $(GO) tool -modfile=tools/nfpm/go.mod nfpm
 PACKAGES ?= build/packages
 packages: server ## build a deb and an rpm in build/packages
 	mkdir -p build/package $(PACKAGES)
-	rm -rf build/package/man && $(BIN) man build/package/man
+	rm -rf build/package/man && $(GO) run -tags manual -trimpath -ldflags "-X main.version=$(VERSION)" ./cmd/external-server man build/package/man
 	for shell in bash zsh fish; do $(BIN) completion $$shell >build/package/completion.$$shell || exit 1; done
 	glibc=$$(objdump -T $(BIN) | grep -o 'GLIBC_[0-9.]*' | sed 's/GLIBC_//' | sort -Vu | tail -n 1); \
 	for format in deb rpm; do ARCH=$$($(GO) env GOARCH) VERSION=$(PACKAGE_VERSION) GLIBC=$$glibc $(NFPM) package --config nfpm.yaml --packager $$format --target $(PACKAGES) || exit 1; done
@@ -119,18 +127,18 @@ nats: ## check what a broker of MQTT 3.1.1 only does to kept sessions: NATS
 	$(GO) build -C tools/nats -o ../../build/nats-server github.com/nats-io/nats-server/v2
 	NATS_SERVER=$(CURDIR)/build/nats-server $(GO) test -tags nats -run TestNATS ./internal/link/mqtt
 
-bench-check: build ## compare the server with the cheapest responder, briefly, and fail far beyond what is usual
-	$(BIN) bench check --mosquitto
+bench-check: $(BENCH) ## compare the server with the cheapest responder, briefly, and fail far beyond what is usual
+	$(BENCH) check --mosquitto
 
 PERFORMANCE := build/performance
-bench-table: build ## measure everything that docs/performance.md shows (some minutes)
+bench-table: $(BENCH) ## measure everything that docs/performance.md shows (some minutes)
 	mkdir -p $(PERFORMANCE)
-	$(BIN) bench --mosquitto --runs 3 --report $(PERFORMANCE)/table.json | tee $(PERFORMANCE)/table.md
+	$(BENCH) --mosquitto --runs 3 --report $(PERFORMANCE)/table.json | tee $(PERFORMANCE)/table.md
 
-bench-plot: build ## measure over the number of cars and draw docs/performance.svg (some minutes)
+bench-plot: $(BENCH) ## measure over the number of cars and draw docs/performance.svg (some minutes)
 	mkdir -p $(PERFORMANCE)
-	$(BIN) bench growth --mosquitto --report $(PERFORMANCE)/growth.json
-	$(BIN) bench plot $(PERFORMANCE)/growth.json > docs/performance.svg
+	$(BENCH) growth --mosquitto --report $(PERFORMANCE)/growth.json
+	$(BENCH) plot $(PERFORMANCE)/growth.json > docs/performance.svg
 
 clean: ## remove what was built
 	rm -rf bin build coverage.out coverage.html

@@ -15,7 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"external-server/internal/demo"
+	"external-server/internal/lab/demo"
 	"external-server/internal/logging"
 	"external-server/internal/module/check"
 )

@@ -8,7 +8,7 @@ import (
 	"syscall"
 
 	"external-server/internal/app"
-	"external-server/internal/sdnotify"
+	"external-server/internal/app/sdnotify"
 )
 
 // catchHangup collects SIGHUP from now on: one that comes while the server starts

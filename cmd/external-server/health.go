@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"external-server/internal/config"
-	"external-server/internal/health"
+	"external-server/internal/console/health"
 )
 
 func newHealthCommand() *cobra.Command {

@@ -40,6 +40,11 @@ type silentError struct{}
 
 func (silentError) Error() string { return "failed" }
 
+// movedError says that another program does what a command did.
+type movedError struct{ what, instead string }
+
+func (e movedError) Error() string { return e.what + " is a program of its own: " + e.instead }
+
 // errInterrupted is what a command returns that a signal kept from its result.
 var errInterrupted = errors.New("interrupted")
 
@@ -50,6 +55,7 @@ func run(args []string) int {
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	var usage usageError
+	var moved movedError
 	switch {
 	case err == nil:
 		return exitOK
@@ -58,6 +64,9 @@ func run(args []string) int {
 	case errors.Is(err, errInterrupted):
 		fmt.Fprintf(os.Stderr, "external-server: %v\n", err)
 		return exitForced
+	case errors.As(err, &moved):
+		fmt.Fprintf(os.Stderr, "external-server: error: %v\n", moved)
+		return exitUsage
 	case errors.As(err, &usage):
 		fmt.Fprintf(os.Stderr, "%s\nexternal-server: error: %v\n", cmd.UseLine(), err)
 		fmt.Fprintf(os.Stderr, "Run '%s --help' for the options.\n", cmd.CommandPath())
@@ -128,7 +137,6 @@ argument.`,
 		newEventsCommand(),
 		newHTTPAPICommand(),
 		newLogLevelCommand(),
-		newManCommand(),
 		newModulesCommand(),
 		newModuleCommand(), newModuleHostCommand(), newModuleReaperCommand(),
 		newReannounceCommand(),
@@ -138,6 +146,7 @@ argument.`,
 		newStopCommand(),
 		newVersionCommand(),
 	)
+	root.AddCommand(buildCommands()...)
 	return root
 }
 
@@ -158,4 +167,14 @@ func noArguments(cmd *cobra.Command, args []string) error {
 		return usageError{fmt.Errorf("unexpected argument %q%s", args[0], didYouMean(args[0], subcommands(cmd)))}
 	}
 	return nil
+}
+
+// newBenchCommand tells those who know the command of earlier releases what to run.
+func newBenchCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "bench", Hidden: true, DisableFlagParsing: true,
+		RunE: func(*cobra.Command, []string) error {
+			return movedError{"bench", "run `go run ./cmd/bench` or `make bench-check` in the source tree"}
+		},
+	}
 }

@@ -1,21 +1,20 @@
+//go:build manual
+
 package main
 
 import (
-	"bytes"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/cobra/doc"
 
-	"external-server/internal/config"
+	"external-server/internal/tools/man"
 )
 
-// newManCommand writes the manual pages; packages are built with it.
-func newManCommand() *cobra.Command {
-	return &cobra.Command{
+// buildCommands are the commands that only the build of packages has: the one that
+// writes the manual pages. The server does without, because it links a converter of
+// Markdown.
+func buildCommands() []*cobra.Command {
+	return []*cobra.Command{{
 		Use:    "man DIRECTORY",
 		Short:  "Write the manual pages",
 		Hidden: true,
@@ -26,97 +25,7 @@ func newManCommand() *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := os.MkdirAll(args[0], 0o755); err != nil {
-				return err
-			}
-			root := cmd.Root()
-			root.DisableAutoGenTag = true
-			if err := writeManual(root, args[0]); err != nil {
-				return err
-			}
-			page, err := config.Manual(version)
-			if err != nil {
-				return err
-			}
-			return os.WriteFile(filepath.Join(args[0], "external-server-config.5"), page, 0o644)
+			return man.Write(cmd.Root(), args[0], version, manualSections)
 		},
-	}
-}
-
-// writeManual writes the page of a command and those of its sub-commands.
-func writeManual(cmd *cobra.Command, dir string) error {
-	for _, sub := range cmd.Commands() {
-		if sub.IsAvailableCommand() && !sub.IsAdditionalHelpTopicCommand() {
-			if err := writeManual(sub, dir); err != nil {
-				return err
-			}
-		}
-	}
-	var page bytes.Buffer
-	header := &doc.GenManHeader{Title: strings.ToUpper(manualName(cmd)), Section: "1", Source: "external-server " + version, Manual: "External Server"}
-	if err := doc.GenMan(cmd, header, &page); err != nil {
-		return err
-	}
-	text, related, _ := strings.Cut(page.String(), ".SH SEE ALSO\n")
-	text = strings.TrimRight(text, "\n") + "\n" + manualSections(cmd) + ".SH SEE ALSO\n" + strings.TrimRight(related, "\n")
-	if related != "" {
-		text += ", "
-	}
-	text += "\\fBexternal-server-config(5)\\fP\n"
-	return os.WriteFile(filepath.Join(dir, manualName(cmd)+".1"), []byte(text), 0o644)
-}
-
-func manualName(cmd *cobra.Command) string { return strings.ReplaceAll(cmd.CommandPath(), " ", "-") }
-
-// manualSections are what a page tells beyond the help: files, variables, exit codes.
-func manualSections(cmd *cobra.Command) string {
-	var b strings.Builder
-	section := func(title string, entries ...[2]string) {
-		fmt.Fprintf(&b, ".SH %s\n", title)
-		for _, e := range entries {
-			fmt.Fprintf(&b, ".TP\n\\fB%s\\fP\n%s\n", config.Roff(e[0]), config.Roff(e[1]))
-		}
-	}
-	flags := cmd.Flags()
-	asks, sniffs := flags.Lookup("admin") != nil, cmd.Name() == "sniff"
-	if flags.Lookup("config") != nil && cmd.CommandPath() != "external-server module check" {
-		files := [][2]string{{defaultConfig, "The configuration, unless -c names another file; external-server-config(5) describes it."}}
-		if !cmd.HasParent() {
-			files = append(files,
-				[2]string{"/etc/external-server/config.json", "The configuration of the service that the packages install."},
-				[2]string{"/var/lib/external-server", "The state directory of that service."})
-		}
-		section("FILES", files...)
-	}
-	var variables [][2]string
-	if asks {
-		variables = append(variables, [2]string{tokenVariable, "Token for the admin endpoint, when --token is not given. Other users do not see it there."})
-	}
-	if sniffs {
-		variables = append(variables, [2]string{brokerPasswordVariable, "Password at the broker."})
-	}
-	if cmd.Name() == "demo" {
-		variables = append(variables, [2]string{"DEMO_SECONDS", "The demo ends after so many seconds."})
-	}
-	if asks || sniffs {
-		variables = append(variables, [2]string{"NO_COLOR", "Any value: no colours."})
-	}
-	if !cmd.HasParent() || cmd.Name() == "check" {
-		variables = append(variables,
-			[2]string{config.EnvUsername, "User name at the broker; it wins over the configuration."},
-			[2]string{config.EnvPassword, "Password at the broker; it wins over the configuration."})
-	}
-	if len(variables) > 0 {
-		section("ENVIRONMENT", variables...)
-	}
-	codes := [][2]string{
-		{"0", "It was done. A server: it was stopped in order."},
-		{"1", "It could not be done; the error says why."},
-		{"2", "The command was called wrongly."},
-	}
-	if !cmd.HasParent() || strings.HasSuffix(cmd.CommandPath(), "module check") {
-		codes = append(codes, [2]string{"130", "A second signal ended the server at once, or the check was interrupted."})
-	}
-	section("EXIT STATUS", codes...)
-	return b.String()
+	}}
 }

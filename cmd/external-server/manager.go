@@ -3,7 +3,7 @@ package main
 import (
 	"log/slog"
 
-	"external-server/internal/sdnotify"
+	"external-server/internal/app/sdnotify"
 )
 
 // serviceManager is what started the server: systemd, or something that does not listen.

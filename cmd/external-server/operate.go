@@ -15,9 +15,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"external-server/internal/config"
+	"external-server/internal/config/tlsfiles"
 	"external-server/internal/console"
-	"external-server/internal/health"
-	"external-server/internal/tlsfiles"
+	"external-server/internal/console/health"
 )
 
 const tokenVariable = "EXTERNAL_SERVER_ADMIN_TOKEN"

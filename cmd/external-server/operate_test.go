@@ -18,7 +18,8 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
-	"external-server/internal/gateway"
+	"external-server/internal/lab/gateway"
+	"external-server/internal/tools/man"
 )
 
 const patience = 30 * time.Second
@@ -369,7 +370,7 @@ func TestNoEndpoint(t *testing.T) {
 // Every command that can be seen has a manual page.
 func TestManualPages(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := command(t.Context(), "man", dir); err != nil {
+	if err := man.Write(newRootCommand(), dir, version, manualSections); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range newRootCommand().Commands() {

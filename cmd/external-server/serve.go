@@ -10,9 +10,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"external-server/internal/app"
+	"external-server/internal/app/sdnotify"
 	"external-server/internal/config"
 	"external-server/internal/logging"
-	"external-server/internal/sdnotify"
 )
 
 const defaultConfig = "./config/config.json"

@@ -17,10 +17,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"external-server/internal/config"
+	"external-server/internal/config/tlsfiles"
 	"external-server/internal/console"
-	"external-server/internal/gateway"
-	"external-server/internal/simulate"
-	"external-server/internal/tlsfiles"
+	"external-server/internal/lab/gateway"
+	"external-server/internal/lab/simulate"
 )
 
 // simulateFlags are the flags of simulate.

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"external-server/internal/console"
-	"external-server/internal/gateway"
-	"external-server/internal/simulate"
+	"external-server/internal/lab/gateway"
+	"external-server/internal/lab/simulate"
 )
 
 // townConfig is a server with the mission and io modules, its API out of reach.

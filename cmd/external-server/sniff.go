@@ -13,8 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"external-server/internal/config"
+	"external-server/internal/config/tlsfiles"
 	"external-server/internal/console"
-	"external-server/internal/tlsfiles"
 )
 
 const brokerPasswordVariable = "EXTERNAL_SERVER_BROKER_PASSWORD"

@@ -8,8 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"external-server/internal/lab/trial"
 	"external-server/internal/module/check"
-	"external-server/internal/trial"
 )
 
 func newModuleTryCommand() *cobra.Command {

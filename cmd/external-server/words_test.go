@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"external-server/internal/tools/man"
 )
 
 func TestClosest(t *testing.T) {
@@ -94,7 +96,7 @@ func TestCompletionAndSuggestions(t *testing.T) {
 // or the environment say which.
 func TestManualTellsFilesAndCodes(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := command(t.Context(), "man", dir); err != nil {
+	if err := man.Write(newRootCommand(), dir, version, manualSections); err != nil {
 		t.Fatal(err)
 	}
 	pages, err := filepath.Glob(filepath.Join(dir, "*.1"))

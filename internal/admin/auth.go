@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"external-server/internal/config"
-	"external-server/internal/forwarded"
+	"external-server/internal/httpapi/forwarded"
 )
 
 // operateHeader must be sent, with any value, by requests that change something

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"external-server/internal/config"
-	"external-server/internal/forwarded"
+	"external-server/internal/httpapi/forwarded"
 )
 
 type identityKey struct{}

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"external-server/internal/logging"
-	"external-server/internal/servertest"
+	"external-server/internal/support/servertest"
 )
 
 // event waits for an event of that kind and reason, from the start on, and returns its text.

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"external-server/internal/brokertest"
-	"external-server/internal/gateway"
+	"external-server/internal/lab/gateway"
+	"external-server/internal/support/brokertest"
 )
 
 // session returns the id of a car's session and how many have ended.

@@ -19,11 +19,11 @@ import (
 	"external-server/internal/app"
 	"external-server/internal/config"
 	"external-server/internal/fleet"
-	"external-server/internal/gateway"
+	"external-server/internal/lab/gateway"
 	"external-server/internal/logging"
 	"external-server/internal/module/host"
-	"external-server/internal/testlog"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testlog"
+	"external-server/internal/support/testwait"
 )
 
 func TestMain(m *testing.M) {

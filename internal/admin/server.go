@@ -14,8 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"external-server/internal/config"
+	"external-server/internal/config/tlsfiles"
 	"external-server/internal/observe"
-	"external-server/internal/tlsfiles"
 )
 
 // Bounds of the endpoint.

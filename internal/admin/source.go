@@ -9,7 +9,7 @@ import (
 	"external-server/internal/link"
 	"external-server/internal/logging"
 	"external-server/internal/module"
-	"external-server/internal/process"
+	"external-server/internal/state/process"
 )
 
 // Source is the server as the endpoint sees it. Its methods may be called

@@ -7,7 +7,7 @@ import (
 	"io"
 	"net/http"
 
-	"external-server/internal/process"
+	"external-server/internal/state/process"
 )
 
 // stopped is the answer to a stop.

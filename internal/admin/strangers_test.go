@@ -7,7 +7,7 @@ import (
 	"sync"
 	"testing"
 
-	"external-server/internal/testwait"
+	"external-server/internal/support/testwait"
 )
 
 // Strangers that ask for what everybody gets, and never read it, keep neither probes nor

@@ -14,8 +14,8 @@ import (
 	"external-server/internal/config"
 	"external-server/internal/fleet"
 	"external-server/internal/observe"
-	"external-server/internal/testlog"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testlog"
+	"external-server/internal/support/testwait"
 )
 
 // bare is an endpoint with a hub and without a server behind it: streams need no

@@ -15,8 +15,8 @@ import (
 	"external-server/internal/link"
 	"external-server/internal/logging"
 	"external-server/internal/observe"
-	"external-server/internal/process"
 	"external-server/internal/session"
+	"external-server/internal/state/process"
 )
 
 // sources are asked when everything has been built.

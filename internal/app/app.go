@@ -19,13 +19,13 @@ import (
 	"external-server/internal/broker"
 	"external-server/internal/car"
 	"external-server/internal/config"
+	"external-server/internal/config/tlsfiles"
 	"external-server/internal/httpapi"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/logging"
 	"external-server/internal/module"
 	"external-server/internal/observe"
-	"external-server/internal/tlsfiles"
 )
 
 // Options of New.

@@ -10,11 +10,11 @@ import (
 
 	"external-server/internal/broker"
 	"external-server/internal/config"
+	"external-server/internal/config/tlsfiles"
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/logging"
-	"external-server/internal/tlsfiles"
 )
 
 // brokerPart is the embedded broker.

@@ -13,10 +13,10 @@ import (
 	"time"
 
 	"external-server/internal/config"
+	"external-server/internal/config/tlsfiles"
 	"external-server/internal/fleet"
 	"external-server/internal/httpapi"
 	"external-server/internal/logging"
-	"external-server/internal/tlsfiles"
 )
 
 // CheckResult is what Check found for one car and module.

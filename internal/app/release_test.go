@@ -8,7 +8,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/link"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testwait"
 )
 
 // leavingLink calls closing when the port of the found car is about to be closed, and

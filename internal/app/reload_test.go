@@ -12,12 +12,12 @@ import (
 	"testing"
 	"time"
 
-	"external-server/internal/brokertest"
 	"external-server/internal/config"
 	"external-server/internal/fleet"
 	"external-server/internal/module"
 	"external-server/internal/protocol"
-	"external-server/internal/testwait"
+	"external-server/internal/support/brokertest"
+	"external-server/internal/support/testwait"
 )
 
 // idleModule does nothing; contexts of the car held end when release is closed.

@@ -8,10 +8,10 @@ import (
 
 	"external-server/internal/admin"
 	"external-server/internal/config"
+	"external-server/internal/config/tlsfiles"
 	"external-server/internal/httpapi"
 	"external-server/internal/logging"
 	"external-server/internal/observe"
-	"external-server/internal/tlsfiles"
 )
 
 // list returns the parts of the server, from the bottom up.

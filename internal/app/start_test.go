@@ -16,7 +16,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/module"
-	"external-server/internal/testlog"
+	"external-server/internal/support/testlog"
 )
 
 // refusingLink refuses one car.

@@ -8,9 +8,9 @@ import (
 	"testing"
 
 	"external-server/internal/broker"
-	"external-server/internal/brokertest"
 	"external-server/internal/link/mqtt/wire"
-	"external-server/internal/testwait"
+	"external-server/internal/support/brokertest"
+	"external-server/internal/support/testwait"
 )
 
 // deepest has as many levels as the broker takes, longest as many bytes.

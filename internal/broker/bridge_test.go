@@ -5,8 +5,8 @@ import (
 	"testing"
 
 	"external-server/internal/broker"
-	"external-server/internal/brokertest"
-	"external-server/internal/testwait"
+	"external-server/internal/support/brokertest"
+	"external-server/internal/support/testwait"
 )
 
 // A stock mosquitto bridges to the broker, in both directions and without echo: its

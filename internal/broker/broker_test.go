@@ -13,10 +13,10 @@ import (
 	"go.uber.org/goleak"
 
 	"external-server/internal/broker"
-	"external-server/internal/brokertest"
 	"external-server/internal/link/mqtt/wire"
-	"external-server/internal/testlog"
-	"external-server/internal/testwait"
+	"external-server/internal/support/brokertest"
+	"external-server/internal/support/testlog"
+	"external-server/internal/support/testwait"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

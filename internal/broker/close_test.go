@@ -8,8 +8,8 @@ import (
 	"testing"
 
 	"external-server/internal/broker"
-	"external-server/internal/brokertest"
-	"external-server/internal/testwait"
+	"external-server/internal/support/brokertest"
+	"external-server/internal/support/testwait"
 )
 
 // Close ends clients in all states; goleak finds what stays behind.

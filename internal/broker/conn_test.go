@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"external-server/internal/testwait"
+	"external-server/internal/support/testwait"
 )
 
 // A client that has just come when the broker closes does not hold it up: its

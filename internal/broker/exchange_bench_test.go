@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"external-server/internal/testwait"
+	"external-server/internal/support/testwait"
 )
 
 // BenchmarkExchange is a command and its response with a gateway that leaves Nagle's

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"external-server/internal/broker"
-	"external-server/internal/brokertest"
 	"external-server/internal/link/mqtt/wire"
+	"external-server/internal/support/brokertest"
 )
 
 // panics is a SUBSCRIBE of MQTT 5 on which the library panics.

@@ -8,8 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"external-server/internal/brokertest"
 	"external-server/internal/link/mqtt/wire"
+	"external-server/internal/support/brokertest"
 )
 
 func tcp(address string) net.Addr { return &net.TCPAddr{IP: net.ParseIP(address), Port: 1} }

@@ -11,9 +11,9 @@ import (
 	mqtt "github.com/wind-c/comqtt/v2/mqtt"
 	"github.com/wind-c/comqtt/v2/mqtt/packets"
 
-	"external-server/internal/brokertest"
-	"external-server/internal/testlog"
-	"external-server/internal/testwait"
+	"external-server/internal/support/brokertest"
+	"external-server/internal/support/testlog"
+	"external-server/internal/support/testwait"
 )
 
 // startInside starts a broker whose library can be held up by a hook.

@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"external-server/internal/brokertest"
 	"external-server/internal/link/mqtt/wire"
-	"external-server/internal/testwait"
+	"external-server/internal/support/brokertest"
+	"external-server/internal/support/testwait"
 )
 
 // talk sends bytes and returns what comes back until the broker closes.

@@ -8,8 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"external-server/internal/brokertest"
-	"external-server/internal/testwait"
+	"external-server/internal/support/brokertest"
+	"external-server/internal/support/testwait"
 )
 
 // A client that subscribes to thousands of wildcards while many messages are retained

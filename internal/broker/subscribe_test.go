@@ -10,8 +10,8 @@ import (
 	paho "github.com/eclipse/paho.mqtt.golang"
 
 	"external-server/internal/broker"
-	"external-server/internal/brokertest"
-	"external-server/internal/testwait"
+	"external-server/internal/support/brokertest"
+	"external-server/internal/support/testwait"
 )
 
 // answers are the topics of a client whose identifier is that of a car.

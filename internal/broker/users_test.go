@@ -4,8 +4,8 @@ import (
 	"testing"
 
 	"external-server/internal/broker"
-	"external-server/internal/brokertest"
 	"external-server/internal/link/mqtt/wire"
+	"external-server/internal/support/brokertest"
 )
 
 // carUsers are two cars, each restricted to its room, a user without limits and one

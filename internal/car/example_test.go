@@ -15,8 +15,8 @@ import (
 	"external-server/internal/module"
 	"external-server/internal/module/cabi"
 	"external-server/internal/protocol"
-	"external-server/internal/testneed"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testneed"
+	"external-server/internal/support/testwait"
 )
 
 // A car with the real example library: its commands arrive, and a stop ends its

@@ -19,7 +19,7 @@ import (
 	"external-server/internal/module"
 	"external-server/internal/protocol"
 	"external-server/internal/session"
-	"external-server/internal/testlog"
+	"external-server/internal/support/testlog"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

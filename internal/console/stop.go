@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"time"
 
-	"external-server/internal/process"
+	"external-server/internal/state/process"
 )
 
 // SignalFinal is the signal that stops a server for good, as SIGTERM stops it for the

@@ -6,7 +6,7 @@ import (
 	"net/url"
 	"strings"
 
-	"external-server/internal/forwarded"
+	"external-server/internal/httpapi/forwarded"
 )
 
 // authenticate decides about HTTP-2. Keys are compared by their hash.

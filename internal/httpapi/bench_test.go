@@ -15,7 +15,7 @@ import (
 
 	"external-server/internal/config"
 	"external-server/internal/fleet"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testwait"
 )
 
 // benchStore is the store that FLEET_BENCH_STORE names: "postgres", or a file of

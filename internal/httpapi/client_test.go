@@ -23,7 +23,7 @@ import (
 
 	"external-server/internal/config"
 	"external-server/internal/fleet"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testwait"
 )
 
 func newTestClient(t testing.TB, o ClientOptions) *Client {

@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"external-server/internal/config"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testwait"
 )
 
 // The contract table runs against the embedded server, or against any other API:

@@ -15,7 +15,7 @@ import (
 
 	"external-server/internal/config"
 	"external-server/internal/fleet"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testwait"
 )
 
 func newTestServer(t testing.TB, o Options) *Server {

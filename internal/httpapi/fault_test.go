@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"external-server/internal/config"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testwait"
 )
 
 // faultServer is a server whose log and store a test can reach.

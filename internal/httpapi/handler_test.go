@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"external-server/internal/config"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testwait"
 )
 
 // request makes one request over the network and returns code and body.

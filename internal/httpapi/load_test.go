@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"external-server/internal/config"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testwait"
 )
 
 // slowStore opens after some failures and takes its time to load.

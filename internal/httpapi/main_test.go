@@ -24,8 +24,8 @@ import (
 
 	"external-server/internal/config"
 	"external-server/internal/fleet"
-	"external-server/internal/testneed"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testneed"
+	"external-server/internal/support/testwait"
 )
 
 func TestMain(m *testing.M) {

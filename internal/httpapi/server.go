@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"external-server/internal/config"
-	"external-server/internal/tlsfiles"
+	"external-server/internal/config/tlsfiles"
 )
 
 // Time limits of connections: a client that sends or reads slowly does not hold

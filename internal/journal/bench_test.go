@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"testing"
 
-	"external-server/internal/testwait"
+	"external-server/internal/support/testwait"
 )
 
 // BenchmarkFlush measures one batch of records of 200 bytes, beside the compaction

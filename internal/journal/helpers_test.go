@@ -13,7 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"external-server/internal/testwait"
+	"external-server/internal/support/testwait"
 )
 
 // table is a Fold of "key=value" (set) and "key" (delete).

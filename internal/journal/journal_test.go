@@ -9,8 +9,8 @@ import (
 	"syscall"
 	"testing"
 
-	"external-server/internal/testlog"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testlog"
+	"external-server/internal/support/testwait"
 )
 
 // TestReopen: what was flushed is there in the next process, what was not is not.

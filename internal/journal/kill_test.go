@@ -1,26 +1,17 @@
 package journal
 
 import (
-	"bufio"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"strconv"
-	"strings"
-	"syscall"
 	"testing"
+
+	"external-server/internal/support/testchild"
 )
 
-// killDir tells the test binary that it is the process to be killed.
-const killDir = "JOURNAL_TEST_KILL_DIR"
-
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(killDir); dir != "" {
-		fmt.Println("error", writeForEver(dir))
-		os.Exit(1)
-	}
+	testchild.Run(writeForEver)
 	os.Exit(m.Run())
 }
 
@@ -80,36 +71,26 @@ func TestKill(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	last := 0
 	for kill := range 200 {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), killDir+"="+dir)
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		child := testchild.Start(t, dir)
 		after := random.IntN(60) // lines; the process is further by what the pipe holds
-		lines := bufio.NewScanner(out)
-		for seen := 0; lines.Scan(); seen++ {
-			n, err := strconv.Atoi(lines.Text())
-			if err != nil {
-				t.Errorf("kill %d, seed %d: the process says %q", kill, seed, lines.Text())
+		for seen := 0; ; seen++ {
+			line, more := child.Line()
+			if !more {
 				break
+			}
+			n, err := strconv.Atoi(line)
+			if err != nil {
+				t.Fatalf("kill %d, seed %d: the process says %q", kill, seed, line)
 			}
 			if n != last+1 && seen > 0 || n < last+1 || n > last+2 {
 				t.Errorf("kill %d, seed %d: round %d after round %d", kill, seed, n, last)
 			}
 			last = n
 			if seen == after {
-				if err := cmd.Process.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
-					t.Fatal(err)
-				}
+				child.Kill()
 			}
 		}
-		if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
-			t.Fatalf("kill %d, seed %d: the process ended with %v", kill, seed, err)
-		}
+		child.WaitKilled()
 		fold, err := Salvage(killOptions(dir))
 		if err != nil {
 			t.Fatalf("kill %d, seed %d: %v", kill, seed, err)

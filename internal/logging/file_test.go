@@ -10,7 +10,7 @@ import (
 	"sync"
 	"testing"
 
-	"external-server/internal/testwait"
+	"external-server/internal/support/testwait"
 )
 
 // newFileLogs returns logs with a file sink in dir and no console, and what is

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
-	"external-server/internal/testlog"
+	"external-server/internal/support/testlog"
 )
 
 // holding is a Holder: a module with commands of its own.

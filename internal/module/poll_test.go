@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
-	"external-server/internal/testlog"
+	"external-server/internal/support/testlog"
 )
 
 func commands(names ...string) []fleet.Command {

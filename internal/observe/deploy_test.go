@@ -12,7 +12,7 @@ import (
 
 	"github.com/prometheus/common/expfmt"
 
-	"external-server/internal/testneed"
+	"external-server/internal/support/testneed"
 )
 
 const (

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
-	"external-server/internal/scripttest"
+	"external-server/internal/support/scripttest"
 )
 
 // TestScripts plays every conversation in testdata (package scripttest).

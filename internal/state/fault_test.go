@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"external-server/internal/journal"
-	"external-server/internal/testlog"
+	"external-server/internal/support/testlog"
 )
 
 // TestDamagedShard: the other shards do not notice.

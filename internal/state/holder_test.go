@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"external-server/internal/process"
+	"external-server/internal/state/process"
 )
 
 // TestHolder: the lock tells which process has the directory, and nothing when it was left.

@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"external-server/internal/journal"
-	"external-server/internal/testlog"
+	"external-server/internal/support/testlog"
 )
 
 // TestNewerFormat: a directory of a newer version is left as it is, and the newer

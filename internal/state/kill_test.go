@@ -1,29 +1,22 @@
 package state
 
 import (
-	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"external-server/internal/testwait"
+	"external-server/internal/support/testchild"
+	"external-server/internal/support/testwait"
 )
 
-// killDir tells the test binary that it is the process to be killed.
-const killDir = "STATE_TEST_KILL_DIR"
-
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(killDir); dir != "" {
-		fmt.Println("error:", serveForEver(dir))
-		os.Exit(1)
-	}
+	testchild.Run(serveForEver)
 	os.Exit(m.Run())
 }
 
@@ -58,8 +51,8 @@ func serveForEver(dir string) error {
 		runtime.Gosched()
 	}
 	fmt.Println("serving")
-	time.Sleep(testwait.Patience) // or until it is killed
-	return context.DeadlineExceeded
+	testchild.UntilKilled()
+	return errors.New("the test has ended without killing this process")
 }
 
 // TestKill: a process that serves is killed while another one waits. That one has
@@ -67,30 +60,18 @@ func serveForEver(dir string) error {
 func TestKill(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
 	for round := range 3 {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), killDir+"="+dir)
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		child := testchild.Start(t, dir)
 		started := time.Now()
-		if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "serving\n" {
-			t.Fatalf("the process says %q, %v", line, err)
+		if line, _ := child.Line(); line != "serving" {
+			t.Fatalf("the process says %q", line)
 		}
 		d := open(t, Options{Dir: dir, Shards: 4, Waiting: func(holder string) {
-			if !strings.Contains(holder, fmt.Sprintf("process %d on ", cmd.Process.Pid)) || !strings.Contains(holder, "version child") {
+			if !strings.Contains(holder, fmt.Sprintf("process %d on ", child.PID())) || !strings.Contains(holder, "version child") {
 				t.Errorf("it waits for %s", holder)
 			}
-			if err := cmd.Process.Signal(syscall.SIGKILL); err != nil {
-				t.Error(err)
-			}
+			child.Kill()
 		}})
-		if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
-			t.Fatalf("the process ended with %v", err)
-		}
+		child.WaitKilled()
 		s := openShard(t, d, 3)
 		down, known := s.Down()
 		if !known || down <= 0 || down > time.Since(started) || d.Clean() || s.Declined != nil {

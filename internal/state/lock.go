@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"external-server/internal/process"
+	"external-server/internal/state/process"
 )
 
 // lockPoll is how often a standby looks whether the directory is free.

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"external-server/internal/process"
-	"external-server/internal/testwait"
+	"external-server/internal/state/process"
+	"external-server/internal/support/testwait"
 )
 
 // TestInUse: a second process waits, says for whom, and takes over when the first

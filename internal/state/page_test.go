@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"external-server/internal/journal"
-	"external-server/internal/testlog"
+	"external-server/internal/support/testlog"
 )
 
 // TestMachineRestarted: after a restart of the machine no time is known, and what

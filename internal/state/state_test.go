@@ -42,7 +42,7 @@ func (m machine) clock() *clock {
 	}
 }
 
-// pass lets time pass, and everything happen that it causes.
+// pass lets the time of the bubble pass, and everything happen that it causes.
 func pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()

@@ -23,10 +23,9 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/module"
 	"external-server/internal/module/cabi"
-	"external-server/internal/module/guest"
 	"external-server/internal/module/host"
-	"external-server/internal/servertest"
-	"github.com/fleet-protocol/external-server/sdk/boundary"
+	"external-server/internal/support/idlemodule"
+	"external-server/internal/support/servertest"
 	pb "github.com/fleet-protocol/external-server/sdk/module/moduleproto"
 )
 
@@ -45,7 +44,7 @@ func TestMain(m *testing.M) {
 		case "plugin":
 			servePlugin()
 		case "idle":
-			serveIdle()
+			idlemodule.Serve()
 		}
 	}
 	os.Exit(m.Run())
@@ -279,40 +278,3 @@ func servePlugin() {
 		GRPCServer: plugin.DefaultGRPCServer, Logger: hclog.New(&hclog.LoggerOptions{Output: io.Discard})})
 	os.Exit(0)
 }
-
-// serveIdle is a module process with a module that does nothing.
-func serveIdle() {
-	socket, err := boundary.Socket()
-	if err != nil {
-		slog.Error(err.Error())
-		os.Exit(1)
-	}
-	conn, err := boundary.FromFile(socket)
-	if err != nil {
-		slog.Error(err.Error())
-		os.Exit(1)
-	}
-	_ = guest.Serve(context.Background(), conn, "idle", func(int32) (module.Module, error) { return idle{}, nil })
-	os.Exit(0)
-}
-
-type idle struct{}
-
-func (idle) Number() int32        { return 66 }
-func (idle) Supports(uint32) bool { return true }
-func (idle) Close() error         { return nil }
-func (idle) Open(context.Context, module.InstanceSpec) (module.Instance, error) {
-	return idleContext{}, nil
-}
-
-type idleContext struct{}
-
-func (idleContext) DeviceConnected(context.Context, fleet.Device) error       { return nil }
-func (idleContext) ForwardStatus(context.Context, fleet.Device, []byte) error { return nil }
-func (idleContext) ForwardError(context.Context, fleet.Device, []byte) error  { return nil }
-func (idleContext) DeviceDisconnected(context.Context, fleet.DisconnectType, fleet.Device) error {
-	return nil
-}
-func (idleContext) CommandAck(context.Context, fleet.Command) error       { return nil }
-func (idleContext) WaitCommands(context.Context) ([]fleet.Command, error) { return nil, nil }
-func (idleContext) Close(context.Context) error                           { return nil }

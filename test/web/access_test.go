@@ -4,8 +4,8 @@ import (
 	"slices"
 	"testing"
 
-	"external-server/internal/gateway"
-	"external-server/internal/testwait"
+	"external-server/internal/lab/gateway"
+	"external-server/internal/support/testwait"
 )
 
 // audit returns what a page lacks for people who see little, see no colours, or

@@ -20,9 +20,9 @@ import (
 	cdpruntime "github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
-	"external-server/internal/servertest"
-	"external-server/internal/testneed"
-	"external-server/internal/testwait"
+	"external-server/internal/support/servertest"
+	"external-server/internal/support/testneed"
+	"external-server/internal/support/testwait"
 )
 
 // tab is one browser with one page.

@@ -15,10 +15,10 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
-	"external-server/internal/gateway"
-	"external-server/internal/servertest"
-	"external-server/internal/testwait"
-	"external-server/internal/vehicle"
+	"external-server/internal/lab/gateway"
+	"external-server/internal/lab/vehicle"
+	"external-server/internal/support/servertest"
+	"external-server/internal/support/testwait"
 )
 
 func TestMain(m *testing.M) { os.Exit(servertest.Main(m)) }

@@ -6,7 +6,7 @@ import (
 
 	"github.com/chromedp/chromedp/kb"
 
-	"external-server/internal/testwait"
+	"external-server/internal/support/testwait"
 )
 
 // With ten thousand cars only the visible rows exist, wherever the list is

@@ -9,9 +9,9 @@ import (
 
 	"github.com/chromedp/chromedp/kb"
 
-	"external-server/internal/gateway"
-	"external-server/internal/servertest"
-	"external-server/internal/testwait"
+	"external-server/internal/lab/gateway"
+	"external-server/internal/support/servertest"
+	"external-server/internal/support/testwait"
 )
 
 // A thousand cars, a few of them away: which ones and why, the filter, one car,

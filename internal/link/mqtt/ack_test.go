@@ -7,12 +7,12 @@ import (
 	"sync"
 	"testing"
 
-	"external-server/internal/brokertest"
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/link/mqtt/wire"
-	"external-server/internal/testwait"
+	"external-server/internal/support/brokertest"
+	"external-server/internal/support/testwait"
 )
 
 // accept5 takes the connection of a link with sessions of one car: CONNECT, then SUBSCRIBE

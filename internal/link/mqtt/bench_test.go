@@ -19,11 +19,11 @@ import (
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 
-	"external-server/internal/brokertest"
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/link/mqtt/wire"
+	"external-server/internal/support/brokertest"
 )
 
 // BenchmarkEcho measures round trips through mosquitto, closed loop: every car

@@ -12,10 +12,10 @@ import (
 	"time"
 
 	"external-server/internal/broker"
-	"external-server/internal/brokertest"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
-	"external-server/internal/testwait"
+	"external-server/internal/support/brokertest"
+	"external-server/internal/support/testwait"
 )
 
 // The broker dies and comes back: the cars learn of both, their topics are

@@ -11,11 +11,11 @@ import (
 	"time"
 
 	"external-server/internal/broker"
-	"external-server/internal/brokertest"
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
-	"external-server/internal/testwait"
+	"external-server/internal/support/brokertest"
+	"external-server/internal/support/testwait"
 )
 
 // brokers runs a test against the embedded broker and against mosquitto.

@@ -14,10 +14,10 @@ import (
 	"testing"
 	"time"
 
-	"external-server/internal/brokertest"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
-	"external-server/internal/testwait"
+	"external-server/internal/support/brokertest"
+	"external-server/internal/support/testwait"
 )
 
 const (

@@ -5,11 +5,11 @@ import (
 	"slices"
 	"testing"
 
-	"external-server/internal/brokertest"
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
-	"external-server/internal/testwait"
+	"external-server/internal/support/brokertest"
+	"external-server/internal/support/testwait"
 )
 
 func TestMessagesFlowBothWays(t *testing.T) {

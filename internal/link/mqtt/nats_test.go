@@ -12,11 +12,11 @@ import (
 	"syscall"
 	"testing"
 
-	"external-server/internal/brokertest"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
-	"external-server/internal/testlog"
-	"external-server/internal/testwait"
+	"external-server/internal/support/brokertest"
+	"external-server/internal/support/testlog"
+	"external-server/internal/support/testwait"
 )
 
 // NATS speaks only MQTT 3.1.1: its cars are served with clean sessions, and this is said

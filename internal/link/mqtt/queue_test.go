@@ -10,11 +10,11 @@ import (
 	"testing"
 	"time"
 
-	"external-server/internal/brokertest"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/link/mqtt/wire"
-	"external-server/internal/testwait"
+	"external-server/internal/support/brokertest"
+	"external-server/internal/support/testwait"
 )
 
 // stubborn is the broker's end of a connection in the hands of a test: it

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"external-server/internal/testlog"
+	"external-server/internal/support/testlog"
 )
 
 // Of many connections the last one that is made speaks for all.

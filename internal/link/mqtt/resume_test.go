@@ -13,7 +13,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt/wire"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testwait"
 )
 
 // FuzzGreeting: whatever is published on the private topic does no harm.

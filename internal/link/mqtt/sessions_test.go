@@ -13,11 +13,11 @@ import (
 	"time"
 
 	"external-server/internal/broker"
-	"external-server/internal/brokertest"
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
-	"external-server/internal/testwait"
+	"external-server/internal/support/brokertest"
+	"external-server/internal/support/testwait"
 )
 
 // keeper is a receiver of a session that is kept: it remembers in order what it hears

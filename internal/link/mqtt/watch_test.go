@@ -8,11 +8,11 @@ import (
 	"testing"
 
 	"external-server/internal/broker"
-	"external-server/internal/brokertest"
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
-	"external-server/internal/testwait"
+	"external-server/internal/support/brokertest"
+	"external-server/internal/support/testwait"
 )
 
 // A watch finds cars by their first message; a car that is attached meanwhile

@@ -13,7 +13,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/module"
-	"external-server/internal/testneed"
+	"external-server/internal/support/testneed"
 )
 
 // buildExample builds the example module as its author does: with its makefile.

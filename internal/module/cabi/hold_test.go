@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"external-server/internal/module"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testwait"
 )
 
 // held begins a poll that is held.

@@ -17,7 +17,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/module"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testwait"
 )
 
 func hexOf(text string) string { return hex.EncodeToString([]byte(text)) }

@@ -14,8 +14,8 @@ import (
 	"testing"
 
 	"external-server/internal/module"
-	"external-server/internal/testneed"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testneed"
+	"external-server/internal/support/testwait"
 )
 
 // wantError checks that err is one line that contains all of the words.

@@ -11,7 +11,7 @@ import (
 
 	"external-server/internal/module"
 	"external-server/internal/module/host"
-	"external-server/internal/testneed"
+	"external-server/internal/support/testneed"
 )
 
 func TestMain(m *testing.M) {

@@ -22,7 +22,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/httpapi"
 	"external-server/internal/module"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testwait"
 )
 
 // BenchmarkFleet opens 10 000 cars with two modules each, driven by workers as in

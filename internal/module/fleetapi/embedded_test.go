@@ -14,8 +14,8 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/httpapi"
 	"external-server/internal/module"
-	"external-server/internal/testlog"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testlog"
+	"external-server/internal/support/testwait"
 )
 
 // embed starts the HTTP API of the server; end stops it early.

@@ -12,7 +12,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/httpapi"
 	"external-server/internal/module"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testwait"
 )
 
 // TestFeed starts and stops feeds of many cars while commands are posted: each

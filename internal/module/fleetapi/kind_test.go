@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"external-server/internal/module"
-	"external-server/internal/testlog"
+	"external-server/internal/support/testlog"
 )
 
 const (

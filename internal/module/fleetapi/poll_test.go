@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"external-server/internal/httpapi"
-	"external-server/internal/testlog"
+	"external-server/internal/support/testlog"
 )
 
 // TestFlush is REC-20: short polls, at most 250 ms apart, until one succeeds;

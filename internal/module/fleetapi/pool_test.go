@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"external-server/internal/testwait"
+	"external-server/internal/support/testwait"
 )
 
 // TestPoolForgetsRotatedKeys: an instance replaces the one with the key before, as a

@@ -13,7 +13,7 @@ import (
 
 	"external-server/internal/httpapi"
 	"external-server/internal/module"
-	"external-server/internal/testlog"
+	"external-server/internal/support/testlog"
 )
 
 // recorder keeps what was posted; answer decides about each request.

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"external-server/internal/testlog"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testlog"
+	"external-server/internal/support/testwait"
 )
 
 func slogToLog(l *testlog.Buffer) *stdlog.Logger { return stdlog.New(l, "", 0) }

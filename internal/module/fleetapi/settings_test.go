@@ -9,7 +9,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/module"
-	"external-server/internal/testlog"
+	"external-server/internal/support/testlog"
 )
 
 // TestSettings is MM-9. An empty want means that the module opens.

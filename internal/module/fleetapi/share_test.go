@@ -10,7 +10,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/httpapi"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testwait"
 )
 
 // received collects the commands of one feed.

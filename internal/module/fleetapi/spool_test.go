@@ -15,7 +15,7 @@ import (
 
 	"external-server/internal/httpapi"
 	"external-server/internal/module/spool"
-	"external-server/internal/testlog"
+	"external-server/internal/support/testlog"
 )
 
 // down is an API that never answers.

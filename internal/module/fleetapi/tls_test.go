@@ -20,7 +20,7 @@ import (
 	"testing"
 	"time"
 
-	"external-server/internal/testlog"
+	"external-server/internal/support/testlog"
 )
 
 // authority signs certificates for 127.0.0.1 and clients.

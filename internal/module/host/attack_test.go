@@ -13,8 +13,8 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/module"
-	"external-server/internal/testlog"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testlog"
+	"external-server/internal/support/testwait"
 )
 
 // bystander is a car whose statuses must all arrive, in order, whatever happens

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/support/idlemodule"
 )
 
 // testChild is what the test binary does as a process of other kinds.
@@ -17,7 +18,7 @@ func testChild(args []string) {
 	case "server":
 		server(args[1:])
 	case "idle":
-		serveIdle()
+		idlemodule.Serve()
 	case "garbage":
 		f := os.NewFile(3, "socket")
 		fmt.Fprint(f, "GET / HTTP/1.1\r\n\r\n")

@@ -16,7 +16,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/module"
-	"external-server/internal/testlog"
+	"external-server/internal/support/testlog"
 )
 
 // TestMain is also the host of a library: ForLibrary starts this very program.

@@ -5,14 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"external-server/internal/fleet"
 	"external-server/internal/module"
-	"external-server/internal/testlog"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testlog"
+	"external-server/internal/support/testwait"
 	pb "github.com/fleet-protocol/external-server/sdk/module/moduleproto"
 )
 
@@ -52,7 +53,8 @@ func requests(m *Module) uint64 {
 func TestHeldPoll(t *testing.T) {
 	var log testlog.Buffer
 	m := openModule(t, &log, nil)
-	car := openCar(t, m, spec("car", ""))
+	waits := filepath.Join(t.TempDir(), "waits")
+	car := openCar(t, m, spec("car", "", "waits="+waits))
 	if !car.(module.Holder).Holds() || !m.HoldsPolls() {
 		t.Fatal("the process does not know polls that are held")
 	}
@@ -60,11 +62,9 @@ func TestHeldPoll(t *testing.T) {
 	results := hold(ctx, car)
 	testwait.Until(t, "the poll is under way", func() bool { return requests(m) != 0 })
 	first := requests(m)
-	for range 3 { // they take longer than the timeout of a wait, 50 ms
-		if _, err := m.HeapBytes(ctx); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(50 * time.Millisecond)
+	testwait.Until(t, "the library's wait has timed out three times", func() bool { return len(record(t, waits)) > 3 })
+	if _, err := m.HeapBytes(ctx); err != nil { // the process answers beside it
+		t.Fatal(err)
 	}
 	if now := requests(m); now != first {
 		t.Errorf("the process was asked again: request %d after %d", now, first)

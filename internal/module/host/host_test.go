@@ -14,8 +14,8 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/module"
-	"external-server/internal/testlog"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testlog"
+	"external-server/internal/support/testwait"
 )
 
 // filter returns the lines that start with one of the prefixes.

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"external-server/internal/testlog"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testlog"
+	"external-server/internal/support/testwait"
 )
 
 // group returns the processes of a process group.

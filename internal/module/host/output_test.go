@@ -6,7 +6,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"external-server/internal/testlog"
+	"external-server/internal/support/testlog"
 )
 
 func TestOutputIsBounded(t *testing.T) {

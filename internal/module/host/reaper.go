@@ -187,6 +187,9 @@ func sweep(limit time.Duration) []int {
 		if time.Now().After(deadline) {
 			return children
 		}
+		// Looked at again after a while, because the kernel signals the end of a child
+		// and not that a process has become one, and its list may lack one that does so
+		// while it is read.
 		time.Sleep(pause)
 	}
 }

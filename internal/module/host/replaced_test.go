@@ -6,8 +6,8 @@ import (
 	"slices"
 	"testing"
 
-	"external-server/internal/testlog"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testlog"
+	"external-server/internal/support/testwait"
 )
 
 // TestReplacedWhileAContextIsOpened: the process is replaced between the answer to

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"external-server/internal/module"
-	"external-server/internal/testlog"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testlog"
+	"external-server/internal/support/testwait"
 )
 
 // A process that hangs is seen long before it is given up, and so is its return.

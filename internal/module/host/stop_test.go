@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"external-server/internal/module"
-	"external-server/internal/testlog"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testlog"
+	"external-server/internal/support/testwait"
 )
 
 // TestStoppedProcessDoesNotHoldUpTheStop: what has kept its context waiting gets no

@@ -4,8 +4,8 @@ import (
 	"syscall"
 	"testing"
 
-	"external-server/internal/testlog"
-	"external-server/internal/testwait"
+	"external-server/internal/support/testlog"
+	"external-server/internal/support/testwait"
 )
 
 // TestSupportsAsksAStoppedProcessOnce: the goroutine that asks serves many cars, and a gateway

@@ -1,52 +1,43 @@
 package spool
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+
+	"external-server/internal/support/testchild"
 )
 
-// killDir tells the test binary that it is the process to be killed.
-const killDir = "SPOOL_TEST_KILL_DIR"
-
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(killDir); dir != "" {
-		writeForEver(dir)
-	}
+	testchild.Run(writeForEver)
 	os.Exit(m.Run())
 }
 
 // writeForEver appends records and acknowledges every third, and tells on
 // standard output after each step.
-func writeForEver(dir string) {
+func writeForEver(dir string) error {
 	s, err := Open(Options{Dir: dir, SegmentBytes: 3000, MaxBytes: 1 << 30})
 	if err != nil {
-		fmt.Println("error", err)
-		os.Exit(1)
+		return err
 	}
 	acked := 0
 	for n := 0; ; n++ {
 		if err := s.Append(record(n)); err != nil {
-			fmt.Println("error", err)
-			os.Exit(1)
+			return err
 		}
 		fmt.Println("appended", n)
 		if n%3 == 0 {
 			if _, err := s.Peek(1, 1); err != nil {
-				fmt.Println("error", err)
-				os.Exit(1)
+				return err
 			}
 			fmt.Println("acking", acked) // said before, as it may be done or not
 			if err := s.Ack(1); err != nil {
-				fmt.Println("error", err)
-				os.Exit(1)
+				return err
 			}
 			acked++
 		}
@@ -58,23 +49,17 @@ func writeForEver(dir string) {
 func TestKill(t *testing.T) {
 	for round := range 8 {
 		dir := t.TempDir()
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), killDir+"="+dir)
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		child := testchild.Start(t, dir)
 		appended, acking := -1, -1
-		lines := bufio.NewScanner(out)
-		for lines.Scan() {
-			word, rest, _ := strings.Cut(lines.Text(), " ")
+		for {
+			line, more := child.Line()
+			if !more {
+				break
+			}
+			word, rest, _ := strings.Cut(line, " ")
 			n, err := strconv.Atoi(rest)
 			if err != nil {
-				t.Errorf("the process says %q", lines.Text())
-				break
+				t.Fatalf("the process says %q", line)
 			}
 			switch word {
 			case "appended":
@@ -83,14 +68,10 @@ func TestKill(t *testing.T) {
 				acking = n
 			}
 			if appended == 200+150*round {
-				if err := cmd.Process.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
-					t.Fatal(err)
-				}
+				child.Kill()
 			}
 		}
-		if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
-			t.Fatalf("the process ended with %v", err)
-		}
+		child.WaitKilled()
 		s := openAt(t, Options{Dir: dir})
 		got := drain(t, s, 50)
 		if len(got) == 0 {

@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"external-server/internal/testlog"
+	"external-server/internal/support/testlog"
 )
 
 // TestUnreadableForAMoment: a file that cannot be opened or read just now, as

@@ -20,7 +20,7 @@ const (
 	simulation             // the auditor or the modelled gateway checks it in every history
 	bug                    // a deliberate bug against it is caught by the simulation
 	test                   // a test of one package
-	fault                  // something breaks around the real server (internal/faults)
+	fault                  // something breaks around the real server (test/faults)
 	realPeer               // a test with a real broker, library, process or recording
 	kinds
 )
@@ -29,8 +29,8 @@ var kindNames = [kinds]string{"script", "simulation", "deliberate bug", "test", 
 
 // realPeers are tests with the real thing on the other side.
 var realPeers = []string{
-	"internal/app/", "internal/e2e/", "internal/broker/", "internal/link/mqtt/", "internal/module/cabi/", "internal/module/host/",
-	"internal/gateway/replay_test.go", "internal/gateway/broker_test.go", "internal/capture/", "cmd/",
+	"internal/app/", "test/e2e/", "internal/broker/", "internal/link/mqtt/", "internal/module/cabi/", "internal/module/host/",
+	"internal/lab/gateway/replay_test.go", "internal/lab/gateway/broker_test.go", "internal/lab/capture/", "cmd/",
 }
 
 // evidence is, per rule and kind, the names of what shows it.
@@ -72,11 +72,11 @@ func kindOf(name string) (kind, bool) {
 	switch {
 	case dir == "internal/session/testdata" && strings.HasSuffix(name, ".txt"):
 		return script, true
-	case dir == "internal/sim/testdata/mutants" && strings.HasSuffix(name, ".txt"):
+	case dir == "test/sim/testdata/mutants" && strings.HasSuffix(name, ".txt"):
 		return bug, true
-	case dir == "internal/sim" && strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go"):
+	case dir == "test/sim" && strings.HasSuffix(name, ".go") && !strings.HasSuffix(name, "_test.go"):
 		return simulation, true
-	case strings.HasPrefix(name, "internal/faults/") && strings.HasSuffix(name, "_test.go"):
+	case strings.HasPrefix(name, "test/faults/") && strings.HasSuffix(name, "_test.go"):
 		return fault, true
 	case strings.HasSuffix(name, "_test.go") && dir != "internal/tools/evidence":
 		for _, p := range realPeers {

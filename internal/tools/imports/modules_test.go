@@ -85,7 +85,9 @@ func TestModulesBuild(t *testing.T) {
 // TestLinked: the server links what it runs, and nothing that only tests and
 // measurements need.
 func TestLinked(t *testing.T) {
-	forbidden := []string{"testing", "github.com/hashicorp/", "github.com/chromedp/", "github.com/eclipse/", "pgregory.net/", "go.uber.org/goleak"}
+	forbidden := []string{"testing", "github.com/hashicorp/", "github.com/chromedp/", "github.com/eclipse/", "pgregory.net/", "go.uber.org/goleak",
+		"github.com/spf13/cobra/doc", "github.com/cpuguy83/", "github.com/russross/", "github.com/santhosh-tekuri/", "go.yaml.in/",
+		root + "internal/lab/bench", root + "internal/lab/capture", root + "internal/support/", root + "internal/tools/"}
 	linked := strings.Fields(list(t, ".", "-deps", "./cmd/external-server"))
 	for _, p := range linked {
 		for _, prefix := range forbidden {

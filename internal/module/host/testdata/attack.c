@@ -5,6 +5,7 @@
 // Configuration of a context:
 //   record=PATH            file to append the record to
 //   attack=FUNCTION:WHAT   what to do in which function, see attack()
+//   waits=PATH             file that gets a line whenever wait_for_command begins
 //   gate=PATH              what the attack "gate" waits for
 //   once=PATH              only if this file does not exist; it is created
 // In the environment, for functions without a context: ATTACK and ATTACK_ONCE.
@@ -23,7 +24,7 @@
 #include "fleet_protocol_module.h"
 
 struct context {
-	char record[512], attack[128], once[512], car[64];
+	char record[512], waits[512], attack[128], once[512], car[64];
 	pthread_mutex_t mutex;
 	char commands[64][64];
 	int count;
@@ -292,6 +293,7 @@ void *init(const struct config config)
 		text_of(&config.parameters[i].key, key, sizeof key);
 		text_of(&config.parameters[i].value, value, sizeof value);
 		if (strcmp(key, "record") == 0) strcpy(con->record, value);
+		if (strcmp(key, "waits") == 0) strcpy(con->waits, value);
 		if (strcmp(key, "attack") == 0) snprintf(con->attack, sizeof con->attack, "%s", value);
 		if (strcmp(key, "gate") == 0) strcpy(gate, value);
 		if (strcmp(key, "once") == 0) strcpy(con->once, value);
@@ -376,6 +378,7 @@ int wait_for_command(int timeout, void *context)
 {
 	struct context *con = context;
 	maybe(con, "wait_for_command");
+	say(con->waits, "%s", con->car);
 	for (int i = 0; i < timeout; i++) {
 		pthread_mutex_lock(&con->mutex);
 		int count = con->count;

@@ -1,0 +1,163 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"external-server/internal/lab/gateway"
+	"external-server/internal/lab/simulate"
+)
+
+// company of all benchmarks.
+const company = "bench"
+
+// metric is one figure that a scenario yields.
+type metric struct {
+	key, title, unit string
+	target           target
+}
+
+// scenario is something that is measured, with one process per run.
+type scenario struct {
+	name    string
+	roles   []string // measured, in turns; the first is reported as the server
+	metrics []metric
+	runs    int // 0: Options.Runs
+	needs   func(*place) bool
+	run     func(ctx context.Context, b *bencher, role string) (map[string]float64, error)
+}
+
+var both = []string{RoleServer, RoleEcho} //nolint:gochecknoglobals // never changed
+
+// load is a child with a connected fleet.
+type load struct {
+	child   *process
+	fleet   *simulate.Fleet
+	connect time.Duration
+}
+
+// begin starts the child and, if there is one, the fleet.
+func (b *bencher) begin(ctx context.Context, c Child, fleet simulate.Options) (*load, error) {
+	b.serial++
+	c.Address, c.Company = b.place.address, company
+	c.Prefix = fmt.Sprintf("r%d_", b.serial) // nothing of an earlier run is taken for ours
+	if b.opts.Profiles != "" {
+		c.Profile = filepath.Join(b.opts.Profiles, fmt.Sprintf("%d-%s-%d", b.serial, c.Role, c.Cars))
+	}
+	child, err := spawn(ctx, b.opts.Self, c)
+	if err != nil {
+		return nil, err
+	}
+	l := &load{child: child}
+	if fleet.Cars == 0 {
+		return l, nil
+	}
+	fleet.Broker = gateway.Broker{Address: b.place.address}
+	fleet.Company, fleet.Prefix, fleet.DeviceType = company, c.Prefix, -1
+	if fleet.Module == 0 {
+		fleet.Module = NullNumber
+	}
+	if c.Role == RoleBuiltin {
+		fleet.Module = 3
+	}
+	fleet.Devices = 2
+	if fleet.Payload == 0 {
+		fleet.Payload = 100
+	}
+	fleet.Seed = uint64(b.serial)
+	if l.fleet, err = simulate.New(fleet); err != nil {
+		child.stop()
+		return nil, err
+	}
+	if l.connect, err = l.fleet.Connect(ctx); err != nil {
+		l.end()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *load) end() {
+	if l.fleet != nil {
+		l.fleet.Close()
+	}
+	l.child.stop()
+}
+
+// drive lets the fleet report and returns what it saw and what the child used.
+func (l *load) drive(ctx context.Context, d time.Duration) (simulate.Report, usage, error) {
+	before, err := l.child.usage()
+	if err != nil {
+		return simulate.Report{}, usage{}, err
+	}
+	l.fleet.Drive(ctx, d)
+	after, err := l.child.usage()
+	after.cpu -= before.cpu
+	r := l.fleet.Report()
+	if err == nil && r.Answered == 0 {
+		err = fmt.Errorf("no status was answered in %v", d)
+	}
+	return r, after, err
+}
+
+// values are the figures of a driven fleet.
+func values(r simulate.Report, u usage) map[string]float64 {
+	return map[string]float64{
+		"rate": r.PerSecond, "p50": r.Latency.P50, "p99": r.Latency.P99,
+		"cpu":     u.cpu.Seconds() * 1000 / float64(r.Answered),
+		"lost":    float64(r.Lost()),
+		"missing": float64(r.Planned) - float64(r.Answered),
+		"rss":     float64(u.rss) / 1e6,
+		"threads": float64(u.threads),
+	}
+}
+
+// closed measures cars that send their next status when the last one is answered.
+func closed(cars int, m ...metric) scenario {
+	return scenario{
+		name: fmt.Sprintf("closed-%d", cars), roles: both, metrics: m,
+		run: func(ctx context.Context, b *bencher, role string) (map[string]float64, error) {
+			l, err := b.begin(ctx, Child{Role: role, Cars: cars}, simulate.Options{Cars: cars, Closed: true})
+			if err != nil {
+				return nil, err
+			}
+			defer l.end()
+			l.fleet.Drive(ctx, b.opts.seconds()/4) // both processes warm up
+			r, u, err := l.drive(ctx, b.opts.seconds())
+			return values(r, u), err
+		},
+	}
+}
+
+// open measures cars that send at a rate, whatever is answered.
+func open(name string, cars int, rate float64, m ...metric) scenario {
+	return scenario{
+		name: name, roles: both, metrics: m,
+		run: func(ctx context.Context, b *bencher, role string) (map[string]float64, error) {
+			l, err := b.begin(ctx, Child{Role: role, Cars: cars}, simulate.Options{Cars: cars, Rate: rate})
+			if err != nil {
+				return nil, err
+			}
+			defer l.end()
+			r, u, err := l.drive(ctx, 2*b.opts.seconds())
+			return values(r, u), err
+		},
+	}
+}
+
+// storm measures how long it takes until all cars, starting at once, are connected.
+func storm(cars int) scenario {
+	return scenario{
+		name: fmt.Sprintf("storm-%d", cars), roles: both,
+		metrics: []metric{{"connect", fmt.Sprintf("connect storm, %d cars", cars), "s", target{'<', 2, 0.03}}},
+		run: func(ctx context.Context, b *bencher, role string) (map[string]float64, error) {
+			l, err := b.begin(ctx, Child{Role: role, Cars: cars}, simulate.Options{Cars: cars, Closed: true})
+			if err != nil {
+				return nil, err
+			}
+			l.end()
+			return map[string]float64{"connect": l.connect.Seconds()}, nil
+		},
+	}
+}

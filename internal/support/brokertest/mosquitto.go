@@ -1,0 +1,249 @@
+// Package brokertest starts a real mosquitto for tests and gives them a small
+// MQTT peer that does what tests need to see: fresh connections, QoS 0, DUP.
+//
+// It may import link/mqtt/wire only, and nothing but tests may import it.
+package brokertest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"external-server/internal/support/testlog"
+	"external-server/internal/support/testneed"
+)
+
+// Options of Start. The zero value is an open broker without TLS.
+type Options struct {
+	// Username and Password that the broker demands; "" means anybody.
+	Username, Password string
+	// Others are passwords of further users, by name.
+	Others map[string]string
+	// Certs makes the broker speak TLS with Certs.Server and demand client
+	// certificates of Certs.CA. Certs.ServerExpired is used when Expired is set.
+	Certs   *Certs
+	Expired bool
+	// CommonName uses Certs.ServerCommonName.
+	CommonName bool
+	// ACL is the content of an access control file; "" means none.
+	ACL string
+	// Extra lines of configuration.
+	Extra string
+	// File is a whole configuration that is used instead, but for its listener.
+	File string
+}
+
+// Mosquitto is a running broker. Its methods fail the test instead of returning
+// errors.
+type Mosquitto struct {
+	t    testing.TB
+	path string
+	conf string
+	port int
+	log  testlog.Buffer
+	cmd  *exec.Cmd
+	done chan struct{} // closed when cmd has ended
+}
+
+// Path returns where mosquitto is installed; a test without it ends, see testneed.
+func Path(t testing.TB) string {
+	t.Helper()
+	return testneed.Tool(t, "mosquitto", "mosquitto", "/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto")
+}
+
+// listener is the line of a configuration file that names the port.
+var listener = regexp.MustCompile(`(?m)^listener .*$`)
+
+// Start runs a broker on a free loopback port until the test ends.
+func Start(t testing.TB, opts Options) *Mosquitto {
+	t.Helper()
+	dir := t.TempDir()
+	m := &Mosquitto{t: t, path: Path(t), conf: filepath.Join(dir, "mosquitto.conf")}
+	t.Cleanup(m.stop)
+	// Another process may take the free port before the broker does.
+	for range 5 {
+		m.port = freePort(t)
+		m.write(m.conf, m.configuration(dir, opts))
+		if m.start() {
+			return m
+		}
+	}
+	t.Fatalf("mosquitto did not start:\n%s", m.Log())
+	return nil
+}
+
+func (m *Mosquitto) configuration(dir string, o Options) string {
+	if o.File != "" {
+		text, err := os.ReadFile(o.File)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		return listener.ReplaceAllString(string(text), fmt.Sprintf("listener %d 127.0.0.1", m.port))
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "listener %d 127.0.0.1\nmax_queued_messages 0\npersistence false\nlog_dest stderr\nlog_type all\n", m.port)
+	if os.Geteuid() == 0 {
+		fmt.Fprintln(&b, "user root") // it could not read the test's files otherwise
+	}
+	if o.Username == "" {
+		fmt.Fprintln(&b, "allow_anonymous true")
+	} else {
+		file := filepath.Join(dir, "passwd")
+		users := o.Username + ":" + o.Password + "\n"
+		for name, password := range o.Others {
+			users += name + ":" + password + "\n"
+		}
+		m.write(file, users)
+		if out, err := exec.Command(testneed.Tool(m.t, "mosquitto", "mosquitto_passwd"), "-U", file).CombinedOutput(); err != nil {
+			m.t.Fatalf("mosquitto_passwd: %v: %s", err, out)
+		}
+		fmt.Fprintf(&b, "allow_anonymous false\npassword_file %s\n", file)
+	}
+	if o.ACL != "" {
+		file := filepath.Join(dir, "acl")
+		m.write(file, o.ACL)
+		fmt.Fprintf(&b, "acl_file %s\n", file)
+	}
+	if o.Certs != nil {
+		server := o.Certs.Server
+		if o.Expired {
+			server = o.Certs.ServerExpired
+		} else if o.CommonName {
+			server = o.Certs.ServerCommonName
+		}
+		fmt.Fprintf(&b, "cafile %s\ncertfile %s\nkeyfile %s\nrequire_certificate true\n", o.Certs.CAFile, server.CertFile, server.KeyFile)
+	}
+	b.WriteString(o.Extra)
+	return b.String()
+}
+
+func (m *Mosquitto) write(path, content string) {
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func freePort(t testing.TB) int {
+	_, port, err := net.SplitHostPort(FreeAddress(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// FreeAddress returns a loopback address without a listener. The port is below
+// those that the system gives to outgoing connections: one of these would take it
+// sooner or later, while its owner is being restarted.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	var err error
+	for range 100 {
+		var l net.Listener
+		if l, err = net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(10_000+rand.N(22_000))); err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
+	}
+	t.Fatal(err)
+	return ""
+}
+
+// start runs the broker and reports whether it accepts connections.
+func (m *Mosquitto) start() bool {
+	m.cmd = exec.Command(m.path, "-c", m.conf)
+	m.cmd.Stdout, m.cmd.Stderr = &m.log, &m.log
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := m.cmd.Start(); err != nil {
+		m.t.Fatalf("mosquitto: %v", err)
+	}
+	m.done = make(chan struct{})
+	go func(cmd *exec.Cmd, done chan struct{}) {
+		_ = cmd.Wait() // seen by those who wait for done
+		close(done)
+	}(m.cmd, m.done)
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+		select {
+		case <-m.done:
+			return false
+		case <-time.After(5 * time.Millisecond):
+		}
+		if c, err := net.DialTimeout("tcp", m.Address(), time.Second); err == nil {
+			c.Close()
+			return true
+		}
+	}
+	return false
+}
+
+// Address is host:port of the broker.
+func (m *Mosquitto) Address() string { return "127.0.0.1:" + strconv.Itoa(m.port) }
+
+// Port is the TCP port of the broker.
+func (m *Mosquitto) Port() int { return m.port }
+
+// Log is what the broker has written so far.
+func (m *Mosquitto) Log() string { return m.log.String() }
+
+// Kill ends the broker with SIGKILL; its connections break.
+func (m *Mosquitto) Kill() {
+	m.t.Helper()
+	m.signal(syscall.SIGKILL)
+	<-m.done
+}
+
+// End ends the broker with SIGTERM: it writes what it keeps on disk.
+func (m *Mosquitto) End() {
+	m.t.Helper()
+	m.signal(syscall.SIGTERM)
+	<-m.done
+}
+
+// Restart runs the broker again on the same port; it must not run.
+func (m *Mosquitto) Restart() {
+	m.t.Helper()
+	if !m.start() {
+		m.t.Fatalf("mosquitto did not start again:\n%s", m.Log())
+	}
+}
+
+// Stop halts the broker (SIGSTOP): connections stay open and are not answered.
+func (m *Mosquitto) Stop() { m.t.Helper(); m.signal(syscall.SIGSTOP) }
+
+// Continue ends Stop.
+func (m *Mosquitto) Continue() { m.t.Helper(); m.signal(syscall.SIGCONT) }
+
+func (m *Mosquitto) signal(s syscall.Signal) {
+	m.t.Helper()
+	if err := m.cmd.Process.Signal(s); err != nil {
+		m.t.Fatalf("mosquitto: %v", err)
+	}
+}
+
+func (m *Mosquitto) stop() {
+	if m.cmd == nil || m.cmd.Process == nil {
+		return
+	}
+	_ = m.cmd.Process.Kill() // it may have ended
+	<-m.done
+	if m.t.Failed() {
+		m.t.Logf("log of mosquitto:\n%s", tail(m.Log(), 60))
+	}
+}
+
+func tail(s string, lines int) string {
+	all := strings.Split(s, "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}

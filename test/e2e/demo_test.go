@@ -1,0 +1,141 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"external-server/internal/support/servertest"
+	"external-server/internal/support/testneed"
+	"external-server/internal/support/testwait"
+)
+
+// The demo shows a person cars that connect, drive, obey, and a device of a module of
+// their own, and ends by itself with a summary. No car looks hung, and nothing is said
+// by halves.
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command(servertest.Binary(t), "demo", "--module", servertest.Example(t))
+	cmd.Dir = t.TempDir()
+	cmd.Env = append(os.Environ(), "DEMO_SECONDS=12")
+	text, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	for _, want := range []string{
+		"curl -s -X POST", "/v2/protocol/status/demo/car_b", "The dashboard: http://127.0.0.1:",
+		"car_a    connected", "car_b    connected", "car_c    connected",
+		"autonomy obeys: starts to", "drives to", "panel obeys: lamp",
+		"a device of module 1000 joins", "its device gets a command of module 1000", "sends car_a a mission to ", "Summary: 3 sessions",
+	} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("the demo does not say %q", want)
+		}
+	}
+	for _, not := range []string{"device leaves", "stop \n"} {
+		if strings.Contains(string(text), not) {
+			t.Errorf("the demo says %q", not)
+		}
+	}
+	if t.Failed() {
+		t.Logf("%s", text)
+	}
+}
+
+// With many cars the demo tells of three; ports that are taken are said, a port that was
+// asked for is used or refused; a program takes part under its own number.
+func TestDemoFlags(t *testing.T) {
+	t.Parallel()
+	python := testneed.PythonProtobuf(t)
+	dir := t.TempDir()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, port, _ := net.SplitHostPort(taken.Addr().String())
+	if _, errs, code := servertest.Run(t, dir, "demo", "--port", port); code != 1 || !strings.Contains(errs, "the MQTT broker cannot listen at 127.0.0.1:"+port) {
+		t.Errorf("a port that is taken: exit code %d: %s", code, errs)
+	}
+	// Whether the usual port is free or not: now it is taken.
+	if usual, err := net.Listen("tcp", "127.0.0.1:1883"); err == nil {
+		defer usual.Close()
+	}
+	out, errs, code := servertest.Run(t, dir, "demo", "--cars", "30", "--seconds", "10", "--status", `{"pressed": true}`,
+		"--module", python+" "+filepath.Join(servertest.Root(), "modules/example-python/example_module.py"))
+	if code != 0 {
+		t.Errorf("exit code %d: %s", code, errs)
+	}
+	for _, want := range []string{"Port 1883 is taken: the MQTT broker listens at 127.0.0.1:", "30 simulated cars", "27 more drive tours", "car_c    connected",
+		"a device of module 1002 joins", `reports to module 1002: {"pressed": true}`, `command of module 1002: {"lit_up": true}`, "Summary: 30 sessions"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the demo does not say %q", want)
+		}
+	}
+	if strings.Contains(out, "car_d ") {
+		t.Error("the demo tells of the fourth car")
+	}
+	if t.Failed() {
+		t.Log(out)
+	}
+	for want, args := range map[string][]string{
+		"501 cars: expected 1 to 500": {"--cars", "501"},
+		"0 cars: expected 1 to 500":   {"--cars", "0"},
+		"--seconds is":                {"--seconds", "-1"},
+		"--status needs --module":     {"--status", "{}"},
+		"did not start":               {"--module", "/bin/false"},
+		"port 70000: expected":        {"--port", "70000"},
+	} {
+		if _, errs, code := servertest.Run(t, dir, append([]string{"demo"}, args...)...); code == 0 || !strings.Contains(errs, want) {
+			t.Errorf("%v: exit code %d: %s", args, code, errs)
+		}
+	}
+}
+
+func TestDemoSecondsAreChecked(t *testing.T) {
+	cmd := exec.Command(servertest.Binary(t), "demo")
+	cmd.Env = append(os.Environ(), "DEMO_SECONDS=soon")
+	text, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(text), "DEMO_SECONDS") || cmd.ProcessState.ExitCode() != 2 {
+		t.Errorf("%v: %s", err, text)
+	}
+}
+
+// The demo whose reader goes away, as in "| head", ends by itself and leaves no
+// files behind.
+func TestDemoWithoutReader(t *testing.T) {
+	t.Parallel()
+	temporary := t.TempDir()
+	cmd := exec.Command(servertest.Binary(t), "demo")
+	cmd.Env = append(os.Environ(), "TMPDIR="+temporary)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	_ = out.Close()
+	hung := time.AfterFunc(testwait.Patience, func() { _ = cmd.Process.Signal(syscall.SIGQUIT) })
+	defer hung.Stop()
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the demo ended with %v: %s", err, errs.String())
+	}
+	left, err := os.ReadDir(temporary)
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}

@@ -1,0 +1,60 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"external-server/internal/fleet"
+	"external-server/internal/support/servertest"
+	"external-server/internal/support/testwait"
+)
+
+// A status that ends the process of the server whenever it is delivered is given up after
+// a few deaths: the server serves again, with the sessions of all cars, and everything else
+// that was answered is delivered (RES-17).
+func TestPoisonedStatus(t *testing.T) {
+	t.Parallel()
+	record := filepath.Join(t.TempDir(), "record")
+	library := servertest.Library(t, "test/faults/testdata/recorder.c")
+	k := keep(t, 4, obj{"78": obj{"lib_path": library, "isolation": "none", "config": obj{"record": record, "poison": "poison"}}})
+	k.device = fleet.Device{Module: 78, Type: 1, Role: "device", Name: "Device"}
+	k.start()
+	k.drive()
+	poisoned := k.cars[0]
+	poisoned.report(`"poison"`, k.device)
+	deaths := 0
+	for {
+		alive := k.server
+		testwait.Until(t, "the server dies, or gives the status up and serves", func() bool {
+			return !alive.Running() || k.said("it is not delivered any more") && k.said("connected to the broker")
+		})
+		if alive.Running() {
+			break
+		}
+		if deaths++; deaths > 5 {
+			t.Fatal("the server dies again and again")
+		}
+		k.start()
+	}
+	if deaths != 3 { // by the status itself, and twice soon after a resume
+		t.Errorf("%d deaths", deaths)
+	}
+	k.served(5)
+	k.halt()
+	k.unnoticed()
+	// What a car says last is delivered last.
+	for _, c := range k.cars {
+		c.report(fmt.Sprintf(`"last of %s"`, c.Car().Car), k.device)
+	}
+	testwait.Until(t, "the last statuses are delivered", func() bool {
+		text, err := os.ReadFile(record)
+		return err == nil && strings.Count(string(text), "last of") == len(k.cars)
+	})
+	if n := strings.Count(k.server.Log(), "it is not delivered any more"); n != 1 {
+		t.Errorf("%d statuses were given up", n)
+	}
+	k.terminate()
+}
