@@ -123,9 +123,10 @@ packages: server ## build a deb and an rpm in build/packages
 	glibc=$$(objdump -T $(BIN) | grep -o 'GLIBC_[0-9.]*' | sed 's/GLIBC_//' | sort -Vu | tail -n 1); \
 	for format in deb rpm; do ARCH=$$($(GO) env GOARCH) VERSION=$(PACKAGE_VERSION) GLIBC=$$glibc $(NFPM) package --config nfpm.yaml --packager $$format --target $(PACKAGES) || exit 1; done
 
-nats: ## check what a broker of MQTT 3.1.1 only does to kept sessions: NATS
+nats: ## check kept sessions and access rules at a broker of MQTT 3.1.1 only: NATS
 	$(GO) build -C tools/nats -o ../../build/nats-server github.com/nats-io/nats-server/v2
-	NATS_SERVER=$(CURDIR)/build/nats-server $(GO) test -tags nats -run TestNATS ./internal/link/mqtt
+	NATS_SERVER=$(CURDIR)/build/nats-server $(GO) test -tags nats -run 'NATS$$' ./internal/link/mqtt
+	NATS_SERVER=$(CURDIR)/build/nats-server $(GO) -C test test -tags nats -run 'NATS$$' ./e2e
 
 bench-check: $(BENCH) ## compare the server with the cheapest responder, briefly, and fail far beyond what is usual
 	$(BENCH) check --mosquitto

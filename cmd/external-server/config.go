@@ -51,6 +51,7 @@ exist here. The output contains the secrets of the file.
 			return err
 		},
 	})
+	cmd.AddCommand(newACLCommand())
 	return cmd
 }
 

@@ -44,6 +44,19 @@ func Load(path string, lookupEnv func(string) (string, bool)) (*Config, []Proble
 	return l.result(cfg)
 }
 
+// LoadElsewhere is Load on a machine that does not run the configuration: the libraries,
+// directories and secrets of which it names the files need not be there, and are not
+// read.
+func LoadElsewhere(path string, lookupEnv func(string) (string, bool)) (*Config, []Problem, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	l := newLoader(path, data, lookupEnv)
+	l.files.skip = true
+	return l.result(l.load())
+}
+
 // readFile returns the content of a regular file of bounded size (CLI-9).
 func readFile(path string) ([]byte, error) {
 	fail := func(text string) error { return Errors{{File: path, Text: text}} }

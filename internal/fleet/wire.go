@@ -10,6 +10,13 @@ const (
 // TopicPresence follows the company in the topic of the server's presence.
 const TopicPresence = "/external_server_status"
 
+// What the topics begin with that the server has for itself: each connection whose session
+// outlives the process has one (RES-15), and a cluster has its own below its name.
+const (
+	TopicsOfServer   = "external_server/"
+	TopicsOfClusters = "es/"
+)
+
 // DefaultPayload is the largest message of a gateway that is accepted when nothing else
 // is configured, in bytes.
 const DefaultPayload = 4 << 20 // 4 MiB

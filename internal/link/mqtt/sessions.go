@@ -85,7 +85,7 @@ func Shard(car fleet.CarID, n int) int {
 }
 
 // privatePrefix begins the topics that the connections have for themselves; see barrier.
-const privatePrefix = "external_server/"
+const privatePrefix = fleet.TopicsOfServer
 
 // keeping is what the connections of a link with Sessions share.
 type keeping struct {
