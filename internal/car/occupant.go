@@ -39,6 +39,8 @@ type occupant struct {
 	spare     mail
 	first     item          // in hand, without payload: none
 	rest      []item        // in hand and behind it
+	version   uint64        // of the session, as the carrier has it
+	record    []byte        // for the carrier
 	unfetched []int32       // modules with fetched commands that found no room
 	phase     session.Phase // as in view
 
@@ -47,7 +49,7 @@ type occupant struct {
 }
 
 func newOccupant(s *Seat, sess *session.Session, modules []Binding) *occupant {
-	o := &occupant{Seat: s, session: sess, broken: make(chan struct{})}
+	o := &occupant{Seat: s, session: sess, broken: make(chan struct{}), version: ^uint64(0)}
 	if s.opts.Observer != nil {
 		o.event = new(Event)
 	}

@@ -76,6 +76,14 @@ type Journal interface {
 	Flush() error
 }
 
+// Carrier hands on what another server needs to go on with sessions.
+type Carrier interface {
+	// Put says what AppendCarried of the session says now, empty: no session goes on. It is called before
+	// anything leaves that the record describes, from the goroutine of the car, must not block and
+	// keeps nothing of record.
+	Put(car fleet.CarID, record []byte)
+}
+
 // Options of New.
 type Options struct {
 	ID     fleet.CarID
@@ -87,6 +95,9 @@ type Options struct {
 	Observer Observer
 	// Journal gets the records of the car; nil: its sessions end with the process.
 	Journal Journal
+	// Carrier gets the record of the session for other servers, which go on with it should
+	// this one fail; nil: there are none. It needs a Journal.
+	Carrier Carrier
 	// Down is for how long the car had been out of reach when the seat was made.
 	Down time.Duration
 	// OwnBroker says that the broker ends and begins with this process and that the one

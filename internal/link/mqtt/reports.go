@@ -57,7 +57,7 @@ func (r *reports) allUp(c *conn) bool {
 		r.serving = make(map[*conn]bool)
 	}
 	r.serving[c] = true
-	return len(r.serving) == c.link.opts.Sessions.Shards
+	return len(r.serving) == len(c.link.opts.Sessions.served())
 }
 
 // up says that a connection serves its cars.
