@@ -21,12 +21,3 @@ type Claim struct {
 
 // Epoch is the number that rises with every owner of the shard.
 func (c Claim) Epoch() int64 { return c.Base + c.Revision }
-
-func (r *Registry) member(name string) *Member {
-	for i := range r.Members {
-		if r.Members[i].Name == name {
-			return &r.Members[i]
-		}
-	}
-	return nil
-}
