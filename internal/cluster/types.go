@@ -34,7 +34,8 @@ type Member struct {
 	Instance string `json:"instance"` // of the process, random
 	Host     string `json:"host"`     // name of the machine
 	PID      int    `json:"pid"`
-	Reason   string `json:"reason,omitempty"` // why the state is unhealthy
+	Reason   string `json:"reason,omitempty"`  // why the state is unhealthy
+	Refuses  []int  `json:"refuses,omitempty"` // shards that it could not open a moment ago
 }
 
 // Owner is who serves a shard. The zero value is nobody.
