@@ -309,6 +309,20 @@ func (r *roster) forget(names ...string) {
 	}
 }
 
+// endPolling ends the polls of all cars, which are served on, and waits for that, at most
+// as long as given.
+func (r *roster) endPolling(limit time.Duration) {
+	bound, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	var polls sync.WaitGroup
+	r.mu.Lock()
+	for _, e := range r.entries {
+		polls.Go(func() { e.seat.EndPolling(bound) })
+	}
+	r.mu.Unlock()
+	polls.Wait()
+}
+
 // settle notes of all cars, which are suspended, that what they were sent has reached the
 // broker.
 func (r *roster) settle() {

@@ -35,6 +35,9 @@ const (
 	// journalTick is how often journals are written that have no answer to wait for, and how
 	// soon the directory knows that a shard is served.
 	journalTick = 200 * time.Millisecond
+	// lastPollsShare of limits.stop_timeout_ms is waited for the last commands of the modules
+	// before the connections are left. With the defaults that is longer than a module waits.
+	lastPollsShare = 3
 	// journalRetry is how often a journal is begun anew that could not be written.
 	journalRetry = 10 * time.Second
 )
@@ -328,6 +331,9 @@ func (p *sessionsPart) suspend(link *linkPart) bool {
 	if !p.durable() || p.final || p.a.link.State().Declined != "" && !p.a.gateways.ours.Load() {
 		return false
 	}
+	p.log.Info("suspending: the next start goes on with the sessions, no gateway is told")
+	// While the cars are served: a module may need as long for this as its timeout is.
+	p.a.roster.endPolling(p.a.Config().Limits.Stop / lastPollsShare)
 	p.note() // what has begun since the last tick
 	p.suspending.Store(true)
 	link.suspend()

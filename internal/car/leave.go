@@ -42,7 +42,7 @@ func (s *Seat) leave(ctx context.Context) error {
 	left := s.mail.close()
 	s.turn.Unlock()
 	if o != nil {
-		err = errors.Join(err, o.release(bound))
+		err = errors.Join(err, o.release(bound, suspend && s.opts.Journal != nil))
 	}
 	s.ending.Wait()
 	if suspend { // what waits was not acknowledged and comes again
@@ -56,6 +56,30 @@ func (s *Seat) leave(ctx context.Context) error {
 	}
 	s.closePort(left)
 	return err
+}
+
+// EndPolling lets the modules be asked for no more commands, and waits until the session
+// has what they were asked for before, or ctx ends: a module may need as long for it as
+// its timeout is. It is for a seat that will be suspended and is served until then.
+func (s *Seat) EndPolling(ctx context.Context) {
+	o := s.occupant.Load()
+	if o == nil {
+		return
+	}
+	last := make([]<-chan struct{}, len(o.modules))
+	for i, m := range o.modules {
+		last[i] = m.worker.EndPolling()
+	}
+	wait := func(done <-chan struct{}) {
+		select {
+		case <-done:
+		case <-ctx.Done():
+		}
+	}
+	for _, ended := range last {
+		wait(ended)
+	}
+	wait(s.mail.handled())
 }
 
 // Leave gives an empty seat up, unless a message of the gateway waits in it. A seat

@@ -318,7 +318,7 @@ func (s *Seat) end(ctx context.Context, o *occupant) (ended func(context.Context
 	s.ending.Go(func() {
 		defer close(done)
 		defer cancel()
-		err = o.release(bound)
+		err = o.release(bound, false)
 	})
 	return func(ctx context.Context) error {
 		select {
@@ -369,7 +369,7 @@ func (s *Seat) afterDefect(ctx context.Context) *Defect {
 	s.turn.Unlock()
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), forsakeTimeout)
 	defer cancel()
-	if err := o.release(bound); err != nil {
+	if err := o.release(bound, s.opts.Journal != nil && !o.defect.Again); err != nil {
 		s.log.Warn("what the failed car held did not end cleanly", "error", err)
 	}
 	return o.defect
