@@ -161,8 +161,9 @@ func (o *occupant) forsake() {
 	}
 }
 
-// release lets the modules have what was accepted and closes them; call it once.
-func (o *occupant) release(ctx context.Context) error {
+// release lets the modules have what was accepted and closes them; call it once. What is
+// left stays for another occupant that goes on from the journal, or is lost.
+func (o *occupant) release(ctx context.Context, goesOn bool) error {
 	errs := make([]error, len(o.modules))
 	var closing sync.WaitGroup
 	for i, m := range o.modules {
@@ -173,7 +174,11 @@ func (o *occupant) release(ctx context.Context) error {
 			case <-ctx.Done():
 			}
 			m.begin()
-			if err := m.worker.Close(ctx); err != nil {
+			end := m.worker.Close
+			if goesOn {
+				end = m.worker.Suspend
+			}
+			if err := end(ctx); err != nil {
 				errs[i] = fmt.Errorf("car %s: module %d: %w", o.opts.ID.Car, m.number, err)
 			}
 		})
