@@ -89,10 +89,12 @@ func (l *loader) list(o *object, key string, each func(*object)) {
 	}
 }
 
-// listen reads an address to listen on. Port 0 is any free port.
-func (l *loader) listen(o *object, def string) string {
-	text := o.str("listen", def)
-	l.note(o.key("listen"), o.value("listen"), o.key("listen"))
+func (l *loader) listen(o *object, def string) string { return l.listenAt(o, "listen", def) }
+
+// listenAt reads an address to listen on. Port 0 is any free port.
+func (l *loader) listenAt(o *object, key, def string) string {
+	text := o.str(key, def)
+	l.note(o.key(key), o.value(key), o.key(key))
 	host, port, err := net.SplitHostPort(text)
 	if err == nil && host != "" && !hostname.MatchString(host) {
 		_, err = netip.ParseAddr(host)
@@ -101,7 +103,7 @@ func (l *loader) listen(o *object, def string) string {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
 	if err != nil {
-		l.errorf(o.n.member("listen").off, o.key("listen"), `expected host:port, such as %q`, def)
+		l.errorf(o.value(key), o.key(key), `expected host:port, such as %q`, def)
 		return def
 	}
 	return text
