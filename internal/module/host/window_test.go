@@ -70,10 +70,14 @@ func TestWindowHasTime(t *testing.T) {
 	if s := m.State(); s.Restarts != 0 {
 		t.Errorf("the process was replaced: %s", s.LastExit)
 	}
-	if car.Forward(t.Context(), device("by"), nil, func(err error) { results <- err }) {
-		if car.Forward(t.Context(), device("by"), nil, nil) && car.Forward(t.Context(), device("by"), nil, nil) {
-			t.Error("a module that needs 50 ms for a status is given three together")
-		}
+	taken := 0
+	for car.Forward(t.Context(), device("by"), nil, func(error) { results <- nil }) {
+		taken++
+	}
+	if taken < 1 || taken > 2 {
+		t.Errorf("a module that needs 50 ms for a status is given %d together", taken)
+	}
+	for range taken {
 		<-results
 	}
 }
