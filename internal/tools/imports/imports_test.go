@@ -49,7 +49,7 @@ func may() map[string][]string {
 		"internal/cluster":                {},
 		"internal/config/acl":             {"internal/fleet"},
 		"internal/cluster/fence":          {"internal/fleet", "internal/link", "internal/link/mqtt/wire", "internal/session"},
-		"internal/config":                 {"internal/fleet", "internal/module"},
+		"internal/config":                 {"internal/fleet", "internal/module", "internal/module/spool"},
 		"internal/console":                {"internal/fleet", "internal/link/mqtt/wire", "internal/logging", "internal/state/process", "internal/protocol"},
 		"internal/lab/demo":               {"internal/app", "internal/config", "internal/fleet", "internal/lab/gateway", "internal/httpapi", "internal/logging", "internal/module/check", "internal/lab/vehicle"},
 		"internal/fleet":                  {},
