@@ -310,6 +310,18 @@ func (w *Worker) end(ctx context.Context, giveUp func() (lost int)) error {
 	return errors.Join(append(errs, w.instance.Close(ctx))...)
 }
 
+// Abandon refuses further jobs and gives up those that wait; the call that is being made goes
+// on. It is for statuses that another server has newer ones of. Close it as ever.
+func (w *Worker) Abandon() {
+	w.jobs.close()
+	left, _ := w.jobs.abandon()
+	for _, j := range left {
+		if j.done != nil {
+			j.done(errClosed)
+		}
+	}
+}
+
 // mostOf returns a context that ends when three quarters of the time to the
 // deadline of ctx have passed.
 func mostOf(ctx context.Context) (context.Context, context.CancelFunc) {

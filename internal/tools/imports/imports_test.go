@@ -62,6 +62,7 @@ func may() map[string][]string {
 		"internal/link":                   {"internal/fleet"},
 		"internal/link/mqtt":              {"internal/fleet", "internal/link", "internal/link/mqtt/wire", "internal/logging"},
 		"internal/link/mqtt/wire":         {},
+		"internal/link/shards":            {"internal/fleet", "internal/link"},
 		"internal/logging":                {},
 		"internal/module":                 {"internal/fleet", "internal/logging", "sdk/module/moduleproto"},
 		"internal/module/cabi":            {"internal/fleet", "internal/logging", "internal/module", "sdk/module/moduleproto"},
