@@ -20,6 +20,7 @@ import (
 // Roles of a process that a benchmark starts.
 const (
 	RoleServer  = "server"  // this project's server with the module Null
+	RoleLibrary = "library" // the same with a C library that does nothing, in a process of its own
 	RoleBuiltin = "builtin" // the same with a built-in module and the HTTP API inside
 	RoleEcho    = "echo"    // the cheapest responder
 	RoleBroker  = "broker"  // the embedded broker alone
@@ -35,6 +36,7 @@ type Child struct {
 	Limits       map[string]any `json:",omitempty"` // block "limits" of the configuration
 	CommandEvery time.Duration
 	Dir          string // for files
+	Library      string `json:",omitempty"` // of RoleLibrary
 	Profile      string // "": none; else the beginning of the names of the profiles
 }
 
@@ -94,7 +96,7 @@ func RunChild(ctx context.Context, text string, in io.Reader, out io.Writer) err
 		fmt.Fprintln(out, readyLine, b.Addr())
 		<-ctx.Done()
 		return b.Close()
-	case RoleServer, RoleBuiltin:
+	case RoleServer, RoleLibrary, RoleBuiltin:
 		return c.serve(ctx, ready)
 	}
 	return fmt.Errorf("unknown role %q", c.Role)
@@ -146,7 +148,10 @@ func (c *Child) writeConfig() (string, error) {
 		return "", err
 	}
 	modules := object{fmt.Sprint(NullNumber): object{"command": []string{self}}} // replaced by Null
-	if c.Role == RoleBuiltin {
+	switch c.Role {
+	case RoleLibrary:
+		modules = object{fmt.Sprint(NullNumber): object{"lib_path": c.Library, "config": object{}}}
+	case RoleBuiltin:
 		modules = object{"3": object{"builtin": "transparent", "config": object{}}}
 	}
 	cars := object{}
