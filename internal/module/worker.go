@@ -46,11 +46,9 @@ type WorkerOptions struct {
 	Called func(*Call)
 }
 
-const defaultQueueSize = 1000
-
 func (o WorkerOptions) withDefaults() WorkerOptions {
 	if o.QueueSize <= 0 {
-		o.QueueSize = defaultQueueSize
+		o.QueueSize = DefaultQueue
 	}
 	if o.QueueBytes <= 0 {
 		o.QueueBytes = 64 << 20
@@ -148,7 +146,7 @@ func NewWorker(instance Instance, number int32, opts WorkerOptions) *Worker {
 // queued already stays, even when it is more.
 func (w *Worker) SetQueueSize(statuses int) {
 	if statuses <= 0 {
-		statuses = defaultQueueSize
+		statuses = DefaultQueue
 	}
 	w.jobs.setLimit(statuses)
 }

@@ -11,10 +11,12 @@ import (
 	"external-server/internal/link/mqtt/wire"
 )
 
+// MaxPayload is the longest payload that a gateway receives, in bytes.
+const MaxPayload = 16 << 20
+
 // Sizes of a stream.
 const (
-	streamPayload  = 16 << 20 // longest payload that is received, in bytes
-	streamAcks     = 10       // acknowledgements written without waiting for the end of a batch
+	streamAcks     = 10 // acknowledgements written without waiting for the end of a batch
 	streamTimeout  = 5 * time.Second
 	streamBufBytes = 256 << 10
 )
@@ -107,7 +109,7 @@ func (s *stream) run(conn *wire.Conn) {
 func (s *stream) connect() (*wire.Conn, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, s.limits.timeout)
 	defer cancel()
-	return wire.Dial(ctx, wire.DialOptions{Address: s.broker.Address, TLS: s.broker.TLS, MaxPayload: streamPayload,
+	return wire.Dial(ctx, wire.DialOptions{Address: s.broker.Address, TLS: s.broker.TLS, MaxPayload: MaxPayload,
 		Connect: wire.ConnectOptions{ClientID: s.clientID, Username: s.broker.Username, Password: s.broker.Password,
 			KeepAlive: uint16(keepAlive / time.Second)}})
 }

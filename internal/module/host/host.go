@@ -273,7 +273,7 @@ func (m *Module) start(ctx context.Context) (*child, error) {
 	defer m.typesMu.Unlock()
 	clear(m.supported)
 	for _, deviceType := range result.GetSupportedTypes() {
-		if len(m.supported) < maxCachedTypes {
+		if len(m.supported) < module.MaxRecalled {
 			m.supported[deviceType] = true
 		}
 	}
