@@ -252,6 +252,10 @@ func (w *clusterWorld) actCluster(a Action) {
 // drawCluster replaces the actions of a scenario.
 func (s *Scenario) drawCluster(rnd *rand.Rand) {
 	s.Actions = nil
+	s.End = s.Faults + recovery + 25*time.Second
+	for i := range s.Every {
+		s.Every[i] = []time.Duration{60 * time.Millisecond, 300 * time.Millisecond, 2 * time.Second}[rnd.IntN(3)]
+	}
 	if every := []time.Duration{0, 100 * time.Millisecond, time.Second}[rnd.IntN(3)]; every > 0 {
 		s.CommandEvery = every
 	}
