@@ -32,7 +32,7 @@ func (g *guard) Provides(method byte) bool {
 	switch method {
 	case mqtt.OnConnectAuthenticate, mqtt.OnACLCheck, mqtt.OnPacketRead, mqtt.OnPublish,
 		mqtt.OnSessionEstablish, mqtt.OnSessionEstablished, mqtt.OnPublishDropped, mqtt.OnWill,
-		mqtt.OnQosPublish, mqtt.OnQosDropped, mqtt.OnSubscribe, mqtt.OnSubscribed, mqtt.OnPublished, mqtt.OnPacketIDExhausted,
+		mqtt.OnQosPublish, mqtt.OnQosDropped, mqtt.OnSubscribe, mqtt.OnSubscribed, mqtt.OnUnsubscribe, mqtt.OnPublished, mqtt.OnPacketIDExhausted,
 		mqtt.OnPacketEncode, mqtt.OnPacketSent, mqtt.OnPacketProcessed, mqtt.StoredRetainedMessages:
 		return true
 	}
@@ -90,6 +90,7 @@ func (g *guard) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet
 			c.delivery.busy.Store(true)
 		}
 	case packets.Connect:
+		g.demanded(cl, &pk)
 		// Every session is a clean one (CONN-7): nothing accumulates for clients
 		// that do not come back. The library answers a client of MQTT 5 that asks for
 		// more with an expiry of 0 (MaximumSessionExpiryInterval).
@@ -107,7 +108,15 @@ func (g *guard) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet
 		cl.State.Inflight.Delete(pk.PacketID)
 		g.acknowledged(cl, &pk)
 	case packets.Puback, packets.Pubrec, packets.Pubrel, packets.Pubcomp:
+		if c, ok := cl.Net.Conn.(*conn); ok && c.kept != nil && pk.FixedHeader.Type == packets.Puback {
+			c.kept.acknowledged(pk.PacketID)
+		}
 		g.acknowledged(cl, &pk)
+	case packets.Disconnect:
+		if c, ok := cl.Net.Conn.(*conn); ok && c.kept != nil && pk.Properties.SessionExpiryIntervalFlag {
+			c.kept.end(time.Duration(pk.Properties.SessionExpiryInterval) * time.Second)
+			pk.Properties.SessionExpiryIntervalFlag = false // the library believes in a clean session
+		}
 	}
 	return pk, nil
 }
@@ -120,6 +129,9 @@ func (g *guard) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
 			pk.Filters[i].NoLocal = !mqtt.IsSharedFilter(pk.Filters[i].Filter)
 		}
 	}
+	if c, ok := cl.Net.Conn.(*conn); ok {
+		c.takeFilters(pk.Filters)
+	}
 	return pk
 }
 
@@ -130,12 +142,16 @@ func (g *guard) OnSessionEstablish(cl *mqtt.Client, _ packets.Packet) {
 	g.unlimited(cl)
 	if c, ok := cl.Net.Conn.(*conn); ok {
 		g.broker.enter(cl.ID, c)
+		g.resume(cl, c)
 	}
 }
 
 // OnSessionEstablished is called when the session exists.
 func (g *guard) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
 	g.unlimited(cl)
+	if c, ok := cl.Net.Conn.(*conn); ok && c.kept != nil {
+		c.kept.attach(cl, c.demand.window, c.demand.expiry)
+	}
 	if g.broker.opts.Subscribe == nil {
 		return
 	}
