@@ -68,6 +68,9 @@ func (g *guard) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packe
 	}
 	if c, ok := cl.Net.Conn.(*conn); ok {
 		pk = c.tellPresent(pk)
+		if pk.FixedHeader.Type == packets.Suback {
+			pk.PacketID = c.subscribing
+		}
 	}
 	return pk
 }

@@ -100,11 +100,7 @@ func (g *guard) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet
 		if cl.State.Subscriptions.Len()+len(pk.Filters) > maxSubscriptions {
 			return pk, g.refuse(cl, "too many subscriptions", pk.FixedHeader.Remaining)
 		}
-		// The library keeps packet identifiers of both directions in one place and
-		// would refuse a subscription whose identifier it uses itself at the moment.
-		cl.State.Inflight.Delete(pk.PacketID)
-		g.acknowledged(cl, &pk)
-	case packets.Unsubscribe:
+	case packets.Unsubscribe: // see OnSubscribe; its refusal would cost nothing
 		cl.State.Inflight.Delete(pk.PacketID)
 		g.acknowledged(cl, &pk)
 	case packets.Puback, packets.Pubrec, packets.Pubrel, packets.Pubcomp:
@@ -123,7 +119,14 @@ func (g *guard) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet
 
 // OnSubscribe keeps a bridge from getting back what it has published: the broker on its
 // other side would pass that on a second time.
+//
+// The library keeps packet identifiers of both directions in one place and would refuse a
+// subscription whose identifier it uses itself at the moment. It gets one that it never
+// uses; the answer has the client's own, see OnPacketEncode.
 func (g *guard) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
+	if c, ok := cl.Net.Conn.(*conn); ok {
+		c.subscribing, pk.PacketID = pk.PacketID, 0
+	}
 	if c, ok := cl.Net.Conn.(*conn); ok && c.bridge {
 		for i := range pk.Filters {
 			pk.Filters[i].NoLocal = !mqtt.IsSharedFilter(pk.Filters[i].Filter)
