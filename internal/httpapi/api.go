@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"external-server/internal/fleet"
 )
@@ -77,6 +78,8 @@ type Query struct {
 	// Wait holds a request that has nothing to return until something is posted
 	// or the API's timeout (5 s by default) is over.
 	Wait bool
+
+	limit time.Duration // of the wait; 0: the API's timeout
 }
 
 // API is the Fleet Protocol HTTP API as its users see it. The HTTP client and
