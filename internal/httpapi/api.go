@@ -1,7 +1,7 @@
 // Package httpapi is the Fleet Protocol HTTP API (HTTP-1 to HTTP-19): the API as a Go
 // interface, its client over HTTP, and the embedded server with its stores.
 //
-// It may import fleet and config. It knows neither cars' sessions nor modules:
+// It may import fleet, config and peer. It knows neither cars' sessions nor modules:
 // what a payload means is the business of the modules.
 package httpapi
 
