@@ -12,7 +12,8 @@ import (
 // leave gives the seat up for good.
 func (s *Seat) leave(ctx context.Context) error {
 	kind := session.EventStop
-	suspend := errors.Is(context.Cause(ctx), link.ErrSuspend)
+	fenced := errors.Is(context.Cause(ctx), link.ErrFenced)
+	suspend := fenced || errors.Is(context.Cause(ctx), link.ErrSuspend)
 	if errors.Is(context.Cause(ctx), ErrReload) {
 		kind = session.EventReload
 	}
@@ -42,6 +43,9 @@ func (s *Seat) leave(ctx context.Context) error {
 	left := s.mail.close()
 	s.turn.Unlock()
 	if o != nil {
+		if fenced { // the other server's statuses are newer than what waits
+			o.abandon()
+		}
 		err = errors.Join(err, o.release(bound, suspend && s.opts.Journal != nil))
 	}
 	s.ending.Wait()
@@ -56,6 +60,13 @@ func (s *Seat) leave(ctx context.Context) error {
 	}
 	s.closePort(left)
 	return err
+}
+
+// abandon keeps the modules from being called with what still waits for them.
+func (o *occupant) abandon() {
+	for _, m := range o.modules {
+		m.worker.Abandon()
+	}
 }
 
 // EndPolling lets the modules be asked for no more commands, and waits until the session

@@ -33,7 +33,8 @@ func (o *occupant) journal(step []byte, effects []session.Effect) {
 	j := o.opts.Journal
 	var records [][]byte
 	if step != nil {
-		records = append(records, step)
+		o.batch[0] = step
+		records = o.batch[:]
 	}
 	anew := false
 	for {

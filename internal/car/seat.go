@@ -332,7 +332,8 @@ func (s *Seat) end(ctx context.Context, o *occupant) (ended func(context.Context
 
 // Run watches over the seat until ctx ends, then leaves it: it ends the session
 // (CLI-24) unless the cause is link.ErrSuspend, with which the next process goes on with
-// it and the link is down already; it lets the modules take what was accepted and closes their instances, all
+// it and the link is down already, or link.ErrFenced, with which nothing is sent and nothing that
+// waits is given to the modules any more; it lets the modules take what was accepted and closes their instances, all
 // within Limits.Stop, tells the gateway and closes the port. It returns what could not
 // be delivered or closed in time.
 //

@@ -46,11 +46,9 @@ type WorkerOptions struct {
 	Called func(*Call)
 }
 
-const defaultQueueSize = 1000
-
 func (o WorkerOptions) withDefaults() WorkerOptions {
 	if o.QueueSize <= 0 {
-		o.QueueSize = defaultQueueSize
+		o.QueueSize = DefaultQueue
 	}
 	if o.QueueBytes <= 0 {
 		o.QueueBytes = 64 << 20
@@ -108,6 +106,7 @@ type Worker struct {
 	limit    logging.Limiter
 	jobs     *jobs
 	inbox    inbox
+	forwards forwards
 
 	statuses, errs, lost, acksDropped, fetched, discarded atomic.Uint64
 
@@ -141,6 +140,7 @@ func NewWorker(instance Instance, number int32, opts WorkerOptions) *Worker {
 		lastPoll: make(chan struct{}),
 	}
 	w.callCtx, w.stopCalls = context.WithCancel(context.Background())
+	w.forwards.init(w)
 	return w
 }
 
@@ -148,7 +148,7 @@ func NewWorker(instance Instance, number int32, opts WorkerOptions) *Worker {
 // queued already stays, even when it is more.
 func (w *Worker) SetQueueSize(statuses int) {
 	if statuses <= 0 {
-		statuses = defaultQueueSize
+		statuses = DefaultQueue
 	}
 	w.jobs.setLimit(statuses)
 }
@@ -299,17 +299,30 @@ func (w *Worker) end(ctx context.Context, giveUp func() (lost int)) error {
 		}
 	}
 	w.stopCalls()
-	w.jobs.halt()
+	w.jobs.letGo()
 	if !ended(ctx, w.jobs.done) {
 		errs = append(errs, fmt.Errorf("calls were not finished: %w", ErrStuck))
 	}
 	if lost := giveUp(); lost > 0 { // never started
 		errs = append(errs, fmt.Errorf("%d answered statuses were not delivered", lost))
 	}
+	w.forwards.end()
 	ended(ctx, w.poll) // the instance says when it is stuck there
 	w.inbox.want()
 	w.discard(w.inbox.takeAll())
 	return errors.Join(append(errs, w.instance.Close(ctx))...)
+}
+
+// Abandon refuses further jobs and gives up those that wait; the call that is being made goes
+// on. It is for statuses that another server has newer ones of. Close it as ever.
+func (w *Worker) Abandon() {
+	w.jobs.close()
+	left, _ := w.jobs.abandon()
+	for _, j := range left {
+		if j.done != nil {
+			j.done(errClosed)
+		}
+	}
 }
 
 // mostOf returns a context that ends when three quarters of the time to the

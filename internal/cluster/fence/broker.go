@@ -70,18 +70,30 @@ func (b Broker) dial(ctx context.Context, hello wire.ConnectOptions, maxPayload 
 	}
 	conn, err := wire.Dial(ctx, o)
 	if err != nil {
+		cause := context.Cause(ctx)
 		cancel()
-		var refused *wire.RefusedError
-		if errors.As(err, &refused) && (refused.Code == 0x84 || refused.Code == 1) {
-			return nil, fmt.Errorf("broker %s: it does not speak MQTT 5, which a cluster needs", b.Address)
-		}
-		if err := context.Cause(ctx); err != nil {
-			return nil, fmt.Errorf("broker %s: it has not answered: %w", b.Address, err)
-		}
-		return nil, fmt.Errorf("broker %s: %w", b.Address, err)
+		return nil, fmt.Errorf("broker %s: %w", b.Address, explain(err, cause))
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	return &client{Conn: conn, b: b, done: func() { stop(); cancel(); conn.Close() }}, nil
+}
+
+// explain says why there is no connection.
+func explain(err, ended error) error {
+	var refused *wire.RefusedError
+	switch {
+	case ended != nil:
+		return fmt.Errorf("it has not answered: %w", ended)
+	case !errors.As(err, &refused):
+		return err
+	}
+	switch refused.Code {
+	case 0x84, 1:
+		return fmt.Errorf("it does not speak MQTT 5, which a cluster needs: %w", err)
+	case 0x86, 0x87, 4, 5:
+		return fmt.Errorf("it refuses this server: check user name, password and the broker's rights: %w", err)
+	}
+	return err
 }
 
 // member connects as this replica, not as a shard. Several such connections may exist at a time.
@@ -253,12 +265,15 @@ func Records(ctx context.Context, b Broker, cluster string, shard int) (map[flee
 	return out, nil
 }
 
+// maxLeft bounds what is logged of one bucket.
+const maxLeft = 5
+
 // readBucket adds the records of one bucket to out.
 func (c *client) readBucket(cluster string, shard, n int, out map[fleet.CarID][]byte) error {
 	topic := bucketPrefix(cluster, shard, n)
 	count, bytes, left := 0, 0, 0
 	leave := func(p *wire.Packet, why string) {
-		if left++; left == 1 && c.b.Logger != nil {
+		if left++; left <= maxLeft && c.b.Logger != nil {
 			c.b.Logger.Warn("a retained message is no record of a session and is not used, remove it by publishing an empty retained one",
 				"broker", c.b.Address, "topic", string(p.Topic), "reason", why)
 		}
@@ -290,6 +305,37 @@ func (c *client) readBucket(cluster string, shard, n int, out map[fleet.CarID][]
 	_, err = c.await(wire.Unsuback, nil)
 	if err != nil {
 		return c.fail(topic+"#", err)
+	}
+	return nil
+}
+
+// Check tells whether the user of this server may do what the fence needs: publish a retained
+// message and read it. Some brokers take what they show to no one. Call it before shards are
+// claimed.
+func Check(ctx context.Context, b Broker, cluster string) error {
+	c, err := b.member(ctx, cluster, MaxEpoch)
+	if err != nil {
+		return err
+	}
+	defer c.done()
+	topic := prefix + ClientID(cluster) + "/check/" + rand.Text()[:8]
+	if err := c.retain(topic, []byte("check")); err != nil {
+		return c.fail(topic, err)
+	}
+	found := false
+	each := func(p *wire.Packet) error {
+		found = found || p.Retain && string(p.Topic) == topic
+		return nil
+	}
+	err = c.subscribe(topic, each)
+	if err == nil && !found {
+		err = c.linger(ctx, each)
+	}
+	if err == nil && !found {
+		err = fmt.Errorf("a retained message that was published cannot be read: allow the user of this server to read and write %s#, and retained messages", prefix)
+	}
+	if err := errors.Join(err, c.retain(topic, nil)); err != nil {
+		return c.fail(topic, err)
 	}
 	return nil
 }

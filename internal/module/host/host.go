@@ -249,7 +249,7 @@ func (m *Module) start(ctx context.Context) (*child, error) {
 	c.run(greeted)
 	result, err := m.handshake(ctx, c, greeted)
 	if err != nil {
-		c.end(err)
+		c.killFor(err)
 		<-c.dead
 		c.work.Wait()
 		if errors.Is(err, errDied) || errors.Is(err, errNoGreeting) {
@@ -261,7 +261,7 @@ func (m *Module) start(ctx context.Context) (*child, error) {
 		}
 		return nil, err
 	}
-	c.holds = result.GetHoldsPolls()
+	c.holds, c.ordered = result.GetHoldsPolls(), result.GetCallsInOrder()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.holds = c.holds
@@ -273,7 +273,7 @@ func (m *Module) start(ctx context.Context) (*child, error) {
 	defer m.typesMu.Unlock()
 	clear(m.supported)
 	for _, deviceType := range result.GetSupportedTypes() {
-		if len(m.supported) < maxCachedTypes {
+		if len(m.supported) < module.MaxRecalled {
 			m.supported[deviceType] = true
 		}
 	}

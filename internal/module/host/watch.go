@@ -98,6 +98,7 @@ func (c *child) silent(now time.Time) (hangs bool, slow string) {
 		switch {
 		case p.op == opPing:
 			hangs = hangs || age >= silentAfter
+		case p.behind:
 		case p.op != opPoll && age >= slowAfter && (oldest == nil || p.since.Before(oldest.since)):
 			oldest = p
 		}
@@ -114,7 +115,7 @@ func (c *child) checkDeadlines(now time.Time) {
 	for _, p := range c.pending {
 		age := now.Sub(p.since)
 		switch {
-		case p.held: // see overduePolls
+		case p.held, p.behind: // see overduePolls; its time has not begun
 		case p.op == opPoll:
 			if age > p.limit+pollPatience && !p.warned {
 				p.warned, polling = true, p
@@ -128,7 +129,7 @@ func (c *child) checkDeadlines(now time.Time) {
 		c.pollOverdue(polling, now.Sub(polling.since))
 	}
 	if overdue != nil {
-		c.end(fmt.Errorf("%s did not come back within %v", overdue.what(), overdue.limit))
+		c.killFor(fmt.Errorf("%s did not come back within %v", overdue.what(), overdue.limit))
 	}
 }
 
@@ -159,7 +160,7 @@ func (c *child) checkMemory() {
 	}
 	c.rss.Store(rss)
 	if limit := c.opts.MemoryLimit; limit > 0 && rss > limit {
-		c.end(fmt.Errorf("it uses %d MB of memory, the limit (memory_limit_mb) is %d MB", rss>>20, limit>>20))
+		c.killFor(fmt.Errorf("it uses %d MB of memory, the limit (memory_limit_mb) is %d MB", rss>>20, limit>>20))
 	}
 }
 
