@@ -59,7 +59,7 @@ func may() map[string][]string {
 		"internal/httpapi/forwarded":      {},
 		"internal/lab/gateway":            {"internal/fleet", "internal/link/mqtt/wire", "internal/protocol"},
 		"internal/console/health":         {"internal/config", "internal/config/tlsfiles"},
-		"internal/httpapi":                {"internal/config", "internal/fleet", "internal/httpapi/forwarded", "internal/config/tlsfiles"},
+		"internal/httpapi":                {"internal/config", "internal/fleet", "internal/httpapi/forwarded", "internal/config/tlsfiles", "internal/peer"},
 		"internal/journal":                {},
 		"internal/link":                   {"internal/fleet"},
 		"internal/link/mqtt":              {"internal/fleet", "internal/link", "internal/link/mqtt/wire", "internal/logging"},
