@@ -143,6 +143,10 @@ func TestRecordsAreReadInParts(t *testing.T) {
 			t.Errorf("the record of %v is %q", id, record)
 		}
 	}
+	moved := fleet.CarID{Company: "company", Car: "moved"}
+	if topic := fence.RecordTopic(cluster, 1, moved); !strings.Contains(topic, "/cars/"+string(found[moved])+"/") {
+		t.Errorf("the record of part %s was taken for the car of %s", found[moved], topic)
+	}
 	for _, why := range []string{"names no car", "a record has at most"} {
 		if !strings.Contains(log.String(), why) {
 			t.Errorf("the log does not say %q", why)
