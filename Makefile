@@ -9,7 +9,7 @@ ETCD := build/etcd
 MODULES := . sdk modules/example-go test
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: help build server packages nats etcd modules demo quick test lint generate cover bench fuzz clean deps sim bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure boundary
+.PHONY: help build server packages nats etcd modules demo quick test lint generate cover bench fuzz clean deps sim sim-cluster bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure boundary
 .DEFAULT_GOAL := build
 
 help: ## list the targets
@@ -52,6 +52,9 @@ SEEDS ?= 20000
 SEED ?= 1
 sim: ## simulate SEEDS histories of the core, from SEED on
 	$(GO) -C test test -count=1 -v -timeout 0 -run '^TestHistories$$' ./sim -seeds $(SEEDS) -seed $(SEED)
+
+sim-cluster: ## the same for several servers that hand a car over
+	$(GO) -C test test -count=1 -v -timeout 0 -run '^TestClusterHistories$$' ./sim -cluster-seeds $(SEEDS) -seed $(SEED)
 
 mutants: ## check that the simulation catches every deliberate bug in the core
 	$(GO) -C test test -count=1 -v -timeout 0 -run '^TestMutants$$' ./sim -mutants -1
