@@ -32,6 +32,9 @@ type clusterPart struct {
 	offers  *offers
 	health  atomic.Pointer[error] // nil: this replica can serve
 	scouts  chan struct{}         // one for each Connect that is being handed on
+	handing sync.WaitGroup        // of those
+	life    context.Context       // of those
+	end     context.CancelFunc    // of life
 
 	reloaded  func(fingerprint string) // tells the others which configuration is in force
 	discarded atomic.Uint64            // answered statuses that no module was given
@@ -74,7 +77,7 @@ func (p *clusterPart) keys() []string { return nil }
 // on tells whether there is a cluster.
 func (p *clusterPart) on() bool { return p != nil && p.cluster != nil }
 
-func (p *clusterPart) prepare(_ context.Context, old, fresh *config.Config) (change, error) {
+func (p *clusterPart) prepare(ctx context.Context, old, fresh *config.Config) (change, error) {
 	c := fresh.Cluster
 	switch {
 	case c == nil:
@@ -89,6 +92,7 @@ func (p *clusterPart) prepare(_ context.Context, old, fresh *config.Config) (cha
 	p.log = component(a.log, logging.ComponentServer)
 	p.name, p.turns, p.offers = c.Name, make([]sync.Mutex, c.Shards), newOffers(c.Shards)
 	p.scouts = make(chan struct{}, handedOn)
+	p.life, p.end = context.WithCancel(context.WithoutCancel(ctx))
 	p.self = fence.Epoch{Replica: c.Replica, Address: a.peers.address(c)}
 	var err error
 	p.cluster, err = p.join(fresh)
@@ -168,7 +172,14 @@ func (p *clusterPart) leave(final bool) {
 	suspending.Wait()
 }
 
-func (p *clusterPart) stop() error { return errors.Join(p.looks.stop(), p.runs.stop()) }
+func (p *clusterPart) stop() error {
+	err := errors.Join(p.looks.stop(), p.runs.stop())
+	if p.end != nil {
+		p.end()
+		p.handing.Wait()
+	}
+	return err
+}
 
 // broker is how the fence reaches the broker, with the credentials in force.
 func (p *clusterPart) broker() fence.Broker {

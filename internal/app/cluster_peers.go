@@ -223,14 +223,14 @@ func (p *clusterPart) elsewhere(id fleet.CarID, connect []byte) {
 		return // the gateway tries again
 	}
 	connect = bytes.Clone(connect)
-	go func() {
+	p.handing.Go(func() {
 		defer func() { <-p.scouts }()
-		ctx, cancel := context.WithTimeout(context.Background(), connectTime)
+		ctx, cancel := context.WithTimeout(p.life, connectTime)
 		defer cancel()
 		if err := p.find(ctx, id, connect); err != nil {
 			p.log.Warn("a car was found and its Connect could not be handed to the owner of its shard; its gateway tries again", "car", id.Car, "error", err)
 		}
-	}()
+	})
 }
 
 // find gives a Connect to the owner of its shard, as soon as there is one.

@@ -337,6 +337,7 @@ func carsOfEach(n int) (names []string, cars string) {
 // A shard that is handed over takes its sessions along: no gateway notices, and the modules
 // get every status once and in order.
 func TestShardIsHandedOver(t *testing.T) {
+	t.Parallel()
 	names, cars := carsOfEach(3)
 	c := newCrowd(t, cars)
 	a, b := c.start("a"), c.start("b")
@@ -363,6 +364,7 @@ func TestShardIsHandedOver(t *testing.T) {
 
 // A replica that does not take a shard leaves it where it is.
 func TestHandOverIsRefused(t *testing.T) {
+	t.Parallel()
 	names, cars := carsOfEach(2)
 	c := newCrowd(t, cars)
 	a := c.start("a")
@@ -382,6 +384,7 @@ func TestHandOverIsRefused(t *testing.T) {
 // A shard whose owner does not answer is taken over from the records at the broker. The
 // owner, which lives, falls silent.
 func TestShardIsTakenOver(t *testing.T) {
+	t.Parallel()
 	names, cars := carsOfEach(3)
 	c := newCrowd(t, cars)
 	a, b := c.start("a"), c.start("b")
@@ -407,6 +410,7 @@ func TestShardIsTakenOver(t *testing.T) {
 // An owner that comes back before anybody has taken its shards goes on from its own
 // journals; when others have, it discards them.
 func TestOwnerComesBack(t *testing.T) {
+	t.Parallel()
 	names, cars := carsOfEach(2)
 	c := newCrowd(t, cars)
 	a, b := c.start("a"), c.start("b")
@@ -433,6 +437,7 @@ func TestOwnerComesBack(t *testing.T) {
 
 // A claim that had vanished and was taken again is announced, nothing else happens.
 func TestEpochRises(t *testing.T) {
+	t.Parallel()
 	names, cars := carsOfEach(1)
 	c := newCrowd(t, cars)
 	a, b := c.start("a"), c.start("b")
@@ -458,6 +463,7 @@ func TestEpochRises(t *testing.T) {
 // A car of "*" is found by the replica that looks for unknown cars, and served by the owner of
 // its shard; another owner goes on with it.
 func TestFoundCarInCluster(t *testing.T) {
+	t.Parallel()
 	c := newCrowd(t, `{"*": {}}`)
 	a, b := c.start("a"), c.start("b")
 	c.open(a, 0, 1)
@@ -484,6 +490,7 @@ func TestFoundCarInCluster(t *testing.T) {
 // A reload changes the cars of the shards that are served, and another replica follows with
 // its own.
 func TestReloadInCluster(t *testing.T) {
+	t.Parallel()
 	names, cars := carsOfEach(2)
 	c := newCrowd(t, cars)
 	a, b := c.start("a"), c.start("b")
@@ -513,6 +520,7 @@ func TestReloadInCluster(t *testing.T) {
 
 // A shard that comes while a reload is under way has the cars of the new configuration.
 func TestCatchUp(t *testing.T) {
+	t.Parallel()
 	names, cars := carsOfEach(2)
 	c := newCrowd(t, cars)
 	a := c.start("a")

@@ -16,14 +16,11 @@ type peersPart struct {
 	serves *task
 }
 
-func (*peersPart) keys() []string { return []string{"Cluster.PeerTLS.*"} }
+func (*peersPart) keys() []string { return nil } // files that were replaced are read anew
 
 func (p *peersPart) prepare(ctx context.Context, old, fresh *config.Config) (change, error) {
 	c := fresh.Cluster
-	switch {
-	case c == nil:
-		return change{}, nil
-	case old != nil:
+	if c == nil || old != nil {
 		return change{}, nil
 	}
 	opts := peer.Options{Replica: c.Replica, TLS: peerTLS(c), Token: c.PeerToken, Logger: component(p.a.log, logging.ComponentHTTP)}
