@@ -97,6 +97,7 @@ func may() map[string][]string {
 		"sdk/module/moduleproto":          {},
 		"sdk/moduletest":                  {"sdk/module"},
 		"test/boundary":                   {everything},
+		"test/carrier":                    {everything},
 		"test/sim":                        {"internal/fleet", "internal/session"},
 		"test/web":                        {everything},
 	}
