@@ -94,6 +94,7 @@ func may() map[string][]string {
 		"internal/lab/vehicle":            {},
 		"modules/example-go":              {"sdk/module"},
 		"test/boundary":                   {everything},
+		"test/carrier":                    {everything},
 		"test/web":                        {everything},
 		"sdk/boundary":                    {"sdk/module/moduleproto"},
 		"sdk/module":                      {"sdk/boundary", "sdk/module/moduleproto"},
