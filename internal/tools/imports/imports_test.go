@@ -57,7 +57,7 @@ func may() map[string][]string {
 		"internal/journal":                {},
 		"internal/lab/bench":              {everything},
 		"internal/lab/capture":            {"internal/fleet"},
-		"internal/lab/demo":               {"internal/fleet", "internal/lab/gateway", "internal/httpapi", "internal/module/check", "internal/lab/vehicle"},
+		"internal/lab/demo":               {"internal/config", "internal/fleet", "internal/lab/gateway", "internal/httpapi", "internal/module/check", "internal/lab/vehicle"},
 		"internal/lab/gateway":            {"internal/fleet", "internal/link/mqtt/wire", "internal/protocol"},
 		"internal/lab/simulate":           {"internal/fleet", "internal/lab/gateway", "internal/lab/vehicle"},
 		"internal/lab/trial":              {"internal/app", "internal/config", "internal/fleet", "internal/lab/gateway", "internal/module/check"},
