@@ -103,6 +103,9 @@ func (o operator) Components() []admin.Component {
 		}
 		out = append(out, c)
 	}
+	if o.a.cluster.on() {
+		out = append(out, o.a.cluster.component())
+	}
 	for _, s := range o.a.stores() {
 		out = append(out, admin.Component{Name: s.Name, Ready: s.Fault == "", Reason: s.Fault})
 	}

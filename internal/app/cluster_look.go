@@ -34,7 +34,8 @@ func (p *clusterPart) look(ctx context.Context) {
 	reached, last = time.Now(), time.Now()
 	scouting := false
 	for {
-		view, changed := p.cluster.View(), p.cluster.Changed()
+		changed := p.cluster.Changed() // asked for before the view
+		view := p.cluster.View()
 		if on := view.Scout == p.self.Replica && p.a.Config().AnyCar != nil; on != scouting {
 			if err := p.scout(on); err != nil {
 				p.log.Error("unknown cars cannot be looked for", "error", err)
@@ -62,6 +63,7 @@ func (p *clusterPart) look(ctx context.Context) {
 			return
 		case <-tick.C:
 		case <-changed:
+			p.a.peers.owners.notify()
 		}
 	}
 }

@@ -101,6 +101,7 @@ func (p *clusterPart) prepare(ctx context.Context, old, fresh *config.Config) (c
 	}
 	a.roster.elsewhere = p.elsewhere
 	p.serve()
+	a.peers.owners.joined.Store(true)
 	return change{apply: p.begin}, nil
 }
 
