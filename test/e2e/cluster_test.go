@@ -196,7 +196,7 @@ func (f *fleetOf) seen(i int) {
 	f.t.Helper()
 	testwait.Until(f.t, fmt.Sprintf("replica %d shows the fleet", i), func() bool {
 		list := get(f.t, "http://"+f.admins[i]+"/api/v1/cars")
-		return !strings.Contains(get(f.t, "http://"+f.admins[i]+"/readyz"), "not ready") && strings.Count(list, `"state":"running"`) == len(f.cars)
+		return !strings.Contains(get(f.t, "http://"+f.admins[i]+"/readyz"), "not ready") && strings.Contains(list, fmt.Sprintf(`"running":%d,`, len(f.cars)))
 	})
 }
 
