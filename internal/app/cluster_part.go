@@ -160,6 +160,8 @@ func (p *clusterPart) leave(final bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	p.log.Info("handing the cars over to the other replicas", "shards", len(p.a.sessions.inService()), "at_most", limit.String())
+	// For all at once, while they are served: a module may need as long as its timeout is.
+	p.a.roster.endPolling(p.a.Config().Limits.Stop / lastPollsShare)
 	if err := p.cluster.Drain(ctx); err != nil {
 		p.log.Warn("not all cars were handed over: their sessions are suspended", "error", err)
 	}

@@ -46,10 +46,10 @@ func newFleet(t *testing.T, n, cars int) *fleetOf {
 	for i := range cars {
 		names = append(names, fmt.Sprintf("c_%d", i))
 	}
-	dir := t.TempDir()
+	dir, library := t.TempDir(), servertest.Example(t)
 	for i := range n {
 		name := fmt.Sprintf("r%d", i)
-		config := formatD(f.broker.Address(), obj{"1000": obj{"lib_path": servertest.Example(t)}}, names...)
+		config := formatD(f.broker.Address(), obj{"1000": obj{"lib_path": library}}, names...)
 		config["state_directory"] = filepath.Join(dir, name)
 		config["cluster"] = obj{
 			"etcd": []string{f.etcd.URL()}, "name": "fleet", "replica": name,
@@ -194,9 +194,15 @@ func (f *fleetOf) spread(shards int, replicas ...int) {
 // seen demands that the replica is ready and lists all cars of the fleet.
 func (f *fleetOf) seen(i int) {
 	f.t.Helper()
+	var list string
+	defer func() {
+		if f.t.Failed() {
+			f.t.Logf("%.500s", list)
+		}
+	}()
 	testwait.Until(f.t, fmt.Sprintf("replica %d shows the fleet", i), func() bool {
-		list := get(f.t, "http://"+f.admins[i]+"/api/v1/cars")
-		return !strings.Contains(get(f.t, "http://"+f.admins[i]+"/readyz"), "not ready") && strings.Contains(list, fmt.Sprintf(`"running":%d,`, len(f.cars)))
+		list = get(f.t, "http://"+f.admins[i]+"/readyz") + get(f.t, "http://"+f.admins[i]+"/api/v1/cars")
+		return !strings.Contains(list, "not ready") && strings.Contains(list, fmt.Sprintf(`"running":%d,`, len(f.cars)))
 	})
 }
 
