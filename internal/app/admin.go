@@ -40,6 +40,7 @@ func (a *App) sources() observe.Sources {
 	}
 	s.Stores = a.stores
 	s.Declined = a.sessions.declinedByReason
+	s.Cluster = func() (observe.ClusterState, bool) { return a.cluster.state() }
 	if a.logs != nil {
 		s.LogLost = a.logs.Lost
 	}
