@@ -29,6 +29,9 @@ type Sources struct {
 	// Cluster says what this replica knows of its cluster; false: there is none, or nothing
 	// is known yet.
 	Cluster func() (ClusterState, bool)
+	// GivenUp counts the answered statuses of the process before that are not delivered, by
+	// reason.
+	GivenUp func() map[string]int
 }
 
 // Store is a place on disk that the server writes to.
@@ -56,7 +59,7 @@ type collector struct {
 	brokerClients, brokerSubscriptions, brokerMessages, brokerBytes, brokerDropped           scraped
 	httpRequests, httpCars, httpDevices, httpWaiting, httpQueue, httpMessages, httpDeleted   scraped
 	httpTransactions, httpWrite, httpSlowest, httpFaults, httpStoreUp, httpStoreBytes        scraped
-	logLost, eventsTotal, declined                                                           scraped
+	logLost, eventsTotal, declined, givenUp                                                  scraped
 	carState, carStatuses, carSessions, carSeen                                              scraped
 	cluster                                                                                  clusterMetrics
 }
@@ -98,6 +101,7 @@ func newCollector(h *Hub, s Sources, c *catalogue, always func(chan<- prometheus
 	k.linkIgnored = c.scraped("link_ignored_total", "counter", "Incoming messages that no car was given.", "reason")
 	k.linkRefused = c.scraped("link_subscriptions_refused_total", "counter", "Subscriptions the broker refused.")
 	k.linkKept = c.scraped("link_sessions_kept", "gauge", "Connections whose session the broker keeps when they are lost.")
+	k.givenUp = c.scraped("statuses_given_up_total", "counter", "Answered statuses of the process before that are not delivered, by reason.", "reason")
 	k.linkDeclined = c.scraped("link_sessions_declined", "gauge", "1 when sessions are not kept although there is a state directory.")
 	k.linkStopped = c.scraped("link_stopped", "gauge", "1 when the server has stopped serving because another one has its sessions.")
 	k.linkResumed = c.scraped("link_sessions_resumed_total", "counter", "Connections to the broker whose session went on.")
@@ -164,6 +168,11 @@ func (k *collector) Collect(to chan<- prometheus.Metric) {
 	if k.sources.Declined != nil {
 		for reason, n := range k.sources.Declined() {
 			k.declined.send(to, float64(n), reason)
+		}
+	}
+	if k.sources.GivenUp != nil {
+		for reason, n := range k.sources.GivenUp() {
+			k.givenUp.send(to, float64(n), reason)
 		}
 	}
 	if k.sources.Cars != nil {

@@ -53,7 +53,7 @@ func may() map[string][]string {
 		"internal/cluster/fence":          {"internal/fleet", "internal/link", "internal/link/mqtt/wire", "internal/session"},
 		"internal/config":                 {"internal/fleet", "internal/module", "internal/module/spool"},
 		"internal/console":                {"internal/fleet", "internal/link/mqtt/wire", "internal/logging", "internal/state/process", "internal/protocol"},
-		"internal/lab/demo":               {"internal/fleet", "internal/lab/gateway", "internal/httpapi", "internal/module/check", "internal/lab/vehicle"},
+		"internal/lab/demo":               {"internal/config", "internal/fleet", "internal/lab/gateway", "internal/httpapi", "internal/module/check", "internal/lab/vehicle"},
 		"internal/fleet":                  {},
 		"internal/httpapi/crowd":          {},
 		"internal/httpapi/forwarded":      {},
