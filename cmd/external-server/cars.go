@@ -12,6 +12,9 @@ import (
 	"external-server/internal/console"
 )
 
+// mostCars is how many cars are listed, and searched for names, unless told.
+const mostCars = 10_000
+
 func newCarsCommand() *cobra.Command {
 	var endpoint endpointFlags
 	var watch watched
@@ -55,7 +58,7 @@ func newCarsCommand() *cobra.Command {
 	fs.IntVar(&module, "module", -1, "only cars that have the module `NUMBER`")
 	fs.StringVar(&sort, "sort", "name", "name, state, since, last_seen, devices, statuses, sessions, ends or why")
 	fs.BoolVar(&descending, "desc", false, "largest first")
-	fs.IntVar(&limit, "limit", 10_000, "most cars to list")
+	fs.IntVar(&limit, "limit", mostCars, "most cars to list")
 	offer(cmd, "state", "waiting", "connecting", "running")
 	offer(cmd, "sort", "name", "state", "since", "last_seen", "devices", "statuses", "sessions", "ends", "why")
 	return cmd

@@ -68,7 +68,7 @@ func meant(ctx context.Context, c *console.Client, car string, err error) error 
 	if !console.Unknown(err) {
 		return err
 	}
-	names, listed := console.CarNames(ctx, c, "", 10_000)
+	names, listed := console.CarNames(ctx, c, "", mostCars)
 	if listed != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"external-server/internal/config"
+	"external-server/internal/httpapi/crowd"
 	"external-server/internal/httpapi/forwarded"
 )
 
@@ -32,10 +33,7 @@ func (s *Server) allow(role config.Role, next http.HandlerFunc) http.Handler {
 		}
 		free := func() { <-s.requests }
 		defer func() { free() }()
-		if m, ok := r.Context().Value(memberKey{}).(*member); ok {
-			m.crowd.hold(m, 1)
-			defer m.crowd.hold(m, -1)
-		}
+		defer crowd.Hold(r.Context())()
 		// A failure to set a limit means that the connection has none to set.
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(requestTimeout))
 		release := func() { free(); free = func() {} } // a stream counts as a stream only

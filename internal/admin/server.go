@@ -15,6 +15,7 @@ import (
 
 	"external-server/internal/config"
 	"external-server/internal/config/tlsfiles"
+	"external-server/internal/httpapi/crowd"
 	"external-server/internal/observe"
 )
 
@@ -120,7 +121,7 @@ func (s *Server) Run(ctx context.Context) error {
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // a peer's faults
 	}
-	newCrowd(maxConnections).attend(server, s.handler)
+	crowd.New(maxConnections).Attend(server, s.handler)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -31,8 +31,22 @@ func (r *roster) loadAny(ctx context.Context, cfg *config.Config) error {
 	if cfg.AnyCar == nil {
 		return nil
 	}
+	return r.loadModules(ctx, cfg, cfg.AnyCar.Modules)
+}
+
+// loadAll makes the modules of all configured cars, as loadAny does for those of "*".
+func (r *roster) loadAll(ctx context.Context, cfg *config.Config) error {
+	for _, cc := range cfg.Cars {
+		if err := r.loadModules(ctx, cfg, cc.Modules); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *roster) loadModules(ctx context.Context, cfg *config.Config, modules []config.Module) error {
 	id := fleet.CarID{Company: cfg.Company, Car: "any"} // shown nowhere
-	for _, m := range cfg.AnyCar.Modules {
+	for _, m := range modules {
 		made, err := r.libraries.module(ctx, m)
 		if err != nil {
 			return err
@@ -97,6 +111,18 @@ func (r *roster) foundCar(id fleet.CarID, message []byte) {
 	if r.ctx.Err() != nil || r.any.stop == nil || r.entries[id.Car] != nil {
 		return
 	}
+	if r.partial { // the link that has heard it is no shard's
+		if !r.named[id.Car] {
+			r.elsewhere(id, message)
+		}
+		return
+	}
+	r.serveUnknown(id)
+}
+
+// serveUnknown serves a car that nothing is known of with the modules of "*" and tells
+// whether it does; mu is held.
+func (r *roster) serveUnknown(id fleet.CarID) bool {
 	cfg := r.cfg
 	if limit := cfg.Limits.AnyCars; limit > 0 && r.foundCount() >= limit {
 		if !r.any.full {
@@ -104,7 +130,7 @@ func (r *roster) foundCar(id fleet.CarID, message []byte) {
 			r.log.Warn("a car was found and not served: the limit of cars served by \"*\" is reached; raise limits.any_cars or name the cars",
 				"car", id.Car, "limit", limit)
 		}
-		return
+		return false
 	}
 	cc := *cfg.AnyCar
 	cc.Name = id.Car
@@ -114,9 +140,10 @@ func (r *roster) foundCar(id fleet.CarID, message []byte) {
 		if r.hub != nil {
 			r.hub.Forget(id.Car)
 		}
-		return
+		return false
 	}
 	r.log.Info("car found, serving it with the modules of \"*\"", "car", id.Car)
+	return true
 }
 
 // serveFound serves a car that was found; the caller holds mu.
@@ -196,6 +223,9 @@ func (r *roster) retire(ctx context.Context, e *entry) {
 	bound, cancel := context.WithTimeout(ctx, retireTimeout)
 	defer cancel()
 	ended, err := e.seat.Vacate(bound)
+	if errors.Is(err, car.ErrLeft) { // with its shard
+		return
+	}
 	if err != nil {
 		r.log.Warn("a silent car was not released; it is tried again", "error", err)
 		return

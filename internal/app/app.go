@@ -147,7 +147,6 @@ func (a *App) Run(ctx context.Context) error {
 	a.sessions.final = errors.Is(context.Cause(ctx), ErrFinal) || a.Config().OnStop == config.OnStopNotify
 	if a.sessions.suspend(a.linkTo) {
 		a.cars.cause = link.ErrSuspend
-		a.log.Info("suspending: the next start goes on with the sessions, no gateway is told")
 	}
 	if err := a.parts.stop(); err != nil {
 		return fmt.Errorf("stop: %w", err)

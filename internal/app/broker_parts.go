@@ -47,7 +47,7 @@ func (p brokerPart) prepare(_ context.Context, old, fresh *config.Config) (chang
 	a.brokerPayload = largestMessage(fresh)
 	b, err := broker.New(broker.Options{
 		Listen: eb.Listen, TLS: a.brokerFiles.Config(), Users: brokerUsers(fresh), Logger: component(a.log, logging.ComponentBroker),
-		MaxPacket: a.brokerPayload + brokerHeader, Subscribe: gatewayTopics, Present: a.gateways.present,
+		MaxPacket: a.brokerPayload + broker.HeaderRoom, Subscribe: gatewayTopics, Present: a.gateways.present,
 	})
 	if err != nil {
 		return change{}, err
@@ -65,9 +65,6 @@ func (p brokerPart) stop() error {
 	}
 	return p.a.broker.Close()
 }
-
-// brokerHeader is room for topic and properties beside a payload, in bytes.
-const brokerHeader = 1 << 10
 
 func brokerUsers(cfg *config.Config) []broker.User {
 	users := make([]broker.User, len(cfg.EmbeddedBroker.Users))

@@ -91,6 +91,14 @@ func checkFiles(cfg *config.Config) []config.Problem {
 		_, err := tlsfiles.Client(&config.TLS{CertFile: t.CertFile, KeyFile: t.KeyFile})
 		add(config.PlaceBrokerCert, err)
 	}
+	if c := cfg.Cluster; c != nil {
+		_, err := tlsfiles.Client(c.TLS)
+		add("cluster.tls", err)
+		if p := c.PeerTLS; p != nil {
+			_, err := tlsfiles.Client(&config.TLS{CAFile: p.CAFile, CertFile: p.CertFile, KeyFile: p.KeyFile})
+			add("cluster.peer_tls", err)
+		}
+	}
 	for _, of := range listeners(cfg) {
 		_, err := tlsfiles.Server(of.files)
 		add(of.key, err)

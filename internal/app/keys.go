@@ -25,6 +25,7 @@ var keyNames = map[string]string{
 	// The console has the same type.
 	"Logging.Console.MaxBytes": "logging.console.max_size_bytes",
 	"Logging.Console.Keep":     "logging.console.files_to_keep",
+	"Cluster.Lease":            "cluster.lease_ms",
 }
 
 // needRestart names the settings that differ and that no part applies, with their
@@ -103,6 +104,10 @@ func snakeCase(name string) string {
 		return "tls"
 	case "ClientID":
 		return "client_id"
+	case "PeerTLS":
+		return "peer_tls"
+	case "CAFile":
+		return "ca_file"
 	}
 	var b strings.Builder
 	for i, r := range name {

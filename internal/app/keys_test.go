@@ -20,6 +20,9 @@ var restartKeys = []string{
 	"embedded_broker", "embedded_broker.listen", "embedded_broker.tls",
 	"http_api", "http_api.listen", "http_api.tls", "http_api.store", "http_api.keys_file",
 	"admin", "admin.listen", "admin.tls",
+	"cluster", "cluster.etcd", "cluster.username", "cluster.password", "cluster.tls", "cluster.tls.ca_file", "cluster.tls.cert_file", "cluster.tls.key_file",
+	"cluster.name", "cluster.replica", "cluster.peer_listen", "cluster.peer_address", "cluster.peer_tls", "cluster.peer_tls.ca_file", "cluster.peer_tls.cert_file",
+	"cluster.peer_tls.key_file", "cluster.peer_token", "cluster.shards", "cluster.lease_ms",
 	"tracing", "tracing.endpoint", "tracing.sample_ratio",
 	"logging.console.use", "logging.console.format", "logging.console.path", "logging.console.max_size_bytes", "logging.console.files_to_keep",
 	"logging.file.use", "logging.file.format", "logging.file.path", "logging.file.max_size_bytes", "logging.file.files_to_keep",
@@ -104,7 +107,8 @@ func TestChangedKeyNeedsARestart(t *testing.T) {
 	fields("", reflect.TypeFor[config.Config](), func(path string, _ reflect.Type) {
 		full := func() *config.Config {
 			return &config.Config{AnyCar: &config.Car{}, HTTPAPI: &config.HTTPAPI{TLS: &config.ServerTLS{}}, Tracing: &config.Tracing{},
-				Admin: &config.Admin{TLS: &config.ServerTLS{}}, EmbeddedBroker: &config.EmbeddedBroker{TLS: &config.ServerTLS{}}, Broker: config.Broker{TLS: &config.TLS{}}}
+				Admin: &config.Admin{TLS: &config.ServerTLS{}}, EmbeddedBroker: &config.EmbeddedBroker{TLS: &config.ServerTLS{}},
+				Cluster: &config.Cluster{TLS: &config.TLS{}, PeerTLS: &config.PeerTLS{}}, Broker: config.Broker{TLS: &config.TLS{}}}
 		}
 		old, fresh := full(), full()
 		alter(t, fresh, path)

@@ -17,11 +17,13 @@ const suspectDeaths = 2
 // process begins with it, notes so, and ends; after the first death, they begin with one
 // at a time. What as many have begun with as have died
 // is not delivered any more; the session of its car goes on.
-func (p *sessionsPart) suspect(deaths int, cfg *config.Config) {
+func (p *sessionsPart) suspect(s *shard, deaths int, cfg *config.Config) {
 	if deaths < suspectDeaths {
 		return
 	}
-	for id, known := range p.known {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, known := range s.known {
 		_, name, _ := strings.Cut(id, "/")
 		for _, h := range known.Heads() {
 			if h.Tried < suspectDeaths || !inProcess(cfg, name, h.Device.Module) {
@@ -29,7 +31,7 @@ func (p *sessionsPart) suspect(deaths int, cfg *config.Config) {
 			}
 			p.log.Error("the server died again and again when this status was delivered: it is not delivered any more; run the module with \"isolation\": \"process\", where a status can end nothing but the module",
 				"car", name, "module", h.Device.Module, "device", h.Device, "bytes", len(h.Data), "processes", h.Tried)
-			p.shardOf(id).Append(session.AppendDelivered(nil, id, h.Device.Module, h.Number))
+			s.Append(session.AppendDelivered(nil, id, h.Device.Module, h.Number))
 			known.Drop(h.Device.Module)
 		}
 	}

@@ -152,10 +152,17 @@ func (r *roster) prepare(ctx context.Context, cfg *config.Config, w *waits) (*pr
 			continue
 		case served:
 			changes.Changed = append(changes.Changed, cc.Name)
+		case !r.owns(cfg, cc.Name):
+			continue
 		default:
 			changes.Added = append(changes.Added, cc.Name)
 		}
 		if err := open(cc, false); err != nil {
+			return fail(err)
+		}
+	}
+	if r.partial { // also what other replicas serve now must be right: it may come here
+		if err := w.within(ctx, "the modules of the cars that other replicas serve", func(ctx context.Context) error { return r.loadAll(ctx, cfg) }); err != nil {
 			return fail(err)
 		}
 	}
@@ -208,11 +215,7 @@ func (r *roster) apply(ctx context.Context, cfg *config.Config, fresh []opened, 
 		}
 		return errors.Join(errs...)
 	}
-	r.cfg = cfg
-	r.order = r.order[:0]
-	for _, cc := range cfg.Cars {
-		r.order = append(r.order, cc.Name)
-	}
+	r.use(cfg)
 	r.mu.Unlock()
 	var ended []func(context.Context) error
 	for _, o := range fresh {
@@ -236,6 +239,9 @@ func (r *roster) apply(ctx context.Context, cfg *config.Config, fresh []opened, 
 			r.log.Warn("a car did not end cleanly", "error", err)
 		}
 	}
+	if r.partial {
+		r.catchUp(ctx)
+	}
 	return errors.Join(errs...)
 }
 
@@ -245,6 +251,9 @@ func (r *roster) occupy(ctx context.Context, cfg *config.Config, o opened) (ende
 	e := r.entries[o.cfg.Name] // "*" may have found it meanwhile
 	if e == nil {
 		defer r.mu.Unlock()
+		if !r.owns(cfg, o.cfg.Name) { // its shard has left meanwhile
+			return func(context.Context) error { return nil }, closeModules(o.modules)
+		}
 		if e, err = r.newEntry(cfg, o.cfg, o.found, o.modules); err != nil {
 			return nil, err
 		}

@@ -37,6 +37,10 @@ type roster struct {
 	link      link.Link     // set before start
 	hub       *observe.Hub  // sees what happens to the cars; nil: there is none
 	sessions  *sessionsPart // keeps their sessions; nil: they end with the process
+	partial   bool          // replicas share the cars: those of the shards in service are served
+	// elsewhere gets the Connect of a car of "*" whose shard is not in service here; it must
+	// not wait and not keep it. Nil: there is no such car.
+	elsewhere func(id fleet.CarID, connect []byte)
 
 	turnover sync.Mutex // one changes occupants of seats at a time; taken before mu
 
@@ -44,7 +48,8 @@ type roster struct {
 	cfg      *config.Config  // in force
 	ctx      context.Context // of start; nil: not running
 	entries  map[string]*entry
-	order    []string // of the configured cars
+	order    []string        // of the configured cars
+	named    map[string]bool // those in order
 	any      anyCars
 	running  sync.WaitGroup
 	discards sync.Once // the line of mayDiscard
@@ -65,7 +70,18 @@ type entry struct {
 }
 
 func newRoster(cfg *config.Config, log *slog.Logger, libs *libraries) *roster {
-	return &roster{cfg: cfg, log: log, libraries: libs, entries: make(map[string]*entry)}
+	r := &roster{log: log, libraries: libs, entries: make(map[string]*entry)}
+	r.use(cfg)
+	return r
+}
+
+// use puts a configuration in force; mu is held.
+func (r *roster) use(cfg *config.Config) {
+	r.cfg, r.order, r.named = cfg, nil, make(map[string]bool, len(cfg.Cars))
+	for _, cc := range cfg.Cars {
+		r.order = append(r.order, cc.Name)
+		r.named[cc.Name] = true
+	}
 }
 
 func (r *roster) config() *config.Config {
@@ -145,7 +161,6 @@ func (r *roster) add(ctx context.Context, cc config.Car) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.entries[cc.Name] = e
-	r.order = append(r.order, cc.Name)
 	return nil
 }
 
@@ -155,7 +170,11 @@ func (r *roster) start(ctx context.Context) error {
 	defer r.mu.Unlock()
 	r.ctx = ctx
 	for _, name := range r.order {
-		if err := r.launch(r.entries[name]); err != nil {
+		e := r.entries[name]
+		if e == nil { // its shard comes later
+			continue
+		}
+		if err := r.launch(e); err != nil {
 			return err
 		}
 	}
@@ -307,6 +326,20 @@ func (r *roster) forget(names ...string) {
 			r.hub.Forget(name)
 		}
 	}
+}
+
+// endPolling ends the polls of all cars, which are served on, and waits for that, at most
+// as long as given.
+func (r *roster) endPolling(limit time.Duration) {
+	bound, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	var polls sync.WaitGroup
+	r.mu.Lock()
+	for _, e := range r.entries {
+		polls.Go(func() { e.seat.EndPolling(bound) })
+	}
+	r.mu.Unlock()
+	polls.Wait()
 }
 
 // settle notes of all cars, which are suspended, that what they were sent has reached the

@@ -234,6 +234,9 @@ func (*carsPart) keys() []string {
 
 func (p *carsPart) prepare(ctx context.Context, old, fresh *config.Config) (change, error) {
 	r := p.a.roster
+	if old == nil && r.partial {
+		return change{apply: p.begin}, errors.Join(r.loadAll(ctx, fresh), r.loadAny(ctx, fresh))
+	}
 	if old == nil {
 		for _, cc := range fresh.Cars {
 			if err := r.add(ctx, cc); err != nil {

@@ -5,16 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
-	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"external-server/internal/car"
 	"external-server/internal/config"
 	"external-server/internal/fleet"
-	"external-server/internal/journal"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/logging"
 	"external-server/internal/session"
@@ -35,6 +35,9 @@ const (
 	// journalTick is how often journals are written that have no answer to wait for, and how
 	// soon the directory knows that a shard is served.
 	journalTick = 200 * time.Millisecond
+	// lastPollsShare of limits.stop_timeout_ms is waited for the last commands of the modules
+	// before the connections are left. With the defaults that is longer than a module waits.
+	lastPollsShare = 3
 	// journalRetry is how often a journal is begun anew that could not be written.
 	journalRetry = 10 * time.Second
 )
@@ -45,17 +48,17 @@ const (
 type sessionsPart struct {
 	a          *App
 	log        *slog.Logger
-	dir        *state.Dir // nil: there is none
-	shards     []*state.Shard
-	journals   []journalState                 // of the shards
-	known      map[string]*session.Resumption // by car, until it is served
-	declined   map[string]int                 // sessions that cannot go on, by reason
-	resumes    bool                           // sessions of the process before can go on
-	alone      alone                          // see suspect
-	final      bool                           // this process is the last one
-	trouble    atomic.Pointer[error]          // why sessions end with this process
-	suspending atomic.Bool                    // the next process goes on
+	dir        *state.Dir              // nil: there is none
+	shards     []atomic.Pointer[shard] // in service; nil: not open
+	resumes    bool                    // sessions of the process before can go on
+	alone      alone                   // see suspect
+	final      bool                    // this process is the last one
+	trouble    atomic.Pointer[error]   // why sessions end with this process
+	suspending atomic.Bool             // the next process goes on
 	writes     *task
+
+	mu       sync.Mutex
+	declined map[string]int // sessions that cannot go on, by reason
 }
 
 func (*sessionsPart) keys() []string { return []string{"OnStop"} }
@@ -105,56 +108,15 @@ func (p *sessionsPart) open(ctx context.Context, cfg *config.Config) error {
 	down, known := dir.Down()
 	p.resumes = known && down <= resumable
 	p.alone = make(alone, 1)
-	p.known, p.declined = make(map[string]*session.Resumption), make(map[string]int)
-	p.shards, p.journals = make([]*state.Shard, dir.Shards()), make([]journalState, dir.Shards())
+	p.declined = make(map[string]int)
+	p.shards = make([]atomic.Pointer[shard], dir.Shards())
 	for n := range p.shards {
-		if err := p.openShard(n, cfg); err != nil {
+		s, err := p.openShard(n, cfg)
+		if err != nil {
 			return errors.Join(err, p.giveUp())
 		}
-	}
-	p.suspect(dir.Deaths(), cfg)
-	return nil
-}
-
-// openShard opens one journal and takes what it knows.
-func (p *sessionsPart) openShard(n int, cfg *config.Config) error {
-	s, err := p.dir.OpenShard(n, state.ShardOptions{
-		Sync:    cfg.StateSync,
-		NewFold: func() journal.Fold { return session.NewFold() },
-		OnFault: func(err error) {
-			if p.journals[n].fault.Swap(&err) == nil {
-				p.log.Warn("a journal cannot be written: the cars of its connection are served, their sessions will end with this process unless it can be begun anew",
-					"shard", n, "error", err, "next_attempt_in", journalRetry.String())
-			}
-		},
-	})
-	if err != nil {
-		return err
-	}
-	p.shards[n] = s
-	fold := s.Replayed()
-	if s.Declined != nil {
-		fold = s.Rest
-	}
-	f, ok := fold.(*session.Fold)
-	if !ok || f == nil {
-		return nil
-	}
-	down, served := s.Down() // of this connection: the others may have been served on
-	for _, name := range f.Cars() {
-		known, err := f.Car(name)
-		switch {
-		case err != nil:
-			p.log.Warn("the session of a car cannot be resumed, it connects anew", "car", name, "error", err)
-			p.declined["unreadable"]++
-		case known.Record != nil && s.Declined != nil:
-			p.declined["damaged journal"]++
-			known.Record = nil
-		case known.Record != nil && (!served || down > resumable):
-			p.declined["out of reach for too long"]++
-			known.Record = nil
-		}
-		p.known[name] = known
+		p.shards[n].Store(s)
+		p.suspect(s, dir.Deaths(), cfg)
 	}
 	return nil
 }
@@ -162,52 +124,73 @@ func (p *sessionsPart) openShard(n int, cfg *config.Config) error {
 // giveUp releases the directory after an error.
 func (p *sessionsPart) giveUp() error {
 	dir := p.dir
-	p.dir, p.shards, p.known, p.resumes = nil, nil, nil, false
+	p.dir, p.shards, p.resumes = nil, nil, false
 	return dir.Close(false)
 }
 
 // durable tells whether sessions can outlive this process.
 func (p *sessionsPart) durable() bool { return p != nil && p.dir != nil }
 
+// number is the shard of a car.
+func (p *sessionsPart) number(id fleet.CarID) int { return mqtt.Shard(id, len(p.shards)) }
+
+// of is the shard of a car, nil when it is not in service here.
+func (p *sessionsPart) of(id fleet.CarID) *shard {
+	if !p.durable() {
+		return nil
+	}
+	return p.shards[p.number(id)].Load()
+}
+
+// inService returns the shards that are open.
+func (p *sessionsPart) inService() (out []*shard) {
+	for n := range p.shards {
+		if s := p.shards[n].Load(); s != nil {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
 // options are what the seat of a car needs to keep its session.
 func (p *sessionsPart) options(id fleet.CarID, o *car.Options) {
-	if !p.durable() {
+	s := p.of(id)
+	if s == nil {
 		return
 	}
-	shard := p.shards[mqtt.Shard(id, len(p.shards))]
-	o.Journal = shard.Journal
-	o.Down, _ = shard.Down() // it has grown since the journals were read
+	o.Journal = s.Journal
+	o.Down = s.down()
 	if p.dir.Deaths() > 0 {
 		o.Alone = p.alone.take
 	}
-	o.OwnBroker, o.Suspending = p.resumes && p.dir.Clean() && p.a.gateways.ours.Load(), p.suspending.Load
+	o.OwnBroker = p.resumes && p.dir.Clean() && p.a.gateways.ours.Load()
+	o.Suspending = func() bool { return p.suspending.Load() || s.suspending.Load() }
 }
 
 // take returns what is known of a car, once.
 func (p *sessionsPart) take(id fleet.CarID) *session.Resumption {
-	if !p.durable() {
-		return nil
+	if s := p.of(id); s != nil {
+		return s.take(id)
 	}
-	known := p.known[id.String()]
-	delete(p.known, id.String())
-	return known
+	return nil
 }
 
 // look returns what is known of a car that is not served yet; it stays known.
 func (p *sessionsPart) look(id fleet.CarID) *session.Resumption {
-	if !p.durable() {
-		return nil
+	if s := p.of(id); s != nil {
+		return s.look(id)
 	}
-	return p.known[id.String()]
+	return nil
 }
 
 // recall reads anew what the journal knows of a car whose occupant has met a defect, nil
 // if it is no help.
 func (p *sessionsPart) recall(id fleet.CarID) *session.Resumption {
-	if !p.durable() {
+	s := p.of(id)
+	if s == nil {
 		return nil
 	}
-	fold, err := p.shards[mqtt.Shard(id, len(p.shards))].Reread()
+	fold, err := s.Reread()
 	if err != nil {
 		p.log.Warn("the session of a car that failed cannot be resumed", "car", id.Car, "error", err)
 		return nil
@@ -222,50 +205,32 @@ func (p *sessionsPart) recall(id fleet.CarID) *session.Resumption {
 
 // cars names the cars of the company that something is left to do for and that are not
 // taken.
-func (p *sessionsPart) cars(company string) []string {
+func (p *sessionsPart) cars(company string) (names []string) {
 	if !p.durable() {
 		return nil
 	}
-	var names []string
-	for id, known := range p.known {
-		if of, name, _ := strings.Cut(id, "/"); of == company && unfinished(known) {
-			names = append(names, name)
-		}
+	for _, s := range p.inService() {
+		names = append(names, s.cars(company)...)
 	}
 	slices.Sort(names)
 	return names
 }
 
-func unfinished(known *session.Resumption) bool { return known.Record != nil || len(known.Left) > 0 }
-
-// forget takes cars out of the journals that this process does not serve: they are not in
-// the configuration any more.
+// forget takes cars out of the journals that this process does not serve.
 func (p *sessionsPart) forget() {
 	if !p.durable() {
 		return
 	}
-	for id, known := range p.known {
-		if unfinished(known) {
-			company, name, _ := strings.Cut(id, "/")
-			p.log.Warn("a car of the process before is not configured any more; its session is not resumed and what its modules had not taken is lost",
-				"company", company, "car", name, "statuses", len(known.Left))
-		}
-		p.shardOf(id).Append(session.AppendForgotten(nil, id))
+	for _, s := range p.inService() {
+		p.forgetUnserved(s)
 	}
-	p.known = nil
 	p.dir.Resumed()
-}
-
-// shardOf is the shard of a car, named "company/car".
-func (p *sessionsPart) shardOf(id string) *state.Shard {
-	company, name, _ := strings.Cut(id, "/")
-	return p.shards[mqtt.Shard(fleet.CarID{Company: company, Car: name}, len(p.shards))]
 }
 
 // forgetCar takes a car that is not served any more out of its journal.
 func (p *sessionsPart) forgetCar(id fleet.CarID) {
-	if p.durable() {
-		p.shardOf(id.String()).Append(session.AppendForgotten(nil, id.String()))
+	if s := p.of(id); s != nil {
+		s.Append(session.AppendForgotten(nil, id.String()))
 	}
 }
 
@@ -285,7 +250,7 @@ func (p *sessionsPart) link(cfg *config.Config) *mqtt.Sessions {
 	return &mqtt.Sessions{
 		ClientID: prefix, Shards: len(p.shards), Explicit: cfg.Broker.ClientID != "",
 		CleanStart: !p.resumes, OwnBroker: p.a.gateways.ours.Load(),
-		Flush:      func(shard int) error { return p.shards[shard].Flush() },
+		Flush:      func(shard int) error { return p.shards[shard].Load().Flush() },
 		FlushWaits: cfg.StateSync,
 		Self:       fmt.Sprintf("host %s, process %d, since %s", host, os.Getpid(), time.Now().UTC().Format(time.DateTime)),
 	}
@@ -302,23 +267,29 @@ func (p *sessionsPart) keep(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		connections := p.a.link.State().Connections
-		for n, s := range p.shards {
-			if up := n < len(connections) && connections[n].Up; up != p.journals[n].served {
+		up := p.up()
+		for _, s := range p.inService() {
+			if up := up(s.number); up != s.served {
 				s.Serving(up)
-				p.journals[n].served = up
+				s.served = up
 			}
 			_ = s.Flush() // told by OnFault
-			p.mend(n)
+			p.mend(s)
 		}
 	}
 }
 
+// up tells which shards have a connection.
+func (p *sessionsPart) up() func(shard int) bool {
+	connections := p.a.link.State().Connections
+	return func(n int) bool { return n < len(connections) && connections[n].Up }
+}
+
 // note tells the directory, before the link is suspended, which shards are served.
 func (p *sessionsPart) note() {
-	connections := p.a.link.State().Connections
-	for n, s := range p.shards {
-		s.Serving(n < len(connections) && connections[n].Up)
+	up := p.up()
+	for _, s := range p.inService() {
+		s.Serving(up(s.number))
 	}
 }
 
@@ -328,19 +299,33 @@ func (p *sessionsPart) suspend(link *linkPart) bool {
 	if !p.durable() || p.final || p.a.link.State().Declined != "" && !p.a.gateways.ours.Load() {
 		return false
 	}
+	p.log.Info("suspending: the next start goes on with the sessions, no gateway is told")
+	// While the cars are served: a module may need as long for this as its timeout is.
+	p.a.roster.endPolling(p.a.Config().Limits.Stop / lastPollsShare)
 	p.note() // what has begun since the last tick
 	p.suspending.Store(true)
 	link.suspend()
 	return true
 }
 
-func (p *sessionsPart) declinedByReason() map[string]int { return p.declined }
+// decline counts a session that cannot go on.
+func (p *sessionsPart) decline(why string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.declined[why]++
+}
+
+func (p *sessionsPart) declinedByReason() map[string]int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.declined)
+}
 
 // fault is why sessions will end with this process; "" if they need not.
 func (p *sessionsPart) fault() string {
 	err := p.trouble.Load()
-	for n := range p.journals {
-		if fault := p.journals[n].fault.Load(); fault != nil {
+	for _, s := range p.inService() {
+		if fault := s.fault.Load(); fault != nil {
 			err = fault
 		}
 	}
@@ -360,7 +345,7 @@ func (p *sessionsPart) stop() error {
 	if p.dir == nil {
 		return err
 	}
-	for _, s := range p.shards {
+	for _, s := range p.inService() {
 		_ = s.Flush()
 	}
 	return errors.Join(err, p.dir.Close(p.final))

@@ -89,6 +89,13 @@ type Broker struct {
 	closed  bool
 }
 
+// HeaderRoom is what a packet has for its topic and properties beside the payload, in
+// bytes.
+const HeaderRoom = 1 << 10
+
+// defaultPayload is the largest payload, in bytes, of a broker that is told no other.
+const defaultPayload = 4 << 20
+
 // New checks the options.
 func New(opts Options) (*Broker, error) {
 	if opts.Logger == nil {
@@ -103,7 +110,7 @@ func New(opts Options) (*Broker, error) {
 		return nil, err
 	}
 	b.users.Store(&users)
-	setDefault(&b.opts.MaxPacket, 4<<20+1<<10)
+	setDefault(&b.opts.MaxPacket, defaultPayload+HeaderRoom)
 	setDefault(&b.opts.MaxClients, 20_000)
 	setDefault(&b.opts.MaxPending, 4096)
 	setDefault(&b.opts.MaxPendingBytes, 32<<20)

@@ -66,8 +66,8 @@ func (c *conn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// open tells whether the client can still be sent something.
-func (c *conn) open() bool {
+// writable tells whether the client can still be sent something.
+func (c *conn) writable() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return !c.closing && c.failed == nil
@@ -215,8 +215,8 @@ func (c *conn) prepareToLinger() {
 	c.linger = c.unacked.len() > 0
 }
 
-// end closes the connection and waits for the writer.
-func (c *conn) end() {
+// closeAndWait closes the connection and waits for the writer.
+func (c *conn) closeAndWait() {
 	c.Close()
 	c.written.Wait()
 	c.mu.Lock()

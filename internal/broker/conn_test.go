@@ -21,7 +21,7 @@ func TestClosedBeforeStart(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		c.end()
+		c.closeAndWait()
 	}()
 	select {
 	case <-ended:

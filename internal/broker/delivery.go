@@ -118,7 +118,7 @@ func (l *listener) undelivered() int {
 		if c.delivery.busy.Load() {
 			n++
 		}
-		if c.open() {
+		if c.writable() {
 			n += max(c.delivery.waiting(), c.unacked.len())
 		}
 	}

@@ -208,8 +208,8 @@ func (b *Broker) release(c *conn) {
 	}
 }
 
-// abandon removes a client whose handling panicked from the library's tables.
-func (b *Broker) abandon(c *conn) {
+// removePanicked clears the library's tables of a client whose handling panicked.
+func (b *Broker) removePanicked(c *conn) {
 	for _, cl := range b.server.Clients.GetAll() {
 		if cl.Net.Conn == net.Conn(c) {
 			cl.Stop(errPanic)

@@ -140,7 +140,7 @@ func (c *conn) readConnect() (introduction, error) {
 			continue
 		}
 		more := cap(c.head)
-		if !takeUnread(unread, more) {
+		if !reserveUnread(unread, more) {
 			return in, errNoRoom
 		}
 		taken += more
@@ -148,7 +148,9 @@ func (c *conn) readConnect() (introduction, error) {
 	}
 }
 
-func takeUnread(unread *atomic.Int64, n int) bool {
+// reserveUnread takes n bytes of what all clients together may have sent before the
+// library sees them; false: there is not so much left.
+func reserveUnread(unread *atomic.Int64, n int) bool {
 	if unread.Add(int64(n)) > maxUnread {
 		unread.Add(-int64(n))
 		return false
@@ -160,7 +162,7 @@ func takeUnread(unread *atomic.Int64, n int) bool {
 // may enter is decided by OnConnectAuthenticate.
 func (c *conn) password(pk *packets.Packet, v5 bool) error {
 	b := c.broker
-	if len(*b.users.Load()) == 0 || b.own.take(c.RemoteAddr()) {
+	if len(*b.users.Load()) == 0 || b.own.claim(c.RemoteAddr()) {
 		return nil
 	}
 	right := func() bool { return b.allowed(pk.Connect.Username, pk.Connect.Password) }

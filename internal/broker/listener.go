@@ -102,9 +102,9 @@ func (l *listener) serve(c *conn, known func(), establish listeners.EstablishFn)
 		if p := recover(); p != nil {
 			b.limit.Log(b.log, slog.LevelWarn, "embedded broker failed on a client's packet, the client is disconnected",
 				slog.String("remote", c.RemoteAddr().String()), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
-			b.abandon(c)
+			b.removePanicked(c)
 		}
-		c.end()
+		c.closeAndWait()
 		b.release(c)
 	}()
 	if b.opts.TLS != nil {

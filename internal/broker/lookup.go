@@ -25,8 +25,8 @@ type lookups struct {
 	at    time.Time // when spent was right
 }
 
-// take spends comparisons and tells how long the client has to wait for them.
-func (l *lookups) take(n int, now time.Time) time.Duration {
+// spend counts n comparisons and returns how long the client has to wait for them.
+func (l *lookups) spend(n int, now time.Time) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.at.IsZero() {
@@ -53,7 +53,7 @@ func (g *guard) sparing(c *conn, filters []packets.Subscription, codes []byte) {
 			cost += messages
 		}
 	}
-	wait := c.lookups.take(cost, time.Now())
+	wait := c.lookups.spend(cost, time.Now())
 	if wait <= 0 {
 		return
 	}

@@ -17,14 +17,14 @@ import (
 func TestLookupsArePaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l lookups
-		if wait := l.take(freeLookups, time.Now()); wait != 0 {
+		if wait := l.spend(freeLookups, time.Now()); wait != 0 {
 			t.Errorf("what is free waits %v", wait)
 		}
-		if wait := l.take(10*lookupsPerSecond, time.Now()); wait != 10*time.Second {
+		if wait := l.spend(10*lookupsPerSecond, time.Now()); wait != 10*time.Second {
 			t.Errorf("ten seconds of it wait %v", wait)
 		}
 		time.Sleep(20 * time.Second)
-		if wait := l.take(lookupsPerSecond, time.Now()); wait != 0 {
+		if wait := l.spend(lookupsPerSecond, time.Now()); wait != 0 {
 			t.Errorf("after a pause it waits %v", wait)
 		}
 	})

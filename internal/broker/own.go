@@ -27,8 +27,8 @@ func (b *Broker) Own(local net.Addr) {
 	b.own.peers[local.String()] = struct{}{}
 }
 
-// take tells whether the peer was announced, once.
-func (o *own) take(peer net.Addr) bool {
+// claim tells whether the peer was announced, once.
+func (o *own) claim(peer net.Addr) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	_, ok := o.peers[peer.String()]

@@ -176,7 +176,7 @@ func (o *occupant) handleItem(it *item) {
 	case kindDropped:
 		return
 	case kindRecord:
-		o.record(nil, nil)
+		o.journal(nil, nil)
 		return
 	case session.EventMessage:
 		m, err := o.decoder.Client(it.payload)
@@ -226,7 +226,10 @@ func (o *occupant) step(now time.Time, ev session.Event) {
 	failed := false
 	effects := o.session.Step(now, ev)
 	if record := o.session.Journal(); record != nil {
-		o.record(record, effects)
+		o.journal(record, effects)
+	}
+	if o.opts.Carrier != nil {
+		o.carry()
 	}
 	for i := range effects {
 		if !o.perform(&effects[i]) {

@@ -50,9 +50,10 @@ func (blackHole) Close()                        {}
 
 // runningCar is a car in normal communication; next makes the payload of the next
 // status.
-func runningCar(tb testing.TB, observer Observer) (c *Seat, next func() []byte) {
+func runningCar(tb testing.TB, opts Options) (c *Seat, next func() []byte) {
 	tb.Helper()
-	c, err := New(Options{ID: carID, Logger: newLogger(), Limits: Limits{Queue: 1 << 20}, Observer: observer})
+	opts.ID, opts.Logger, opts.Limits = carID, newLogger(), Limits{Queue: 1 << 20}
+	c, err := New(opts)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -109,12 +110,31 @@ func (c *counting) Observe(*Event) { c.n.Add(1) }
 // queue and call of the module, answer. The answer is its one allocation,
 // observed or not.
 func BenchmarkStatus(b *testing.B) {
-	b.Run("unobserved", func(b *testing.B) { benchmarkStatus(b, nil) })
-	b.Run("observed", func(b *testing.B) { benchmarkStatus(b, &counting{}) })
+	for name, opts := range benchmarked() {
+		b.Run(name, func(b *testing.B) { benchmarkStatus(b, opts) })
+	}
 }
 
-func benchmarkStatus(b *testing.B, observer Observer) {
-	c, next := runningCar(b, observer)
+// benchmarked are the kinds of cars that are measured.
+func benchmarked() map[string]Options {
+	return map[string]Options{
+		"unobserved": {},
+		"observed":   {Observer: &counting{}},
+		"durable":    {Journal: nowhere{}},
+		"carried":    {Journal: nowhere{}, Carrier: nowhere{}},
+	}
+}
+
+// nowhere is a journal and a carrier that keep nothing.
+type nowhere struct{}
+
+func (nowhere) Append(...[]byte)                              {}
+func (nowhere) AppendAt(e uint64, _ ...[]byte) (uint64, bool) { return e, true }
+func (nowhere) Flush() error                                  { return nil }
+func (nowhere) Put(fleet.CarID, []byte)                       {}
+
+func benchmarkStatus(b *testing.B, opts Options) {
+	c, next := runningCar(b, opts)
 	items := make([][]byte, 10_000)
 	for i := range items {
 		items[i] = next()
@@ -143,13 +163,13 @@ func benchmarkStatus(b *testing.B, observer Observer) {
 // The way of a status allocates its answer and nothing else, but for the queue,
 // which grows now and then.
 func TestStatusAllocatesItsAnswer(t *testing.T) {
-	for name, observer := range map[string]Observer{"unobserved": nil, "observed": &counting{}} {
-		t.Run(name, func(t *testing.T) { statusAllocatesItsAnswer(t, observer) })
+	for name, opts := range benchmarked() {
+		t.Run(name, func(t *testing.T) { statusAllocatesItsAnswer(t, opts) })
 	}
 }
 
-func statusAllocatesItsAnswer(t *testing.T, observer Observer) {
-	c, next := runningCar(t, observer)
+func statusAllocatesItsAnswer(t *testing.T, opts Options) {
+	c, next := runningCar(t, opts)
 	const runs = 2000
 	items := make([][]byte, 0, runs+1)
 	for range runs + 1 {

@@ -323,3 +323,48 @@ func TestDefectIsNotNoticed(t *testing.T) {
 		})
 	}
 }
+
+// What the modules had to say before a restart is with the session before the connection
+// is left, and the gateway is served meanwhile. Modules that take long for it are not
+// waited for.
+func TestEndPolling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		commands := make(chan []fleet.Command)
+		asked := &fakeModule{number: 2, commands: commands}
+		journal := new(memory)
+		r := newRig(t, Options{Journal: journal}, asked, &fakeModule{number: 9}).run()
+		r.connect(button)
+		r.link.take()
+
+		begin := time.Now()
+		bound, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		done := make(chan struct{})
+		go func() {
+			r.seat.EndPolling(bound)
+			close(done)
+		}()
+		synctest.Wait()
+		r.status(2, button, "s2")
+		commands <- []fleet.Command{{Device: button, Data: []byte("last")}}
+		synctest.Wait()
+		r.wantSent("statusResponse 2", "command 1 button last")
+		select {
+		case commands <- []fleet.Command{{Device: button, Data: []byte("later")}}:
+			t.Error("the module was asked again")
+		default:
+		}
+		<-done // module 9 never answers
+		if took := time.Since(begin); took != time.Second {
+			t.Errorf("the polls ended after %v", took)
+		}
+		r.status(3, button, "s3")
+		r.wantSent("statusResponse 3")
+		if err := r.suspend(); err != nil {
+			t.Error(err)
+		}
+		if known := journal.known(t); known.Record == nil || len(known.Record.Commands) != 1 {
+			t.Errorf("the journal knows %+v", known.Record)
+		}
+	})
+}

@@ -8,7 +8,7 @@ import (
 
 // Whatever arrives on the car's topic, the car lives on.
 func FuzzMessage(f *testing.F) {
-	c, next := runningCar(f, &counting{})
+	c, next := runningCar(f, Options{Observer: &counting{}})
 	f.Add(next(), false)
 	f.Add([]byte{}, true)
 	f.Add([]byte("\x0a\x0c\x0a\x08session2\x22\x00"), false)

@@ -12,7 +12,8 @@ import (
 // leave gives the seat up for good.
 func (s *Seat) leave(ctx context.Context) error {
 	kind := session.EventStop
-	suspend := errors.Is(context.Cause(ctx), link.ErrSuspend)
+	fenced := errors.Is(context.Cause(ctx), link.ErrFenced)
+	suspend := fenced || errors.Is(context.Cause(ctx), link.ErrSuspend)
 	if errors.Is(context.Cause(ctx), ErrReload) {
 		kind = session.EventReload
 	}
@@ -42,7 +43,10 @@ func (s *Seat) leave(ctx context.Context) error {
 	left := s.mail.close()
 	s.turn.Unlock()
 	if o != nil {
-		err = errors.Join(err, o.release(bound))
+		if fenced { // the other server's statuses are newer than what waits
+			o.abandon()
+		}
+		err = errors.Join(err, o.release(bound, suspend && s.opts.Journal != nil))
 	}
 	s.ending.Wait()
 	if suspend { // what waits was not acknowledged and comes again
@@ -56,6 +60,37 @@ func (s *Seat) leave(ctx context.Context) error {
 	}
 	s.closePort(left)
 	return err
+}
+
+// abandon keeps the modules from being called with what still waits for them.
+func (o *occupant) abandon() {
+	for _, m := range o.modules {
+		m.worker.Abandon()
+	}
+}
+
+// EndPolling lets the modules be asked for no more commands, and waits until the session
+// has what they were asked for before, or ctx ends: a module may need as long for it as
+// its timeout is. It is for a seat that will be suspended and is served until then.
+func (s *Seat) EndPolling(ctx context.Context) {
+	o := s.occupant.Load()
+	if o == nil {
+		return
+	}
+	last := make([]<-chan struct{}, len(o.modules))
+	for i, m := range o.modules {
+		last[i] = m.worker.EndPolling()
+	}
+	wait := func(done <-chan struct{}) {
+		select {
+		case <-done:
+		case <-ctx.Done():
+		}
+	}
+	for _, ended := range last {
+		wait(ended)
+	}
+	wait(s.mail.handled())
 }
 
 // Leave gives an empty seat up, unless a message of the gateway waits in it. A seat

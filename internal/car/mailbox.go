@@ -67,6 +67,7 @@ type mailbox struct {
 	busy   bool
 	halted bool          // no goroutine may begin to work
 	idle   chan struct{} // of the last halt: closed when no goroutine works
+	empty  chan struct{} // closed when nothing is left to do, see handled
 }
 
 func newMailbox(limit, maxBytes int) *mailbox {
@@ -170,6 +171,20 @@ func (m *mailbox) resume() (work bool) {
 	return m.waiting() && m.engage()
 }
 
+// handled returns what is closed when everything was handled that is in here now. Call it
+// once.
+func (m *mailbox) handled() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.empty = make(chan struct{})
+	handled := m.empty
+	if !m.busy && !m.waiting() {
+		close(m.empty)
+		m.empty = nil
+	}
+	return handled
+}
+
 // setRate replaces the limit of messages per second; 0: none.
 func (m *mailbox) setRate(perSecond, burst int) {
 	m.mu.Lock()
@@ -189,6 +204,10 @@ type mail struct {
 func (m *mailbox) take(empty mail) (mail, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.empty != nil && !m.waiting() {
+		close(m.empty)
+		m.empty = nil
+	}
 	if m.halted || !m.waiting() {
 		m.busy = false
 		if m.halted {

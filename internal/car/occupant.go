@@ -39,6 +39,9 @@ type occupant struct {
 	spare     mail
 	first     item          // in hand, without payload: none
 	rest      []item        // in hand and behind it
+	version   uint64        // of the session, as the carrier has it
+	record    []byte        // for the carrier
+	batch     [1][]byte     // see journal
 	unfetched []int32       // modules with fetched commands that found no room
 	phase     session.Phase // as in view
 
@@ -47,7 +50,7 @@ type occupant struct {
 }
 
 func newOccupant(s *Seat, sess *session.Session, modules []Binding) *occupant {
-	o := &occupant{Seat: s, session: sess, broken: make(chan struct{})}
+	o := &occupant{Seat: s, session: sess, broken: make(chan struct{}), version: ^uint64(0)}
 	if s.opts.Observer != nil {
 		o.event = new(Event)
 	}
@@ -158,8 +161,9 @@ func (o *occupant) forsake() {
 	}
 }
 
-// release lets the modules have what was accepted and closes them; call it once.
-func (o *occupant) release(ctx context.Context) error {
+// release lets the modules have what was accepted and closes them; call it once. What is
+// left stays for another occupant that goes on from the journal, or is lost.
+func (o *occupant) release(ctx context.Context, goesOn bool) error {
 	errs := make([]error, len(o.modules))
 	var closing sync.WaitGroup
 	for i, m := range o.modules {
@@ -170,7 +174,11 @@ func (o *occupant) release(ctx context.Context) error {
 			case <-ctx.Done():
 			}
 			m.begin()
-			if err := m.worker.Close(ctx); err != nil {
+			end := m.worker.Close
+			if goesOn {
+				end = m.worker.Suspend
+			}
+			if err := end(ctx); err != nil {
 				errs[i] = fmt.Errorf("car %s: module %d: %w", o.opts.ID.Car, m.number, err)
 			}
 		})

@@ -10,13 +10,31 @@ func (s *Seat) Record() {
 	}
 }
 
-// record appends what a step has decided, nil: nothing, before its effects are performed. A
+// carry hands the session's record on if it has changed (RES-22).
+func (o *occupant) carry() {
+	v := o.session.Version()
+	if v == o.version {
+		return
+	}
+	o.version = v
+	if cap(o.record) > maxIdleRecord {
+		o.record = nil
+	}
+	o.record = o.session.AppendCarried(o.record[:0])
+	o.opts.Carrier.Put(o.opts.ID, o.record)
+}
+
+// maxIdleRecord bounds the memory for records that an occupant keeps, bytes.
+const maxIdleRecord = 4 << 10
+
+// journal appends what a step has decided, nil: nothing, before its effects are performed. A
 // journal that has begun anew gets everything instead.
-func (o *occupant) record(step []byte, effects []session.Effect) {
+func (o *occupant) journal(step []byte, effects []session.Effect) {
 	j := o.opts.Journal
 	var records [][]byte
 	if step != nil {
-		records = append(records, step)
+		o.batch[0] = step
+		records = o.batch[:]
 	}
 	anew := false
 	for {

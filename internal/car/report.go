@@ -105,6 +105,13 @@ func (s *Seat) Silent() time.Duration {
 	return time.Since(s.born) - time.Duration(at)
 }
 
+// Connecting tells whether the car is in a connect sequence. It costs little.
+func (s *Seat) Connecting() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.view.Phase != session.PhaseWaiting && s.view.Phase != session.PhaseRunning
+}
+
 // heard notes that a message has come.
 func (s *Seat) heard(now time.Time) {
 	s.counters.lastSeen.Store(now.UnixNano())

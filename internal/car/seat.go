@@ -76,6 +76,14 @@ type Journal interface {
 	Flush() error
 }
 
+// Carrier hands on what another server needs to go on with sessions.
+type Carrier interface {
+	// Put says what AppendCarried of the session says now, empty: no session goes on. It is called before
+	// anything leaves that the record describes, from the goroutine of the car, must not block and
+	// keeps nothing of record.
+	Put(car fleet.CarID, record []byte)
+}
+
 // Options of New.
 type Options struct {
 	ID     fleet.CarID
@@ -87,6 +95,9 @@ type Options struct {
 	Observer Observer
 	// Journal gets the records of the car; nil: its sessions end with the process.
 	Journal Journal
+	// Carrier gets the record of the session for other servers, which go on with it should
+	// this one fail; nil: there are none. It needs a Journal.
+	Carrier Carrier
 	// Down is for how long the car had been out of reach when the seat was made.
 	Down time.Duration
 	// OwnBroker says that the broker ends and begins with this process and that the one
@@ -307,7 +318,7 @@ func (s *Seat) end(ctx context.Context, o *occupant) (ended func(context.Context
 	s.ending.Go(func() {
 		defer close(done)
 		defer cancel()
-		err = o.release(bound)
+		err = o.release(bound, false)
 	})
 	return func(ctx context.Context) error {
 		select {
@@ -321,7 +332,8 @@ func (s *Seat) end(ctx context.Context, o *occupant) (ended func(context.Context
 
 // Run watches over the seat until ctx ends, then leaves it: it ends the session
 // (CLI-24) unless the cause is link.ErrSuspend, with which the next process goes on with
-// it and the link is down already; it lets the modules take what was accepted and closes their instances, all
+// it and the link is down already, or link.ErrFenced, with which nothing is sent and nothing that
+// waits is given to the modules any more; it lets the modules take what was accepted and closes their instances, all
 // within Limits.Stop, tells the gateway and closes the port. It returns what could not
 // be delivered or closed in time.
 //
@@ -358,7 +370,7 @@ func (s *Seat) afterDefect(ctx context.Context) *Defect {
 	s.turn.Unlock()
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), forsakeTimeout)
 	defer cancel()
-	if err := o.release(bound); err != nil {
+	if err := o.release(bound, s.opts.Journal != nil && !o.defect.Again); err != nil {
 		s.log.Warn("what the failed car held did not end cleanly", "error", err)
 	}
 	return o.defect

@@ -162,6 +162,9 @@ func (e encoder) config(c *Config) ordered {
 	if t := c.Tracing; t != nil {
 		o.add("tracing", ordered{{"endpoint", t.Endpoint}, {"sample_ratio", t.SampleRatio}})
 	}
+	if c.Cluster != nil {
+		o.add("cluster", e.cluster(c.Cluster))
+	}
 	e.optional(&o, "presence", c.Presence, !c.Presence)
 	if c.StateDirectory != "" {
 		o.add("state_directory", c.StateDirectory)

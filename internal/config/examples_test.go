@@ -108,7 +108,7 @@ func TestExamples(t *testing.T) {
 				t.Errorf("the schema refuses it: %v", err)
 			}
 			want := map[string]Format{"config.json": FormatD, "config.json.example": FormatA, "fleet.json.example": FormatD,
-				"a.json": FormatA, "b.json": FormatB, "c.json": FormatC, "d.json": FormatD}[name]
+				"a.json": FormatA, "b.json": FormatB, "c.json": FormatC, "d.json": FormatD, "cluster.json": FormatD, "cluster_tls.json": FormatD}[name]
 			if cfg.Format != want {
 				t.Errorf("format %s, want %s", cfg.Format, want)
 			}
@@ -177,7 +177,7 @@ func TestDocumentation(t *testing.T) {
 			t.Errorf("docs/configuration.md does not explain `%s`", key)
 		}
 	}
-	for _, name := range []string{EnvUsername, EnvPassword} {
+	for _, name := range []string{EnvUsername, EnvPassword, EnvEtcdUsername, EnvEtcdPassword, EnvPeerToken} {
 		if !bytes.Contains(raw, []byte("`"+name+"`")) {
 			t.Errorf("docs/configuration.md does not explain `%s`", name)
 		}

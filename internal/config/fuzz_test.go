@@ -23,8 +23,8 @@ func plant(v any, inConfig bool) any {
 	case map[string]any:
 		for key, inner := range v {
 			switch {
-			case key == "password" || key == "token" || key == "mqtt_password" || key == "store":
-				v[key] = secretText
+			case key == "password" || key == "token" || key == "mqtt_password" || key == "store" || key == "peer_token":
+				v[key] = secretText + secretText
 			case inConfig:
 				v[key] = plantLeaf(inner)
 			default:
@@ -73,6 +73,8 @@ func FuzzLoad(f *testing.F) {
 	}
 	f.Add([]byte(`{"cars":{"*":{"specific_modules":{"1":{"builtin":"io","command":[],"config":{"a":[1.5],"a":null}}}}},"admin":{"tokens":[{"token":5}]}}`))
 	f.Add([]byte(`{"company_name":"\ud800","modules":[],"logging":{"verbose":[]},"external_communication":1}`))
+	f.Add([]byte(`{"company_name":"c","state_directory":"s","cars":{"v":{}},"common_modules":{"1":{"builtin":"io","config":{}}},"mqtt_address":"h",
+		"cluster":{"etcd":["https://e","http://[::1]:1/"],"username":"u","password":"p","tls":true,"peer_listen":":0","peer_address":"[::]:1","peer_token":"0123456789abcdef","peer_tls":{"ca_file":""},"shards":"7","lease_ms":2500}}`))
 	read := func(data []byte) (*Config, []Problem, error) {
 		l := newLoader("f.json", data, nil)
 		l.files.skip = true

@@ -3,13 +3,15 @@ package config
 import (
 	"math"
 	"time"
+
+	"external-server/internal/module"
 )
 
 // defaultLimits are the bounds of REC-22 unless the file says otherwise.
 func defaultLimits() Limits {
 	return Limits{
 		StatusesAhead:    1000,
-		ModuleQueue:      1000,
+		ModuleQueue:      module.DefaultQueue,
 		Stop:             3500 * time.Millisecond,
 		Payload:          1 << 20,
 		IdleCar:          10 * time.Minute,

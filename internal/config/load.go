@@ -101,13 +101,14 @@ type loader struct {
 	converted bool // a module's config had values that were not strings
 	errs      problems
 	warns     problems
+	hostname  func() (string, error) // of this machine
 }
 
 func newLoader(path string, data []byte, lookupEnv func(string) (string, bool)) *loader {
 	if lookupEnv == nil {
 		lookupEnv = func(string) (string, bool) { return "", false }
 	}
-	return &loader{path: path, doc: newDocument(data), lookupEnv: lookupEnv}
+	return &loader{path: path, doc: newDocument(data), lookupEnv: lookupEnv, hostname: os.Hostname}
 }
 
 func (l *loader) problem(off int, key, format string, args []any) Problem {
@@ -173,6 +174,7 @@ func (l *loader) load() *Config {
 	cfg.HTTPAPI = l.httpAPI(top)
 	cfg.Admin = l.admin(top)
 	cfg.Tracing = l.tracing(top)
+	cfg.Cluster = l.cluster(top, cfg)
 	cfg.spool()
 	l.clashes(cfg)
 	cfg.places = l.places

@@ -26,6 +26,7 @@ func Manual(version string) ([]byte, error) {
 	m.keys(root, "")
 	b.WriteString(".SH ENVIRONMENT\n")
 	fmt.Fprintf(&b, ".TP\n\\fB%s\\fP, \\fB%s\\fP\nUser name and password at the broker; they win over the file.\n", EnvUsername, EnvPassword)
+	fmt.Fprintf(&b, ".TP\n\\fB%s\\fP, \\fB%s\\fP, \\fB%s\\fP\nUser name and password at etcd, and the token of the servers of a cluster; they win over the file.\n", EnvEtcdUsername, EnvEtcdPassword, EnvPeerToken)
 	b.WriteString(".SH FILES\n.TP\n\\fB./config/config.json\\fP\nThe default.\n.TP\n\\fB/etc/external-server/config.json\\fP\nThe file of the service that the packages install.\n")
 	b.WriteString(".SH EXAMPLE\n.nf\n" + Roff(manualExample) + "\n.fi\n.SH SEE ALSO\n\\fBexternal-server(1)\\fP, \\fBexternal-server-check(1)\\fP, \\fBexternal-server-config-migrate(1)\\fP\n")
 	return b.Bytes(), nil

@@ -5,12 +5,14 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"external-server/internal/module/spool"
 )
 
 // Defaults of a module.
 const (
 	defaultPollTimeout   = time.Second // MOD-16
-	defaultSpoolMaxBytes = 64 << 20
+	defaultSpoolMaxBytes = spool.DefaultMaxBytes
 	defaultMaxRestarts   = 10
 	// defaultCallTimeout leaves room for libraries that wait up to 30 s for
 	// their HTTP requests (MOD-15, MM-3).

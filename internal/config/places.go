@@ -76,6 +76,9 @@ func (l *loader) clashes(cfg *Config) {
 	if a := cfg.Admin; a != nil {
 		add("admin.listen", a.Listen)
 	}
+	if c := cfg.Cluster; c != nil {
+		add("cluster.peer_listen", c.PeerListen)
+	}
 }
 
 // clash tells whether two listeners with these addresses exclude each other.

@@ -20,6 +20,7 @@ func planted() *Config {
 		AnyCar:         &Car{AnyCarName, []Module{m}},
 		HTTPAPI:        &HTTPAPI{Store: NewSecret("postgres://u:planted@h/d")},
 		Admin:          &Admin{Tokens: []Token{{Name: "n", Role: RoleRead, Token: secret}}},
+		Cluster:        &Cluster{Username: "u", Password: secret, PeerToken: secret},
 	}
 }
 
@@ -30,7 +31,7 @@ func TestNothingPrintsSecrets(t *testing.T) {
 	values := []any{
 		cfg, *cfg, cfg.Broker, &cfg.Broker, cfg.Broker.Password, &cfg.Broker.Password, cfg.EmbeddedBroker, *cfg.EmbeddedBroker, cfg.EmbeddedBroker.Users,
 		cfg.Cars, cfg.Cars[0], &cfg.Cars[0], cfg.Cars[0].Modules, cfg.Cars[0].Modules[0], &cfg.Cars[0].Modules[0], cfg.AnyCar, *cfg.AnyCar,
-		cfg.HTTPAPI, *cfg.HTTPAPI, cfg.Admin, *cfg.Admin, cfg.Admin.Tokens, cfg.Redacted(), map[string]any{"k": cfg.Broker}, struct{ c *Config }{cfg}, struct{ Cfg *Config }{cfg}, struct{ car Car }{cfg.Cars[0]},
+		cfg.HTTPAPI, *cfg.HTTPAPI, cfg.Admin, *cfg.Admin, cfg.Admin.Tokens, cfg.Cluster, *cfg.Cluster, cfg.Redacted(), map[string]any{"k": cfg.Broker}, struct{ c *Config }{cfg}, struct{ Cfg *Config }{cfg}, struct{ car Car }{cfg.Cars[0]},
 	}
 	for _, v := range values {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "% x", "%10.3v"} {

@@ -10,15 +10,19 @@ import (
 	"time"
 )
 
-// Defaults of what the server itself offers.
+// Where the server itself listens unless configured otherwise.
 const (
-	defaultBrokerListen  = "127.0.0.1:1883"
-	defaultAPIListen     = "127.0.0.1:8080"
+	DefaultBrokerListen = "127.0.0.1:1883"
+	DefaultAPIListen    = "127.0.0.1:8080"
+	DefaultAdminListen  = "127.0.0.1:8090"
+)
+
+// Other defaults of what the server itself offers.
+const (
 	defaultAPIStore      = "sqlite:external_server.db"
 	defaultAPICars       = 50_000
 	defaultAPIRetention  = time.Hour
 	defaultAPIWait       = 5 * time.Second // HTTP-11
-	defaultAdminListen   = "127.0.0.1:8090"
 	defaultTraceEndpoint = "http://127.0.0.1:4318"
 	defaultTraceRatio    = 0.01
 )
@@ -28,7 +32,7 @@ func (l *loader) embeddedBroker(top *object) *EmbeddedBroker {
 	if o == nil {
 		return nil
 	}
-	b := &EmbeddedBroker{Listen: l.listen(o, defaultBrokerListen), TLS: l.serverTLS(o)}
+	b := &EmbeddedBroker{Listen: l.listen(o, DefaultBrokerListen), TLS: l.serverTLS(o)}
 	names := make(map[string]struct{})
 	l.users = o.value("users")
 	l.list(o, "users", func(u *object) {
@@ -89,10 +93,12 @@ func (l *loader) list(o *object, key string, each func(*object)) {
 	}
 }
 
-// listen reads an address to listen on. Port 0 is any free port.
-func (l *loader) listen(o *object, def string) string {
-	text := o.str("listen", def)
-	l.note(o.key("listen"), o.value("listen"), o.key("listen"))
+func (l *loader) listen(o *object, def string) string { return l.listenAt(o, "listen", def) }
+
+// listenAt reads an address to listen on. Port 0 is any free port.
+func (l *loader) listenAt(o *object, key, def string) string {
+	text := o.str(key, def)
+	l.note(o.key(key), o.value(key), o.key(key))
 	host, port, err := net.SplitHostPort(text)
 	if err == nil && host != "" && !hostname.MatchString(host) {
 		_, err = netip.ParseAddr(host)
@@ -101,7 +107,7 @@ func (l *loader) listen(o *object, def string) string {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
 	if err != nil {
-		l.errorf(o.n.member("listen").off, o.key("listen"), `expected host:port, such as %q`, def)
+		l.errorf(o.value(key), o.key(key), `expected host:port, such as %q`, def)
 		return def
 	}
 	return text
@@ -147,7 +153,7 @@ func (l *loader) httpAPI(top *object) *HTTPAPI {
 		return nil
 	}
 	a := &HTTPAPI{
-		Listen:      l.listen(o, defaultAPIListen),
+		Listen:      l.listen(o, DefaultAPIListen),
 		TLS:         l.serverTLS(o),
 		Store:       NewSecret(o.str("store", defaultAPIStore)),
 		KeysFile:    o.str("keys_file", ""),
@@ -195,7 +201,7 @@ func (l *loader) admin(top *object) *Admin {
 	}
 	a := &Admin{}
 	if !off {
-		a.Listen = l.listen(o, defaultAdminListen)
+		a.Listen = l.listen(o, DefaultAdminListen)
 	}
 	a.TLS = l.serverTLS(o)
 	a.PerCarMetrics = o.boolean("per_car_metrics", false)

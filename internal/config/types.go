@@ -50,6 +50,7 @@ type Config struct {
 	HTTPAPI            *HTTPAPI // embedded Fleet Protocol HTTP API, nil: off
 	Admin              *Admin   // nil: off
 	Tracing            *Tracing // nil: off
+	Cluster            *Cluster // several servers share the cars; nil: this one has them all
 	// StateDirectory lets sessions outlive the process; empty: they end with it.
 	StateDirectory string
 	StateSync      bool   // the disk is waited for before an answer leaves

@@ -122,15 +122,15 @@ func (s *sniffer) listen(ctx context.Context, conn *wire.Conn) error {
 			default:
 			}
 		case wire.Publish:
-			if err := s.take(ctx, conn, &p); err != nil {
+			if err := s.handle(ctx, conn, &p); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// take hands on one message.
-func (s *sniffer) take(ctx context.Context, conn *wire.Conn, p *wire.Packet) error {
+// handle acknowledges one message and hands it on if it is wanted.
+func (s *sniffer) handle(ctx context.Context, conn *wire.Conn, p *wire.Packet) error {
 	if p.QoS > 0 { // not asked for, but a broker may
 		if err := write(conn, wire.AppendPuback(nil, p.ID)); err != nil {
 			return err

@@ -88,12 +88,12 @@ func (s *Stopping) Wait(ctx context.Context, limit time.Duration, notes io.Write
 		return nil
 	default:
 		fmt.Fprintf(notes, "process %d cannot be seen from here: waiting for its admin endpoint to end, for %v at most\n", s.id.PID, limit)
-		return s.client.ended(bound)
+		return s.client.awaitEnd(bound)
 	}
 }
 
-// ended returns when the endpoint answers no more.
-func (c *Client) ended(ctx context.Context) error {
+// awaitEnd returns when the endpoint answers no more.
+func (c *Client) awaitEnd(ctx context.Context) error {
 	tick := time.NewTicker(unseenPoll)
 	defer tick.Stop()
 	for {

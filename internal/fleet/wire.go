@@ -17,8 +17,9 @@ const (
 	TopicsOfClusters = "es/"
 )
 
-// DefaultPayload is the largest message of a gateway that is accepted when nothing else
-// is configured, in bytes.
+// DefaultPayload is the largest message, in bytes, that links and cars take when they are
+// told no other bound. A command of the largest size fits. The configuration tells less
+// for what gateways send, unless its "limits" say otherwise.
 const DefaultPayload = 4 << 20 // 4 MiB
 
 // ValidName tells whether a company, a car or the role of a device may have the name:

@@ -7,8 +7,8 @@ import (
 	"path/filepath"
 )
 
-// errClosing ends a compaction early.
-var errClosing = errors.New("the journal is being closed")
+// errEarly ends a compaction early.
+var errEarly = errors.New("the journal is being closed or has begun anew")
 
 // manySegments is the number of sealed segments that are worth a compaction
 // whatever their size: a process that is restarted often makes many.
@@ -52,7 +52,7 @@ func (j *Journal) compactAndPurge() {
 // step does one piece of work and tells whether there may be more.
 func (j *Journal) step() bool {
 	j.io.Lock()
-	purge, due, epoch, base := j.purge && !j.fresh, j.due(), j.epoch, j.base
+	purge, due, epoch, base := j.purge && !j.fresh, j.due(), j.epoch.Load(), j.base
 	if j.off.Load() || j.closing.Load() || !purge && !due {
 		j.working = false
 		j.io.Unlock()
@@ -74,10 +74,10 @@ func (j *Journal) step() bool {
 	if !due {
 		return true
 	}
-	made, err := j.compact(base, snapshot, segments)
+	made, err := j.compact(epoch, base, snapshot, segments)
 	j.io.Lock()
 	switch {
-	case j.epoch != epoch: // the files do not count any more
+	case j.epoch.Load() != epoch: // the files do not count any more
 		j.purge = true
 	case err == nil:
 		for _, p := range segments {
@@ -86,7 +86,7 @@ func (j *Journal) step() bool {
 		j.bytes.Add(made.size - snapshot.size)
 		j.sealed = append([]part(nil), j.sealed[len(segments):]...)
 		j.snapshot, j.purge = made, true
-	case errors.Is(err, errClosing):
+	case errors.Is(err, errEarly):
 	case errors.Is(err, ErrDamaged):
 		// What was written is not there: nothing must be resumed from it.
 		err = j.breaks(err)
@@ -103,9 +103,14 @@ func (j *Journal) step() bool {
 	return true
 }
 
+// pointless tells whether a compaction should end early: because the journal is being
+// closed, or because it has begun anew since the epoch, so that the files do not count
+// any more and their room may be needed.
+func (j *Journal) pointless(epoch uint64) bool { return j.closing.Load() || j.epoch.Load() != epoch }
+
 // compact writes the snapshot that takes the place of an earlier one and of the
 // sealed segments. Without an earlier one base is the first batch.
-func (j *Journal) compact(base uint64, snapshot part, segments []part) (part, error) {
+func (j *Journal) compact(epoch, base uint64, snapshot part, segments []part) (part, error) {
 	r := found{next: base, fold: j.opts.NewFold(), snapshot: snapshot}
 	if snapshot.number != 0 {
 		if err := r.readSnapshot(j.opts); err != nil {
@@ -113,8 +118,8 @@ func (j *Journal) compact(base uint64, snapshot part, segments []part) (part, er
 		}
 	}
 	for i := range segments {
-		if j.closing.Load() {
-			return part{}, errClosing
+		if j.pointless(epoch) {
+			return part{}, errEarly
 		}
 		if err := r.readSegments(j.opts, segments[i:i+1]); err != nil {
 			return part{}, err
@@ -122,7 +127,7 @@ func (j *Journal) compact(base uint64, snapshot part, segments []part) (part, er
 	}
 	number := segments[len(segments)-1].number
 	path := snapshotPath(j.opts.Dir, number)
-	size, err := j.writeSnapshot(path+tmpSuffix, r.fold, number, r.next)
+	size, err := j.writeSnapshot(path+tmpSuffix, r.fold, epoch, number, r.next)
 	if err == nil {
 		err = os.Rename(path+tmpSuffix, path)
 	}
@@ -137,7 +142,7 @@ func (j *Journal) compact(base uint64, snapshot part, segments []part) (part, er
 }
 
 // writeSnapshot writes the state of the fold and waits until it is on the medium.
-func (j *Journal) writeSnapshot(path string, fold Fold, number, next uint64) (size int64, err error) {
+func (j *Journal) writeSnapshot(path string, fold Fold, epoch, number, next uint64) (size int64, err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return 0, err
@@ -148,8 +153,8 @@ func (j *Journal) writeSnapshot(path string, fold Fold, number, next uint64) (si
 		number: number, first: next, kind: kindSnapshot,
 	}
 	head := make([]byte, fileHeader)
-	h.put(head)
-	w := snapshotWriter{j: j, f: f, seed: h.crc, batch: 1, buf: make([]byte, frameHeader, snapshotPayload)}
+	h.encode(head)
+	w := snapshotWriter{j: j, f: f, epoch: epoch, seed: h.crc, batch: 1, buf: make([]byte, frameHeader, snapshotPayload)}
 	if _, err := f.Write(head); err != nil {
 		return 0, err
 	}
@@ -157,10 +162,10 @@ func (j *Journal) writeSnapshot(path string, fold Fold, number, next uint64) (si
 	if err := w.emitAll(fold); err != nil {
 		return 0, err
 	}
-	w.frame()                             // what is left
-	w.frame()                             // the end
-	if w.err == nil && j.closing.Load() { // the medium may take its time
-		w.err = errClosing
+	w.frame()                               // what is left
+	w.frame()                               // the end
+	if w.err == nil && j.pointless(epoch) { // the medium may take its time
+		w.err = errEarly
 	}
 	if w.err != nil {
 		return 0, w.err
@@ -172,6 +177,7 @@ func (j *Journal) writeSnapshot(path string, fold Fold, number, next uint64) (si
 type snapshotWriter struct {
 	j     *Journal
 	f     *os.File
+	epoch uint64
 	seed  uint32
 	batch uint64
 	buf   []byte
@@ -207,8 +213,8 @@ func (w *snapshotWriter) frame() {
 	}
 	w.ended = len(w.buf) == frameHeader
 	switch {
-	case w.j.closing.Load():
-		w.err = errClosing
+	case w.j.pointless(w.epoch):
+		w.err = errEarly
 	case len(w.buf)-frameHeader > maxPayload:
 		w.err = fmt.Errorf("%w: a record has %d bytes", ErrFull, len(w.buf)-frameHeader)
 	case w.size+int64(len(w.buf)) > w.j.opts.MaxBytes:

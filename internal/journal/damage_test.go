@@ -24,7 +24,7 @@ func written(t testing.TB, opts Options, n int) map[string][]byte {
 	closeJournal(t, j)
 	// A compaction, by hand: when the goroutine does it is up to the scheduler.
 	j = open(t, opts)
-	made, err := j.compact(1, part{}, j.sealed)
+	made, err := j.compact(0, 1, part{}, j.sealed)
 	if err != nil || made.number != 1 {
 		t.Fatal(made, err)
 	}
@@ -190,7 +190,7 @@ func TestOtherFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.version = Version + 1
-	h.put(newer)
+	h.encode(newer)
 	twice := append([]byte(nil), files[lastFile]...)
 	twice = append(twice, files[lastFile][fileHeader:]...)
 	for name, c := range map[string]struct {

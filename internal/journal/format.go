@@ -47,8 +47,8 @@ type header struct {
 	crc      uint32 // set by parseHeader and put
 }
 
-// put writes the header to the first 64 bytes of b.
-func (h *header) put(b []byte) {
+// encode writes the header to the first 64 bytes of b.
+func (h *header) encode(b []byte) {
 	copy(b, fileMagic)
 	binary.LittleEndian.PutUint32(b[8:], h.version)
 	binary.LittleEndian.PutUint32(b[12:], h.shard)

@@ -15,7 +15,7 @@ func FuzzReplay(f *testing.F) {
 	f.Add([]byte(nil), files[sealedFile], files[lastFile][:40], uint64(0))
 	fresh := header{version: Version, shard: 7, identity: testIdentity, number: 3, first: 1<<64 - 1, kind: kindSegment, fresh: true}
 	b := append([]byte(nil), files[lastFile]...)
-	fresh.put(b)
+	fresh.encode(b)
 	f.Add(files[snapshotFile], files[sealedFile], b, uint64(0))
 	f.Add([]byte("garbage"), append(append([]byte(nil), b...), markerBytes...), b[:fileHeader], uint64(0))
 	f.Fuzz(func(t *testing.T, snapshot, sealed, last []byte, atLeast uint64) {
@@ -45,7 +45,7 @@ func FuzzFrames(f *testing.F) {
 	f.Fuzz(func(t *testing.T, first []byte, firstBatch uint64, second []byte, secondBatch uint64) {
 		h := header{version: Version, shard: 7, identity: testIdentity, number: 1, first: 1, kind: kindSegment}
 		b := make([]byte, fileHeader)
-		h.put(b)
+		h.encode(b)
 		for _, one := range []struct {
 			payload []byte
 			batch   uint64

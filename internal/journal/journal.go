@@ -79,6 +79,7 @@ type Journal struct {
 	closing  atomic.Bool   // compaction is to end early
 	sequence atomic.Uint64 // the last batch written
 	bytes    atomic.Int64
+	epoch    atomic.Uint64 // number of Restarts; written under io and mu
 
 	// The files: under io.
 	io       sync.Mutex
@@ -88,7 +89,6 @@ type Journal struct {
 	seed     uint32 // of its frames
 	last     uint64 // the highest number in use
 	fresh    bool   // the next segment begins anew
-	epoch    uint64 // number of Restarts; written under mu too
 	base     uint64 // the first batch, while there is no snapshot
 	sealed   []part
 	snapshot part
@@ -218,8 +218,8 @@ func (j *Journal) AppendAt(epoch uint64, records ...[]byte) (now uint64, ok bool
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.epoch != epoch {
-		return j.epoch, false
+	if now = j.epoch.Load(); now != epoch {
+		return now, false
 	}
 	if len(records) > 0 {
 		j.append(records)
@@ -310,7 +310,7 @@ func (j *Journal) write(batch []byte) error {
 	sequence := j.sequence.Load() + 1
 	out := batch[fileHeader:]
 	if begins {
-		if err := j.begin(batch, sequence); err != nil {
+		if err := j.startSegment(batch, sequence); err != nil {
 			return err
 		}
 		out = batch
@@ -352,8 +352,8 @@ func (j *Journal) write(batch []byte) error {
 	return nil
 }
 
-// begin makes the next segment and puts its header in front of the batch.
-func (j *Journal) begin(batch []byte, first uint64) error {
+// startSegment makes the next segment and puts its header in front of the batch.
+func (j *Journal) startSegment(batch []byte, first uint64) error {
 	if j.file != nil {
 		j.closeFile()
 		j.sealed = append(j.sealed, j.current)
@@ -367,7 +367,7 @@ func (j *Journal) begin(batch []byte, first uint64) error {
 		version: Version, shard: uint32(j.opts.Shard), identity: j.opts.Identity,
 		number: number, first: first, kind: kindSegment, fresh: j.fresh,
 	}
-	h.put(batch)
+	h.encode(batch)
 	j.file, j.current, j.seed, j.last = f, part{number: number}, h.crc, number
 	return nil
 }
@@ -382,7 +382,9 @@ func (j *Journal) closeFile() {
 // Restart begins anew, whether the journal is broken or not: what was appended and
 // not written is forgotten, and with the first batch that is written now all
 // earlier ones cease to count. Until then they count as before. The owner appends
-// its complete state next. After Close it does nothing.
+// its complete state next. On a disk that is full of those files their room is used. It
+// comes a moment later when a compaction reads them, which ends early: the owner tries
+// again. After Close it does nothing.
 func (j *Journal) Restart() {
 	j.io.Lock()
 	defer j.io.Unlock()
@@ -394,7 +396,7 @@ func (j *Journal) Restart() {
 	j.batch, j.overflow = j.batch[:batchStart], false
 	j.flushed.Store(j.appended.Load())
 	j.broken, j.fresh = nil, true
-	j.epoch++
+	j.epoch.Add(1)
 	j.off.Store(false)
 	j.mu.Unlock()
 }

@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -256,13 +259,23 @@ func TestFullDisk(t *testing.T) {
 	if !errors.Is(err, syscall.ENOSPC) || n < 500 || m.not.Load() != 1 {
 		t.Fatalf("batch %d: %v", n, err)
 	}
-	// The disk is full of this journal. Beginning anew makes its own room.
-	j.Restart()
-	put(t, j, "a=1", "b="+strings.Repeat("x", 30000))
-	if m.usable.Load() != 1 {
-		t.Errorf("marked as usable %d times", m.usable.Load())
+	// The disk is full of this journal. Beginning anew makes its own room, at once or as
+	// soon as a compaction has ended that reads the files.
+	testwait.Until(t, "the journal begins anew", func() bool {
+		j.Restart()
+		for _, record := range []string{"a=1", "b=" + strings.Repeat("x", 30000), "b"} {
+			j.Append([]byte(record))
+			if err := j.Flush(); err != nil && !errors.Is(err, syscall.ENOSPC) {
+				t.Fatal(err)
+			} else if err != nil {
+				return false
+			}
+		}
+		return true
+	})
+	if usable, not := m.usable.Load(), m.not.Load(); usable < 1 || usable > not {
+		t.Errorf("marked as usable %d times, as not usable %d times", usable, not)
 	}
-	put(t, j, "b")
 	closeJournal(t, j)
 	want(t, replayed(t, opts), table{"a": "1"})
 }
@@ -282,4 +295,61 @@ func smallDisk(t *testing.T) string {
 		}
 	})
 	return dir
+}
+
+// watched is a table that tells when a compaction begins to read, lets it wait, and
+// counts what it reads.
+type watched struct {
+	table
+	applied *atomic.Int64
+}
+
+func (w watched) Apply(record []byte) error {
+	w.applied.Add(1)
+	return w.table.Apply(record)
+}
+
+// TestRestartEndsCompaction: a compaction of files that do not count any more ends before
+// it reads them and writes a snapshot of them.
+func TestRestartEndsCompaction(t *testing.T) {
+	opts := options(t.TempDir())
+	opts.SegmentBytes = 1500
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	var opened atomic.Bool
+	var applied atomic.Int64
+	opts.NewFold = func() Fold {
+		if opened.Swap(true) { // Open makes the first
+			begun <- struct{}{}
+			<-goOn
+		}
+		return watched{table{}, &applied}
+	}
+	j := open(t, opts)
+	for n := 1; ; n++ {
+		put(t, j, round(n)...)
+		select {
+		case <-begun:
+		default:
+			if n > 1000 {
+				t.Fatal("no compaction has begun")
+			}
+			runtime.Gosched()
+			continue
+		}
+		break
+	}
+	j.Restart()
+	put(t, j, "a=1")
+	close(goOn)
+	testwait.Until(t, "the compaction ends", func() bool {
+		j.io.Lock()
+		defer j.io.Unlock()
+		return !j.working
+	})
+	if applied.Load() != 0 {
+		t.Errorf("the compaction has read %d records that do not count", applied.Load())
+	}
+	if left, err := filepath.Glob(filepath.Join(opts.Dir, "*snapshot*")); err != nil || len(left) != 0 {
+		t.Errorf("there are %v, %v", left, err)
+	}
 }

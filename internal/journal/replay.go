@@ -132,7 +132,7 @@ func replay(opts Options) (found, error) {
 			r.last = max(r.last, p.number)
 		}
 	}
-	segments, err := begin(opts, l, &r)
+	segments, err := countingSegments(opts, l, &r)
 	if err != nil {
 		return r, err
 	}
@@ -180,8 +180,8 @@ func (opts *Options) owns(path string, number uint64) error {
 	return nil
 }
 
-// begin finds the snapshot and the segments that count.
-func begin(opts Options, l listing, r *found) ([]part, error) {
+// countingSegments returns the segments that count, and notes the snapshot that they follow.
+func countingSegments(opts Options, l listing, r *found) ([]part, error) {
 	if n := len(l.snapshots); n > 0 {
 		r.snapshot = l.snapshots[n-1]
 	}

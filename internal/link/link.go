@@ -47,6 +47,10 @@ const (
 // what this one leaves: the broker keeps the session.
 var ErrSuspend = errors.New("suspended until the next start")
 
+// ErrFenced says that another server serves what this link served: its epoch at the broker
+// is higher. The link has fallen silent for good.
+var ErrFenced = errors.New("another server serves the cars of this shard now")
+
 // Receiver takes what the link has for one car. All its methods are called from
 // the link's own goroutine and must return at once; a full mailbox is the
 // receiver's problem, never the link's.

@@ -48,7 +48,7 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 		} else {
 			lines[i] = h.format(i, ctx, r)
 		}
-		s.put(lines[i])
+		s.enqueue(lines[i])
 	}
 	return nil
 }

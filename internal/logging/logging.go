@@ -207,7 +207,7 @@ func (l *Logs) reporter(of int, name string) reporter {
 	elsewhere := func(level slog.Level, text string, attrs ...slog.Attr) {
 		to := console + file - of
 		if l.sinks[to] != nil && l.sinks[to] != l.sinks[of] {
-			l.sinks[to].put(line(to, level, text, attrs...))
+			l.sinks[to].enqueue(line(to, level, text, attrs...))
 		}
 	}
 	target := slog.String("destination", name)

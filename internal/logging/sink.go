@@ -58,9 +58,9 @@ func newSink(out output, report reporter) *sink {
 	return &sink{out: out, report: report, wake: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{})}
 }
 
-// put queues a copy of one line. It never blocks for longer than another put or
+// enqueue queues a copy of one line. It never blocks for longer than another enqueue or
 // an exchange of buffers takes.
-func (s *sink) put(line []byte) {
+func (s *sink) enqueue(line []byte) {
 	s.mu.Lock()
 	switch {
 	case s.closed:
@@ -82,9 +82,9 @@ func (s *sink) signal() {
 	}
 }
 
-// take exchanges the queue with an empty buffer. When nothing is queued, it
+// drain exchanges the queue with an empty buffer. When nothing is queued, it
 // returns those who wait for that.
-func (s *sink) take(empty []byte) (lines []byte, waiters []chan struct{}) {
+func (s *sink) drain(empty []byte) (lines []byte, waiters []chan struct{}) {
 	s.mu.Lock()
 	lines, s.queued = s.queued, empty
 	dropped := s.dropped
@@ -105,7 +105,7 @@ func (s *sink) run() {
 	defer close(s.ended)
 	var buffer []byte
 	for failing := false; ; {
-		lines, waiters := s.take(buffer[:0])
+		lines, waiters := s.drain(buffer[:0])
 		if len(lines) == 0 {
 			buffer = lines
 			for _, w := range waiters {
@@ -177,7 +177,7 @@ func (s *sink) pause() {
 
 // giveUp counts what was not written at the end.
 func (s *sink) giveUp(rest []byte, cause error) {
-	queued, _ := s.take(nil)
+	queued, _ := s.drain(nil)
 	n := bytes.Count(rest, []byte{'\n'}) + bytes.Count(queued, []byte{'\n'})
 	s.lost.Add(uint64(n))
 	s.err = fmt.Errorf("%s: %d log lines were not written: %w", s.report.name, n, cause)

@@ -59,7 +59,7 @@ func (w *Worker) beforeConnect() {
 	}
 	stale := w.stale.Swap(false)
 	w.pollMu.Lock()
-	if w.pollEnded {
+	if w.pollEnded || w.endsPolling() {
 		w.pollMu.Unlock()
 		return
 	}

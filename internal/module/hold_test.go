@@ -25,7 +25,9 @@ type holding struct {
 	pushed    chan struct{}
 	asking    int
 	requests  int
-	exclusive bool // no two requests at a time so far
+	exclusive bool          // no two requests at a time so far
+	hurried   bool          // EndPolls was called
+	last      time.Duration // how long the request then still takes
 }
 
 func newHolding() *holding { return &holding{pushed: make(chan struct{}, 100), exclusive: true} }
@@ -76,6 +78,12 @@ func (h *holding) FetchCommands(ctx context.Context, patience Patience) ([]fleet
 		timeout = time.After(max(h.deaf, BriefWait))
 	}
 	for {
+		h.mu.Lock()
+		hurried := h.hurried
+		h.mu.Unlock()
+		if hurried && timeout == nil {
+			timeout = time.After(h.last)
+		}
 		if got := h.take(); len(got) > 0 {
 			return got, nil
 		}
@@ -330,4 +338,83 @@ func TestStopEndsHeldPolls(t *testing.T) {
 			})
 		})
 	}
+}
+
+// EndPolls makes the request that is held the last one: what it brings is handed out.
+func (h *holding) EndPolls() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.hurried = true
+	select {
+	case h.pushed <- struct{}{}:
+	default:
+	}
+}
+
+// The last request brings what it can before a worker is suspended, and no other follows,
+// whatever the kind of module.
+func TestEndPolling(t *testing.T) {
+	for name, prepare := range map[string]func(*Worker, *holding){
+		"never begun": func(*Worker, *holding) {},
+		"polling":     func(w *Worker, _ *holding) { come(w, button); pass(time.Minute) },
+		"lingering":   func(w *Worker, _ *holding) { come(w, button); pass(time.Minute); leave(w, button) },
+		"ended":       func(w *Worker, _ *holding) { come(w, button); leave(w, button); pass(2 * lingerPolls) },
+		"interval":    func(_ *Worker, h *holding) { h.never = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHolding()
+				h.never = name == "interval"
+				h.last = 500 * time.Millisecond
+				w := startHolding(h, WorkerOptions{})
+				prepare(w, h)
+				asking, _, _ := h.state()
+				begin := time.Now()
+				ended := w.EndPolling()
+				if asking > 0 {
+					h.push("last")
+				}
+				<-ended
+				if took := time.Since(begin); took > time.Second {
+					t.Errorf("the polls end after %v", took)
+				}
+				want := "[]"
+				if asking > 0 {
+					want = "[last]"
+				}
+				if got := texts(all(w)); got != want {
+					t.Errorf("took %s, want %s", got, want)
+				}
+				_, before, _ := h.state()
+				come(w, button)
+				pass(time.Minute)
+				if asking, requests, _ := h.state(); asking != 0 || requests != before {
+					t.Errorf("%d requests after the last one", requests-before)
+				}
+				if err := closeWithin(w, time.Second); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// A module that does not come back keeps the caller waiting, who gives up, and Close ends
+// it as ever.
+func TestEndPollingOfAStuckModule(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHolding()
+		h.last = time.Hour
+		w := startHolding(h, WorkerOptions{})
+		come(w, button)
+		pass(time.Minute)
+		select {
+		case <-w.EndPolling():
+			t.Error("the poll has ended")
+		case <-time.After(time.Second):
+		}
+		if err := closeWithin(w, time.Second); err != nil {
+			t.Error(err)
+		}
+	})
 }

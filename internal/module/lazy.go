@@ -21,6 +21,7 @@ type lazy struct {
 	spec     InstanceSpec
 	gate     *Gate // its only lane is Opening
 	instance atomic.Pointer[Instance]
+	hurried  atomic.Bool // EndPolls was called
 }
 
 // with makes a call, opening the instance when there is none yet.
@@ -113,6 +114,9 @@ func (l *lazy) Holds() bool {
 func (l *lazy) FetchCommands(ctx context.Context, patience Patience) (commands []fleet.Command, err error) {
 	err = l.with(ctx, func(i Instance) (err error) {
 		if h, ok := i.(Holder); ok {
+			if l.hurried.Load() { // maybe before there was an instance
+				h.EndPolls()
+			}
 			commands, err = h.FetchCommands(ctx, patience)
 		} else {
 			commands, err = i.WaitCommands(ctx)
@@ -120,6 +124,14 @@ func (l *lazy) FetchCommands(ctx context.Context, patience Patience) (commands [
 		return err
 	})
 	return commands, err
+}
+
+// EndPolls fills Holder.
+func (l *lazy) EndPolls() {
+	l.hurried.Store(true)
+	if h, ok := Opened(l).(Holder); ok {
+		h.EndPolls()
+	}
 }
 
 // Close closes the instance if one was opened. When ctx ends while it is being

@@ -166,3 +166,23 @@ func TestLazyCloseAfterItsDeadline(t *testing.T) {
 		}
 	}
 }
+
+// Polls are not held once EndPolls was called, whenever the instance is opened.
+func TestLazyEndPolls(t *testing.T) {
+	for _, opened := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHolding()
+			l := Lazy(opener{func(context.Context) (Instance, error) { return h, nil }}, InstanceSpec{}).(*lazy)
+			if opened {
+				if err := l.open(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			l.EndPolls()
+			begin := time.Now()
+			if _, err := l.FetchCommands(t.Context(), Held); err != nil || time.Since(begin) > time.Second {
+				t.Errorf("opened %v: %v after %v", opened, err, time.Since(begin))
+			}
+		})
+	}
+}

@@ -118,6 +118,10 @@ type Holder interface {
 	// FetchCommands is WaitCommands with a given patience. It returns no commands and
 	// an error, or none, when ctx ends.
 	FetchCommands(ctx context.Context, patience Patience) ([]fleet.Command, error)
+	// EndPolls makes the module answer the request that is held, which FetchCommands
+	// returns as ever, and lets none be held any more: Held is Interval from then on. It
+	// returns at once.
+	EndPolls()
 }
 
 // HoldingModule is a Module whose instances are Holders.

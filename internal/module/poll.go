@@ -27,10 +27,11 @@ func (w *Worker) pollCommands(ctx context.Context, fetch func(context.Context) (
 		if room := w.inbox.roomy(); room != nil { // what the car does not take stays in the module
 			select {
 			case <-room:
+			case <-w.lastPoll:
 			case <-ctx.Done():
 			}
 		}
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || w.endsPolling() {
 			return
 		}
 		start := time.Now()
@@ -41,11 +42,11 @@ func (w *Worker) pollCommands(ctx context.Context, fetch func(context.Context) (
 			return
 		case err != nil:
 			w.pollFailed(err)
-			pause(ctx, backoff/2+rand.N(backoff/2+1))
+			w.pause(ctx, backoff/2+rand.N(backoff/2+1))
 			backoff = min(2*backoff, w.opts.BackoffMax) // DEF-24
 			continue
 		case len(commands) == 0 && time.Since(start) < quickWait:
-			pause(ctx, idle)
+			w.pause(ctx, idle)
 			idle = min(2*idle, idleMax)
 		default:
 			idle = idleMin
@@ -76,7 +77,7 @@ func (w *Worker) pollFailed(err error) {
 func (w *Worker) startPolling() {
 	w.pollMu.Lock()
 	defer w.pollMu.Unlock()
-	if w.pollEnded {
+	if w.pollEnded || w.endsPolling() {
 		close(w.poll)
 		return
 	}
@@ -96,6 +97,49 @@ func (w *Worker) startPolling() {
 	}()
 }
 
+// EndPolling lets the module be asked for no more commands. The result is closed when the
+// last request has come back and what it brought can be taken: a module may need as long
+// for it as its timeout is. Close does not wait for that, and what comes then is
+// discarded.
+func (w *Worker) EndPolling() (ended <-chan struct{}) {
+	w.pollMu.Lock()
+	defer w.pollMu.Unlock()
+	if !w.endsPolling() {
+		close(w.lastPoll)
+	}
+	last := w.poll
+	switch {
+	case w.stopSource != nil && !w.pollEnded:
+		w.pollEnded = true
+		w.stopTheSource()
+	case w.held.holder != nil:
+		w.held.holder.EndPolls()
+		last = w.held.gone
+	}
+	if last == nil || !w.started.Load() {
+		last = make(chan struct{})
+		close(last)
+	}
+	return last
+}
+
+func (w *Worker) endsPolling() bool {
+	select {
+	case <-w.lastPoll:
+		return true
+	default:
+		return false
+	}
+}
+
+// stopTheSource ends the polling of a CommandSource; poll is closed afterwards.
+func (w *Worker) stopTheSource() {
+	go func() {
+		w.stopSource()
+		close(w.poll)
+	}()
+}
+
 // endPolling ends the polling without waiting for its end.
 func (w *Worker) endPolling() {
 	w.pollMu.Lock()
@@ -106,10 +150,7 @@ func (w *Worker) endPolling() {
 	w.pollEnded = true
 	switch {
 	case w.stopSource != nil:
-		go func() {
-			w.stopSource()
-			close(w.poll)
-		}()
+		w.stopTheSource()
 	case w.stopPoll != nil:
 		w.stopPoll()
 	case w.held.holder != nil:
@@ -149,11 +190,12 @@ func (w *Worker) dropped(unusable *UnusableError) {
 		slog.String("reason", unusable.Reason), slog.Int("commands", unusable.Commands))
 }
 
-func pause(ctx context.Context, d time.Duration) {
+func (w *Worker) pause(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+	case <-w.lastPoll:
 	case <-ctx.Done():
 	}
 }

@@ -46,11 +46,9 @@ type WorkerOptions struct {
 	Called func(*Call)
 }
 
-const defaultQueueSize = 1000
-
 func (o WorkerOptions) withDefaults() WorkerOptions {
 	if o.QueueSize <= 0 {
-		o.QueueSize = defaultQueueSize
+		o.QueueSize = DefaultQueue
 	}
 	if o.QueueBytes <= 0 {
 		o.QueueBytes = 64 << 20
@@ -118,6 +116,7 @@ type Worker struct {
 	stopCalls context.CancelFunc
 
 	poll       chan struct{} // closed when the polling has ended
+	lastPoll   chan struct{} // closed when no further poll is wanted
 	pollMu     sync.Mutex
 	pollEnded  bool               // endPolling was called
 	stopSource func()             // of a CommandSource
@@ -137,6 +136,7 @@ func NewWorker(instance Instance, number int32, opts WorkerOptions) *Worker {
 		jobs:     newJobs(opts.QueueSize, opts.QueueBytes),
 		inbox:    inbox{limit: opts.CommandQueue, maxBytes: opts.CommandBytes},
 		poll:     make(chan struct{}),
+		lastPoll: make(chan struct{}),
 	}
 	w.callCtx, w.stopCalls = context.WithCancel(context.Background())
 	return w
@@ -146,7 +146,7 @@ func NewWorker(instance Instance, number int32, opts WorkerOptions) *Worker {
 // queued already stays, even when it is more.
 func (w *Worker) SetQueueSize(statuses int) {
 	if statuses <= 0 {
-		statuses = defaultQueueSize
+		statuses = DefaultQueue
 	}
 	w.jobs.setLimit(statuses)
 }
@@ -260,7 +260,28 @@ func (w *Worker) Stats() WorkerStats {
 // poller and closes the instance, all before ctx ends: a quarter of the time to
 // its deadline is kept for the end of the calls and of the instance. What could
 // not be delivered is counted, logged and part of the error. Call it once.
-func (w *Worker) Close(ctx context.Context) error {
+func (w *Worker) Close(ctx context.Context) error { return w.end(ctx, w.abandon) }
+
+// Suspend is Close for a worker whose Confirmed says what another process need not hand
+// over: it waits no longer than suspendDelivery for the calls that have not begun, and
+// what waits then is not lost.
+func (w *Worker) Suspend(ctx context.Context) error {
+	w.jobs.close()
+	short, cancel := context.WithTimeout(ctx, suspendDelivery)
+	defer cancel()
+	if w.started.Load() && !ended(short, w.jobs.done) {
+		w.jobs.halt() // the call that is under way still counts when it comes back in time
+	}
+	return w.end(ctx, w.leave)
+}
+
+// suspendDelivery is short beside what gateways notice, and long enough for the queue of
+// a module that keeps up.
+const suspendDelivery = 200 * time.Millisecond
+
+// end ends the worker. giveUp empties the queue and returns how many statuses of it are
+// lost.
+func (w *Worker) end(ctx context.Context, giveUp func() (lost int)) error {
 	w.jobs.close()
 	w.endPolling()
 	if w.started.CompareAndSwap(false, true) { // Start was never called
@@ -271,7 +292,7 @@ func (w *Worker) Close(ctx context.Context) error {
 	defer cancel()
 	var errs []error
 	if !ended(delivery, w.jobs.done) {
-		if lost := w.abandon(); lost > 0 {
+		if lost := giveUp(); lost > 0 {
 			errs = append(errs, fmt.Errorf("%d answered statuses were not delivered", lost))
 		}
 	}
@@ -280,13 +301,25 @@ func (w *Worker) Close(ctx context.Context) error {
 	if !ended(ctx, w.jobs.done) {
 		errs = append(errs, fmt.Errorf("calls were not finished: %w", ErrStuck))
 	}
-	if lost := w.abandon(); lost > 0 { // never started
+	if lost := giveUp(); lost > 0 { // never started
 		errs = append(errs, fmt.Errorf("%d answered statuses were not delivered", lost))
 	}
 	ended(ctx, w.poll) // the instance says when it is stuck there
 	w.inbox.want()
 	w.discard(w.inbox.takeAll())
 	return errors.Join(append(errs, w.instance.Close(ctx))...)
+}
+
+// Abandon refuses further jobs and gives up those that wait; the call that is being made goes
+// on. It is for statuses that another server has newer ones of. Close it as ever.
+func (w *Worker) Abandon() {
+	w.jobs.close()
+	left, _ := w.jobs.abandon()
+	for _, j := range left {
+		if j.done != nil {
+			j.done(errClosed)
+		}
+	}
 }
 
 // mostOf returns a context that ends when three quarters of the time to the
@@ -301,21 +334,31 @@ func mostOf(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // abandon gives up what is queued and returns how many statuses were lost.
 func (w *Worker) abandon() int {
-	left, lost := w.jobs.abandon()
-	for _, j := range left {
-		if j.done != nil {
-			j.done(errClosed)
-		}
-	}
-	if lost > 0 && w.opts.Confirmed != nil {
-		w.log.Info("answered statuses wait in the state directory for the next start", "statuses", lost)
-		return 0
-	}
+	lost := w.empty()
 	if lost > 0 {
 		w.lost.Add(uint64(lost))
 		w.log.Warn("answered statuses could not be delivered to the module before the stop and are lost", "statuses", lost)
 	}
 	return lost
+}
+
+// leave is abandon for another process to go on with: nothing is lost.
+func (w *Worker) leave() int {
+	if left := w.empty(); left > 0 {
+		w.log.Info("answered statuses wait in the state directory for the next start", "statuses", left)
+	}
+	return 0
+}
+
+// empty gives up what is queued and returns how many statuses that is.
+func (w *Worker) empty() (statuses int) {
+	left, statuses := w.jobs.abandon()
+	for _, j := range left {
+		if j.done != nil {
+			j.done(errClosed)
+		}
+	}
+	return statuses
 }
 
 var errClosed = errors.New("the worker of the module is closed")

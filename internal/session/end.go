@@ -100,7 +100,7 @@ func (s *Session) end(reason Reason, notify bool) {
 	}
 	// A gateway that was away may come back at any time and believe in its session; of
 	// one that was not continued it knows nothing.
-	if reason != ReasonNotContinued && reason != ReasonSuperseded && reason != ReasonGatewayGone {
+	if reason != ReasonNotContinued && reason != ReasonOutdated && reason != ReasonSuperseded && reason != ReasonGatewayGone {
 		s.stayQuiet(s.opts.QuietAfterEnd)
 	}
 	s.recordEnd()
@@ -125,7 +125,7 @@ func (s *Session) end(reason Reason, notify bool) {
 	s.asking = question{}
 	s.withModule = false
 	s.admitBy, s.waitBy, s.sessionBy = time.Time{}, time.Time{}, time.Time{}
-	s.recovery, s.anew, s.rejoin, s.left = nil, false, false, nil
+	s.recovery, s.anew, s.rejoin, s.left, s.hint = nil, false, false, nil, nil
 	s.order.reset()
 	s.sender.reset()
 }
@@ -151,7 +151,7 @@ func (s *Session) whyUnanswered() Reason {
 // discarded (DEF-20).
 func (r Reason) keepsOutgoing() bool {
 	switch r {
-	case ReasonOperator, ReasonReplaced, ReasonGatewayGone, ReasonLinkDown, ReasonNotContinued, ReasonSuperseded, ReasonPublishFailed, ReasonSessionTimeout,
+	case ReasonOperator, ReasonReplaced, ReasonGatewayGone, ReasonLinkDown, ReasonNotContinued, ReasonOutdated, ReasonSuperseded, ReasonPublishFailed, ReasonSessionTimeout,
 		ReasonMissingStatus, ReasonCommandTimeout, ReasonSilent, ReasonSequenceTimeout, ReasonSequenceNoRoom:
 		return false
 	}

@@ -38,6 +38,7 @@ const (
 	entryNumbers                         // counter and numbers that are next, in a compacted journal
 	entryTried                           // a process has begun with the status that was left (RES-17)
 	entryForgotten                       // nothing of the car is known any more
+	entryHint                            // the status that is next is not known exactly, see Resumption.Hint
 )
 
 // Flags of entryStatus.

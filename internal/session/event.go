@@ -154,6 +154,7 @@ const (
 	ReasonReloaded             Reason = "car changed or removed by a reload"
 	ReasonLinkDown             Reason = "broker connection lost"
 	ReasonSuperseded           Reason = "session could not be resumed: its gateway has another one"
+	ReasonOutdated             Reason = "session could not be resumed: what the other server has left is outdated"
 	ReasonNotContinued         Reason = "session could not be resumed: the broker has kept nothing"
 	ReasonPublishFailed        Reason = "message could not be sent"
 	ReasonOperator             Reason = "disconnected by an operator"

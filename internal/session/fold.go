@@ -20,6 +20,8 @@ type folded struct {
 	numbers   map[int32]uint64
 	positions map[int32][]byte
 	next      uint32
+	hint      bool  // see Resumption.Hint
+	seen      hint  // and what has come since
 	unusable  error // why the session must not be resumed
 }
 
@@ -63,7 +65,7 @@ func (c *folded) entry(r *reader) error {
 	kind := entryKind(r.byte())
 	switch kind {
 	case entrySession:
-		c.record, c.unusable = r.record(), nil // it needs nothing of what came before
+		c.record, c.unusable, c.hint = r.record(), nil, false // it needs nothing of what came before
 		c.next = c.record.Next
 	case entryEnded:
 		c.record = nil
@@ -88,6 +90,8 @@ func (c *folded) entry(r *reader) error {
 		clear(c.numbers)
 		clear(c.positions)
 		c.record, c.left, c.next, c.unusable = nil, nil, 0, nil
+	case entryHint:
+		c.hint, c.seen = true, hint{any: r.bool(), lowest: r.uint32()}
 	case entrySettled:
 		if c.record != nil {
 			c.record.Settled = true
@@ -123,6 +127,9 @@ func (c *folded) change(kind entryKind, r *reader) error {
 	case entryHeld:
 		m := r.held()
 		m.SessionID = s.ID
+		if c.hint {
+			c.seen.see(m.Counter)
+		}
 		s.Ahead = slices.DeleteFunc(s.Ahead, func(o fleet.ClientMessage) bool { return o.Counter == m.Counter })
 		s.Ahead = append(s.Ahead, m)
 	case entryCommand:
@@ -213,6 +220,9 @@ func (f *Fold) Snapshot(emit func(record []byte)) {
 			if c.record.Settled {
 				b = append(b, byte(entrySettled))
 			}
+			if c.hint {
+				b = c.seen.append(b)
+			}
 			emit(b)
 		}
 		for i := range c.left {
@@ -251,6 +261,9 @@ func (f *Fold) Car(name string) (*Resumption, error) {
 	out := &Resumption{Record: c.record, Left: slices.Clone(c.left), Next: c.next}
 	if c.unusable != nil {
 		out.Record = nil
+	}
+	if out.Record != nil && c.hint {
+		out.Hint, out.Come, out.Lowest = true, c.seen.any, c.seen.lowest
 	}
 	for _, module := range slices.Sorted(maps.Keys(c.numbers)) {
 		out.Numbers = append(out.Numbers, Number{module, c.numbers[module]})

@@ -36,6 +36,9 @@ func (s *Session) AppendRecord(b []byte) []byte {
 	b = append(b, s.journal[:s.prefix]...)
 	if r := s.Record(); r != nil {
 		b = appendRecord(b, r)
+		if s.hint != nil {
+			b = s.hint.append(b)
+		}
 	} else {
 		b = append(b, byte(entryEnded))
 	}
@@ -56,6 +59,7 @@ const keptJournal = 1 << 10
 
 // finishRecord adds to the record of a Step what is known at its end only.
 func (s *Session) finishRecord() {
+	s.finishCarry()
 	if s.prefix == 0 {
 		s.changed, s.early = false, s.early[:0]
 		return
@@ -82,6 +86,11 @@ func (s *Session) putAside(m fleet.ClientMessage) {
 // recordStatus says that a status was accepted; with statusForwarded, that its module
 // gets it as its next one.
 func (s *Session) recordStatus(m fleet.ClientMessage, flags byte) {
+	if flags&statusRunning != 0 {
+		if s.uncarried++; s.uncarried >= hintEvery {
+			s.carry()
+		}
+	}
 	if s.prefix == 0 {
 		return
 	}
@@ -103,13 +112,18 @@ func (s *Session) pass(m fleet.ClientMessage) {
 
 func (s *Session) recordSession() {
 	s.changed = false
+	s.carry()
 	if s.prefix > 0 {
 		s.journal = appendRecord(s.journal, s.Record())
+		if s.hint != nil {
+			s.journal = s.hint.append(s.journal)
+		}
 	}
 }
 
 // recordCommand says that the newest command was sent.
 func (s *Session) recordCommand(counter uint32) {
+	s.carry()
 	if s.prefix == 0 || s.phase != PhaseRunning {
 		return
 	}
@@ -119,6 +133,7 @@ func (s *Session) recordCommand(counter uint32) {
 }
 
 func (s *Session) recordResponse(counter uint32, response fleet.ResponseType) {
+	s.carry()
 	if s.prefix == 0 || s.phase != PhaseRunning {
 		return
 	}
@@ -132,6 +147,7 @@ func (s *Session) recordPosition(module int32, position []byte) {
 	if s.prefix == 0 || position == nil {
 		return
 	}
+	s.carry()
 	b := binary.AppendVarint(append(s.journal, byte(entryPosition)), int64(module))
 	s.journal = appendText(b, position)
 	s.SetPosition(module, position)
@@ -150,6 +166,7 @@ func (s *Session) SetPosition(module int32, position []byte) {
 
 // recordRecovery says that the session is out of reach, or found again.
 func (s *Session) recordRecovery(over bool) {
+	s.carry()
 	switch {
 	case s.prefix == 0:
 	case over:
@@ -160,6 +177,7 @@ func (s *Session) recordRecovery(over bool) {
 }
 
 func (s *Session) recordEnd() {
+	s.carry()
 	if s.prefix > 0 && s.phase == PhaseRunning {
 		s.journal = append(s.journal, byte(entryEnded))
 	}

@@ -70,6 +70,11 @@ type Resumption struct {
 	Numbers   []Number // of the next status per module
 	Positions []Position
 	Next      uint32 // counter of the next command of the car (CMD-3)
+	// Hint: it was left by a server that failed, see ResumeCarried. The status that is next is
+	// Record.Expected or a later one, see adopt; Left is empty. Come: a status has come since, the
+	// lowest of them is Lowest.
+	Hint, Come bool
+	Lowest     uint32
 	// Local: the process goes on, only what served the car has failed. All commands have
 	// left, and a status that comes again was not answered.
 	Local bool

@@ -41,6 +41,7 @@ type recovery struct {
 	answers []fleet.ClientMessage
 	settled bool // everything that was sent has reached the broker
 	local   bool // see Resumption.Local
+	carried bool // see Resumption.Hint
 	// limbo: an earlier recovery was not over, so commands that wait may not have left
 	// although later answers have.
 	limbo  bool
@@ -76,11 +77,18 @@ func (s *Session) resume(r *Resumption) {
 	}
 	for _, p := range r.Positions {
 		s.SetPosition(p.Module, p.Bytes)
+		if r.Hint {
+			s.recordPosition(p.Module, p.Bytes)
+		}
 	}
 	s.sender.next = r.Next
 	if rec := r.Record; rec != nil {
 		s.restore(rec)
-		s.recovery = &recovery{base: s.order.expected, settled: rec.Settled, limbo: rec.Recovering && !r.Local, local: r.Local}
+		s.recovery = &recovery{base: s.order.expected, settled: rec.Settled, limbo: rec.Recovering && !r.Local, local: r.Local, carried: r.Hint}
+		if r.Hint {
+			s.guess(r)
+			s.recordSession() // this server's journal is another one
+		}
 		s.recordRecovery(false)
 		s.sessionBy = s.now.Add(s.opts.SessionTimeout)
 	}
@@ -125,8 +133,8 @@ func (s *Session) restore(r *Record) {
 
 // linkUp says whether the broker has kept what came for the car meanwhile.
 func (s *Session) linkUp(kept bool, down time.Duration) {
-	s.backlog, s.late, s.connectIn = kept, kept && down >= promptly, nil
 	r := s.recovery
+	s.backlog, s.late, s.connectIn = kept, kept && (down >= promptly || s.hint != nil || r != nil && r.carried), nil
 	switch {
 	case r == nil:
 	case !kept:
@@ -146,7 +154,8 @@ func (s *Session) linkLost(kept, settled bool) {
 		s.end(ReasonLinkDown, false)
 		return
 	}
-	s.recovery = &recovery{base: s.order.expected, settled: settled, limbo: s.recovery != nil}
+	before := s.recovery
+	s.recovery = &recovery{base: s.order.expected, settled: settled, limbo: before != nil, carried: before != nil && before.carried && !before.read}
 	s.recordRecovery(false)
 	s.sessionBy = s.now.Add(s.opts.SessionTimeout)
 }
@@ -222,7 +231,9 @@ func (s *Session) redelivered(m fleet.ClientMessage) {
 	r.again[m.Counter] = true
 	s.note(Debug, NoteStatusRedelivered, m.Device, m.Counter)
 	if s.late {
-		m.Data, m.Error = nil, nil
+		if !r.carried {
+			m.Data, m.Error = nil, nil
+		}
 		r.answers = append(r.answers, m)
 		return
 	}
@@ -240,7 +251,10 @@ func (o *order) answered(counter uint32) bool {
 func (s *Session) keepAhead(m fleet.ClientMessage) {
 	o := &s.order
 	s.note(Debug, NoteStatusReceived, m.Device, m.Counter)
-	if !o.started {
+	switch {
+	case s.hint != nil:
+		s.hint.see(m.Counter)
+	case !o.started:
 		o.started, o.first, o.expected = true, m.Counter, m.Counter
 	}
 	_, buffered := o.ahead[m.Counter]
@@ -268,10 +282,21 @@ func (s *Session) backlogRead() {
 	}
 	r.read = true
 	for _, m := range r.answers {
+		if r.carried && !s.handOver(m) {
+			return
+		}
 		s.answer(m)
 	}
 	r.answers = nil
-	s.settle()
+	if s.hint != nil && s.hint.any {
+		if m, ok := s.order.ahead[s.hint.lowest]; ok && !s.adopt(m.ClientMessage) {
+			return
+		}
+		s.drain()
+	}
+	if s.recovery == r {
+		s.settle()
+	}
 }
 
 // settle ends the recovery as soon as the gateway was heard and it is certain which

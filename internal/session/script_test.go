@@ -33,6 +33,8 @@ import (
 //	backlog read       all that the broker kept has come
 //	delivered 1 0      module 1 has confirmed its statuses up to number 0
 //	crash 3s           a new Session goes on, 3 s later, where the journal ends
+//	takeover 3s        another server goes on, 3 s later, where the carried record ends
+//	takeover 3s 1      of which the newest has not reached the broker
 //	suspend            and before that everything sent has reached the broker
 //	new-owner          the Session goes on with the modules of another owner
 func TestScripts(t *testing.T) {
@@ -52,6 +54,8 @@ type stage struct {
 	manual  bool
 	fold    *Fold // of the journal
 	steps   int
+	carried [][]byte // records for another server
+	version uint64
 }
 
 // scriptModules: modules 1 (type 1), 2 (types 1-4), 3 (every type), 1000 (type 0).
@@ -143,6 +147,22 @@ func (st *stage) do(w []string) {
 		st.now = st.now.Add(st.duration(w[1]))
 		st.s = st.durable()
 		st.step(Event{Kind: EventResume, Resume: known, Down: st.duration(w[1])})
+	case "takeover":
+		back := 1
+		if len(w) > 2 {
+			back += int(st.Number(w[2]))
+		}
+		known := new(Resumption)
+		if data := st.carried[len(st.carried)-back]; len(data) > 0 {
+			var err error
+			if known, err = ResumeCarried("car", data); err != nil {
+				st.Fatal("the carried record: %v", err)
+			}
+		}
+		st.now = st.now.Add(st.duration(w[1]))
+		st.fold, st.version, st.carried = nil, 0, nil // this server has a journal of its own
+		st.s = st.durable()
+		st.step(Event{Kind: EventResume, Resume: known, Down: st.duration(w[1])})
 	case "disconnect":
 		st.step(Event{Kind: EventDisconnect})
 	case "gateway-gone":
@@ -214,6 +234,33 @@ func (st *stage) checkJournal() {
 	}
 }
 
+// checkCarried compares what is carried with the session: it may be behind by the counter of
+// statuses, and by nothing else.
+func (st *stage) checkCarried() {
+	if v := st.s.Version(); v != st.version {
+		st.version = v
+		st.carried = append(st.carried, st.s.AppendCarried(nil))
+	}
+	now := st.s.Record()
+	if len(st.carried) == 0 || len(st.carried[len(st.carried)-1]) == 0 {
+		if now != nil {
+			st.Fatal("nothing is carried of session %s", now.ID)
+		}
+		return
+	}
+	known, err := ResumeCarried("car", st.carried[len(st.carried)-1])
+	if err != nil || now == nil {
+		st.Fatal("carried: %v; the session: %+v", err, now)
+	}
+	if behind := now.Expected - known.Record.Expected; behind >= hintEvery {
+		st.Fatal("what is carried is %d statuses behind", behind)
+	}
+	known.Record.Expected, known.Record.Passed, now.Passed = now.Expected, nil, nil
+	if want, got := plain(now), plain(known.Record); want != got {
+		st.Fatal("carried is\n%s\nthe session is\n%s", got, want)
+	}
+}
+
 // plain returns a record as text. The order of what waits ahead and whether the broker
 // has all do not count.
 func plain(r *Record) string {
@@ -224,7 +271,7 @@ func plain(r *Record) string {
 	c.Settled = false
 	c.Ahead = slices.Clone(r.Ahead)
 	for i := range c.Ahead {
-		c.Ahead[i].Received = time.Time{}
+		c.Ahead[i].Received, c.Ahead[i].Redelivered = time.Time{}, false
 	}
 	slices.SortFunc(c.Ahead, func(a, b fleet.ClientMessage) int { return cmp.Compare(a.Counter, b.Counter) })
 	if len(c.Ahead) > 0 && !c.Counting {
@@ -274,6 +321,7 @@ func (st *stage) step(ev Event) {
 	var answers []Event
 	effects := st.s.Step(st.now, ev)
 	st.checkJournal()
+	st.checkCarried()
 	for _, e := range effects {
 		st.Effect(describe(e))
 		supported := st.modules.supports(e.Device.Module, e.Device.Type)

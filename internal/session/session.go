@@ -156,6 +156,12 @@ type Session struct {
 	late      bool                 // and not answered before it was read
 	connectIn *fleet.ClientMessage // the newest Connect in it, when late
 
+	// What another server needs to know if this one fails: see Version.
+	version   uint64
+	uncarried int   // statuses accepted since it changed
+	carried   int   // statuses held at the end of the last Step
+	hint      *hint // the next status is not known exactly; nil: it is
+
 	quiet    bool // see Quiet
 	outgoing bool // messages of an ended session may still be queued (DEF-20)
 	unknown  unknown

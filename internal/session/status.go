@@ -59,8 +59,12 @@ func (o *order) reset() {
 func (s *Session) status(m fleet.ClientMessage) {
 	s.note(Debug, NoteStatusReceived, m.Device, m.Counter)
 	o := &s.order
+	if s.hint != nil && !s.adopt(m) {
+		return
+	}
 	if !o.started { // STAT-2, DEF-10, REC-10: any first value
 		o.started, o.first, o.expected = true, m.Counter, m.Counter
+		s.carry()
 	}
 	ahead := int32(m.Counter - o.expected)
 	_, buffered := o.ahead[m.Counter]

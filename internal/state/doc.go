@@ -6,6 +6,7 @@
 //	alive           one page: when each shard was last served, by a clock that no
 //	                setting of the time changes; what must not be resumed from
 //	shards/NN/      the journal of a shard
+//	shards/NN.epoch under which epoch it was written, when several servers share the cars
 //	damaged-N/      a journal that could not be read, for a person to look at
 //	poisoned-N/     all journals, after eight deaths at once after a resume
 //

@@ -48,7 +48,7 @@ type Shard struct {
 	serving bool // under dir.mu
 }
 
-// OpenShard opens the journal of one shard, once. What cannot be resumed from is
+// OpenShard opens the journal of one shard, once until CloseShard. What cannot be resumed from is
 // set aside and the shard begins empty (Shard.Declined). An error means that there
 // can be no journal; the cars of the shard can be served without.
 func (d *Dir) OpenShard(number int, opts ShardOptions) (*Shard, error) {
@@ -109,6 +109,42 @@ func (d *Dir) OpenShard(number int, opts ShardOptions) (*Shard, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// CloseShard closes the journal of one shard, which may be opened again. With remove it is
+// removed, whether it is open or not, and the note of its epoch before it: what
+// it knows belongs to somebody else now.
+func (d *Dir) CloseShard(number int, remove bool) error {
+	d.opening.Lock()
+	defer d.opening.Unlock()
+	d.mu.Lock()
+	s, closed := d.shards[number], d.closed
+	d.mu.Unlock()
+	if closed {
+		return nil
+	}
+	var errs []error
+	if remove {
+		errs = append(errs, d.forgetEpoch(number))
+	}
+	switch {
+	case s != nil:
+		errs = append(errs, s.Journal.Close(remove))
+	case remove:
+		errs = append(errs, d.removeShard(number))
+	}
+	d.mu.Lock()
+	d.stampShards()
+	d.shards[number] = nil
+	if remove {
+		d.before.shards[number], d.page.shards[number] = shardPage{}, shardPage{}
+	}
+	d.mu.Unlock()
+	errs = append(errs, d.write())
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close the journal of shard %d: %w", number, err)
+	}
+	return nil
 }
 
 // Reread returns what the journal says now. It reads the files, while the journal goes

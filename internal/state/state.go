@@ -271,6 +271,9 @@ func (d *Dir) Close(final bool) error {
 			} else if final {
 				errs[n] = d.removeShard(n)
 			}
+			if final {
+				errs[n] = errors.Join(errs[n], d.forgetEpoch(n))
+			}
 		})
 	}
 	closing.Wait()

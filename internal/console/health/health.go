@@ -18,7 +18,7 @@ import (
 )
 
 // DefaultURL is where the admin endpoint listens unless configured otherwise.
-const DefaultURL = "http://127.0.0.1:8090"
+const DefaultURL = "http://" + config.DefaultAdminListen
 
 // maxAnswer bounds what is read of an answer, in bytes.
 const maxAnswer = 64 << 10

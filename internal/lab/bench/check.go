@@ -24,8 +24,8 @@ var bounds = []struct { //nolint:gochecknoglobals // never changed
 func Check(ctx context.Context, opts Options) (Report, error) {
 	r, err := run(ctx, opts, func(ctx context.Context, b *bencher, r *Report) error {
 		for _, s := range []scenario{
-			closed(1, metric{key: "rate", title: "rate", unit: "1/s"}),
-			closed(100, metric{key: "rate", title: "rate", unit: "1/s"}, metric{key: "cpu", title: "cpu", unit: "s per 1000"}),
+			closedLoop(1, metric{key: "rate", title: "rate", unit: "1/s"}),
+			closedLoop(100, metric{key: "rate", title: "rate", unit: "1/s"}, metric{key: "cpu", title: "cpu", unit: "s per 1000"}),
 			storm(300),
 		} {
 			if err := b.measure(ctx, s, r); err != nil {

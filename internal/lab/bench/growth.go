@@ -53,11 +53,11 @@ func Growth(ctx context.Context, opts Options) (Report, error) {
 
 // empty returns the memory of a server with one car that is not connected.
 func (b *bencher) empty(ctx context.Context) (float64, error) {
-	l, err := b.begin(ctx, Child{Role: RoleBuiltin, Cars: 1}, simulate.Options{})
+	l, err := b.startLoad(ctx, Child{Role: RoleBuiltin, Cars: 1}, simulate.Options{})
 	if err != nil {
 		return 0, err
 	}
-	defer l.end()
+	defer l.stop()
 	u, err := l.child.usage()
 	return float64(u.rss), err
 }
@@ -70,7 +70,7 @@ func (b *bencher) point(ctx context.Context, cars int, role string, empty float6
 		}
 		var rates, p99s []float64
 		for range b.opts.Runs {
-			v, err := closed(cars).run(ctx, b, role)
+			v, err := closedLoop(cars).run(ctx, b, role)
 			if err != nil {
 				return p, err
 			}
@@ -82,12 +82,12 @@ func (b *bencher) point(ctx context.Context, cars int, role string, empty float6
 	// The same number of statuses per car, so that the cost per car can be compared,
 	// unless that would be more than the machine takes.
 	rate := min(1, b.opts.BigRate/float64(cars))
-	l, err := b.begin(ctx, Child{Role: role, Cars: cars}, simulate.Options{
+	l, err := b.startLoad(ctx, Child{Role: role, Cars: cars}, simulate.Options{
 		Cars: cars, Rate: rate, Ramp: time.Duration(float64(cars) / 1000 * float64(time.Second)), ConnectTimeout: 3 * time.Minute})
 	if err != nil {
 		return p, err
 	}
-	defer l.end()
+	defer l.stop()
 	r, u, err := l.drive(ctx, max(5*time.Second, 2*b.opts.seconds()))
 	if err != nil {
 		return p, err

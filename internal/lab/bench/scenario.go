@@ -38,8 +38,8 @@ type load struct {
 	connect time.Duration
 }
 
-// begin starts the child and, if there is one, the fleet.
-func (b *bencher) begin(ctx context.Context, c Child, fleet simulate.Options) (*load, error) {
+// startLoad starts the child and, if there is one, the fleet.
+func (b *bencher) startLoad(ctx context.Context, c Child, fleet simulate.Options) (*load, error) {
 	b.serial++
 	c.Address, c.Company = b.place.address, company
 	c.Prefix = fmt.Sprintf("r%d_", b.serial) // nothing of an earlier run is taken for ours
@@ -72,13 +72,13 @@ func (b *bencher) begin(ctx context.Context, c Child, fleet simulate.Options) (*
 		return nil, err
 	}
 	if l.connect, err = l.fleet.Connect(ctx); err != nil {
-		l.end()
+		l.stop()
 		return nil, err
 	}
 	return l, nil
 }
 
-func (l *load) end() {
+func (l *load) stop() {
 	if l.fleet != nil {
 		l.fleet.Close()
 	}
@@ -113,16 +113,16 @@ func values(r simulate.Report, u usage) map[string]float64 {
 	}
 }
 
-// closed measures cars that send their next status when the last one is answered.
-func closed(cars int, m ...metric) scenario {
+// closedLoop measures cars that send their next status when the last one is answered.
+func closedLoop(cars int, m ...metric) scenario {
 	return scenario{
 		name: fmt.Sprintf("closed-%d", cars), roles: both, metrics: m,
 		run: func(ctx context.Context, b *bencher, role string) (map[string]float64, error) {
-			l, err := b.begin(ctx, Child{Role: role, Cars: cars}, simulate.Options{Cars: cars, Closed: true})
+			l, err := b.startLoad(ctx, Child{Role: role, Cars: cars}, simulate.Options{Cars: cars, Closed: true})
 			if err != nil {
 				return nil, err
 			}
-			defer l.end()
+			defer l.stop()
 			l.fleet.Drive(ctx, b.opts.seconds()/4) // both processes warm up
 			r, u, err := l.drive(ctx, b.opts.seconds())
 			return values(r, u), err
@@ -130,16 +130,16 @@ func closed(cars int, m ...metric) scenario {
 	}
 }
 
-// open measures cars that send at a rate, whatever is answered.
-func open(name string, cars int, rate float64, m ...metric) scenario {
+// openLoop measures cars that send at a rate, whatever is answered.
+func openLoop(name string, cars int, rate float64, m ...metric) scenario {
 	return scenario{
 		name: name, roles: both, metrics: m,
 		run: func(ctx context.Context, b *bencher, role string) (map[string]float64, error) {
-			l, err := b.begin(ctx, Child{Role: role, Cars: cars}, simulate.Options{Cars: cars, Rate: rate})
+			l, err := b.startLoad(ctx, Child{Role: role, Cars: cars}, simulate.Options{Cars: cars, Rate: rate})
 			if err != nil {
 				return nil, err
 			}
-			defer l.end()
+			defer l.stop()
 			r, u, err := l.drive(ctx, 2*b.opts.seconds())
 			return values(r, u), err
 		},
@@ -152,11 +152,11 @@ func storm(cars int) scenario {
 		name: fmt.Sprintf("storm-%d", cars), roles: both,
 		metrics: []metric{{"connect", fmt.Sprintf("connect storm, %d cars", cars), "s", target{'<', 2, 0.03}}},
 		run: func(ctx context.Context, b *bencher, role string) (map[string]float64, error) {
-			l, err := b.begin(ctx, Child{Role: role, Cars: cars}, simulate.Options{Cars: cars, Closed: true})
+			l, err := b.startLoad(ctx, Child{Role: role, Cars: cars}, simulate.Options{Cars: cars, Closed: true})
 			if err != nil {
 				return nil, err
 			}
-			l.end()
+			l.stop()
 			return map[string]float64{"connect": l.connect.Seconds()}, nil
 		},
 	}

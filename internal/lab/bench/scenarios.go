@@ -21,12 +21,12 @@ func (b *bencher) table() []scenario {
 		return metric{"cpu", fmt.Sprintf("CPU per 1000 statuses, %d cars", cars), "s", target{kind: '<', limit: 2}}
 	}
 	out := []scenario{
-		closed(1, rate(1), cpu(1)),
-		closed(10, rate(10), cpu(10)),
-		closed(100, rate(100), cpu(100),
+		closedLoop(1, rate(1), cpu(1)),
+		closedLoop(10, rate(10), cpu(10)),
+		closedLoop(100, rate(100), cpu(100),
 			metric{"p50", "latency p50 of the same", "ms", target{kind: '<', limit: 1.25}},
 			metric{"p99", "latency p99 of the same", "ms", target{kind: '<', limit: 1.25}}),
-		open("open-100", 100, 1,
+		openLoop("open-100", 100, 1,
 			metric{"p50", "100 cars × 1 status/s, latency p50", "ms", target{kind: '+', limit: 0.5}},
 			metric{"p99", "the same, p99", "ms", target{kind: '+', limit: 0.5}}),
 		storm(100), storm(300),
@@ -53,7 +53,7 @@ func commands() scenario {
 		},
 		run: func(ctx context.Context, b *bencher, role string) (map[string]float64, error) {
 			var h simulate.Histogram
-			l, err := b.begin(ctx, Child{Role: role, Cars: cars, CommandEvery: every}, simulate.Options{Cars: cars,
+			l, err := b.startLoad(ctx, Child{Role: role, Cars: cars, CommandEvery: every}, simulate.Options{Cars: cars,
 				OnCommand: func(data []byte, at time.Time) {
 					if sent, err := strconv.ParseInt(string(data), 10, 64); err == nil {
 						h.Add(at.Sub(time.Unix(0, sent)))
@@ -62,7 +62,7 @@ func commands() scenario {
 			if err != nil {
 				return nil, err
 			}
-			defer l.end()
+			defer l.stop()
 			if err := wait(ctx, b.opts.seconds()/4); err != nil {
 				return nil, err
 			}
@@ -94,11 +94,11 @@ func idle(cars int) scenario {
 		name: fmt.Sprintf("idle-%d", cars), roles: []string{RoleBuiltin},
 		metrics: []metric{{"cpu", fmt.Sprintf("idle CPU, %d configured cars without gateway", cars), "% of a core", target{kind: '=', limit: 1}}},
 		run: func(ctx context.Context, b *bencher, role string) (map[string]float64, error) {
-			l, err := b.begin(ctx, Child{Role: role, Cars: cars}, simulate.Options{})
+			l, err := b.startLoad(ctx, Child{Role: role, Cars: cars}, simulate.Options{})
 			if err != nil {
 				return nil, err
 			}
-			defer l.end()
+			defer l.stop()
 			if err := wait(ctx, 2*time.Second); err != nil { // the first polls of the modules
 				return nil, err
 			}
@@ -141,12 +141,12 @@ func (b *bencher) big(roles ...string) scenario {
 		name: "big-" + roles[0], roles: roles, runs: 1, metrics: metrics,
 		run: func(ctx context.Context, b *bencher, role string) (map[string]float64, error) {
 			o := &b.opts
-			l, err := b.begin(ctx, Child{Role: role, Cars: o.Big}, simulate.Options{
+			l, err := b.startLoad(ctx, Child{Role: role, Cars: o.Big}, simulate.Options{
 				Cars: o.Big, Rate: o.BigRate / float64(o.Big), Ramp: time.Duration(float64(o.Big) / 1000 * float64(time.Second)), ConnectTimeout: 3 * time.Minute})
 			if err != nil {
 				return nil, err
 			}
-			defer l.end()
+			defer l.stop()
 			r, u, err := l.drive(ctx, time.Duration(o.BigSeconds*float64(time.Second)))
 			v := values(r, u)
 			v["cpucore"] = 100 * u.cpu.Seconds() / r.Seconds
@@ -165,11 +165,11 @@ func memory(cars int) scenario {
 			{"threads", fmt.Sprintf("threads, %d cars", cars), "", target{}},
 		},
 		run: func(ctx context.Context, b *bencher, role string) (map[string]float64, error) {
-			l, err := b.begin(ctx, Child{Role: role, Cars: cars}, simulate.Options{Cars: cars, Rate: min(1, 1000/float64(cars))})
+			l, err := b.startLoad(ctx, Child{Role: role, Cars: cars}, simulate.Options{Cars: cars, Rate: min(1, 1000/float64(cars))})
 			if err != nil {
 				return nil, err
 			}
-			defer l.end()
+			defer l.stop()
 			r, u, err := l.drive(ctx, b.opts.seconds())
 			return values(r, u), err
 		},
@@ -206,11 +206,11 @@ func flood() scenario {
 }
 
 func (b *bencher) floodOnce(ctx context.Context, c Child, cars int, rate float64, flooding bool) (float64, error) {
-	l, err := b.begin(ctx, c, simulate.Options{Cars: cars, Rate: rate})
+	l, err := b.startLoad(ctx, c, simulate.Options{Cars: cars, Rate: rate})
 	if err != nil {
 		return 0, err
 	}
-	defer l.end()
+	defer l.stop()
 	if flooding {
 		bad, err := simulate.New(b.beside(simulate.Options{Cars: 1, Rate: 1000}, cars))
 		if err != nil {
@@ -237,12 +237,12 @@ func restart(cars int) scenario {
 		needs:   func(p *place) bool { return p.own != nil },
 		metrics: []metric{{"back", fmt.Sprintf("broker restart, %d cars: until the last one is running again", cars), "s", target{kind: '<', limit: 2}}},
 		run: func(ctx context.Context, b *bencher, role string) (map[string]float64, error) {
-			l, err := b.begin(ctx, Child{Role: role, Cars: cars}, simulate.Options{
+			l, err := b.startLoad(ctx, Child{Role: role, Cars: cars}, simulate.Options{
 				Cars: cars, Rate: 0.2, Ramp: time.Duration(float64(cars) / 1000 * float64(time.Second)), ConnectTimeout: 3 * time.Minute})
 			if err != nil {
 				return nil, err
 			}
-			defer l.end()
+			defer l.stop()
 			driving, stop := context.WithCancel(ctx)
 			done := make(chan struct{})
 			go func() { l.fleet.Drive(driving, time.Hour); close(done) }()

@@ -37,11 +37,11 @@ func start(cars int, t target) scenario {
 			asking, stop := context.WithCancel(ctx)
 			defer stop()
 			go p.ask(asking)
-			l, err := b.begin(ctx, Child{Role: role, Cars: cars}, simulate.Options{})
+			l, err := b.startLoad(ctx, Child{Role: role, Cars: cars}, simulate.Options{})
 			if err != nil {
 				return nil, err
 			}
-			defer l.end()
+			defer l.stop()
 			select {
 			case d := <-answered:
 				return map[string]float64{"ms": float64(d) / float64(time.Millisecond)}, nil

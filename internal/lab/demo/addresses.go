@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
+
+	"external-server/internal/config"
 )
 
 // addresses are where the parts of the demo listen.
@@ -19,15 +22,13 @@ func chooseAddresses(port int) (at addresses, err error) {
 		return at, fmt.Errorf("port %d: expected 1 to 65533; the two after it are used too", port)
 	}
 	for i, part := range []struct {
-		name    string
-		usual   int
-		address *string
-	}{{"MQTT broker", 1883, &at.broker}, {"HTTP API", 8080, &at.api}, {"dashboard", 8090, &at.admin}} {
-		wanted := part.usual
+		name, usual string
+		address     *string
+	}{{"MQTT broker", config.DefaultBrokerListen, &at.broker}, {"HTTP API", config.DefaultAPIListen, &at.api}, {"dashboard", config.DefaultAdminListen, &at.admin}} {
+		address := part.usual
 		if port > 0 {
-			wanted = port + i
+			address = net.JoinHostPort("127.0.0.1", strconv.Itoa(port+i))
 		}
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(wanted))
 		l, err := net.Listen("tcp", address)
 		if err != nil && port > 0 {
 			return at, fmt.Errorf("the %s cannot listen at %s: %w; choose another --port", part.name, address, err)
@@ -36,7 +37,7 @@ func chooseAddresses(port int) (at addresses, err error) {
 			if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 				return at, err
 			}
-			at.notes = append(at.notes, fmt.Sprintf("Port %d is taken: the %s listens at %v instead.", wanted, part.name, l.Addr()))
+			at.notes = append(at.notes, fmt.Sprintf("Port %s is taken: the %s listens at %v instead.", strings.TrimPrefix(address, "127.0.0.1:"), part.name, l.Addr()))
 		}
 		*part.address = l.Addr().String()
 		// The server takes the port a moment later. A program that is faster makes its start fail.

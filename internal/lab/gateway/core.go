@@ -151,7 +151,7 @@ func (c *Core) Step(now time.Time, ev Event) []Effect {
 	case EventRestart:
 		c.restart()
 	case EventStop:
-		c.end(ReasonStopped)
+		c.tearDown(ReasonStopped)
 		c.phase = PhaseStopped
 	}
 	return c.effects
@@ -184,7 +184,7 @@ func (c *Core) deadline() {
 		case PhaseDropping:
 			c.react()
 		case PhasePause:
-			c.open()
+			c.startAttempt()
 		}
 	}
 	if c.phase == PhaseRunning && due(after(c.outstanding.oldest(), c.opts.Timing.StatusTimeout), c.now) {
@@ -196,8 +196,8 @@ func (c *Core) deadline() {
 	c.forceStatuses()
 }
 
-// open starts an attempt, if there is a device to name in it.
-func (c *Core) open() {
+// startAttempt draws a session and asks for a connection, if there is a device to name in it.
+func (c *Core) startAttempt() {
 	c.waitBy = time.Time{}
 	if c.listed = c.list(c.listed[:0]); len(c.listed) == 0 {
 		c.phase = PhaseIdle
@@ -225,7 +225,7 @@ func (c *Core) fail(r Reason, counter uint32) {
 	if r.Violation() {
 		c.violation(r, counter)
 	}
-	c.end(r)
+	c.tearDown(r)
 	c.phase = PhasePause
 	c.waitBy = c.now.Add(max(0, c.opts.Timing.RetryPause))
 }
@@ -250,15 +250,15 @@ func (c *Core) drop(r Reason, counter uint32) {
 // react ends a dropped connection, and starts the next attempt where the reason
 // asks for it.
 func (c *Core) react() {
-	c.end(c.reason)
+	c.tearDown(c.reason)
 	if c.reason.Reconnects() {
-		c.open()
+		c.startAttempt()
 	}
 }
 
-// end tears the connection or the attempt down: counters start again (GW-11) and
+// tearDown ends the connection or the attempt: counters start again (GW-11) and
 // what was not answered becomes error messages (GW-53).
-func (c *Core) end(r Reason) {
+func (c *Core) tearDown(r Reason) {
 	switch {
 	case c.inSequence():
 		c.emit(Effect{Kind: EffectSequenceFailed, Session: c.session, Reason: r})
@@ -292,7 +292,7 @@ func (c *Core) notified() {
 func (c *Core) publishFailed() {
 	switch {
 	case c.phase == PhaseRunning:
-		c.end(ReasonPublishFailed) // GW-43
+		c.tearDown(ReasonPublishFailed) // GW-43
 	case c.inSequence():
 		c.fail(ReasonPublishFailed, 0)
 	}
@@ -302,14 +302,14 @@ func (c *Core) reconnect() {
 	if c.inSequence() {
 		return
 	}
-	c.end(ReasonRequested)
-	c.open()
+	c.tearDown(ReasonRequested)
+	c.startAttempt()
 }
 
 func (c *Core) restart() {
-	c.end(ReasonRestarted)
+	c.tearDown(ReasonRestarted)
 	for i := range c.devices {
 		c.devices[i].restart()
 	}
-	c.open()
+	c.startAttempt()
 }

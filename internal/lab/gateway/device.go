@@ -182,13 +182,13 @@ func (c *Core) report(r report) {
 	case PhaseIdle:
 		c.aggregate(r.device, r.data)
 		if !r.leaving {
-			c.open() // GW-10, GW-40
+			c.startAttempt() // GW-10, GW-40
 		}
 	case PhaseDropping:
 		c.aggregate(r.device, r.data)
 		if !c.reason.Reconnects() && !r.leaving {
 			c.react()
-			c.open() // GW-40: at once
+			c.startAttempt() // GW-40: at once
 		}
 	default:
 		c.aggregate(r.device, r.data) // GW-19

@@ -11,7 +11,7 @@ import (
 func (c *Core) connect() {
 	c.listed = c.list(c.listed[:0])
 	if len(c.listed) == 0 {
-		c.end(ReasonNoDevice)
+		c.tearDown(ReasonNoDevice)
 		return
 	}
 	devices := make([]fleet.Device, len(c.listed))

@@ -11,10 +11,12 @@ import (
 	"external-server/internal/link/mqtt/wire"
 )
 
+// MaxPayload is the longest payload that a gateway receives, in bytes.
+const MaxPayload = 16 << 20
+
 // Sizes of a stream.
 const (
-	streamPayload  = 16 << 20 // longest payload that is received, in bytes
-	streamAcks     = 10       // acknowledgements written without waiting for the end of a batch
+	streamAcks     = 10 // acknowledgements written without waiting for the end of a batch
 	streamTimeout  = 5 * time.Second
 	streamBufBytes = 256 << 10
 )
@@ -72,7 +74,7 @@ func dialStream(broker Broker, clientID string, limits streamLimits, receive fun
 		s.cancel()
 		return nil, err
 	}
-	s.begin()
+	s.reset()
 	go s.run(conn)
 	return s, nil
 }
@@ -97,7 +99,7 @@ func (s *stream) run(conn *wire.Conn) {
 			}
 			var err error
 			if conn, err = s.connect(); err == nil {
-				s.begin()
+				s.reset()
 				break
 			}
 		}
@@ -107,13 +109,13 @@ func (s *stream) run(conn *wire.Conn) {
 func (s *stream) connect() (*wire.Conn, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, s.limits.timeout)
 	defer cancel()
-	return wire.Dial(ctx, wire.DialOptions{Address: s.broker.Address, TLS: s.broker.TLS, MaxPayload: streamPayload,
+	return wire.Dial(ctx, wire.DialOptions{Address: s.broker.Address, TLS: s.broker.TLS, MaxPayload: MaxPayload,
 		Connect: wire.ConnectOptions{ClientID: s.clientID, Username: s.broker.Username, Password: s.broker.Password,
 			KeepAlive: uint16(keepAlive / time.Second)}})
 }
 
-// begin starts with a clean slate: nothing of an earlier connection is left.
-func (s *stream) begin() {
+// reset prepares for a new connection: nothing of an earlier one is left.
+func (s *stream) reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.alive, s.batch, s.woken = true, false, false
@@ -259,13 +261,13 @@ func (s *stream) publish(topic string, payload []byte) bool {
 }
 
 func (s *stream) append(topic string, payload []byte) {
-	s.out = wire.AppendPublish(s.out, topic, payload, 1, s.take(), false, false)
+	s.out = wire.AppendPublish(s.out, topic, payload, 1, s.reserveID(), false, false)
 	s.inFlight++
 }
 
-// take returns a packet identifier that is not in use. There is one, because the
+// reserveID returns a packet identifier that is not in use. There is one, because the
 // window is smaller than their range.
-func (s *stream) take() uint16 {
+func (s *stream) reserveID() uint16 {
 	for {
 		s.lastID++
 		if s.lastID != 0 && s.used[s.lastID/64]&(1<<(s.lastID%64)) == 0 {
@@ -275,8 +277,8 @@ func (s *stream) take() uint16 {
 	}
 }
 
-// free takes back an identifier; false: it is not in use.
-func (s *stream) free(id uint16) bool {
+// releaseID makes an identifier free again; false: it is not in use.
+func (s *stream) releaseID(id uint16) bool {
 	if s.used[id/64]&(1<<(id%64)) == 0 {
 		return false
 	}
@@ -286,7 +288,7 @@ func (s *stream) free(id uint16) bool {
 
 // release handles an acknowledgement and lets the next message go.
 func (s *stream) release(id uint16) {
-	if s.pending[id] != nil || !s.free(id) {
+	if s.pending[id] != nil || !s.releaseID(id) {
 		return
 	}
 	s.inFlight--
@@ -310,7 +312,7 @@ func (s *stream) subscribe(topics ...string) <-chan error {
 		answer <- errors.New("the connection to the broker is down")
 		return answer
 	}
-	id := s.take()
+	id := s.reserveID()
 	s.pending[id] = answer
 	s.out = wire.AppendSubscribe(s.out, id, 1, topics...)
 	s.signal()
@@ -323,7 +325,7 @@ func (s *stream) unsubscribe(topics ...string) {
 	if !s.alive {
 		return
 	}
-	id := s.take()
+	id := s.reserveID()
 	s.pending[id] = make(chan error, 1)
 	s.out = wire.AppendUnsubscribe(s.out, id, topics...)
 	s.signal()
@@ -335,7 +337,7 @@ func (s *stream) answered(p *wire.Packet) {
 		return
 	}
 	delete(s.pending, p.ID)
-	s.free(p.ID)
+	s.releaseID(p.ID)
 	for _, code := range p.Codes {
 		if code >= wire.SubackRefused {
 			answer <- errors.New("the broker refuses the subscription to the topics of a gateway")

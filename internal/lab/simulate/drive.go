@@ -36,7 +36,7 @@ func (f *Fleet) Drive(parent context.Context, duration time.Duration) {
 	}
 	if f.opts.Closed {
 		for _, i := range f.order {
-			f.cars[i].begin()
+			f.cars[i].startLoop()
 		}
 		<-ctx.Done()
 		f.loading.Store(false)

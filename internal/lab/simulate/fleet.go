@@ -197,7 +197,7 @@ func (c *car) observe(e gateway.Effect) {
 				close(t.allConnected)
 			}
 		}
-		c.begin()
+		c.startLoop()
 	case gateway.EffectDisconnected:
 		c.connected.Store(false)
 		c.started.Store(false)
@@ -239,7 +239,7 @@ func (c *car) answered(e *gateway.Effect) {
 			c.report(time.Time{})
 		default:
 			c.started.Store(false)
-			c.begin() // the next Drive may have begun meanwhile
+			c.startLoop() // the next Drive may have begun meanwhile
 		}
 		return
 	}
@@ -253,8 +253,8 @@ func (c *car) answered(e *gateway.Effect) {
 	f.latency.Add(time.Since(e.Planned))
 }
 
-// begin starts the closed loop of a car, once per session.
-func (c *car) begin() {
+// startLoop sends the first status of a closed loop, once per session.
+func (c *car) startLoop() {
 	if c.fleet.opts.Closed && c.fleet.loading.Load() && c.connected.Load() && c.started.CompareAndSwap(false, true) {
 		c.report(time.Time{})
 	}

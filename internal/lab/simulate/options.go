@@ -77,7 +77,7 @@ func (f Faults) any() bool {
 const (
 	maxCars    = 200_000
 	maxDevices = 100
-	maxPayload = 16 << 20
+	maxPayload = gateway.MaxPayload
 )
 
 func (o *Options) complete() error {

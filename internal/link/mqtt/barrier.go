@@ -219,7 +219,7 @@ func (c *conn) metRival(g greeting) {
 	c.stats.takenOver.Add(1)
 	c.link.reports.limit.Log(c.log, slog.LevelWarn, "another server has taken this connection over and was taken over in turn",
 		slog.String("other", g.self), slog.String("this", c.link.opts.Sessions.Self))
-	if c.index == 0 && !old.at.IsZero() && now.Sub(old.at) < rivalWithin {
+	if !c.link.opts.Sessions.fenced() && c.index == 0 && !old.at.IsZero() && now.Sub(old.at) < rivalWithin {
 		c.link.giveWay(g.self)
 	}
 }

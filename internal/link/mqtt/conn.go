@@ -30,6 +30,7 @@ type conn struct {
 	log      *slog.Logger
 	cars     int                     // attached ports; guarded by link.mu
 	scout    bool                    // serves the watches only, see watcher
+	lead     bool                    // the first of the link, see fallBack
 	cancel   context.CancelCauseFunc // of run; guarded by link.mu
 	stats    stats
 	wake     chan struct{} // capacity 1: the writer has something to do
@@ -96,7 +97,9 @@ func newConn(l *Link, index int) *conn {
 		terms:    terms{version: wire.V311, window: l.opts.Window, qos: 1, retain: true, keepAlive: l.opts.KeepAlive},
 	}
 	c.cleanStart = l.opts.Sessions != nil && l.opts.Sessions.CleanStart
-	if index > 0 || l.opts.Connections > 1 {
+	if s := l.opts.Sessions; s.fenced() {
+		c.log = c.log.With("shard", index)
+	} else if index > 0 || l.opts.Connections > 1 {
 		c.log = c.log.With("connection", index)
 	}
 	return c
@@ -111,8 +114,15 @@ func (c *conn) run(ctx context.Context) {
 	defer c.leave(ctx)
 	for failures := 0; ctx.Err() == nil; failures++ {
 		started := time.Now()
-		err := c.connectAndServe(ctx)
+		err := c.mayConnect(ctx, failures > 0 || c.served)
+		if err == nil {
+			err = c.connectAndServe(ctx)
+		}
 		if ctx.Err() != nil {
+			return
+		}
+		if errors.Is(err, link.ErrFenced) {
+			c.link.fence(fmt.Errorf("shard %d: %w", c.index, err))
 			return
 		}
 		stable := time.Since(started) > stableAfter
@@ -128,6 +138,17 @@ func (c *conn) run(ctx context.Context) {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// mayConnect asks whether the shard is still to be served here.
+func (c *conn) mayConnect(ctx context.Context, again bool) error {
+	s := c.link.opts.Sessions
+	if !again || !s.fenced() || !c.isShard() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.link.opts.ConnectTimeout)
+	defer cancel()
+	return s.MayConnect(ctx, c.index)
 }
 
 // backoff returns a random pause that doubles with every failure. Chance keeps
@@ -146,13 +167,17 @@ func (c *conn) connectAndServe(ctx context.Context) error {
 		return c.explain(err)
 	}
 	defer nc.Close()
+	// No other server can have changed the answer since: who would, has to take this connection over.
+	if err := c.mayConnect(ctx, true); err != nil {
+		return err
+	}
 	c.begin(t)
 	started := time.Now()
 	err = c.serve(ctx, nc, reader)
 	switch {
 	case ctx.Err() != nil:
 		err = errStopped
-		if cause := context.Cause(ctx); errors.Is(cause, errGiveWay) || errors.Is(cause, errFallBack) {
+		if cause := context.Cause(ctx); errors.Is(cause, errGiveWay) || errors.Is(cause, errFallBack) || errors.Is(cause, link.ErrFenced) {
 			err = cause
 		}
 	case c.unanswered() && !c.persistent && isClosed(err) && time.Since(started) < c.link.opts.KeepAlive:
@@ -169,11 +194,11 @@ var errStopped = errors.New("the link was stopped")
 // leave does what is left to do when the connection is not wanted any more.
 func (c *conn) leave(ctx context.Context) {
 	switch cause := context.Cause(ctx); {
-	case errors.Is(cause, errFallBack) && c.index > 0:
+	case errors.Is(cause, errFallBack) && !c.lead:
 		c.link.gather(c)
 	case errors.Is(cause, errFallBack):
 		c.link.startAgain(c)
-	case errors.Is(cause, errGiveWay), errors.Is(cause, link.ErrSuspend):
+	case errors.Is(cause, errGiveWay), errors.Is(cause, link.ErrSuspend), errors.Is(cause, link.ErrFenced):
 	case c.persistent && c.version == wire.V311:
 		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.link.opts.StopTimeout)
 		defer cancel()
@@ -205,6 +230,10 @@ func (c *conn) begin(t terms) {
 	c.requests = make(map[uint16]*request)
 	c.control = c.control[:0]
 	c.acks, c.initial = 0, 0
+	if s := c.link.opts.Sessions; s.fenced() && c.isShard() {
+		topic, payload := s.Announce(c.index)
+		c.control = c.publish(c.control, topic, payload, true)
+	}
 	c.joining, c.leaving, c.up, c.notes, c.delayed = nil, nil, nil, nil, nil
 	if c.hasPresence() {
 		c.control = c.publish(c.control, c.link.opts.Presence, []byte("online"), c.retain)

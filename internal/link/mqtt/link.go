@@ -8,6 +8,7 @@ package mqtt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -35,8 +36,9 @@ type Link struct {
 	mu      sync.Mutex // before conn.mu
 	conns   []*conn
 	ports   map[fleet.CarID]*port
-	watches map[string]*watch // by company
-	ctx     context.Context   // of Run; nil: not running
+	watches map[string]*watch       // by company
+	ctx     context.Context         // of Run; nil: not running
+	fence   context.CancelCauseFunc // ends ctx
 	stopped bool
 	running sync.WaitGroup
 }
@@ -59,9 +61,16 @@ func New(opts Options) (*Link, error) {
 	if err := l.Tune(*opts.tuning()); err != nil {
 		return nil, err
 	}
-	for range max(1, opts.Connections) {
-		l.conns = append(l.conns, newConn(l, len(l.conns)))
+	if l.opts.Sessions != nil {
+		for _, shard := range l.opts.Sessions.served() {
+			l.conns = append(l.conns, newConn(l, shard))
+		}
+	} else {
+		for range max(1, l.opts.Connections) {
+			l.conns = append(l.conns, newConn(l, len(l.conns)))
+		}
 	}
+	l.conns[0].lead = true
 	return l, nil
 }
 
@@ -77,6 +86,10 @@ func (l *Link) Attach(car fleet.CarID, receiver link.Receiver) (link.Port, error
 		return nil, fmt.Errorf("car %v is attached already", car)
 	}
 	c := l.choose(car)
+	if c == nil {
+		s := l.opts.Sessions
+		return nil, fmt.Errorf("car %v belongs to shard %d of %d, which this link does not serve (it serves %v)", car, Shard(car, s.Shards), s.Shards, s.Only)
+	}
 	p := newPort(c, car, receiver)
 	l.ports[car] = p
 	c.cars++
@@ -84,14 +97,14 @@ func (l *Link) Attach(car fleet.CarID, receiver link.Receiver) (link.Port, error
 	return p, nil
 }
 
-// choose returns the connection for a new car. Cars of a watched company share
-// the connection of the watch, because their messages arrive there.
+// choose returns the connection for a new car, nil if the link does not serve its shard. Cars
+// of a watched company share the connection of the watch, because their messages arrive there.
 func (l *Link) choose(car fleet.CarID) *conn {
 	if s := l.opts.Sessions; s != nil {
 		if l.keeping.declined.Load() != nil {
 			return l.conns[0]
 		}
-		return l.conns[Shard(car, s.Shards)]
+		return l.connOf(Shard(car, s.Shards))
 	}
 	if w := l.watches[car.Company]; w != nil {
 		return w.conn
@@ -108,6 +121,16 @@ func (l *Link) choose(car fleet.CarID) *conn {
 		l.start(best)
 	}
 	return best
+}
+
+// connOf returns the connection of a shard, nil if the link does not serve it; l.mu is held.
+func (l *Link) connOf(shard int) *conn {
+	for _, c := range l.conns {
+		if c.index == shard && !c.scout {
+			return c
+		}
+	}
+	return nil
 }
 
 // start runs a connection if the link runs; l.mu is held.
@@ -135,14 +158,17 @@ func (l *Link) attachedElsewhere(car fleet.CarID, c *conn) bool {
 // Run implements link.Link; what is queued at the end has Options.StopTimeout, 1 s, to
 // leave. It may be called once. With Options.Sessions it removes the sessions at the
 // broker when it ends. If the cause of ctx's end is link.ErrSuspend, the broker keeps
-// them; ports must then not be closed before.
+// them; ports must then not be closed before. When another server serves a shard, Run returns
+// an error that is link.ErrFenced.
 func (l *Link) Run(ctx context.Context) error {
+	ctx, fence := context.WithCancelCause(ctx)
+	defer fence(nil)
 	l.mu.Lock()
 	if l.ctx != nil {
 		l.mu.Unlock()
 		return fmt.Errorf("mqtt: Run may be called once")
 	}
-	l.ctx = ctx
+	l.ctx, l.fence = ctx, fence
 	for _, c := range l.conns {
 		l.start(c)
 	}
@@ -152,6 +178,9 @@ func (l *Link) Run(ctx context.Context) error {
 	l.stopped = true // a connection being started is counted by now, later ones do not start
 	l.mu.Unlock()
 	l.running.Wait()
+	if cause := context.Cause(ctx); errors.Is(cause, link.ErrFenced) {
+		return cause
+	}
 	return nil
 }
 

@@ -127,7 +127,11 @@ func (c *conn) handshake(nc net.Conn, reader *wire.Reader, version wire.Version)
 	}
 	switch {
 	case p.Code == 0:
-		return c.agree(version, &p), nil
+		t := c.agree(version, &p)
+		if t.unfit != "" && c.link.opts.Sessions.fenced() {
+			return terms{}, fmt.Errorf("a cluster needs a broker that speaks MQTT 5 and keeps sessions and retained messages: %s", t.unfit)
+		}
+		return t, nil
 	case version == wire.V5:
 		return terms{}, refused5Error{p.Code, p.Reason}
 	}

@@ -57,7 +57,7 @@ func (r *reports) allUp(c *conn) bool {
 		r.serving = make(map[*conn]bool)
 	}
 	r.serving[c] = true
-	return len(r.serving) == c.link.opts.Sessions.Shards+int(c.link.keeping.scouts.Load())
+	return len(r.serving) == len(c.link.opts.Sessions.served())+int(c.link.keeping.scouts.Load())
 }
 
 // up says that a connection serves its cars.

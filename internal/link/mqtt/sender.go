@@ -3,6 +3,7 @@ package mqtt
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"syscall"
@@ -13,11 +14,13 @@ import (
 // conn.sendMu.
 type sender struct {
 	nc       net.Conn
+	records  []byte          // what Sessions.Records has emitted, followed by buf
 	raw      syscall.RawConn // for writes that do not wait; nil: TLS
 	try      func(fd uintptr) bool
 	deadline time.Time // as set on the connection
 	buf      []byte
-	rest     []byte // part of buf that the reader could not write; to be sent first
+	pending  []byte // what a try writes
+	rest     []byte // part of it that the reader could not write; to be sent first
 	n        int    // of the last try
 }
 
@@ -29,7 +32,7 @@ func newSender(nc net.Conn) *sender {
 		}
 	}
 	s.try = func(fd uintptr) bool {
-		n, err := syscall.Write(int(fd), s.buf)
+		n, err := syscall.Write(int(fd), s.pending)
 		if s.n = n; err != nil {
 			s.n = 0 // whatever it is, the writer meets it again
 		}
@@ -69,12 +72,14 @@ func (c *conn) sendAll() error {
 		packets := s.rest
 		if s.rest = nil; len(packets) == 0 {
 			s.buf = c.collect(s.buf[:0])
-			packets = s.buf
+			if len(s.buf) > 0 {
+				c.flush()
+			}
+			packets = c.withRecords()
 		}
 		if len(packets) == 0 {
 			return nil
 		}
-		c.flush()
 		if err := s.extend(); err != nil {
 			return err
 		}
@@ -100,12 +105,13 @@ func (c *conn) sendNow() {
 			return
 		}
 		c.flush()
+		s.pending = c.withRecords()
 		s.n = 0
 		if s.extend() != nil || s.raw.Write(s.try) != nil {
 			s.n = 0 // the writer meets the error again
 		}
 		c.stats.bytesOut.Add(uint64(s.n))
-		if s.rest = s.buf[s.n:]; len(s.rest) == 0 {
+		if s.rest = s.pending[s.n:]; len(s.rest) == 0 {
 			s.shrink()
 		}
 	}
@@ -121,8 +127,46 @@ func (c *conn) flush() {
 	}
 }
 
+// withRecords returns what is to be written: the packets in buf, and before them what another
+// server needs to know of what they say.
+func (c *conn) withRecords() []byte {
+	s := c.send
+	records := c.records()
+	if records == nil {
+		return s.buf
+	}
+	s.records = s.records[:0]
+	records(c.index, c.emitRecord)
+	if len(s.records) == 0 {
+		return s.buf
+	}
+	s.records = append(s.records, s.buf...)
+	return s.records
+}
+
+// records returns what the connection has to ask for records, nil: nothing.
+func (c *conn) records() func(int, func(string, []byte)) {
+	if s := c.link.opts.Sessions; s != nil && c.persistent && c.retain && c.isShard() {
+		return s.Records
+	}
+	return nil
+}
+
+// emitRecord appends one record; sendMu is held.
+func (c *conn) emitRecord(topic string, payload []byte) {
+	if size := c.version.PublishSize(topic, len(payload), 0); c.maxPacket > 0 && size > c.maxPacket {
+		c.link.reports.limit.Log(c.log, slog.LevelWarn, "the broker takes no packet that large: should this server fail, the session of the car ends",
+			slog.String("topic", topic), slog.Int("bytes", size), slog.Int("limit", c.maxPacket))
+		payload = nil // rather nothing than what is outdated
+	}
+	c.send.records = c.version.AppendPublish(c.send.records, topic, payload, 0, 0, true, false)
+}
+
 func (s *sender) shrink() {
 	if cap(s.buf) > 4*batchBytes {
 		s.buf = nil
+	}
+	if cap(s.records) > 4*batchBytes {
+		s.records = nil
 	}
 }

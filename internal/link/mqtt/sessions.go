@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -46,6 +47,29 @@ type Sessions struct {
 	OwnBroker bool
 	// Self describes this process to people, for example "host, process N, since T".
 	Self string
+
+	// Only lists the shards that this link serves, nil: all. Cars of others cannot be attached.
+	Only []int
+
+	// What follows fences the shards: several servers may serve them, one at a time each, and
+	// the broker decides which. Announce and MayConnect need each other. Then a broker that
+	// does not keep the sessions in MQTT 5 is an error, and no take-over makes the link
+	// give way but MayConnect.
+
+	// Announce returns what each connection of the shard publishes before anything else,
+	// retained with QoS 1: the epoch of its owner. It is called once for each connection; what
+	// Records has emitted for the one before may not have reached the broker.
+	Announce func(shard int) (topic string, payload []byte)
+	// MayConnect tells whether this link still is the one to serve the shard. It is asked before each
+	// attempt to connect again, and once more as soon as the broker has accepted a connection, before
+	// anything is read or sent over it: while the shard is connected here, no other server can change the
+	// answer. An error that is link.ErrFenced ends Run of the whole link with it, silently: so
+	// give each shard a link of its own. After another error the connection is tried again later.
+	MayConnect func(ctx context.Context, shard int) error
+	// Records is called before each write, after Flush: what it emits is written in front of the
+	// packets, retained with QoS 0. An empty payload removes a message. It must be cheap when there is nothing; emit
+	// keeps nothing. What the broker cannot take is left out and reported. Nil: nothing.
+	Records func(shard int, emit func(topic string, payload []byte))
 }
 
 const (
@@ -70,6 +94,19 @@ func (s *Sessions) complete() error {
 		return fmt.Errorf("mqtt: %d shards: expected 1 to 64", s.Shards)
 	case s.Expiry < 0 || s.Expiry%time.Second != 0 || s.Expiry > 24*time.Hour:
 		return fmt.Errorf("mqtt: session expiry %v: expected whole seconds, at most 24 h", s.Expiry)
+	}
+	seen := make(map[int]bool)
+	for _, n := range s.Only {
+		if n < 0 || n >= s.Shards || seen[n] {
+			return fmt.Errorf("mqtt: shard %d cannot be one of those that are served: expected different ones from 0 to %d", n, s.Shards-1)
+		}
+		seen[n] = true
+	}
+	switch {
+	case s.Only != nil && len(s.Only) == 0:
+		return errors.New("mqtt: no shard is to be served")
+	case (s.Announce == nil) != (s.MayConnect == nil):
+		return errors.New("mqtt: Announce and MayConnect need each other")
 	}
 	setDefault(&s.Expiry, defaultExpiry)
 	s.Self = strings.ToValidUTF8(s.Self[:min(len(s.Self), maxSelf)], "?")
@@ -108,9 +145,30 @@ var (
 	errGiveWay  = errors.New("another server has taken over")
 )
 
+// fenced tells whether several servers may serve the shards.
+func (s *Sessions) fenced() bool { return s != nil && s.MayConnect != nil }
+
+// served returns the shards that this link serves.
+func (s *Sessions) served() []int {
+	if s.Only != nil {
+		return s.Only
+	}
+	all := make([]int, s.Shards)
+	for i := range all {
+		all[i] = i
+	}
+	return all
+}
+
 // fallBack gives the sessions up for as long as the link runs: all cars move to one
-// connection with a clean session.
+// connection with a clean session. With a fence there is no such way.
 func (l *Link) fallBack(why string) {
+	if l.opts.Sessions.fenced() {
+		if !l.keeping.said.clean.Swap(true) {
+			l.log.Error("this broker cannot serve several servers: "+why, "user", l.tuning.Load().Username)
+		}
+		return
+	}
 	if !l.keeping.declined.CompareAndSwap(nil, &why) {
 		return
 	}
@@ -199,6 +257,7 @@ const oneIdentifier = "the broker seems to make the user name the client identif
 // decline says once that the broker keeps no sessions.
 func (c *conn) decline(why string) {
 	switch {
+	case c.link.opts.Sessions.fenced(): // the connection is refused, see agree
 	case c.link.keeping.said.clean.Swap(true):
 	case c.link.opts.Sessions.OwnBroker:
 		c.log.Info("the embedded broker ends with this server: after an orderly restart the gateways reach it again and their sessions go on")
@@ -267,6 +326,7 @@ type terms struct {
 	qos        byte
 	retain     bool
 	keepAlive  time.Duration
+	unfit      string // why this broker cannot serve a shard that is fenced
 }
 
 // agree returns the terms that the broker's answer makes.
@@ -286,16 +346,20 @@ func (c *conn) agree(version wire.Version, a *wire.Packet) terms {
 		case !asked:
 		case s.AssignedClientID != "" && s.AssignedClientID != c.shardID():
 			t.persistent = false
-			c.link.fallBack(fmt.Sprintf("the broker has given the connection the client identifier %q instead of %q", s.AssignedClientID, c.shardID()))
+			t.unfit = fmt.Sprintf("the broker has given the connection the client identifier %q instead of %q", s.AssignedClientID, c.shardID())
+			c.link.fallBack(t.unfit)
 		case s.HasSessionExpiry && s.SessionExpiry == 0:
-			t.persistent = false
-			c.decline("the broker keeps no sessions (it has answered with a session expiry of 0)")
+			t.persistent, t.unfit = false, "the broker keeps no sessions (it has answered with a session expiry of 0)"
+			c.decline(t.unfit)
 		case t.qos == 0:
-			t.persistent = false
-			c.decline("the broker allows only QoS 0")
+			t.persistent, t.unfit = false, "the broker allows only QoS 0"
+			c.decline(t.unfit)
+		case !t.retain:
+			t.unfit = "the broker keeps no retained messages"
 		}
 	}
 	if c.isShard() && !asked {
+		t.unfit = "the broker speaks only MQTT 3.1.1"
 		c.decline("the broker speaks only MQTT 3.1.1, where it may keep sessions for ever; with \"client_id\" in the configuration they are kept nevertheless")
 	}
 	if t.qos == 0 && !c.link.keeping.said.qos.Swap(true) {

@@ -54,7 +54,7 @@ func (c *conn) write(ctx context.Context, done <-chan struct{}) error {
 		case <-stopping:
 			stopping = nil
 			cause := context.Cause(ctx)
-			if errors.Is(cause, errGiveWay) {
+			if errors.Is(cause, errGiveWay) || errors.Is(cause, link.ErrFenced) {
 				return cause
 			}
 			c.mu.Lock()

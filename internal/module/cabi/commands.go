@@ -55,10 +55,10 @@ func (i *instance) StreamCommands(ctx context.Context, patience module.Patience,
 	defer i.gate.Leave(module.Waiting)
 	i.polled.Store(true)
 	var code C.int
-	switch patience {
-	case module.Held:
+	switch {
+	case patience == module.Held && !i.hurried.Load():
 		code = i.hold(ctx)
-	case module.Brief:
+	case patience == module.Brief:
 		code = C.cabi_wait(i.lib.table, i.context, min(i.pollTimeout, milliseconds(module.BriefWait)))
 	default:
 		code = C.cabi_wait(i.lib.table, i.context, i.pollTimeout)
@@ -78,7 +78,7 @@ func (i *instance) StreamCommands(ctx context.Context, patience module.Patience,
 // Waiting.
 func (i *instance) hold(ctx context.Context) C.int {
 	C.cabi_begin_poll(i.poll)
-	if i.gate.IsShut() { // and Close may have ended it too early
+	if i.gate.IsShut() || i.hurried.Load() { // and Close or EndPolls may have ended it too early
 		C.cabi_end_poll(i.poll)
 	}
 	told := make(chan struct{})
@@ -94,6 +94,16 @@ func (i *instance) hold(ctx context.Context) C.int {
 		<-told
 	}
 	return code
+}
+
+// EndPolls implements module.Holder.
+func (i *instance) EndPolls() {
+	i.hurried.Store(true)
+	i.pollMu.Lock()
+	defer i.pollMu.Unlock()
+	if i.poll != nil {
+		C.cabi_end_poll(i.poll)
+	}
 }
 
 // Waiting returns how long the wait_for_command of a poll that is held has taken so

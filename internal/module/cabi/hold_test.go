@@ -136,3 +136,27 @@ func TestFirstWaitsThatBlock(t *testing.T) {
 		}
 	}
 }
+
+// EndPolls ends the poll that is held, also one that begins in the same moment, and what
+// it has fetched is handed out; a later one takes no longer than the timeout.
+func TestEndPolls(t *testing.T) {
+	for round := range 20 {
+		p := openProbe(t, "echo=1")
+		results := held(t.Context(), p)
+		if round%2 == 0 {
+			testwait.Until(t, "the library is asked", func() bool { return p.inst.(*instance).Waiting() > 0 })
+			if err := p.inst.ForwardStatus(t.Context(), button, []byte("s")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p.inst.(module.Holder).EndPolls()
+		if got := await(t, results); got.err != nil || len(got.commands) != (round+1)%2 {
+			t.Errorf("the poll ended with %v, %v", got.commands, got.err)
+		}
+		if got := await(t, held(t.Context(), p)); got.err != nil || len(got.commands) != 0 {
+			t.Errorf("the next poll ended with %v, %v", got.commands, got.err)
+		}
+		p.closeClean()
+		p.inst.(module.Holder).EndPolls() // after the end
+	}
+}

@@ -38,10 +38,11 @@ type instance struct {
 
 	gate *module.Gate
 
-	popped *C.struct_cabi_popped // used by who is in both lanes, Waiting and Calling
-	poll   *C.struct_cabi_poll   // of who is in the lane Waiting
-	pollMu sync.Mutex            // held while poll is read by anyone else, and freed
-	polled atomic.Bool           // a poll has begun
+	popped  *C.struct_cabi_popped // used by who is in both lanes, Waiting and Calling
+	poll    *C.struct_cabi_poll   // of who is in the lane Waiting
+	pollMu  sync.Mutex            // held while poll is read by anyone else, and freed
+	polled  atomic.Bool           // a poll has begun
+	hurried atomic.Bool           // EndPolls was called
 }
 
 // Indices into opNames. The first ones are those of shim.h.

@@ -145,7 +145,7 @@ func (l *Library) Supports(deviceType uint32) bool {
 	answer := C.cabi_supported(l.table, C.uint(deviceType)) == module.CodeOK
 	l.supportsMu.Lock()
 	defer l.supportsMu.Unlock()
-	if len(l.supports) < maxCachedTypes {
+	if len(l.supports) < module.MaxRecalled {
 		l.supports[deviceType] = answer
 	}
 	return answer

@@ -22,9 +22,6 @@ const (
 	// a library; what remains is fetched after the next wait.
 	maxBatchBytes = maxBuffer
 	maxBatch      = 10000
-	// maxCachedTypes bounds the remembered answers of is_device_type_supported:
-	// device types come from the network, and there are 2^32 of them.
-	maxCachedTypes = 4096
 	// defaultPollTimeout is T_poll when none is given (MOD-16).
 	defaultPollTimeout = time.Second
 	// destroyGrace is what destroy gets at least, even when the context given

@@ -140,13 +140,13 @@ func TestSupportsAsksOncePerType(t *testing.T) {
 	if !p.lib.Supports(1000000) {
 		t.Error("the library was not asked exactly once for each of the three types before")
 	}
-	for deviceType := range uint32(2 * maxCachedTypes) {
+	for deviceType := range uint32(2 * module.MaxRecalled) {
 		if p.lib.Supports(deviceType) != (deviceType%2 == 0) {
 			t.Fatalf("wrong answer for type %d", deviceType)
 		}
 	}
-	if len(p.lib.supports) != maxCachedTypes {
-		t.Errorf("%d answers are remembered, expected the bound %d", len(p.lib.supports), maxCachedTypes)
+	if len(p.lib.supports) != module.MaxRecalled {
+		t.Errorf("%d answers are remembered, expected the bound %d", len(p.lib.supports), module.MaxRecalled)
 	}
 	if err := p.lib.Close(); err != nil {
 		t.Error(err)

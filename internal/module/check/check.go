@@ -279,7 +279,7 @@ func (c *checker) with(ctx context.Context, strict bool, check func(s *subject) 
 	}
 	closeErr := m.Close()
 	// Close has waited for the last line of output.
-	if found := log.take(); len(found) > 0 {
+	if found := log.drain(); len(found) > 0 {
 		err = errors.New(strings.Join(found, "; "))
 	}
 	return errors.Join(err, closeErr)
@@ -374,7 +374,7 @@ func (v *violations) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-func (v *violations) take() []string {
+func (v *violations) drain() []string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	found := v.found

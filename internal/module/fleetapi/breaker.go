@@ -137,8 +137,8 @@ func (b *breaker) wake() {
 	b.change = make(chan struct{})
 }
 
-// open tells whether requests have to wait.
-func (b *breaker) open() bool {
+// mustWait tells whether requests have to wait.
+func (b *breaker) mustWait() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.backoff > 0

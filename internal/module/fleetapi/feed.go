@@ -31,11 +31,11 @@ func (i *Instance) StartCommands(deliver func([]fleet.Command) (wanted <-chan st
 	i.feed.Store(f)
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	f.running.Go(f.run)
-	return f.end
+	return f.stopAndWait
 }
 
-// end returns when nothing of the feed is left.
-func (f *feed) end() {
+// stopAndWait ends the polls and returns when nothing of the feed is left.
+func (f *feed) stopAndWait() {
 	f.cancel()
 	f.mu.Lock()
 	stop, share := f.stop, f.share
@@ -84,7 +84,7 @@ func (f *feed) hand(commands []fleet.Command) {
 // park starts a poll without goroutine if that is possible now.
 func (f *feed) park() bool {
 	i := f.i
-	if i.local == nil || !i.poll.primed || time.Until(i.poll.next) > 0 || i.host.polling.open() {
+	if i.local == nil || !i.poll.primed || time.Until(i.poll.next) > 0 || i.host.polling.mustWait() {
 		return false
 	}
 	f.mu.Lock() // returned may come before there is a stop

@@ -136,7 +136,7 @@ func (i *Instance) forward(ctx context.Context, op string, device fleet.Device, 
 			slog.String("car", i.car.Car), slog.String("device", device.String()), slog.String("call", op), slog.Any("error", err))
 		return nil
 	}
-	start, err := i.queue.put(ctx, entry{device: device, isError: isError, at: time.Now(), data: body})
+	start, err := i.queue.enqueue(ctx, entry{device: device, isError: isError, at: time.Now(), data: body})
 	switch {
 	case errors.Is(err, errQueueClosed):
 		return callError(op, module.CodeContextIncorrect, "%w", err)
@@ -175,7 +175,7 @@ func (i *Instance) Close(ctx context.Context) error {
 	if !i.closing.CompareAndSwap(false, true) {
 		return nil
 	}
-	i.queue.close()
+	i.queue.refuseMore()
 	if i.stopAwaiting != nil {
 		i.stopAwaiting()
 		i.awaiting.Wait() // it takes a last look: what is in memory only would be lost
@@ -185,7 +185,7 @@ func (i *Instance) Close(ctx context.Context) error {
 		i.posters.Wait()
 		close(done)
 	}()
-	if i.queue.kept() && i.host.posting.open() {
+	if i.queue.kept() && i.host.posting.mustWait() {
 		i.giveUp() // nothing is lost by leaving it to the next run
 	}
 	posting := ctx

@@ -71,7 +71,7 @@ func New(opts Options) (*Module, error) {
 		return nil, err
 	}
 	if opts.QueueSize <= 0 {
-		opts.QueueSize = 1000
+		opts.QueueSize = module.DefaultQueue
 	}
 	if opts.QueueBytes <= 0 {
 		opts.QueueBytes = 4 << 20

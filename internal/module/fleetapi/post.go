@@ -36,7 +36,7 @@ func (i *Instance) post() {
 			i.limit.Log(i.log, slog.LevelWarn, "the spool cannot be read, trying again",
 				slog.String("car", i.car.Car), slog.Any("error", err))
 			if sleep(i.posting, spoolRetry) != nil {
-				i.queue.abandon(nil)
+				i.queue.posterGaveUp(nil)
 				return
 			}
 			continue
@@ -47,7 +47,7 @@ func (i *Instance) post() {
 		done := make([]bool, len(window))
 		for _, group := range byDevice(window) {
 			if !i.deliver(window, group, done) {
-				i.queue.abandon(done)
+				i.queue.posterGaveUp(done)
 				return
 			}
 		}

@@ -60,10 +60,10 @@ func newQueue(number int32, limit, byteLimit int, log *slog.Logger) *queue {
 	return &queue{number: number, limit: limit, byteLimit: byteLimit, log: log, room: make(chan struct{}), told: func(error) {}}
 }
 
-// put appends the entry. While there is no room it waits: the worker's own queue
+// enqueue appends the entry. While there is no room it waits: the worker's own queue
 // then fills up and the session withholds answers, which keeps the promise of
 // those already given. start reports that the caller has to start a poster.
-func (q *queue) put(ctx context.Context, e entry) (start bool, err error) {
+func (q *queue) enqueue(ctx context.Context, e entry) (start bool, err error) {
 	for {
 		q.mu.Lock()
 		if q.closed {
@@ -80,7 +80,7 @@ func (q *queue) put(ctx context.Context, e entry) (start bool, err error) {
 		}
 		q.mu.Unlock()
 		if useSpool {
-			stored, full := q.putSpool(s, &e)
+			stored, full := q.trySpool(s, &e)
 			q.mu.Lock()
 			if stored {
 				if q.oldest.IsZero() {
@@ -125,8 +125,8 @@ func (q *queue) claim() bool {
 	return start
 }
 
-// putSpool tries the spool. Not stored and not full means that it failed.
-func (q *queue) putSpool(s *spool.Spool, e *entry) (stored, full bool) {
+// trySpool appends the entry to the spool. Not stored and not full means that it failed.
+func (q *queue) trySpool(s *spool.Spool, e *entry) (stored, full bool) {
 	err := s.Append(e.appendRecord(nil))
 	switch {
 	case err == nil:
@@ -270,10 +270,10 @@ func (q *queue) remove(n int) {
 	q.room = make(chan struct{})
 }
 
-// abandon ends a poster that has given up; done tells which entries of its
+// posterGaveUp lets the next poster begin; done tells which entries of its
 // window need no more posting. They are removed as far as the spool's order
 // allows; the rest of them may be posted again by the next run.
-func (q *queue) abandon(done []bool) {
+func (q *queue) posterGaveUp(done []bool) {
 	first := 0
 	for first < len(done) && done[first] {
 		first++
@@ -332,8 +332,8 @@ func (q *queue) faults() (failures, damaged uint64) {
 	return q.failures, damaged
 }
 
-// close refuses further entries and wakes those who wait for room.
-func (q *queue) close() {
+// refuseMore refuses further entries and wakes those who wait for room.
+func (q *queue) refuseMore() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if !q.closed {

@@ -44,7 +44,7 @@ func (i *Instance) Stats() Stats {
 		Commands:        i.counters.delivered.Load(),
 		CommandsInvalid: i.counters.badCommands.Load(),
 		CommandsFlushed: i.counters.flushed.Load(),
-		APIUp:           !i.host.posting.open() && !i.host.polling.open(),
+		APIUp:           !i.host.posting.mustWait() && !i.host.polling.mustWait(),
 	}
 	s.Queued, s.Spooled, s.QueuedBytes, s.OldestQueued = i.queue.depth()
 	s.SpoolFailures, s.SpoolDamaged = i.queue.faults()

@@ -31,7 +31,7 @@ func (i *instance) attach(ctx context.Context, c *child, first bool) error {
 		result, err := c.await(ctx, p)
 		if err != nil {
 			if first && !errors.Is(err, errDied) {
-				i.abandon(c, p)
+				i.destroyWhenMade(c, p)
 			}
 			return err
 		}
@@ -55,8 +55,8 @@ func (i *instance) attach(ctx context.Context, c *child, first bool) error {
 	return nil
 }
 
-// abandon ends the context of an init whose caller has given up.
-func (i *instance) abandon(c *child, open *pending) {
+// destroyWhenMade waits for an init whose caller has given up and destroys its context.
+func (i *instance) destroyWhenMade(c *child, open *pending) {
 	i.m.mu.Lock()
 	defer i.m.mu.Unlock()
 	if i.m.closed {
@@ -66,14 +66,14 @@ func (i *instance) abandon(c *child, open *pending) {
 		if result, err := c.await(i.m.stopped, open); err != nil || result.GetCode() != module.CodeOK {
 			return
 		}
-		if _, err := i.close(c); err == nil {
+		if _, err := i.requestDestroy(c); err == nil {
 			i.log.Info("context was made after nobody waited for it any more, and is destroyed again")
 		}
 	})
 }
 
-// close asks the process to destroy the context.
-func (i *instance) close(c *child) (*pb.Result, error) {
+// requestDestroy asks the process to destroy the context.
+func (i *instance) requestDestroy(c *child) (*pb.Result, error) {
 	return c.request(i.m.stopped, &pb.ServerFrame{Kind: &pb.ServerFrame_Close{Close: &pb.Close{Context: i.id}}},
 		&pending{op: "destroy", car: i.spec.Car.Car, limit: i.m.opts.CallTimeout})
 }
@@ -222,7 +222,7 @@ func (i *instance) destroy() error {
 	if left := i.takeLeftover(); len(left) > 0 {
 		i.log.Warn("commands came after the last request for them and are lost", "commands", len(left))
 	}
-	result, err := i.close(c)
+	result, err := i.requestDestroy(c)
 	if err != nil {
 		return nil // the process ended, and the context with it
 	}

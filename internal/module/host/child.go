@@ -127,9 +127,9 @@ func (c *child) finish(status syscall.WaitStatus) {
 	close(c.dead)
 }
 
-// end kills the process and its descendants because of cause, unless it has ended
+// killFor kills the process and its descendants because of cause, unless it has ended
 // already.
-func (c *child) end(cause error) {
+func (c *child) killFor(cause error) {
 	c.mu.Lock()
 	first := c.cause == nil
 	if first {
@@ -146,7 +146,7 @@ func (c *child) end(cause error) {
 func (c *child) broken(err error) {
 	cause := fmt.Errorf("its connection broke: %w", err)
 	if isFrameError(err) {
-		c.end(cause)
+		c.killFor(cause)
 		return
 	}
 	timer := time.NewTimer(endPatience)
@@ -154,7 +154,7 @@ func (c *child) broken(err error) {
 	select {
 	case <-c.gone:
 	case <-timer.C:
-		c.end(cause)
+		c.killFor(cause)
 	}
 }
 
@@ -179,7 +179,7 @@ func (c *child) receive(greeted chan<- error) {
 		if errors.Is(err, errDied) {
 			c.broken(err)
 		} else {
-			c.end(err)
+			c.killFor(err)
 		}
 		return
 	}
@@ -206,7 +206,7 @@ func (c *child) receive(greeted chan<- error) {
 		flood := p != nil && p.bytes > maxBatchBytes
 		c.mu.Unlock()
 		if flood {
-			c.end(fmt.Errorf("it answered one wait_for_command with more than %d MB of commands", maxBatchBytes>>20))
+			c.killFor(fmt.Errorf("it answered one wait_for_command with more than %d MB of commands", maxBatchBytes>>20))
 			return
 		}
 		result := frame.GetResult()

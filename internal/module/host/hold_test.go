@@ -147,3 +147,25 @@ func TestOverdueWaits(t *testing.T) {
 		t.Errorf("%d lines", n)
 	}
 }
+
+// EndPolls makes the process answer the poll that is held, also one that begins in the
+// same moment; none is held afterwards.
+func TestEndPolls(t *testing.T) {
+	var log testlog.Buffer
+	m := openModule(t, &log, nil)
+	for round := range 10 {
+		car := openCar(t, m, spec("car", ""))
+		results := hold(t.Context(), car)
+		if round%2 == 0 {
+			testwait.Until(t, "the poll is under way", func() bool { return requests(m) != 0 })
+		}
+		car.(module.Holder).EndPolls()
+		if got := <-results; got.err != nil || len(got.commands) != 0 {
+			t.Errorf("got %v, %v", got.commands, got.err)
+		}
+		if got := <-hold(t.Context(), car); got.err != nil || len(got.commands) != 0 {
+			t.Errorf("the next poll: got %v, %v", got.commands, got.err)
+		}
+		must(t, car.Close(t.Context()))
+	}
+}

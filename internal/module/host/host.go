@@ -249,7 +249,7 @@ func (m *Module) start(ctx context.Context) (*child, error) {
 	c.run(greeted)
 	result, err := m.handshake(ctx, c, greeted)
 	if err != nil {
-		c.end(err)
+		c.killFor(err)
 		<-c.dead
 		c.work.Wait()
 		if errors.Is(err, errDied) || errors.Is(err, errNoGreeting) {
@@ -273,7 +273,7 @@ func (m *Module) start(ctx context.Context) (*child, error) {
 	defer m.typesMu.Unlock()
 	clear(m.supported)
 	for _, deviceType := range result.GetSupportedTypes() {
-		if len(m.supported) < maxCachedTypes {
+		if len(m.supported) < module.MaxRecalled {
 			m.supported[deviceType] = true
 		}
 	}

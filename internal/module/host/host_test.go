@@ -37,7 +37,7 @@ func restart(m *Module) {
 	m.mu.Lock()
 	c := m.current
 	m.mu.Unlock()
-	c.end(errors.New("the test asked for a restart"))
+	c.killFor(errors.New("the test asked for a restart"))
 }
 
 // replace ends the process and waits for its successor.

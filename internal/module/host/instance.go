@@ -44,6 +44,7 @@ type instance struct {
 	changed  chan struct{}   // closed when at changes
 	leftover []fleet.Command // of a poll that outlived its caller
 	holding  bool            // a poll that is held is under way
+	hurried  bool            // EndPolls was called
 }
 
 func newInstance(m *Module, id uint32, spec module.InstanceSpec) *instance {
@@ -245,7 +246,7 @@ func (i *instance) FetchCommands(ctx context.Context, patience module.Patience) 
 			i.gate.Leave(module.Waiting)
 			return left, nil
 		}
-		p := &pending{op: opPoll, car: i.spec.Car.Car, limit: i.spec.PollTimeout, held: patience == module.Held && c.holds}
+		p := &pending{op: opPoll, car: i.spec.Car.Car, limit: i.spec.PollTimeout, held: patience == module.Held && c.holds && !i.isHurried()}
 		var finished, abandoned bool // guarded by i.mu
 		p.release = func() {
 			i.mu.Lock()
@@ -264,8 +265,9 @@ func (i *instance) FetchCommands(ctx context.Context, patience module.Patience) 
 		if err == nil {
 			i.mu.Lock()
 			i.holding = p.held && !finished
+			hurried := i.hurried
 			i.mu.Unlock()
-			if p.held && i.gate.IsShut() { // and Close may have come too early to end it
+			if p.held && (hurried || i.gate.IsShut()) { // and EndPolls or Close may have come too early to end it
 				i.endPoll(c)
 			}
 			result, err = c.await(ctx, p)
@@ -293,6 +295,23 @@ func (i *instance) FetchCommands(ctx context.Context, patience module.Patience) 
 			return nil, fmt.Errorf("%s: %w", opPoll, err)
 		}
 	}
+}
+
+// EndPolls implements module.Holder.
+func (i *instance) EndPolls() {
+	i.mu.Lock()
+	i.hurried = true
+	c, holding := i.opened, i.holding
+	i.mu.Unlock()
+	if holding && !c.isDead() {
+		i.endPoll(c)
+	}
+}
+
+func (i *instance) isHurried() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.hurried
 }
 
 // endPoll asks for the answer of the poll that is held. Its own answer says nothing.

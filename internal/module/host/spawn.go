@@ -109,11 +109,11 @@ func spawn(s *spawner, opts *Options) (_ *process, err error) {
 	p := &process{reaper: reaper, control: ours[1], reports: json.NewDecoder(ours[1]), stdout: ours[2], stderr: ours[3]}
 	closeAll(theirs[:2]) // so that a reaper that ends is seen
 	if err := p.give(o, opts.StartTimeout); err != nil {
-		p.abandon()
+		p.killReaper()
 		return nil, startError(opts.Command[0], err)
 	}
 	if p.conn, err = boundary.FromFile(ours[0]); err != nil {
-		p.abandon()
+		p.killReaper()
 		return nil, err
 	}
 	return p, nil
@@ -140,8 +140,8 @@ func (p *process) give(o order, limit time.Duration) error {
 	return p.control.SetDeadline(time.Time{})
 }
 
-// abandon ends the reaper; the module process, if there is one, ends with it.
-func (p *process) abandon() {
+// killReaper ends the reaper; the module process, if there is one, ends with it.
+func (p *process) killReaper() {
 	_ = p.reaper.Process.Kill()
 	_ = p.reaper.Wait()
 }

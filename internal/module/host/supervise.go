@@ -179,7 +179,7 @@ func (m *Module) shutDown(c *child) {
 	select {
 	case <-c.dead:
 	case <-timer.C:
-		c.end(module.ErrStuck)
+		c.killFor(module.ErrStuck)
 		<-c.dead
 	}
 	c.work.Wait()

@@ -10,10 +10,6 @@ import (
 // prefetched is how many device types, from 0 on, the answer to Start tells of.
 const prefetched = 256
 
-// maxCachedTypes bounds the remembered answers of Supports: device types come
-// from the network, and there are 2^32 of them.
-const maxCachedTypes = 4096
-
 // askPatience is how long Supports waits for an answer of the process.
 const askPatience = 20 * time.Millisecond
 
@@ -92,7 +88,7 @@ func (m *Module) ask(c *child, deviceType uint32) bool {
 	defer m.mu.Unlock()
 	m.typesMu.Lock()
 	defer m.typesMu.Unlock()
-	if m.current == c && len(m.supported) < maxCachedTypes {
+	if m.current == c && len(m.supported) < module.MaxRecalled {
 		m.supported[deviceType] = result.GetCode() == module.CodeOK
 	}
 	return result.GetCode() == module.CodeOK

@@ -128,7 +128,7 @@ func (c *child) checkDeadlines(now time.Time) {
 		c.pollOverdue(polling, now.Sub(polling.since))
 	}
 	if overdue != nil {
-		c.end(fmt.Errorf("%s did not come back within %v", overdue.what(), overdue.limit))
+		c.killFor(fmt.Errorf("%s did not come back within %v", overdue.what(), overdue.limit))
 	}
 }
 
@@ -159,7 +159,7 @@ func (c *child) checkMemory() {
 	}
 	c.rss.Store(rss)
 	if limit := c.opts.MemoryLimit; limit > 0 && rss > limit {
-		c.end(fmt.Errorf("it uses %d MB of memory, the limit (memory_limit_mb) is %d MB", rss>>20, limit>>20))
+		c.killFor(fmt.Errorf("it uses %d MB of memory, the limit (memory_limit_mb) is %d MB", rss>>20, limit>>20))
 	}
 }
 

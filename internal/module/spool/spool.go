@@ -28,7 +28,7 @@ var (
 // Options of Open; zero values mean the defaults.
 type Options struct {
 	Dir          string        // made when missing, with mode 0700
-	MaxBytes     int64         // all segments together, default 64 MiB
+	MaxBytes     int64         // all segments together, default DefaultMaxBytes
 	SegmentBytes int64         // default an eighth of MaxBytes, at most 4 MiB
 	SyncInterval time.Duration // default 1 s
 	Logger       *slog.Logger  // default: none
@@ -70,11 +70,14 @@ type segment struct {
 	end    int64 // behind the last whole record
 }
 
+// DefaultMaxBytes is how large a spool gets, in bytes, unless told.
+const DefaultMaxBytes = 64 << 20
+
 // Open opens or makes the spool and finds what was not acknowledged. Errors name
 // the file; ErrLocked means that another process, or instance, has it.
 func Open(opts Options) (_ *Spool, err error) {
 	if opts.MaxBytes <= 0 {
-		opts.MaxBytes = 64 << 20
+		opts.MaxBytes = DefaultMaxBytes
 	}
 	if opts.SegmentBytes <= 0 {
 		opts.SegmentBytes = min(opts.MaxBytes/8, 4<<20)

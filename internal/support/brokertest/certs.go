@@ -31,6 +31,8 @@ type Certs struct {
 	// ServerCommonName has a common name and no other one.
 	Server, ServerOtherName, ServerExpired, ServerCommonName Pair
 	Client, ClientExpired                                    Pair
+	// Replica is for the same names as Server, and for a client too.
+	Replica Pair
 
 	t    testing.TB
 	dir  string
@@ -62,6 +64,7 @@ func NewCerts(t testing.TB) *Certs {
 	c.ServerCommonName = c.pair("localhost", []string{}, valid)
 	c.Client = c.pair("client", nil, valid)
 	c.ClientExpired = c.pair("client-expired", nil, expired)
+	c.Replica = c.pair("replica", local, valid, x509.ExtKeyUsageClientAuth)
 	return c
 }
 
@@ -83,7 +86,7 @@ func (c *Certs) ServerConfig(p Pair) *tls.Config {
 	}
 }
 
-func (c *Certs) pair(name string, hosts []string, until time.Time) Pair {
+func (c *Certs) pair(name string, hosts []string, until time.Time, besides ...x509.ExtKeyUsage) Pair {
 	c.t.Helper()
 	c.next++
 	tmpl := &x509.Certificate{
@@ -98,6 +101,7 @@ func (c *Certs) pair(name string, hosts []string, until time.Time) Pair {
 			tmpl.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
 		}
 	}
+	tmpl.ExtKeyUsage = append(tmpl.ExtKeyUsage, besides...)
 	key := c.newKey()
 	cert := c.sign(tmpl, c.ca, key)
 	der, err := x509.MarshalPKCS8PrivateKey(key)

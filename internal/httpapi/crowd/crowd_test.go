@@ -1,4 +1,4 @@
-package admin
+package crowd
 
 import (
 	"io"
@@ -15,11 +15,9 @@ func TestConnectionsWithoutRequestsMakeRoom(t *testing.T) {
 	const limit = 8
 	asked, answer := make(chan struct{}), make(chan struct{})
 	server := httptest.NewUnstartedServer(nil)
-	newCrowd(limit).attend(server.Config, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	New(limit).Attend(server.Config, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow" {
-			m := r.Context().Value(memberKey{}).(*member)
-			m.crowd.hold(m, 1)
-			defer m.crowd.hold(m, -1)
+			defer Hold(r.Context())()
 			close(asked)
 			<-answer
 		}

@@ -1,0 +1,23 @@
+package cluster
+
+// Registry is what etcd holds of a cluster, as far as this replica has read it. Own
+// writes that succeeded are in it. It is not changed; a new one takes its place.
+type Registry struct {
+	Members []Member // sorted by name, their names differ
+	Claims  []Claim  // index is the shard
+	Scout   string   // owner of the scout claim, or empty
+}
+
+// Claim is what etcd holds of one shard. The zero value is no claim.
+type Claim struct {
+	Owner string
+	State string // one of the Claims
+	To    string // with ClaimLeaving: who gets it
+	// Base is what the epoch exceeds Revision by: etcd begins with small revisions again
+	// when it was restored, epochs never do.
+	Base     int64
+	Revision int64 // in which etcd made the key
+}
+
+// Epoch is the number that rises with every owner of the shard.
+func (c Claim) Epoch() int64 { return c.Base + c.Revision }

@@ -1,0 +1,112 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// States of a member.
+const (
+	StateJoining   = "joining"   // known, serves nothing yet
+	StateReady     = "ready"     // takes shards
+	StateUnhealthy = "unhealthy" // cannot serve, gives its shards away
+	StateDraining  = "draining"  // is about to end, gives its shards away
+)
+
+// States of a claim.
+const (
+	ClaimOpening = "opening" // the owner prepares to serve
+	ClaimServing = "serving" // cars are answered
+	ClaimLeaving = "leaving" // the owner hands over to another replica
+)
+
+// Member is one replica as the others see it.
+type Member struct {
+	Name        string `json:"name"`    // of the replica, unique in the cluster
+	Address     string `json:"address"` // host:port of its peer endpoint
+	Version     string `json:"version"` // of the program
+	State       string `json:"state"`   // one of the States
+	Fingerprint string `json:"fingerprint"`
+	// Identity is that of the state directory: one process at a time has it, so that a
+	// process with the same one proves that the one before has ended.
+	Identity string `json:"identity"`
+	Instance string `json:"instance"` // of the process, random
+	Host     string `json:"host"`     // name of the machine
+	PID      int    `json:"pid"`
+	Reason   string `json:"reason,omitempty"`  // why the state is unhealthy
+	Refuses  []int  `json:"refuses,omitempty"` // shards that it could not open a moment ago
+}
+
+// Owner is who serves a shard. The zero value is nobody.
+type Owner struct {
+	Replica string
+	Address string // of its peer endpoint, empty while unknown
+	Epoch   int64
+	State   string // one of the Claims
+	To      string // the replica to which it is handed over, or empty
+}
+
+// View is what one replica knows of the cluster at one moment. It is not changed.
+type View struct {
+	Self    string   // name of this replica
+	Members []Member // sorted by name
+	Shards  []Owner  // index is the shard
+	Scout   string   // the replica that looks out for cars found by "*", or empty
+	// Connected tells whether etcd answers. Without it the rest is what was known last.
+	Connected bool
+	Since     time.Time // when Connected took its value
+	Problem   string    // why etcd does not answer, or why this replica is no member
+}
+
+// Member returns the member of a name.
+func (v *View) Member(name string) (Member, bool) {
+	for _, m := range v.Members {
+		if m.Name == name {
+			return m, true
+		}
+	}
+	return Member{}, false
+}
+
+// Host serves shards. Calls for one shard come one after the other; those for different
+// shards may run at the same time, a few of them.
+type Host interface {
+	// Open begins to serve a shard under the epoch. It returns when cars are answered, or
+	// why they are not; a StaleError when the broker knows a higher or equal epoch of another owner. A
+	// shard that is being served already keeps its sessions: its claim had vanished and was
+	// taken again, and the new epoch is to be announced over the connection that it has.
+	Open(ctx context.Context, shard int, epoch int64) error
+	// Close ends serving. With a name in to it hands the shard over to that replica first,
+	// and returns an error, serving on, when that replica does not take it. An empty to
+	// suspends the sessions for whoever serves the shard next. lost: another replica serves
+	// the shard already; nothing may be sent to its cars any more.
+	Close(ctx context.Context, shard int, to Member, lost bool) error
+	// Health is nil when this replica can serve: the broker is reachable, no loop is
+	// stalled, modules are in service. It does not block.
+	Health() error
+	// Ask finds out what the owner before says whose claim is not there any more. It takes
+	// about a second at most.
+	Ask(ctx context.Context, shard int) (Answer, error)
+}
+
+// Answer is what became of a shard without claim.
+type Answer struct {
+	// Serving: the replica in Owner says that it serves the shard. It claims it again by
+	// itself. Otherwise the shard may be taken: there was no owner before, it offered the
+	// shard to this replica, or it does not answer.
+	Serving bool
+	Owner   Owner // with Serving: who, where, under which epoch
+}
+
+// StaleError is what Host.Open returns when the broker knows an epoch that is not below
+// the one to open with: etcd was restored, or another owner was faster.
+type StaleError struct {
+	Shard int
+	Epoch int64 // of the caller
+	Known int64 // at the broker
+}
+
+func (e *StaleError) Error() string {
+	return fmt.Sprintf("shard %d: the broker knows epoch %d, which is not below %d", e.Shard, e.Known, e.Epoch)
+}

@@ -1,0 +1,408 @@
+package config
+
+import (
+	"cmp"
+	"net"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Environment variables that replace the secrets of the cluster.
+const (
+	EnvEtcdUsername = "EXTERNAL_SERVER_ETCD_USERNAME"
+	EnvEtcdPassword = "EXTERNAL_SERVER_ETCD_PASSWORD"
+	EnvPeerToken    = "EXTERNAL_SERVER_PEER_TOKEN"
+)
+
+// Cluster lets several servers share the cars of one configuration.
+type Cluster struct {
+	Etcd     []string // URLs, all http or all https
+	Username string   // at etcd; empty: none
+	Password Secret
+	TLS      *TLS   // to etcd; nil: the URLs are http
+	Name     string // of the cluster, the same for all replicas
+	Replica  string // name of this server, its own
+	// PeerListen is where this server listens for the others, host:port.
+	PeerListen string
+	// PeerAddress is where the others reach it, host:port; empty: the address that it
+	// listens on, which is then one that can be reached.
+	PeerAddress string
+	PeerTLS     *PeerTLS // mutual; exactly one of PeerTLS and PeerToken is set
+	// PeerToken is sent without TLS. Whoever listens with it takes only what comes from
+	// addresses for which PrivateAddress is true.
+	PeerToken Secret
+	Shards    int           // fixed when the cluster is made
+	Lease     time.Duration // whole seconds: so long after its last sign of life a server's cars are taken over
+
+	nameDefault, replicaDefault bool
+}
+
+// PeerTLS names the files with which servers of a cluster trust each other: each
+// presents the certificate in both directions.
+type PeerTLS struct {
+	CAFile   string // signed the certificates of all
+	CertFile string
+	KeyFile  string
+}
+
+// Bounds and defaults of the cluster.
+const (
+	defaultShards  = 32
+	maxShards      = 1024
+	defaultLease   = 3 * time.Second
+	leastLease     = 2 * time.Second // etcd makes longer what is shorter
+	maxLease       = time.Minute
+	maxEtcd        = 16
+	leastToken     = 16 // characters
+	maxClusterName = 32
+	maxReplicaName = 64
+	defaultPeers   = "127.0.0.1:8070"
+)
+
+var (
+	clusterName = regexp.MustCompile(`^[a-z0-9_-]+$`)
+	replicaName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]*$`)
+)
+
+// cluster reads the block with which several servers share the cars. What else is
+// configured is known by then.
+func (l *loader) cluster(top *object, cfg *Config) *Cluster {
+	o := top.block("cluster")
+	if o == nil {
+		return nil
+	}
+	c := &Cluster{
+		Shards: int(o.integer("shards", defaultShards, 1, maxShards)),
+		Lease:  o.duration("lease_ms", time.Millisecond, defaultLease, leastLease),
+	}
+	if n := o.get("lease_ms"); c.Lease > maxLease || c.Lease%time.Second != 0 {
+		l.errorf(n.off, o.key("lease_ms"), "expected whole seconds from %d to %d, in milliseconds", leastLease.Milliseconds(), maxLease.Milliseconds())
+	}
+	l.etcd(o, c)
+	l.clusterNames(o, c, cfg.Company)
+	l.peers(o, c)
+	l.clusterNeeds(o, cfg)
+	o.finish()
+	return c
+}
+
+// etcd reads how etcd is reached.
+func (l *loader) etcd(o *object, c *Cluster) {
+	const expected = `an array of URLs such as ["http://etcd-0.example.org:2379"]`
+	n := o.required("etcd", expected)
+	l.note(o.key("etcd"), o.value("etcd"), o.key("etcd"))
+	secure, plain := false, false
+	switch {
+	case n == nil:
+	case n.kind != kindArray:
+		l.wrong(n, o.key("etcd"), expected)
+	case len(n.items) == 0 || len(n.items) > maxEtcd:
+		l.errorf(n.off, o.key("etcd"), "expected 1 to %d URLs", maxEtcd)
+	default:
+		for i := range n.items {
+			item, key := &n.items[i], o.key("etcd")+"["+strconv.Itoa(i)+"]"
+			if item.kind != kindString {
+				l.wrong(item, key, "a URL")
+				continue
+			}
+			u, fault := etcdURL(item.text)
+			if fault != "" {
+				l.errorf(item.off, key, "%s", fault)
+				continue
+			}
+			secure, plain = secure || u.Scheme == "https", plain || u.Scheme == "http"
+			c.Etcd = append(c.Etcd, u.String())
+		}
+		if secure && plain {
+			l.errorf(n.off, o.key("etcd"), "some are http, some https; expected one of the two for all")
+		}
+	}
+	c.Username, c.Password = o.str("username", ""), NewSecret(o.str("password", ""))
+	if v, ok := l.lookupEnv(EnvEtcdUsername); ok {
+		c.Username = v
+	}
+	if v, ok := l.lookupEnv(EnvEtcdPassword); ok {
+		c.Password = NewSecret(v)
+	}
+	switch {
+	case c.Username == "" && !c.Password.IsZero():
+		l.errorf(o.offset("password"), o.key("password"), "a password without user name; expected %s (or %s in the environment) too", o.key("username"), EnvEtcdUsername)
+	case c.Username != "" && c.Password.IsZero():
+		l.errorf(o.offset("username"), o.key("username"), "a user name without password; expected %s (or %s in the environment) too", o.key("password"), EnvEtcdPassword)
+	case c.Username != "" && plain:
+		l.plainPassword(o, c)
+	}
+	l.etcdTLS(o, c, plain)
+}
+
+// plainPassword warns about a password that others on the way can read.
+func (l *loader) plainPassword(o *object, c *Cluster) {
+	for _, text := range c.Etcd {
+		if u, err := url.Parse(text); err == nil && !loopback(u.Host) {
+			l.warnf(o.offset("username"), o.key("username"), "the password goes to etcd without encryption; use https URLs")
+			return
+		}
+	}
+}
+
+func (l *loader) etcdTLS(o *object, c *Cluster, plain bool) {
+	t := o.block("tls")
+	if t == nil {
+		if len(c.Etcd) > 0 && !plain {
+			c.TLS = &TLS{} // the authorities of the system
+		}
+		return
+	}
+	l.note(t.path, t.n.off, t.path)
+	c.TLS = &TLS{CAFile: l.pemFile(t, "ca_file"), CertFile: l.pemFile(t, "cert_file"), KeyFile: l.pemFile(t, "key_file")}
+	switch {
+	case c.TLS.CertFile != "" && c.TLS.KeyFile == "":
+		l.errorf(t.offset("cert_file"), t.key("cert_file"), "a certificate without private key; expected %s too", t.key("key_file"))
+	case c.TLS.CertFile == "" && c.TLS.KeyFile != "":
+		l.errorf(t.offset("key_file"), t.key("key_file"), "a private key without certificate; expected %s too", t.key("cert_file"))
+	}
+	t.finish()
+	if plain {
+		l.errorf(o.offset("tls"), t.path, "the URLs of etcd are http, which is without TLS; expected https URLs, or no tls")
+	}
+}
+
+// etcdURL reads one URL of etcd, and adds its usual port.
+func etcdURL(text string) (*url.URL, string) {
+	const expected = `expected a URL such as "http://etcd-0.example.org:2379", with host and port alone`
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil ||
+		strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+		return nil, expected
+	}
+	if _, err := netip.ParseAddr(u.Hostname()); err != nil && !hostname.MatchString(u.Hostname()) {
+		return nil, expected
+	}
+	port := cmp.Or(u.Port(), "2379")
+	if p, err := strconv.ParseUint(port, 10, 16); err != nil || p == 0 {
+		return nil, expected
+	}
+	return &url.URL{Scheme: u.Scheme, Host: net.JoinHostPort(u.Hostname(), port)}, ""
+}
+
+// clusterNames reads the names of the cluster and of this server.
+func (l *loader) clusterNames(o *object, c *Cluster, company string) {
+	c.Name = o.str("name", company)
+	c.nameDefault = o.n.member("name") == nil
+	switch {
+	case c.nameDefault && (c.Name == "" || len(c.Name) <= maxClusterName):
+	case c.nameDefault:
+		l.errorf(o.n.off, o.key("name"), "required, because the name of the company is longer than %d bytes; expected a shorter name of the cluster", maxClusterName)
+	case len(c.Name) > maxClusterName || !clusterName.MatchString(c.Name):
+		l.errorf(o.value("name"), o.key("name"), "expected 1 to %d lower-case letters, digits, - and _", maxClusterName)
+	}
+	n := o.get("replica")
+	if n == nil {
+		c.Replica, c.replicaDefault = l.machine(), true
+	} else {
+		c.Replica = o.str("replica", "")
+	}
+	if len(c.Replica) > maxReplicaName || !replicaName.MatchString(c.Replica) {
+		off, why := o.value("replica"), ""
+		if n == nil {
+			off, why = o.n.off, "required, because the name of this machine cannot be the default; "
+		}
+		l.errorf(off, o.key("replica"), "%sexpected 1 to %d letters, digits, -, _ and dots, different for each server", why, maxReplicaName)
+	}
+}
+
+// machine returns the name of this machine, without its domain when it is long.
+func (l *loader) machine() string {
+	name, err := l.hostname()
+	if err != nil {
+		return "" // told where a name is needed
+	}
+	if len(name) > maxReplicaName {
+		name, _, _ = strings.Cut(name, ".")
+	}
+	return name
+}
+
+// peers reads where servers reach each other, and how they prove who they are.
+func (l *loader) peers(o *object, c *Cluster) {
+	const expected = "the address on which this server listens for the others, such as \"10.0.0.1:8070\""
+	o.required("peer_listen", expected)
+	c.PeerListen = l.listenAt(o, "peer_listen", defaultPeers)
+	host, port, _ := net.SplitHostPort(c.PeerListen)
+	ip, all := listenIP(host)
+	if n := o.get("peer_address"); n != nil {
+		c.PeerAddress = l.peerAddress(o, n)
+	} else if all && o.has("peer_listen") {
+		l.errorf(o.value("peer_listen"), o.key("peer_address"), "required, because %s stands for every address of this machine; expected host:port at which the other servers reach this one", o.key("peer_listen"))
+	}
+	if n := o.n.member("peer_address"); n != nil && port == "0" {
+		l.errorf(o.value("peer_listen"), o.key("peer_listen"), "port 0 is any free one, which %s cannot name; expected the port", o.key("peer_address"))
+	}
+	l.peerTLS(o, c)
+	token := o.get("peer_token")
+	c.PeerToken = NewSecret(o.str("peer_token", ""))
+	if v, ok := l.lookupEnv(EnvPeerToken); ok && v != "" {
+		c.PeerToken = NewSecret(v)
+	}
+	where := o.offset("peer_token")
+	switch {
+	case c.PeerTLS == nil && c.PeerToken.IsZero():
+		l.errorf(o.n.off, o.key("peer_tls"), "required, but missing; expected ca_file, cert_file and key_file, with which the servers trust each other, or %s on a private network", o.key("peer_token"))
+		return
+	case c.PeerTLS != nil && !c.PeerToken.IsZero():
+		l.errorf(where, o.key("peer_token"), "%s is there too; expected one of the two", o.key("peer_tls"))
+		return
+	case c.PeerTLS != nil:
+		return
+	case len(c.PeerToken.Reveal()) < leastToken || strings.ContainsFunc(c.PeerToken.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }):
+		if token == nil || token.kind == kindString { // of another kind: told already
+			l.errorf(where, o.key("peer_token"), "expected at least %d printable ASCII characters without blanks, the same for all servers, such as openssl rand -hex 32 makes", leastToken)
+		}
+		return
+	}
+	l.tokenOnly(o, c, ip, all)
+}
+
+// tokenOnly judges the addresses of servers that trust each other by a token, which goes
+// over the network as it is.
+func (l *loader) tokenOnly(o *object, c *Cluster, listen netip.Addr, all bool) {
+	const public = "a token goes over the network without encryption, which is for loopback and private addresses only; expected such an address, or %s"
+	name := func(host string) (private, name bool) {
+		ip, _ := listenIP(host)
+		return ip.IsValid() && PrivateAddress(ip), !ip.IsValid()
+	}
+	if listen.IsValid() && !all && !PrivateAddress(listen) {
+		l.errorf(o.value("peer_listen"), o.key("peer_listen"), public, o.key("peer_tls"))
+		return
+	}
+	host, _, err := net.SplitHostPort(c.PeerAddress)
+	if private, named := name(host); err == nil && !private && !named {
+		l.errorf(o.value("peer_address"), o.key("peer_address"), public, o.key("peer_tls"))
+		return
+	}
+	if !loopback(c.PeerListen) {
+		l.warnf(o.offset("peer_token"), o.key("peer_token"), "what the servers tell each other, and the token itself, is not encrypted; on a network that others share use %s", o.key("peer_tls"))
+	}
+}
+
+// PrivateAddress tells whether an address is of this machine or of a private network:
+// loopback, link local, RFC 1918, RFC 4193, and RFC 6598, which carriers and Kubernetes
+// services use.
+func PrivateAddress(ip netip.Addr) bool {
+	ip = ip.Unmap()
+	shared := netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64, 0, 0}), 10)
+	return ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast() || shared.Contains(ip)
+}
+
+func (l *loader) peerTLS(o *object, c *Cluster) {
+	t := o.block("peer_tls")
+	if t == nil {
+		return
+	}
+	l.note(t.path, t.n.off, t.path)
+	c.PeerTLS = &PeerTLS{}
+	for _, f := range []struct {
+		key, what string
+		path      *string
+	}{
+		{"ca_file", "the PEM file of the authority that signed the certificates of all servers", &c.PeerTLS.CAFile},
+		{"cert_file", "the PEM certificate of this server, for both directions", &c.PeerTLS.CertFile},
+		{"key_file", "its PEM private key", &c.PeerTLS.KeyFile},
+	} {
+		if t.required(f.key, f.what) == nil {
+			continue
+		}
+		if *f.path = l.pemFile(t, f.key); *f.path == "" && t.n.member(f.key).kind == kindString {
+			l.errorf(t.n.member(f.key).off, t.key(f.key), "must not be empty; expected %s", f.what)
+		}
+	}
+	t.finish()
+}
+
+// peerAddress reads host:port under which others reach this server.
+func (l *loader) peerAddress(o *object, n *node) string {
+	text := o.str("peer_address", "")
+	if n.kind != kindString {
+		return ""
+	}
+	host, port, err := net.SplitHostPort(text)
+	p, bad := strconv.ParseUint(port, 10, 16)
+	_, all := listenIP(host)
+	if ip, notIP := netip.ParseAddr(host); notIP != nil && !hostname.MatchString(host) || ip.IsUnspecified() {
+		all = true
+	}
+	if err != nil || bad != nil || p == 0 || all {
+		l.errorf(n.off, o.key("peer_address"), `expected host:port at which the other servers reach this one, such as "es-0.example.org:8070"`)
+		return ""
+	}
+	return text
+}
+
+// clusterNeeds judges what else is configured.
+func (l *loader) clusterNeeds(o *object, cfg *Config) {
+	at := o.n.off
+	if cfg.EmbeddedBroker != nil {
+		l.errorf(at, o.path, "embedded_broker is there too, which one server alone has; expected an MQTT broker of its own for all servers (external_communication.server_address)")
+	}
+	if cfg.StateDirectory == "" {
+		l.errorf(at, o.path, "a server of a cluster keeps sessions on its disk; expected state_directory too, a local directory for each server")
+	}
+	if h := cfg.HTTPAPI; h != nil && strings.HasPrefix(h.Store.Reveal(), "sqlite:") {
+		store := l.places["http_api.store"]
+		l.errs.add(func() Problem {
+			return Problem{File: l.path, Line: store.line, Column: store.column, Key: "http_api.store",
+				Text: `SQLite serves one server only; in a cluster expected "postgres://…", the same database for all servers`}
+		})
+	}
+	for _, w := range []struct {
+		set       bool
+		key, text string
+	}{
+		{cfg.Broker.Connections != 0, "connections", "has no effect in a cluster: each shard has a connection of its own"},
+		{cfg.Broker.ClientID != "", "client_id", "has no effect in a cluster: client ids are es-<cluster>-<shard>"},
+		{cfg.OnStop == OnStopNotify, "on_stop", "has no effect in a cluster: a stop hands the cars over to the other servers"},
+	} {
+		if w.set {
+			l.warnf(at, o.path, "%s %s", w.key, w.text)
+		}
+	}
+}
+
+// cluster writes the block.
+func (e encoder) cluster(c *Cluster) ordered {
+	o := ordered{{"etcd", c.Etcd}}
+	if c.Username != "" {
+		o.add("username", c.Username)
+		o.add("password", e.secret(c.Password))
+	}
+	files := func(ca, cert, key string) ordered {
+		out := ordered{}
+		for _, f := range []struct{ key, path string }{{"ca_file", ca}, {"cert_file", cert}, {"key_file", key}} {
+			if f.path != "" {
+				out.add(f.key, f.path)
+			}
+		}
+		return out
+	}
+	if t := c.TLS; t != nil {
+		e.optional(&o, "tls", files(t.CAFile, t.CertFile, t.KeyFile), *t == TLS{})
+	}
+	e.optional(&o, "name", c.Name, c.nameDefault)
+	e.optional(&o, "replica", c.Replica, c.replicaDefault)
+	o.add("peer_listen", c.PeerListen)
+	if c.PeerAddress != "" {
+		o.add("peer_address", c.PeerAddress)
+	}
+	if t := c.PeerTLS; t != nil {
+		o.add("peer_tls", files(t.CAFile, t.CertFile, t.KeyFile))
+	} else {
+		o.add("peer_token", e.secret(c.PeerToken))
+	}
+	e.optional(&o, "shards", c.Shards, c.Shards == defaultShards)
+	e.optional(&o, "lease_ms", c.Lease.Milliseconds(), c.Lease == defaultLease)
+	return o
+}

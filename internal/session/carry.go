@@ -1,0 +1,182 @@
+package session
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"external-server/internal/fleet"
+)
+
+// hintEvery is after how many statuses of which nothing else is to be told Version changes.
+const hintEvery = 256
+
+// maxHint is how far behind the record of a failed server the status that comes first may
+// be. More is not explained by what the record leaves out: it is not that of this session as it was.
+const maxHint = 2 * hintEvery
+
+// carriedVersion begins what AppendCarried appends.
+const carriedVersion = 1
+
+// Version changes when something has changed that another server must know which goes on
+// with the session should this one fail: that it is in normal communication or has ended, its
+// devices, commands and their responses, statuses that are held, how far modules have fetched
+// commands. The counter of statuses alone changes it every 256 only, and is a hint therefore.
+// The owner hands on what AppendCarried says before it performs the effects of the Step: it has to leave
+// in front of what they send (RES-22).
+func (s *Session) Version() uint64 { return s.version }
+
+func (s *Session) carry() { s.version, s.uncarried = s.version+1, 0 }
+
+// finishCarry looks at the end of a Step whether what is held has changed, or the devices.
+func (s *Session) finishCarry() {
+	ahead := len(s.order.ahead)
+	if s.changed || ahead != s.carried || slices.ContainsFunc(s.early, func(n uint32) bool { _, held := s.order.ahead[n]; return held }) {
+		s.carry()
+	}
+	s.carried = ahead
+}
+
+// AppendCarried appends a record for another server, see ResumeCarried; nothing if there is no session
+// in normal communication. The Session must be Durable.
+func (s *Session) AppendCarried(b []byte) []byte {
+	if s.phase != PhaseRunning {
+		return b
+	}
+	return s.AppendRecord(append(b, carriedVersion))
+}
+
+// ResumeCarried returns with what another server goes on that takes a car over. data is what
+// AppendCarried has appended for it, and may have been changed by a stranger: the error says why
+// it cannot be used.
+func ResumeCarried(car string, data []byte) (*Resumption, error) {
+	if len(data) == 0 || data[0] != carriedVersion {
+		return nil, fmt.Errorf("the record of a session begins with %d, this program knows only those that begin with %d", append(data, 0)[0], carriedVersion)
+	}
+	f := NewFold()
+	if err := f.Apply(data[1:]); err != nil {
+		return nil, err
+	}
+	if cars := f.Cars(); len(cars) != 1 || cars[0] != car {
+		return nil, fmt.Errorf("the record is of another car: %.64q", cars)
+	}
+	r, err := f.Car(car)
+	if err != nil {
+		return nil, err
+	}
+	if r.Record == nil || r.Record.ID == "" || len(r.Left) > 0 {
+		return nil, errors.New("the record is none of a session in normal communication")
+	}
+	if err := r.Record.check(); err != nil {
+		return nil, err
+	}
+	r.Record.Settled, r.Hint = false, true
+	return r, nil
+}
+
+// check looks for what no Session has appended.
+func (r *Record) check() error {
+	seen := make(map[fleet.DeviceID]bool, len(r.Devices))
+	for i := range r.Devices {
+		id := r.Devices[i].ID()
+		if seen[id] {
+			return fmt.Errorf("the record has the device %.64q twice", id.String())
+		}
+		seen[id] = true
+	}
+	counters := make(map[uint32]bool, len(r.Ahead))
+	for i := range r.Ahead {
+		n := r.Ahead[i].Counter
+		if counters[n] || r.Counting && int32(n-r.Expected) < 0 {
+			return fmt.Errorf("the record holds status %d twice, or behind the one that is next (%d)", n, r.Expected)
+		}
+		counters[n] = true
+	}
+	if len(r.Passed) > maxPassed {
+		return fmt.Errorf("the record has %d statuses without answer, at most %d were expected", len(r.Passed), maxPassed)
+	}
+	return nil
+}
+
+// hint is what is known of the next status in a session that a failed server had: it is
+// order.expected or a later one.
+type hint struct {
+	held   bool   // the record has held statuses, the first of which is first
+	first  uint32 // the next status is not behind it
+	any    bool   // statuses have come, while all was read that the broker held
+	lowest uint32 // the first of them
+}
+
+// guess says that the next status is not known exactly. It is if the server held it: it would have
+// told of its acceptance, as of every change of what is held.
+func (s *Session) guess(r *Resumption) {
+	o := &s.order
+	h := &hint{any: r.Come, lowest: r.Lowest}
+	for n := range o.ahead {
+		if h.any && int32(n-h.lowest) >= 0 {
+			continue // it has come since, or does not matter
+		}
+		if !h.held || int32(n-h.first) < 0 {
+			h.held, h.first = true, n
+		}
+	}
+	if h.held && o.started && h.first == o.expected {
+		return
+	}
+	s.hint = h
+}
+
+func (h *hint) append(b []byte) []byte {
+	return binary.AppendUvarint(appendBool(append(b, byte(entryHint)), h.any), uint64(h.lowest))
+}
+
+func (h *hint) see(counter uint32) {
+	if !h.any || int32(counter-h.lowest) < 0 {
+		h.any, h.lowest = true, counter
+	}
+}
+
+// adopt makes the counter of a status the one that is next, in a session that a failed server
+// had (RES-23). All before it was acknowledged by that server, or it would come first. False: the session was
+// ended, because the record is not that of this session as it was.
+func (s *Session) adopt(m fleet.ClientMessage) bool {
+	h, o := s.hint, &s.order
+	switch {
+	case !o.started:
+		if h.held && int32(m.Counter-h.first) > 0 { // that status was held in front of all others
+			m.Counter = h.first
+		}
+		o.first = m.Counter
+	case int32(m.Counter-o.expected) < 0: // too late, see status
+		return true
+	case h.held && int32(m.Counter-h.first) > 0: // one in front of it is missing
+		return true
+	case m.Counter-o.expected > maxHint:
+		s.end(ReasonOutdated, false)
+		s.beforeConnect(m)
+		return false
+	}
+	if r := s.recovery; r != nil && o.started {
+		r.base = m.Counter // what the other server wrote up to here has arrived
+	}
+	o.started, o.expected, s.hint = true, m.Counter, nil
+	s.recordSession()
+	return true
+}
+
+// handOver forwards a status that a failed server has accepted but not acknowledged: its module
+// may never have got it. False: there is no room and the session has ended.
+func (s *Session) handOver(m fleet.ClientMessage) bool {
+	dev := s.find(m.Device.ID())
+	if dev == nil || !dev.supported || m.State < fleet.StateConnecting || m.State > fleet.StateDisconnect {
+		return true
+	}
+	if !s.hasRoom(m.Device.Module) {
+		s.end(ReasonTooManyAhead, true)
+		return false
+	}
+	s.recordStatus(m, statusForwarded|statusAnswered)
+	s.forward(m)
+	return true
+}
