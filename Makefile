@@ -4,11 +4,12 @@ GO ?= go
 BIN := bin/external-server
 BENCH := bin/bench
 EXAMPLE := build/modules/libexample-module.so
+ETCD := build/etcd
 # Every folder with a go.mod whose code is ours.
 MODULES := . sdk modules/example-go test
 VERSION ?= $(shell scripts/version)
 
-.PHONY: help build server packages release nats modules demo quick test lint generate cover bench fuzz clean deps sim bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure boundary
+.PHONY: help build server packages release nats etcd modules demo quick test lint generate cover bench fuzz clean deps sim bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure boundary
 .DEFAULT_GOAL := build
 
 help: ## list the targets
@@ -43,7 +44,8 @@ quick: ## run the tests that need nothing but Go and gcc, without the race detec
 	$(GO) -C test test -short ./sim
 
 test: export EXTERNAL_SERVER := $(abspath $(BIN))
-test: deps build lint ## run all tests with the race detector
+test: export ETCD_SERVER := $(abspath $(ETCD))
+test: deps build lint $(ETCD) ## run all tests with the race detector
 	@for m in $(MODULES); do echo "== $$m"; REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C $$m test -race -timeout 20m ./... || exit 1; done
 
 SEEDS ?= 20000
@@ -55,7 +57,7 @@ mutants: ## check that the simulation catches every deliberate bug in the core
 	$(GO) -C test test -count=1 -v -timeout 0 -run '^TestMutants$$' ./sim -mutants -1
 
 FAULTS ?= .
-faults: deps ## break things around the real server: FAULTS=expression selects, 30 min for all
+faults: deps $(ETCD) ## break things around the real server: FAULTS=expression selects, 30 min for all
 	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C test test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./faults -faults '$(FAULTS)'
 
 faults-table: deps ## the same, and write the table into docs/reliability.md
@@ -121,6 +123,12 @@ ARCHES ?= amd64 arm64
 release: ## build archives, packages, SBOM and checksums in build/release, the same bytes each time
 	rm -rf $(RELEASE)
 	scripts/release $(RELEASE) $(ARCHES)
+
+# A program of its own, for tests and the demo: the server links the client only.
+etcd: $(ETCD) ## build the etcd that the tests of clusters start
+
+$(ETCD): tools/etcd/go.mod tools/etcd/go.sum
+	$(GO) build -C tools/etcd -o ../../$@ go.etcd.io/etcd/server/v3
 
 nats: ## check kept sessions and access rules at a broker of MQTT 3.1.1 only: NATS
 	$(GO) build -C tools/nats -o ../../build/nats-server github.com/nats-io/nats-server/v2

@@ -58,6 +58,8 @@ type Action struct {
 	State    string
 	To       Member
 	Lost     bool
+	Again    bool // with ActionOpen: the shard is served already
+	Promised bool // with ActionOpen: the owner before has handed it over
 	Member   Member
 }
 

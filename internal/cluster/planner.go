@@ -334,3 +334,24 @@ func stale(err error) (known int64, ok bool) {
 	}
 	return 0, false
 }
+
+// View returns what the planner knows, without what it does not: whether etcd answers.
+func (p *Planner) View() View {
+	v := View{Self: p.self, Shards: make([]Owner, len(p.shards))}
+	if p.registry == nil {
+		return v
+	}
+	v.Members, v.Scout = p.registry.Members, p.registry.Scout
+	for n := range v.Shards {
+		c := p.claim(n)
+		if c.Owner == "" {
+			v.Shards[n] = p.shards[n].answer
+			continue
+		}
+		v.Shards[n] = Owner{Replica: c.Owner, Epoch: c.Epoch(), State: c.State, To: c.To}
+		if m, ok := v.Member(c.Owner); ok {
+			v.Shards[n].Address = m.Address
+		}
+	}
+	return v
+}

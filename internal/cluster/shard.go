@@ -32,6 +32,7 @@ type shard struct {
 	failures int       // of Open, in a row
 	orphaned time.Time // since when there is no claim; zero while there is one
 	promised string    // to whom the last owner handed it over
+	received bool      // the claim that was tried last followed such a promise
 	base     int64     // of the last claim
 	answer   Owner     // who says that it serves the shard without claim
 }
@@ -91,6 +92,9 @@ func (p *Planner) shard(n int) {
 		}
 	} else {
 		s.orphaned, s.promised, s.base, s.answer = time.Time{}, "", c.Base, Owner{}
+		if c.Owner != p.self {
+			s.received = false
+		}
 		if c.State == ClaimLeaving {
 			s.promised = c.To
 		}
@@ -163,7 +167,7 @@ func (p *Planner) open(n int) {
 		return
 	}
 	s.phase, s.epoch = opening, p.claim(n).Epoch()
-	p.do(Action{Kind: ActionOpen, Shard: n, Epoch: s.epoch})
+	p.do(Action{Kind: ActionOpen, Shard: n, Epoch: s.epoch, Again: s.served, Promised: s.received})
 }
 
 func (p *Planner) opened(n int, err error) {
@@ -241,7 +245,7 @@ func (p *Planner) inherit(f *fleet) {
 		if !p.reached(s.orphaned.Add(wait)) || !p.reached(s.again) || !p.reached(s.retry) || p.empty() && !p.reached(p.settled) {
 			continue
 		}
-		if promised && s.promised == p.self {
+		if s.received = promised && s.promised == p.self; s.received {
 			p.tryClaim(n)
 			continue
 		}

@@ -9,10 +9,10 @@ import (
 	"external-server/internal/fleet"
 )
 
-// makeCalls is the goroutine that calls the instance as long as there are jobs;
-// there is one at most (MOD-5).
+// makeCalls is the goroutine that calls the instance as long as there are jobs that
+// need one; there is one at most (MOD-5).
 func (w *Worker) makeCalls() {
-	for {
+	for w.forwards.handOver(w) {
 		j, ok := w.jobs.begin()
 		if !ok {
 			return
@@ -35,7 +35,11 @@ func (w *Worker) makeCalls() {
 }
 
 // Begin starts the calls that QueueStatus has left to its caller.
-func (w *Worker) Begin() { go w.makeCalls() }
+func (w *Worker) Begin() {
+	if w.forwards.handOver(w) {
+		go w.makeCalls()
+	}
+}
 
 // put queues a job and begins the calls if need be.
 func (w *Worker) put(j job) bool {
@@ -65,13 +69,7 @@ func (w *Worker) call(j *job) (taken bool) {
 		j.done(w.askType(j))
 	case jobStatus:
 		err := w.timed(CallStatus, j, func() error { return w.instance.ForwardStatus(ctx, j.device, j.data) })
-		switch {
-		case err == nil:
-			w.statuses.Add(1)
-		case errors.Is(err, ErrNotDelivered):
-			w.lost.Add(1)
-		}
-		w.failed(slog.LevelError, "module did not take the status", j.device, err)
+		w.forwarded(j, err)
 		if len(j.message) > 0 { // whatever forward_status said (STAT-31)
 			err := w.timed(CallErrorText, j, func() error { return w.instance.ForwardError(ctx, j.device, j.message) })
 			w.failed(slog.LevelError, "module did not take the error message", j.device, err)
@@ -93,6 +91,17 @@ func (w *Worker) call(j *job) (taken bool) {
 		w.failed(slog.LevelError, "module did not take the acknowledgement", j.device, err)
 	}
 	return true
+}
+
+// forwarded counts what forward_status has answered.
+func (w *Worker) forwarded(j *job, err error) {
+	switch {
+	case err == nil:
+		w.statuses.Add(1)
+	case errors.Is(err, ErrNotDelivered):
+		w.lost.Add(1)
+	}
+	w.failed(slog.LevelError, "module did not take the status", j.device, err)
 }
 
 // askType asks whether the module serves the type of the job's device. A panic of

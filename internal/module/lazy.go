@@ -84,6 +84,12 @@ func (l *lazy) ForwardStatus(ctx context.Context, device fleet.Device, status []
 	return l.with(ctx, func(i Instance) error { return i.ForwardStatus(ctx, device, status) })
 }
 
+// Forward fills Forwarder.
+func (l *lazy) Forward(ctx context.Context, device fleet.Device, status []byte, done func(error)) bool {
+	f, ok := Opened(l).(Forwarder)
+	return ok && f.Forward(ctx, device, status, done)
+}
+
 func (l *lazy) ForwardError(ctx context.Context, device fleet.Device, message []byte) error {
 	return l.with(ctx, func(i Instance) error { return i.ForwardError(ctx, device, message) })
 }

@@ -107,6 +107,18 @@ type Instance interface {
 	Close(ctx context.Context) error
 }
 
+// Forwarder is an Instance that takes statuses without keeping a goroutine waiting for
+// the module.
+type Forwarder interface {
+	Instance
+	// Forward is ForwardStatus that returns at once, also when earlier statuses are under
+	// way. It reports false when it does not take this one: then it is asked again when
+	// those are done, or ForwardStatus is called when there are none. done gets the
+	// results, in the order of the statuses, one at a time, on a goroutine of the
+	// Instance, possibly before Forward returns. The bytes are valid until then.
+	Forward(ctx context.Context, device fleet.Device, status []byte, done func(error)) bool
+}
+
 // Holder is an Instance that need not be asked for commands at every interval: a
 // Worker asks it only while a device is connected, and then once for the next
 // commands.

@@ -29,6 +29,7 @@ type job struct {
 	kindGone fleet.DisconnectType
 	done     func(error) // jobConnected, jobAskType
 	at       time.Time
+	begun    time.Time // jobStatus, of a Forwarder with WorkerOptions.Called
 }
 
 // jobs is the FIFO in front of an Instance. Only statuses and acknowledgements
@@ -46,11 +47,12 @@ type jobs struct {
 	mu       sync.Mutex
 	ring     []job // ring buffer
 	head, n  int
-	running  bool // a call is under way
-	current  job  // valid while running
-	connects int  // waiting
-	asks     int  // waiting, 0 or 1
-	statuses int  // waiting and running
+	under    []job  // whose calls are under way, oldest first: one, or statuses of a Forwarder
+	one      [1]job // room for the usual one
+	soon     bool   // they are those of a Forwarder, and no goroutine is there
+	connects int    // waiting
+	asks     int    // waiting, 0 or 1
+	statuses int    // waiting and running
 	acks     int
 	bytes    int // of the statuses
 	limit    int // for statuses and for acks
@@ -58,6 +60,7 @@ type jobs struct {
 	closed   bool
 	serving  bool // start was called and halt was not
 	halted   bool
+	gone     bool          // nothing waits for statuses of a Forwarder any more
 	active   bool          // the goroutine is there
 	finished bool          // done is closed
 	done     chan struct{} // closed when no call will be made any more
@@ -71,7 +74,9 @@ const (
 )
 
 func newJobs(limit, maxBytes int) *jobs {
-	return &jobs{limit: limit, maxBytes: maxBytes, done: make(chan struct{})}
+	q := &jobs{limit: limit, maxBytes: maxBytes, done: make(chan struct{})}
+	q.under = q.one[:0]
+	return q
 }
 
 // put queues a job and reports whether there was room, and whether the caller has
@@ -182,9 +187,17 @@ func (q *jobs) halt() {
 	q.finish()
 }
 
+// letGo is halt that does not wait for the results of a Forwarder.
+func (q *jobs) letGo() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.serving, q.halted, q.gone = false, true, true
+	q.finish()
+}
+
 // finish closes done when nothing will be called any more.
 func (q *jobs) finish() {
-	if q.finished || q.active || !q.halted && !(q.serving && q.closed && q.n == 0) {
+	if q.finished || q.active && !(q.gone && q.soon) || !q.halted && !(q.serving && q.closed && q.n == 0) {
 		return
 	}
 	q.finished = true
@@ -212,18 +225,61 @@ func (q *jobs) begin() (job, bool) {
 		q.finish()
 		return job{}, false
 	}
-	q.current, q.running = q.ring[q.head], true
+	q.soon = false
+	return q.take(), true
+}
+
+// take moves the oldest job to those under way.
+func (q *jobs) take() job {
+	j := q.ring[q.head]
 	q.ring[q.head] = job{}
 	q.head = (q.head + 1) % len(q.ring)
 	q.n--
 	q.shrink()
-	switch q.current.kind {
+	switch j.kind {
 	case jobConnected:
 		q.connects--
 	case jobAskType:
 		q.asks--
 	}
-	return q.current, true
+	q.under = append(q.under, j)
+	return j
+}
+
+// handOver gives the oldest jobs to forward as long as it takes them. It reports true
+// when the caller has to go on with begin: the next job needs a goroutine, and nothing
+// is under way. forward must return at once.
+func (q *jobs) handOver(forward func(*job) bool) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.n > 0 && !q.halted {
+		next := q.slot(0)
+		if next.kind != jobStatus || next.again || len(next.message) > 0 || !forward(next) {
+			if len(q.under) > 0 {
+				return false
+			}
+			q.soon = false
+			return true
+		}
+		q.soon = true
+		q.take()
+	}
+	if len(q.under) == 0 {
+		q.active = false
+		q.finish()
+	}
+	return false
+}
+
+// oldest returns the job whose call has been under way for longest; nil, if it was
+// abandoned meanwhile. It is valid until end.
+func (q *jobs) oldest() *job {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.under) == 0 {
+		return nil
+	}
+	return &q.under[0]
 }
 
 // end says that the call of the job begin returned has come back. It reports
@@ -231,11 +287,14 @@ func (q *jobs) begin() (job, bool) {
 func (q *jobs) end() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if !q.running {
+	if len(q.under) == 0 {
 		return false
 	}
-	q.count(&q.current, -1)
-	q.current, q.running = job{}, false
+	q.count(&q.under[0], -1)
+	q.under[0] = job{}
+	if q.under = q.under[1:]; len(q.under) == 0 {
+		q.under = q.one[:0]
+	}
 	return true
 }
 
@@ -272,7 +331,7 @@ func (q *jobs) abandon() (left []job, statuses int) {
 	}
 	statuses = q.statuses
 	q.ring, q.head, q.n, q.connects, q.asks, q.statuses, q.acks, q.bytes = nil, 0, 0, 0, 0, 0, 0, 0
-	q.current, q.running = job{}, false
+	q.under = nil
 	return left, statuses
 }
 
@@ -286,8 +345,8 @@ func (q *jobs) waiting() (out []Status) {
 			out = append(out, Status{Device: j.device, Data: j.data, Error: j.message, Number: j.number, Again: j.again})
 		}
 	}
-	if q.running {
-		add(&q.current)
+	for i := range q.under {
+		add(&q.under[i])
 	}
 	for i := range q.n {
 		add(q.slot(i))
@@ -310,8 +369,8 @@ func (q *jobs) depth() (n int, oldest time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	switch {
-	case q.running:
-		return q.n + 1, q.current.at
+	case len(q.under) > 0:
+		return q.n + len(q.under), q.under[0].at
 	case q.n > 0:
 		return q.n, q.ring[q.head].at
 	}

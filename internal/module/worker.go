@@ -106,6 +106,7 @@ type Worker struct {
 	limit    logging.Limiter
 	jobs     *jobs
 	inbox    inbox
+	forwards forwards
 
 	statuses, errs, lost, acksDropped, fetched, discarded atomic.Uint64
 
@@ -139,6 +140,7 @@ func NewWorker(instance Instance, number int32, opts WorkerOptions) *Worker {
 		lastPoll: make(chan struct{}),
 	}
 	w.callCtx, w.stopCalls = context.WithCancel(context.Background())
+	w.forwards.init(w)
 	return w
 }
 
@@ -297,13 +299,14 @@ func (w *Worker) end(ctx context.Context, giveUp func() (lost int)) error {
 		}
 	}
 	w.stopCalls()
-	w.jobs.halt()
+	w.jobs.letGo()
 	if !ended(ctx, w.jobs.done) {
 		errs = append(errs, fmt.Errorf("calls were not finished: %w", ErrStuck))
 	}
 	if lost := giveUp(); lost > 0 { // never started
 		errs = append(errs, fmt.Errorf("%d answered statuses were not delivered", lost))
 	}
+	w.forwards.end()
 	ended(ctx, w.poll) // the instance says when it is stuck there
 	w.inbox.want()
 	w.discard(w.inbox.takeAll())

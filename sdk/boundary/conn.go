@@ -19,6 +19,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"syscall"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -49,9 +50,11 @@ var ErrFrame = errors.New("not a frame of the module protocol")
 // There is no queue and no writer thread: a sender that finds the socket free writes
 // its own frame at once, which is the shortest way for a lone one. Frames that
 // come while a write is under way are collected and leave together in the next
-// write, so that the number of system calls falls as the load grows.
+// write, so that the number of system calls falls as the load grows. Frames that
+// nobody waits for can wait for others (Post, Append).
 type Conn struct {
 	socket net.Conn
+	raw    syscall.RawConn // nil: the socket has none
 	reader *bufio.Reader
 	frame  []byte // of Receive
 
@@ -60,7 +63,12 @@ type Conn struct {
 	spare   []byte
 	writing bool
 	err     error // of an earlier write
+	closed  bool
 	flushes sync.WaitGroup
+
+	last  time.Time   // of a write
+	timer *time.Timer // writes what was posted
+	timed bool        // it runs
 
 	appended, written uint64 // bytes
 	progress          sync.Cond
@@ -70,6 +78,9 @@ type Conn struct {
 func New(socket net.Conn) *Conn {
 	c := &Conn{socket: socket, reader: bufio.NewReaderSize(socket, 64<<10)}
 	c.progress.L = &c.mu
+	if s, ok := socket.(syscall.Conn); ok {
+		c.raw, _ = s.SyscallConn() // without it, frames that are posted leave from another goroutine
+	}
 	return c
 }
 
@@ -154,6 +165,7 @@ func (c *Conn) writeLocked() {
 	buf := c.pending
 	c.pending = c.spare[:0]
 	c.spare = nil
+	c.last = time.Now()
 	c.mu.Unlock()
 	_, err := c.socket.Write(buf)
 	c.mu.Lock()
@@ -237,6 +249,13 @@ func (c *Conn) CloseWrite() error {
 // Close ends the connection; Receive and Send fail from now on.
 func (c *Conn) Close() error {
 	err := c.socket.Close()
+	c.mu.Lock()
+	c.closed = true
+	if c.timed && c.timer.Stop() {
+		c.timed = false
+		c.flushes.Done()
+	}
+	c.mu.Unlock()
 	c.flushes.Wait()
 	return err
 }

@@ -83,18 +83,21 @@ type side struct {
 
 	mod      Module
 	mu       sync.Mutex
-	contexts map[uint32]Context
+	contexts map[uint32]*lane
 	calls    sync.WaitGroup
 	polls    heldPolls
+	runs     runs
 }
 
 // Serve speaks the protocol until the server ends the connection, which is no
 // error. name is for the server's log. Calls that are still inside the module
 // then are left alone: the caller is expected to end the process.
 func Serve(ctx context.Context, conn *Conn, name string, load Loader) error {
-	s := &side{conn: conn, load: load, contexts: map[uint32]Context{}, polls: heldPolls{held: map[uint32]*heldPoll{}}}
+	s := &side{conn: conn, load: load, contexts: map[uint32]*lane{}, polls: heldPolls{held: map[uint32]*heldPoll{}}}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	s.runs.late = func() { s.late(ctx) }
+	defer s.runs.end()
 	if err := conn.Send(&pb.ModuleFrame{Kind: &pb.ModuleFrame_Hello{Hello: &pb.Hello{Protocol: Protocol, Name: text(name)}}}); err != nil {
 		return fmt.Errorf("cannot greet the server: %w", err)
 	}
@@ -111,11 +114,14 @@ func Serve(ctx context.Context, conn *Conn, name string, load Loader) error {
 		if !s.handle(ctx, frame) {
 			return fmt.Errorf("the server began with %T instead of Start", frame.GetKind())
 		}
+		if !conn.more() {
+			s.run(ctx)
+		}
 	}
 }
 
-// handle starts what the frame asks for. The server has at most one call and one
-// poll of a context under way, so there is no order to keep here.
+// handle starts what the frame asks for. The server has at most one poll of a context
+// under way, and beside it one other request or several calls, whose order a lane keeps.
 func (s *side) handle(ctx context.Context, frame *pb.ServerFrame) bool {
 	switch kind := frame.GetKind().(type) {
 	case *pb.ServerFrame_Start:
@@ -145,6 +151,11 @@ func (s *side) handle(ctx context.Context, frame *pb.ServerFrame) bool {
 			s.answer(frame, result)
 		})
 		return true
+	case *pb.ServerFrame_Call:
+		if l := s.lane(kind.Call.GetContext()); l != nil {
+			s.runs.add(l, frame)
+			return true
+		}
 	}
 	s.calls.Go(func() { s.answer(frame, s.perform(ctx, frame)) })
 	return true
@@ -170,7 +181,7 @@ func (s *side) start(start *pb.Start) *pb.Result {
 	if err != nil {
 		return failed(err)
 	}
-	result := &pb.Result{ModuleNumber: mod.Number(), HoldsPolls: true}
+	result := &pb.Result{ModuleNumber: mod.Number(), HoldsPolls: true, CallsInOrder: true}
 	for deviceType := range uint32(prefetched) {
 		if mod.Supports(deviceType) {
 			result.SupportedTypes = append(result.SupportedTypes, deviceType)
@@ -233,16 +244,21 @@ func (s *side) open(ctx context.Context, open *pb.Open) error {
 		return err
 	}
 	s.mu.Lock()
-	s.contexts[open.GetContext()] = c
+	s.contexts[open.GetContext()] = &lane{context: c}
 	s.mu.Unlock()
 	return nil
 }
 
-func (s *side) context(id uint32) (Context, error) {
+// lane returns nil when there is no such context.
+func (s *side) lane(id uint32) *lane {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c, ok := s.contexts[id]; ok {
-		return c, nil
+	return s.contexts[id]
+}
+
+func (s *side) context(id uint32) (Context, error) {
+	if l := s.lane(id); l != nil {
+		return l.context, nil
 	}
 	return nil, &Error{Code: CodeContextIncorrect, Text: fmt.Sprintf("there is no context %d", id)}
 }

@@ -24,6 +24,9 @@ type bystander struct {
 	worker *module.Worker
 	record string
 	sent   int
+	// rewinds: the process went on calling while the server could not understand its
+	// answers any more, so it gets up to a window again.
+	rewinds bool
 }
 
 func startBystander(t *testing.T, m *Module, car string, log *testlog.Buffer) *bystander {
@@ -69,7 +72,7 @@ func (b *bystander) check() {
 		if _, err := fmt.Sscanf(line, "forward_status "+strings.Fields(line)[1]+" %s s%d", &role, &n); err != nil {
 			continue
 		}
-		if n != last && n != last+1 {
+		if n != last && n != last+1 && !(b.rewinds && n < last) {
 			b.t.Errorf("status %d came after status %d", n, last)
 		}
 		last = n
@@ -134,6 +137,7 @@ func TestAttacks(t *testing.T) {
 			other := openModule(t, &otherLog, nil)
 			neighbour := startBystander(t, m, "neighbour", &log)
 			stranger := startBystander(t, other, "stranger", &otherLog)
+			neighbour.rewinds = test.what == "garbage"
 			neighbour.send(20)
 			stranger.send(20)
 

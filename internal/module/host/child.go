@@ -27,6 +27,7 @@ type child struct {
 	output  *output
 	rss     atomic.Int64 // bytes
 	holds   bool         // it knows polls that are held; set by the handshake
+	ordered bool         // it takes the next statuses of a context meanwhile; the same
 
 	mu      sync.Mutex
 	pending map[uint64]*pending
@@ -48,7 +49,12 @@ type pending struct {
 	limit   time.Duration // 0: none
 	warned  bool
 	held    bool   // a poll that ends with commands or EndPoll
+	behind  bool   // it waits in the process for another call of its context
 	release func() // called once, when the answer has come or never will
+
+	// answered gets the answer on the goroutine that reads; the fields below are not used
+	// then. It must not wait. release is called without answer only.
+	answered func(*pb.Result)
 
 	result   chan *pb.Result       // capacity 1
 	commands []fleet.Command       // of a poll, ahead of its result
@@ -216,6 +222,10 @@ func (c *child) receive(greeted chan<- error) {
 		for _, command := range result.GetCommands() {
 			p.add(command)
 		}
+		if p.answered != nil {
+			p.answered(result)
+			continue
+		}
 		p.dropped(result)
 		p.result <- result
 		if p.release != nil {
@@ -257,6 +267,36 @@ func (c *child) post(frame *pb.ServerFrame, p *pending) error {
 		return errDied
 	}
 	return nil
+}
+
+// hand sends a request whose answer p.answered gets, without waiting for the socket. It
+// reports false when the process cannot be given it.
+func (c *child) hand(frame *pb.ServerFrame, p *pending) bool {
+	p.since = time.Now()
+	c.mu.Lock()
+	if c.ended || c.cause != nil {
+		c.mu.Unlock()
+		return false
+	}
+	c.next++
+	frame.Id = c.next
+	c.pending[frame.Id] = p
+	c.mu.Unlock()
+	if c.conn.Post(frame) == nil {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ours := c.pending[frame.Id]
+	delete(c.pending, frame.Id)
+	return !ours // else finish has it
+}
+
+// begun says that the call in front of p has been answered.
+func (c *child) begun(p *pending) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p.behind, p.since = false, time.Now()
 }
 
 // await returns the answer to a posted request, errDied or the error of ctx. In
@@ -334,7 +374,7 @@ func underWay(left map[uint64]*pending) string {
 	more := 0
 	for _, p := range left {
 		switch {
-		case p.limit == 0 || p.op == opPoll && !p.fetching || p.car == "":
+		case p.limit == 0 || p.op == opPoll && !p.fetching || p.car == "" || p.behind:
 		case len(names) < most:
 			names = append(names, p.what())
 		default:

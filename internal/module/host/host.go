@@ -261,7 +261,7 @@ func (m *Module) start(ctx context.Context) (*child, error) {
 		}
 		return nil, err
 	}
-	c.holds = result.GetHoldsPolls()
+	c.holds, c.ordered = result.GetHoldsPolls(), result.GetCallsInOrder()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.holds = c.holds

@@ -44,7 +44,8 @@ type instance struct {
 	changed  chan struct{}   // closed when at changes
 	leftover []fleet.Command // of a poll that outlived its caller
 	holding  bool            // a poll that is held is under way
-	hurried  bool            // EndPolls was called
+	window   window
+	hurried  bool // EndPolls was called
 }
 
 func newInstance(m *Module, id uint32, spec module.InstanceSpec) *instance {
@@ -111,7 +112,13 @@ func (i *instance) call(ctx context.Context, op string, call *pb.Call, device fl
 		return fmt.Errorf("%s, device %s: %w", op, device, ErrEmptyRole)
 	}
 	call.Context, call.Device = i.id, toDevice(device)
-	for delivery := 1; ; delivery++ {
+	return i.deliver(ctx, op, call, device, 1)
+}
+
+// deliver hands the call over until it is answered. delivery counts from 1; 2 says that
+// a process has ended during the call already.
+func (i *instance) deliver(ctx context.Context, op string, call *pb.Call, device fleet.Device, delivery int) error {
+	for ; ; delivery++ {
 		if delivery == 2 {
 			// It may be what ended the process, or have been there by chance, as the calls of
 			// other cars were: one suspect at a time finds out, and costs only itself.

@@ -98,6 +98,7 @@ func (c *child) silent(now time.Time) (hangs bool, slow string) {
 		switch {
 		case p.op == opPing:
 			hangs = hangs || age >= silentAfter
+		case p.behind:
 		case p.op != opPoll && age >= slowAfter && (oldest == nil || p.since.Before(oldest.since)):
 			oldest = p
 		}
@@ -114,7 +115,7 @@ func (c *child) checkDeadlines(now time.Time) {
 	for _, p := range c.pending {
 		age := now.Sub(p.since)
 		switch {
-		case p.held: // see overduePolls
+		case p.held, p.behind: // see overduePolls; its time has not begun
 		case p.op == opPoll:
 			if age > p.limit+pollPatience && !p.warned {
 				p.warned, polling = true, p

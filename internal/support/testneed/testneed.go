@@ -7,11 +7,12 @@ package testneed
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 )
 
-// variable is the environment variable that makes a missing program a failure.
-const variable = "REQUIRE_TOOLS"
+// require is the environment variable that makes a missing program a failure.
+const require = "REQUIRE_TOOLS"
 
 // Tool returns the path of the first of the programs that is installed. Without any, the
 // test ends here; install is the Debian package that has it.
@@ -51,8 +52,42 @@ func More(t testing.TB, what string) {
 func Missing(t testing.TB, what, install string) {
 	t.Helper()
 	const text = "%s is not installed and this test needs it: run `make deps`, or install it, on Debian with `apt-get install %s`"
-	if os.Getenv(variable) != "" {
+	if os.Getenv(require) != "" {
 		t.Fatalf(text, what, install)
 	}
 	t.Skipf(text, what, install)
+}
+
+// Built returns the path of a program that a target of the Makefile builds: what the
+// environment variable says, or the place below the root of the project. Without it the
+// test ends here as in Missing.
+func Built(t testing.TB, what, variable, place, target string) string {
+	t.Helper()
+	More(t, what)
+	if path := os.Getenv(variable); path != "" {
+		return path
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ; ; dir = filepath.Dir(dir) {
+		if path := filepath.Join(dir, place); executable(path) {
+			return path
+		}
+		if dir == filepath.Dir(dir) {
+			break
+		}
+	}
+	const text = "%s is not built and this test needs it: run `%s`"
+	if os.Getenv(require) != "" {
+		t.Fatalf(text, what, target)
+	}
+	t.Skipf(text, what, target)
+	return ""
+}
+
+func executable(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }

@@ -31,9 +31,9 @@ func ways() []way {
 			{"link/mqtt", "conn.endBatch", "one write for all that was read together; then Sent"},
 			{"", "", "the gateway has its answer. Only now the module is called"},
 			{"car", "Seat.Sent", "wakes the workers that have something to do"},
-			{"module", "Worker.makeCalls", "calls the module, one call at a time"},
-			{"module/host", "instance.ForwardStatus", "passes it to the module's own process"},
-			{"", "", "forward_status of the module. Others: module/cabi in the process, module/fleetapi built in"},
+			{"module", "Worker.Begin", "hands it over, and what else the module is ready for"},
+			{"module/host", "instance.Forward", "passes it to the module's own process, with others, within a millisecond"},
+			{"", "", "forward_status of the module. Others: Worker.makeCalls, module/cabi in the process, module/fleetapi built in"},
 		}},
 		{"ONE COMMAND", []step{
 			{"", "", "wait_for_command of the module returns"},

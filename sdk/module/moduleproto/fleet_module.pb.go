@@ -13,9 +13,10 @@
 // THE ORDER. The module sends Hello, the server Start, the module answers with a
 // Result or exits. From then on every ServerFrame is answered by one Result with
 // the same id, in any order. For one context there is at most one Open, Call or
-// Close under way, and at most one Poll beside it (MOD-5). Different contexts
-// are used at the same time: a Poll or a Call that takes long must not delay
-// other contexts, and must not delay the answer to a Ping.
+// Close under way, and at most one Poll beside it (MOD-5). A module that says
+// calls_in_order is given further Calls with FORWARD_STATUS meanwhile, 64 at most.
+// Different contexts are used at the same time: a Poll or a Call that takes long
+// must not delay other contexts, and must not delay the answer to a Ping.
 //
 // THE END. When the connection ends, the module exits; so it never outlives the
 // server, however that ended.
@@ -1129,8 +1130,13 @@ type Result struct {
 	// Start: the module knows Poll.hold and EndPoll, and answers a Poll with a short
 	// timeout_ms as soon as that has passed. Such a module is asked for commands only
 	// while a device of the car is connected.
-	HoldsPolls    bool       `protobuf:"varint,9,opt,name=holds_polls,json=holdsPolls,proto3" json:"holds_polls,omitempty"`
-	Overdue       []*Overdue `protobuf:"bytes,10,rep,name=overdue,proto3" json:"overdue,omitempty"` // Ping
+	HoldsPolls bool       `protobuf:"varint,9,opt,name=holds_polls,json=holdsPolls,proto3" json:"holds_polls,omitempty"`
+	Overdue    []*Overdue `protobuf:"bytes,10,rep,name=overdue,proto3" json:"overdue,omitempty"` // Ping
+	// Start: the module may be given the next Calls of a context before it has answered
+	// the first. It makes them one at a time, in the order of the frames, and none before
+	// the answer to the one before it is in the socket: should the process end, at most
+	// one of them has begun without the server knowing how it ended.
+	CallsInOrder  bool `protobuf:"varint,11,opt,name=calls_in_order,json=callsInOrder,proto3" json:"calls_in_order,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1233,6 +1239,13 @@ func (x *Result) GetOverdue() []*Overdue {
 		return x.Overdue
 	}
 	return nil
+}
+
+func (x *Result) GetCallsInOrder() bool {
+	if x != nil {
+		return x.CallsInOrder
+	}
+	return false
 }
 
 // Fetching may precede the Result of a Poll: the module now takes commands out
@@ -1402,7 +1415,7 @@ const file_fleet_module_proto_rawDesc = "" +
 	"\n" +
 	"waiting_ms\x18\x02 \x01(\rR\twaitingMs\"\x1e\n" +
 	"\bSupports\x12\x12\n" +
-	"\x04type\x18\x01 \x01(\rR\x04type\"\x80\x03\n" +
+	"\x04type\x18\x01 \x01(\rR\x04type\"\xa6\x03\n" +
 	"\x06Result\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x11R\x04code\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x124\n" +
@@ -1416,7 +1429,8 @@ const file_fleet_module_proto_rawDesc = "" +
 	"\vholds_polls\x18\t \x01(\bR\n" +
 	"holdsPolls\x122\n" +
 	"\aoverdue\x18\n" +
-	" \x03(\v2\x18.fleet.module.v1.OverdueR\aoverdue\"\n" +
+	" \x03(\v2\x18.fleet.module.v1.OverdueR\aoverdue\x12$\n" +
+	"\x0ecalls_in_order\x18\v \x01(\bR\fcallsInOrder\"\n" +
 	"\n" +
 	"\bFetching\"N\n" +
 	"\aCommand\x12/\n" +

@@ -150,6 +150,8 @@ static void attack(const char *what)
 			;
 	if (strcmp(what, "slow") == 0) // well behaved otherwise
 		usleep(50000);
+	if (strcmp(what, "brief") == 0)
+		usleep(2000);
 	if (strcmp(what, "gate") == 0)
 		while (access(gate, F_OK) != 0)
 			usleep(1000);

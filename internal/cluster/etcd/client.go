@@ -1,0 +1,200 @@
+// Package etcd keeps the registry of a cluster in etcd: members and claims on leases, and
+// what all replicas must agree on.
+//
+// Keys below /external-server/<cluster>/:
+//
+//	settings          {"format":1,"shards":32}, written by the first replica, on no lease
+//	members/<replica> a cluster.Member, on the replica's lease
+//	shards/<nnnn>     {"owner":"es-0","state":"serving"}, on the owner's lease
+//	scout             the name of the replica that looks out for cars found by "*", on its lease
+//
+// What others write below the prefix is told of once and takes no memory.
+//
+// It may import cluster only.
+package etcd
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+
+	"external-server/internal/cluster"
+)
+
+// Options of New.
+type Options struct {
+	Endpoints          []string                    // URLs
+	Username, Password string                      // empty: none
+	TLS                func() (*tls.Config, error) // nil: none; asked for each new client
+	Cluster            string
+	Shards             int
+	Lease              time.Duration  // whole seconds
+	Self               cluster.Member // Name, Address, Version, Fingerprint, Identity, Instance, Host, PID
+	Log                *slog.Logger
+}
+
+// Store is a cluster.Store in etcd.
+type Store struct {
+	opts Options
+	keys keys
+	log  *slog.Logger
+	kick chan struct{} // something is to be looked at before its time
+
+	mu     sync.Mutex
+	client *clientv3.Client // nil: etcd was never reached
+	table  *table
+	status cluster.Status
+	self   cluster.Member // as it is to be published
+	told   string         // the value that etcd has of it
+	lease  clientv3.LeaseID
+}
+
+var _ cluster.Store = (*Store)(nil)
+
+// New returns a Store; nothing is connected before Run.
+func New(opts Options) *Store {
+	s := &Store{opts: opts, keys: keysOf(opts.Cluster), log: opts.Log, self: opts.Self, kick: make(chan struct{}, 1)}
+	s.self.State = cluster.StateJoining
+	s.table = newTable(s.keys, opts.Self.Name, s.strange)
+	s.status = cluster.Status{Problem: "etcd has not been reached yet", Changed: make(chan struct{})}
+	return s
+}
+
+func (s *Store) strange(key string, err error) {
+	if err != nil {
+		s.log.Warn("a key in etcd is not as this server writes it; it is ignored, delete it", "key", shorten(key), "error", err)
+		return
+	}
+	s.log.Warn("etcd has a key of somebody else below the prefix of this cluster; it is ignored, delete it", "key", shorten(key))
+}
+
+// shorten bounds what others have chosen.
+func shorten(text string) string {
+	const most = 100
+	if len(text) > most {
+		return fmt.Sprintf("%q…", text[:most])
+	}
+	return text
+}
+
+// Times of the connection.
+const (
+	callTimeout  = 1500 * time.Millisecond // of one request
+	pingTime     = 5 * time.Second         // etcd refuses more frequent pings
+	pingTimeout  = 2 * time.Second
+	leastBackoff = 100 * time.Millisecond
+	mostBackoff  = time.Second
+)
+
+// dial makes a client. etcd need not be there, unless there is a password.
+func dial(opts Options) (*clientv3.Client, error) {
+	cfg := clientv3.Config{
+		Endpoints: opts.Endpoints, Username: opts.Username, Password: opts.Password,
+		DialTimeout: callTimeout, DialKeepAliveTime: pingTime, DialKeepAliveTimeout: pingTimeout,
+		MaxCallSendMsgSize: maxResponse, MaxCallRecvMsgSize: maxResponse,
+		Logger: zap.NewNop(), // what matters is told by this package
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: leastBackoff, Multiplier: 1.6, Jitter: 0.2, MaxDelay: mostBackoff},
+			MinConnectTimeout: callTimeout,
+		})},
+	}
+	if opts.TLS != nil {
+		settings, err := opts.TLS()
+		if err != nil {
+			return nil, err
+		}
+		cfg.TLS = settings
+	}
+	return clientv3.New(cfg)
+}
+
+// errNoClient is what writes return before etcd was reached.
+var errNoClient = errors.New("etcd has not been reached yet")
+
+// access returns the client and the lease of this replica.
+func (s *Store) access() (*clientv3.Client, clientv3.LeaseID, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.client == nil {
+		return nil, 0, errNoClient
+	}
+	return s.client, s.lease, nil
+}
+
+// Status implements cluster.Store.
+func (s *Store) Status() cluster.Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status
+}
+
+// update changes the status and tells of it; the caller does not hold mu.
+func (s *Store) update(change func(*cluster.Status)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.updateLocked(change)
+}
+
+func (s *Store) updateLocked(change func(*cluster.Status)) {
+	before := s.status
+	change(&s.status)
+	deadline := s.status.Deadline
+	s.status.Deadline = before.Deadline
+	same := s.status == before
+	s.status.Deadline = deadline // moves every second, which is no news
+	if same {
+		return
+	}
+	s.status.Changed = make(chan struct{})
+	close(before.Changed)
+}
+
+// refresh makes a registry from the table; the caller holds mu.
+func (s *Store) refreshLocked() {
+	s.updateLocked(func(st *cluster.Status) { st.Registry = s.table.registry(s.opts.Shards) })
+}
+
+// wake makes Run look at what it otherwise would look at later.
+func (s *Store) wake() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Publish implements cluster.Store.
+func (s *Store) Publish(m cluster.Member) {
+	s.mu.Lock()
+	s.self.State, s.self.Reason, s.self.Refuses = m.State, m.Reason, m.Refuses
+	s.mu.Unlock()
+	s.wake()
+}
+
+// Check says why a server with these options could not be a member, as far as that can
+// be told without becoming one: etcd does not answer within the context's time, refuses
+// the user, or has a cluster of another number of shards.
+func Check(ctx context.Context, opts Options) error {
+	client, err := dial(opts)
+	if err != nil {
+		return describe(err)
+	}
+	defer func() { _ = client.Close() }() // nothing was written
+	s := New(opts)
+	got, err := client.Get(ctx, s.keys.settings())
+	if err != nil {
+		return describe(err)
+	}
+	if len(got.Kvs) == 0 {
+		return nil
+	}
+	return s.agree(got.Kvs[0].Value)
+}

@@ -1,0 +1,113 @@
+package etcd_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+
+	"external-server/internal/cluster"
+	"external-server/internal/cluster/etcd"
+	"external-server/internal/support/etcdtest"
+	"external-server/internal/support/testlog"
+	"external-server/internal/support/testwait"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// replica is a Store that runs.
+type replica struct {
+	*etcd.Store
+	t    *testing.T
+	name string
+	log  *testlog.Buffer
+	stop context.CancelFunc
+	err  chan error
+}
+
+func options(url, name string) etcd.Options {
+	return etcd.Options{
+		Endpoints: []string{url}, Cluster: "c", Shards: 4, Lease: 2 * time.Second,
+		Self: cluster.Member{Name: name, Address: name + ":8070", Version: "1", Identity: "dir-" + name, Instance: fmt.Sprint(name, time.Now().UnixNano()), Host: "h", PID: os.Getpid()},
+	}
+}
+
+// run runs a Store until the test ends or stop is called.
+func run(t *testing.T, opts etcd.Options) *replica {
+	t.Helper()
+	r := &replica{t: t, name: opts.Self.Name, log: &testlog.Buffer{}, err: make(chan error, 1)}
+	opts.Log = slog.New(slog.NewTextHandler(r.log, nil))
+	r.Store = etcd.New(opts)
+	ctx, cancel := context.WithCancel(context.Background())
+	r.stop = cancel
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.err <- r.Run(ctx)
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	return r
+}
+
+// until waits until the status is as wanted.
+func (r *replica) until(what string, ok func(cluster.Status) bool) cluster.Status {
+	r.t.Helper()
+	var st cluster.Status
+	r.t.Cleanup(func() {
+		if r.t.Failed() {
+			r.t.Logf("status %+v\nregistry %+v\n%s", st, st.Registry, r.log.String())
+		}
+	})
+	testwait.Until(r.t, r.name+": "+what, func() bool { st = r.Status(); return ok(st) })
+	return st
+}
+
+func (r *replica) member() cluster.Status {
+	r.t.Helper()
+	return r.until("a member", func(st cluster.Status) bool { return st.Up })
+}
+
+func (r *replica) owner(shard int, want string) cluster.Claim {
+	r.t.Helper()
+	st := r.until(fmt.Sprintf("shard %d owned by %q", shard, want), func(st cluster.Status) bool {
+		return st.Registry != nil && st.Registry.Claims[shard].Owner == want
+	})
+	return st.Registry.Claims[shard]
+}
+
+func (r *replica) claim(shard int) cluster.Claim {
+	r.t.Helper()
+	if err := r.Claim(r.t.Context(), shard, 0); err != nil {
+		r.t.Fatalf("claim: %v", err)
+	}
+	c := r.Status().Registry.Claims[shard]
+	if c.Owner == "" || c.Revision == 0 {
+		r.t.Fatalf("the claim was made, and the registry does not have it: %+v", c)
+	}
+	return c
+}
+
+// operator is a client of etcd that is no server.
+func operator(t *testing.T, e *etcdtest.Etcd) *clientv3.Client {
+	t.Helper()
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{e.URL()}, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func contains(t *testing.T, text, want string) {
+	t.Helper()
+	if !strings.Contains(text, want) {
+		t.Errorf("%q does not contain %q", text, want)
+	}
+}

@@ -1,0 +1,448 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+
+	"external-server/internal/cluster"
+)
+
+var (
+	// errAgain: everything is to be read anew, for no bad reason.
+	errAgain = errors.New("read anew")
+	// errNoLease: etcd does not know the lease any more.
+	errNoLease = errors.New("the lease has ended")
+)
+
+const (
+	readAgain = 10 * time.Second // everything is read so often, whatever the watch says
+	redial    = 5                // a new client after so many failures: certificates may have changed
+	nameWait  = 250 * time.Millisecond
+	// shortPause bounds how often everything is read when it is worth nothing at once.
+	shortPause = 10 * time.Millisecond
+)
+
+// Run implements cluster.Store.
+func (s *Store) Run(ctx context.Context) error {
+	failures := 0
+	wait := leastBackoff
+	var told, since time.Time // of a name that is taken
+	for {
+		err := s.session(ctx)
+		var fatal *SettingsError
+		var taken *NameError
+		switch {
+		case ctx.Err() != nil:
+			s.leave()
+			return nil
+		case errors.Is(err, errAgain), errors.Is(err, errNoLease):
+			failures, wait = 0, leastBackoff
+			s.pause(ctx, shortPause)
+			continue
+		case errors.As(err, &fatal):
+			s.leave()
+			return err
+		case errors.As(err, &taken):
+			if since.IsZero() {
+				since = time.Now()
+			}
+			// A process that was killed has its name until its lease ends.
+			if now := time.Now(); now.Sub(since) > s.opts.Lease+time.Second && now.Sub(told) > time.Minute {
+				told = now
+				s.log.Error("this server is no member of the cluster", "reason", err)
+			}
+			s.update(func(st *cluster.Status) { st.Up, st.Problem = false, err.Error() })
+			s.pause(ctx, nameWait)
+			continue
+		}
+		since = time.Time{}
+		s.down(err)
+		failures++
+		if failures%redial == 0 {
+			s.hangUp()
+		}
+		s.pause(ctx, wait/2+rand.N(wait))
+		wait = min(2*wait, mostBackoff)
+	}
+}
+
+func (s *Store) pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// down notes that etcd does not answer.
+func (s *Store) down(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.status.Up || s.status.Registry == nil && s.status.Problem != err.Error() {
+		s.log.Warn("etcd is away; this server goes on serving what it serves", "reason", err)
+	}
+	s.updateLocked(func(st *cluster.Status) { st.Up, st.Problem = false, err.Error() })
+}
+
+func (s *Store) up() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.status.Up {
+		s.log.Info("member of the cluster", "cluster", s.opts.Cluster, "replica", s.opts.Self.Name)
+	}
+	s.updateLocked(func(st *cluster.Status) { st.Up, st.Problem = true, "" })
+}
+
+// hangUp closes the client; the next session makes another.
+func (s *Store) hangUp() {
+	s.mu.Lock()
+	client := s.client
+	s.client = nil
+	s.mu.Unlock()
+	if client != nil {
+		_ = client.Close() // nothing is lost with it
+	}
+}
+
+// leave gives the lease back, so that others take over at once.
+func (s *Store) leave() {
+	client, lease, err := s.access()
+	if err == nil && lease != 0 {
+		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+		defer cancel()
+		if _, err := client.Revoke(ctx, lease); err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			s.log.Warn("the lease could not be given back; it ends by itself", "reason", describe(err))
+		}
+	}
+	s.hangUp()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lease = 0
+	s.updateLocked(func(st *cluster.Status) { st.Up, st.Problem = false, "this server has left the cluster" })
+}
+
+// session makes this server a member and follows what happens until something has to
+// begin anew.
+func (s *Store) session(ctx context.Context) error {
+	client, lease, err := s.access()
+	if err != nil {
+		if client, err = dial(s.opts); err != nil {
+			return describe(err)
+		}
+		s.mu.Lock()
+		s.client = client
+		s.mu.Unlock()
+	}
+	if lease != 0 {
+		if b := s.beat(ctx, client, lease); b.err != nil {
+			return s.beaten(b)
+		} else {
+			s.beats(b)
+		}
+	}
+	revision, err := s.read(ctx, client)
+	if err != nil {
+		return err
+	}
+	if err := s.join(ctx, client); err != nil {
+		return err
+	}
+	s.up()
+	return s.follow(ctx, client, revision)
+}
+
+// read reads everything at one revision.
+func (s *Store) read(ctx context.Context, client *clientv3.Client) (revision int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	s.mu.Lock()
+	floor := s.table.latest
+	s.mu.Unlock()
+	prefix := func(key string, limit int64) clientv3.Op {
+		return clientv3.OpGet(key, clientv3.WithPrefix(), clientv3.WithLimit(limit))
+	}
+	answer, err := client.Txn(ctx).Then(
+		clientv3.OpGet(s.keys.settings()), clientv3.OpGet(s.keys.scout()),
+		prefix(s.keys.members(), 2*maxMembers), prefix(s.keys.shards(), 2*maxShards)).Commit()
+	if err != nil {
+		return 0, describe(err)
+	}
+	revision = answer.Header.Revision
+	all := make(map[string]item)
+	for _, r := range answer.Responses {
+		for _, kv := range r.GetResponseRange().Kvs {
+			all[string(kv.Key)] = item{value: kv.Value, create: kv.CreateRevision, mod: kv.ModRevision, lease: kv.Lease}
+		}
+	}
+	own, founded := all[s.keys.settings()]
+	if founded {
+		if err := s.agree(own.value); err != nil {
+			return 0, err
+		}
+	}
+	s.mu.Lock()
+	restored := s.table.replace(all, revision, floor)
+	s.refreshLocked()
+	s.mu.Unlock()
+	if restored {
+		s.log.Warn("etcd counts from a lower revision than before: it was restored", "revision", revision, "before", floor)
+	}
+	if !founded {
+		return revision, s.found(ctx, client)
+	}
+	return revision, nil
+}
+
+// found writes what all replicas must agree on, as the first one.
+func (s *Store) found(ctx context.Context, client *clientv3.Client) error {
+	key := s.keys.settings()
+	answer, err := client.Txn(ctx).If(absent(key)).Then(clientv3.OpPut(key, encode(settings{format, s.opts.Shards}))).Commit()
+	if err != nil {
+		return describe(err)
+	}
+	if !answer.Succeeded {
+		return errAgain // another one was first
+	}
+	return nil
+}
+
+// join makes this server a member on a living lease, if it is not.
+func (s *Store) join(ctx context.Context, client *clientv3.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	key := s.keys.member(s.opts.Self.Name)
+	s.mu.Lock()
+	it, lease, self := s.table.items[key], s.lease, s.self
+	s.mu.Unlock()
+	condition := absent(key)
+	if it.value != nil {
+		m, err := decodeMember(self.Name, it.value)
+		switch {
+		case err != nil:
+			return &NameError{Name: self.Name, Key: key}
+		case m.Instance != self.Instance && (m.Identity == "" || m.Identity != self.Identity):
+			return &NameError{Name: self.Name, Other: m, Key: key}
+		}
+		// This process, or the one before with the same state directory: that has ended,
+		// and what it had claimed is this one's if the lease still lives.
+		condition = clientv3.Compare(clientv3.ModRevision(key), "=", it.mod)
+		if held := clientv3.LeaseID(it.lease); held != 0 && held != lease {
+			b := s.beat(ctx, client, held)
+			if errors.Is(b.err, errNoLease) {
+				return errAgain // the key vanishes in a moment
+			}
+			if b.err != nil {
+				return b.err
+			}
+			lease = held
+			s.beats(b)
+		}
+	}
+	if lease == 0 {
+		sent := time.Now()
+		granted, err := client.Grant(ctx, int64(s.opts.Lease/time.Second))
+		if err != nil {
+			return describe(err)
+		}
+		lease = granted.ID
+		s.beats(heartbeat{deadline: sent.Add(time.Duration(granted.TTL) * time.Second)})
+	}
+	s.mu.Lock()
+	s.lease = lease
+	s.mu.Unlock()
+	value := encode(self)
+	if string(it.value) != value || clientv3.LeaseID(it.lease) != lease {
+		err := s.write(ctx, condition, clientv3.OpPut(key, value, clientv3.WithLease(lease)))
+		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			return s.beaten(heartbeat{err: errNoLease})
+		}
+		if errors.Is(err, errTaken) {
+			return errAgain
+		}
+		if err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	s.told = value
+	s.mu.Unlock()
+	return nil
+}
+
+// publish tells etcd what has changed of this server.
+func (s *Store) publish(ctx context.Context) error {
+	key := s.keys.member(s.opts.Self.Name)
+	s.mu.Lock()
+	value, lease, it := encode(s.self), s.lease, s.table.items[key]
+	told := s.told
+	s.mu.Unlock()
+	if value == told {
+		return nil
+	}
+	err := s.write(ctx, same(key, it.create), clientv3.OpPut(key, value, clientv3.WithLease(lease)))
+	if errors.Is(err, errTaken) {
+		return errAgain
+	}
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.told = value
+	s.mu.Unlock()
+	return nil
+}
+
+// heartbeat is the outcome of one sign of life.
+type heartbeat struct {
+	deadline time.Time // of the lease, counted from when it was sent
+	revision int64
+	err      error
+}
+
+// beat gives one sign of life. The client's own KeepAliveOnce tries again and again
+// without a pause while etcd is away.
+func (s *Store) beat(ctx context.Context, client *clientv3.Client, lease clientv3.LeaseID) heartbeat {
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Lease/3)
+	defer cancel()
+	stream, err := pb.NewLeaseClient(client.ActiveConnection()).LeaseKeepAlive(ctx, grpc.WaitForReady(true))
+	if err != nil {
+		return heartbeat{err: describe(err)}
+	}
+	sent := time.Now()
+	if err := stream.Send(&pb.LeaseKeepAliveRequest{ID: int64(lease)}); err != nil {
+		return heartbeat{err: describe(err)}
+	}
+	answer, err := stream.Recv()
+	if err != nil {
+		return heartbeat{err: describe(err)}
+	}
+	if answer.TTL <= 0 {
+		return heartbeat{err: errNoLease}
+	}
+	_ = stream.CloseSend() // the answer is there
+	return heartbeat{deadline: sent.Add(time.Duration(answer.TTL) * time.Second), revision: answer.Header.GetRevision()}
+}
+
+func (s *Store) beats(b heartbeat) {
+	s.update(func(st *cluster.Status) { st.Deadline = b.deadline })
+}
+
+// beaten takes in that a sign of life had no answer.
+func (s *Store) beaten(b heartbeat) error {
+	if errors.Is(b.err, errNoLease) {
+		s.mu.Lock()
+		s.lease = 0
+		s.mu.Unlock()
+		s.log.Warn("the lease of this server has ended; it claims anew what it serves")
+	}
+	return b.err
+}
+
+// follow takes in what changes, and gives signs of life.
+func (s *Store) follow(ctx context.Context, client *clientv3.Client, revision int64) error {
+	_, lease, err := s.access()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	beats := make(chan heartbeat)
+	now := make(chan struct{}, 1)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.heart(ctx, client, lease, now, beats)
+	}()
+	defer func() { cancel(); <-done }()
+	changes := client.Watch(clientv3.WithRequireLeader(ctx), s.keys.prefix, clientv3.WithPrefix(), clientv3.WithRev(revision+1))
+	again := time.NewTimer(readAgain)
+	defer again.Stop()
+	own := s.keys.member(s.opts.Self.Name)
+	s.wake() // what was to be published meanwhile
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case answer, ok := <-changes:
+			if !ok {
+				return errAgain
+			}
+			if err := answer.Err(); err != nil {
+				if errors.Is(err, rpctypes.ErrCompacted) {
+					return errAgain
+				}
+				return describe(err)
+			}
+			if s.changed(answer, own) {
+				select {
+				case now <- struct{}{}: // is the lease still there?
+				default:
+				}
+			}
+		case b := <-beats:
+			if b.err != nil {
+				return s.beaten(b)
+			}
+			s.beats(b)
+			s.mu.Lock()
+			backwards := b.revision < s.table.latest
+			s.mu.Unlock()
+			if backwards {
+				return errAgain // restored, or a member of etcd that is a little behind
+			}
+		case <-s.kick:
+			if err := s.publish(ctx); err != nil {
+				return err
+			}
+		case <-again.C:
+			return errAgain
+		}
+	}
+}
+
+// changed takes in what the watch tells, and returns whether this server's own key is
+// gone.
+func (s *Store) changed(answer clientv3.WatchResponse, own string) (gone bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range answer.Events {
+		it := item{mod: e.Kv.ModRevision}
+		if e.Type == clientv3.EventTypePut {
+			it = item{value: e.Kv.Value, create: e.Kv.CreateRevision, mod: e.Kv.ModRevision, lease: e.Kv.Lease}
+		}
+		s.table.set(string(e.Kv.Key), it)
+		gone = gone || string(e.Kv.Key) == own && it.value == nil
+	}
+	s.refreshLocked()
+	return gone
+}
+
+// heart gives signs of life until the context ends or one fails.
+func (s *Store) heart(ctx context.Context, client *clientv3.Client, lease clientv3.LeaseID, now <-chan struct{}, beats chan<- heartbeat) {
+	ticker := time.NewTicker(s.opts.Lease / 3)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		case <-now:
+		}
+		b := s.beat(ctx, client, lease)
+		select {
+		case <-ctx.Done():
+			return
+		case beats <- b:
+		}
+		if b.err != nil {
+			return
+		}
+	}
+}

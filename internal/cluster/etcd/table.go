@@ -1,0 +1,156 @@
+package etcd
+
+import (
+	"cmp"
+	"errors"
+	"maps"
+	"slices"
+
+	"external-server/internal/cluster"
+)
+
+// item is one key as etcd had it last.
+type item struct {
+	value  []byte // nil: deleted
+	create int64
+	mod    int64 // revision of the last change
+	lease  int64
+}
+
+// table holds the keys of one cluster, each as new as any answer of etcd has told: events
+// of the watch, full reads and own writes arrive in any order.
+type table struct {
+	keys   keys
+	own    string          // the key of this server, for which there is always room
+	items  map[string]item // those that are expected, and those that were deleted
+	latest int64           // highest revision seen
+	odd    map[string]bool // keys that were told of in the log
+	report func(key string, err error)
+}
+
+// maxOdd bounds how many keys of others are told of.
+const maxOdd = 20
+
+func newTable(k keys, self string, report func(string, error)) *table {
+	return &table{keys: k, own: k.member(self), items: make(map[string]item), odd: make(map[string]bool), report: report}
+}
+
+// known tells whether a key is one of this server's. What others write below the prefix
+// takes no memory.
+func (t *table) known(key string) bool {
+	if key == t.keys.settings() || key == t.keys.scout() {
+		return true
+	}
+	if n, ok := t.keys.shardOf(key); ok {
+		return n < maxShards
+	}
+	if _, ok := t.keys.memberOf(key); !ok {
+		return false
+	}
+	if _, ok := t.items[key]; ok || key == t.own {
+		return true
+	}
+	return t.count() < maxMembers
+}
+
+// count returns the number of members, and forgets those that are gone when there are
+// many.
+func (t *table) count() int {
+	n := 0
+	for key := range t.items {
+		if _, ok := t.keys.memberOf(key); ok {
+			n++
+		}
+	}
+	if n < maxMembers {
+		return n
+	}
+	for key, it := range t.items {
+		if _, ok := t.keys.memberOf(key); ok && it.value == nil {
+			delete(t.items, key)
+			n--
+		}
+	}
+	return n
+}
+
+// set takes in what etcd says of a key, unless something newer is known.
+func (t *table) set(key string, it item) {
+	t.latest = max(t.latest, it.mod)
+	if !t.known(key) {
+		t.strange(key, nil)
+		return
+	}
+	if it.value != nil && it.lease == 0 && key != t.keys.settings() {
+		// What a server writes goes with its lease; this would stay for ever.
+		t.strange(key, errors.New("it is on no lease"))
+		it.value = nil
+	}
+	if len(it.value) > maxValue {
+		it.value = it.value[: maxValue+1 : maxValue+1] // decoding says the rest
+	}
+	if old, ok := t.items[key]; !ok || it.mod > old.mod {
+		t.items[key] = it
+	}
+}
+
+// replace takes in a full read at a revision that was asked for when floor was the
+// latest. What was written since stays, unless etcd counts from a lower number than
+// before: it was restored, and everything else is void.
+func (t *table) replace(all map[string]item, revision, floor int64) (restored bool) {
+	restored = revision < floor
+	if restored {
+		clear(t.items)
+		t.latest = 0
+	}
+	for key, it := range all {
+		t.set(key, it)
+	}
+	for key, it := range t.items {
+		if _, there := all[key]; !there && it.mod <= revision && it.value != nil {
+			t.items[key] = item{mod: revision}
+		}
+	}
+	t.latest = max(t.latest, revision)
+	return restored
+}
+
+// registry returns what the planner needs.
+func (t *table) registry(shards int) *cluster.Registry {
+	r := &cluster.Registry{Claims: make([]cluster.Claim, shards)}
+	for _, key := range slices.Sorted(maps.Keys(t.items)) {
+		it := t.items[key]
+		if it.value == nil {
+			continue
+		}
+		var err error
+		if n, ok := t.keys.shardOf(key); ok {
+			if n < shards {
+				r.Claims[n], err = decodeClaim(it.value, it.create)
+			}
+		} else if name, ok := t.keys.memberOf(key); ok {
+			var m cluster.Member
+			if m, err = decodeMember(name, it.value); err == nil {
+				r.Members = append(r.Members, m)
+			}
+		} else if key == t.keys.scout() {
+			if len(it.value) <= maxName && replicaName.Match(it.value) {
+				r.Scout = string(it.value)
+			}
+		}
+		if err != nil {
+			t.strange(key, err)
+		}
+	}
+	slices.SortFunc(r.Members, func(a, b cluster.Member) int { return cmp.Compare(a.Name, b.Name) })
+	return r
+}
+
+// strange tells once of a key that is not ours, or not as we write it.
+func (t *table) strange(key string, err error) {
+	if t.odd[key] || len(t.odd) >= maxOdd {
+		return
+	}
+	t.odd[key] = true
+	t.report(key, err)
+}
