@@ -100,8 +100,10 @@ func checkSBOM(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	var bom struct {
-		BOMFormat  string
-		Metadata   struct{ Component struct{ Name, Version string } }
+		BOMFormat string
+		Metadata  struct {
+			Component struct{ Name, Version string }
+		}
 		Components []struct{ Name, Version string }
 	}
 	if err := json.Unmarshal(text, &bom); err != nil {
