@@ -9,7 +9,7 @@ ETCD := build/etcd
 MODULES := . sdk modules/example-go test
 VERSION ?= $(shell scripts/version)
 
-.PHONY: help build server packages release chart nats etcd modules demo quick test lint generate cover bench fuzz clean deps sim bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure boundary
+.PHONY: help build server packages release site chart nats etcd modules demo quick test lint generate cover bench fuzz clean deps sim bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure boundary
 .DEFAULT_GOAL := build
 
 help: ## list the targets
@@ -33,6 +33,10 @@ $(EXAMPLE): modules/example/example_module.c modules/include/fleet_protocol_modu
 demo: build ## run a broker, the server and three simulated cars
 	$(BIN) demo --module $(EXAMPLE)
 
+SITE ?= build/site
+site: ## render the documents into build/site, static files with a search
+	$(GO) -C tools/site run . -root $(CURDIR) -out $(abspath $(SITE))
+
 chart: ## check the Helm chart
 	$(GO) -C tools/helm test ./...
 
@@ -51,6 +55,7 @@ test: export ETCD_SERVER := $(abspath $(ETCD))
 test: deps build lint $(ETCD) ## run all tests with the race detector
 	@for m in $(MODULES); do echo "== $$m"; REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C $$m test -race -timeout 20m ./... || exit 1; done
 	$(MAKE) chart
+	$(GO) -C tools/site test ./...
 
 SEEDS ?= 20000
 SEED ?= 1
