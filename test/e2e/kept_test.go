@@ -26,7 +26,8 @@ type kept struct {
 	server *servertest.Server
 	cars   []*testCar
 	device fleet.Device
-	limit  time.Duration // within which the server has to answer while a car connects
+	more   map[string][]fleet.Device // of a car, beside device
+	limit  time.Duration             // within which the server has to answer while a car connects
 	stop   chan struct{}
 	drives sync.WaitGroup
 }
@@ -94,7 +95,7 @@ func (k *kept) gateway(name string) *testCar {
 		tick := time.NewTicker(50 * time.Millisecond)
 		defer tick.Stop()
 		for {
-			c.report(`{"pressed": true}`, k.device)
+			c.report(`{"pressed": true}`, append([]fleet.Device{k.device}, k.more[name]...)...)
 			select {
 			case <-k.stop:
 				return
@@ -161,10 +162,15 @@ func (k *kept) halt() {
 // unnoticed demands that each car has had one session and nothing went wrong.
 func (k *kept) unnoticed() {
 	k.t.Helper()
-	for _, c := range k.cars {
+	unnoticed(k.t, k.cars...)
+}
+
+func unnoticed(t *testing.T, cars ...*testCar) {
+	t.Helper()
+	for _, c := range cars {
 		c.watch.mu.Lock()
 		if c.watch.connected != 1 || len(c.watch.ends) > 0 {
-			k.t.Errorf("car %v had %d sessions: %v", c.Car(), c.watch.connected, c.watch.ends)
+			t.Errorf("car %v had %d sessions: %v", c.Car(), c.watch.connected, c.watch.ends)
 		}
 		c.watch.mu.Unlock()
 	}

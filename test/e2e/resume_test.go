@@ -1,11 +1,17 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"external-server/internal/fleet"
 	"external-server/internal/support/brokertest"
 	"external-server/internal/support/servertest"
 	"external-server/internal/support/testwait"
@@ -51,8 +57,7 @@ func TestRestartIsNotNoticed(t *testing.T) {
 	}
 }
 
-// A reload that changes a module of a car is not noticed; one that adds or removes a module,
-// so that devices begin or stop to be supported, makes the gateway connect anew.
+// A reload that changes a module of a car is not noticed.
 func TestReloadKeepsSessions(t *testing.T) {
 	t.Parallel()
 	k := keep(t, 5, exampleModule(t))
@@ -75,6 +80,58 @@ func TestReloadKeepsSessions(t *testing.T) {
 		})
 	}
 	k.finish()
+}
+
+// A reload that adds a module to all cars, or removes it, makes the gateways connect anew
+// whose devices begin or stop to be supported (GW-34, RES-18). No other car notices it.
+func TestReloadThatChangesWhatIsSupported(t *testing.T) {
+	t.Parallel()
+	const concerned = "c_1"
+	k := keep(t, 4, exampleModule(t))
+	k.more = map[string][]fleet.Device{concerned: {{Module: 78, Type: 1, Role: "device", Name: "Device"}}}
+	k.run()
+	i := slices.IndexFunc(k.cars, func(c *testCar) bool { return c.Car().Car == concerned })
+	changed := k.cars[i]
+	others := slices.Delete(slices.Clone(k.cars), i, i+1)
+	testwait.Until(t, "the server knows the device of the module that is not there yet", func() bool {
+		return k.said("78/1/device/Device")
+	})
+	record := filepath.Join(t.TempDir(), "record")
+	recorded := func() int {
+		text, err := os.ReadFile(record)
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		return bytes.Count(text, []byte("pressed"))
+	}
+	reload := func(times int) {
+		t.Helper()
+		servertest.WriteConfig(t, k.server.ConfigPath, k.config)
+		k.server.Signal(syscall.SIGHUP)
+		testwait.Until(t, "the configuration is reloaded", func() bool {
+			return strings.Count(k.server.Log(), "configuration reloaded") == times
+		})
+	}
+	modules := k.config["common_modules"].(obj)
+	modules["78"] = obj{"lib_path": servertest.Library(t, "test/faults/testdata/recorder.c"), "config": obj{"record": record}}
+	reload(1)
+	k.connectedAnew(2, changed)
+	testwait.Until(t, "the new module gets statuses", func() bool { return recorded() > 3 })
+	k.served(3)
+	unnoticed(t, others...)
+
+	delete(modules, "78")
+	reload(2)
+	k.connectedAnew(3, changed)
+	k.served(3)
+	unnoticed(t, others...)
+	k.halt()
+	changed.watch.mu.Lock()
+	if changed.watch.connected != 3 {
+		t.Errorf("the car had %d sessions: %v", changed.watch.connected, changed.watch.ends)
+	}
+	changed.watch.mu.Unlock()
+	k.terminate()
 }
 
 // The broker ends with the process when it is embedded: the sessions of gateways that were
