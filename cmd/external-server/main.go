@@ -14,9 +14,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is set by the linker.
-var version = "dev"
-
 // Exit codes (CLI-8, CLI-9).
 const (
 	exitOK    = 0
@@ -131,7 +128,7 @@ argument.`,
 		newBenchCommand(),
 		newCheckCommand(),
 		newConfigCommand(),
-		newDemoCommand(),
+		newDemoCommand(), newDemoPartCommand(),
 		newHealthCommand(),
 		newDisconnectCommand(),
 		newEventsCommand(),

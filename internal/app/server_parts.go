@@ -12,20 +12,24 @@ import (
 	"external-server/internal/httpapi"
 	"external-server/internal/logging"
 	"external-server/internal/observe"
+	"external-server/internal/peer"
 )
 
 // list returns the parts of the server, from the bottom up.
 func (a *App) list() parts {
 	a.cars, a.linkTo, a.sessions = &carsPart{a: a}, &linkPart{a: a}, &sessionsPart{a: a}
+	a.peers, a.cluster = &peersPart{a: a}, &clusterPart{a: a}
 	return parts{
 		{"logging", logsPart{a}, loggingStopLimit},
 		{"the modules", modulesPart{a}, modulesStopLimit},
 		{"the observation", &observingPart{a: a}, observingStopLimit},
 		{"the configuration file", &filePart{a: a}, fileStopLimit},
 		{"the embedded broker", brokerPart{a}, brokerStopLimit},
+		{"the address for other replicas", a.peers, peersStopLimit},
 		{"the admin endpoint", &adminPart{a: a}, adminStopLimit},
 		{"the HTTP API", &apiPart{a: a}, apiStopLimit},
 		{"the state directory", a.sessions, sessionsStopLimit},
+		{"the cluster", a.cluster, clusterStopLimit},
 		{"the connection to the broker", a.linkTo, linkStopLimit},
 		{"the cars", a.cars, carsStopLimit + a.cfg.Limits.Stop},
 	}
@@ -150,10 +154,19 @@ func (p *adminPart) prepare(_ context.Context, old, fresh *config.Config) (chang
 		}
 		return change{apply: func(context.Context) error { return a.admin.Configure(*fresh.Admin) }}, nil
 	}
-	var err error
-	a.admin, err = admin.New(admin.Options{
+	opts := admin.Options{
 		Config: *fresh.Admin, Source: operator{a}, Hub: a.hub, Version: a.version, Logger: component(a.log, logging.ComponentAdmin),
-	})
+	}
+	if fresh.Cluster != nil {
+		opts.Cluster = operators{a.peers.owners}
+	}
+	var err error
+	if a.admin, err = admin.New(opts); err != nil {
+		return change{}, err
+	}
+	if fresh.Cluster != nil {
+		a.peers.server.HandleWithin(admin.PeerPrefix+"/", peer.Limits{Body: admin.PeerBody, Requests: admin.PeerRequests}, a.admin.PeerHandler())
+	}
 	return change{apply: func(ctx context.Context) error {
 		p.serves = begin(ctx, func(ctx context.Context) error {
 			err := a.admin.Run(ctx)
@@ -161,7 +174,7 @@ func (p *adminPart) prepare(_ context.Context, old, fresh *config.Config) (chang
 			return err
 		})
 		return nil
-	}}, err
+	}}, nil
 }
 
 func (p *adminPart) stop() error {
@@ -192,9 +205,16 @@ func (p *apiPart) prepare(ctx context.Context, old, fresh *config.Config) (chang
 		}
 		return change{apply: func(context.Context) error { return a.api.Configure(*fresh.HTTPAPI) }}, nil
 	}
-	api, err := httpapi.New(ctx, httpapi.Options{Config: *fresh.HTTPAPI, Logger: component(a.log, logging.ComponentHTTP)})
+	opts := httpapi.Options{Config: *fresh.HTTPAPI, Logger: component(a.log, logging.ComponentHTTP)}
+	if c := fresh.Cluster; c != nil {
+		opts.Cluster = &httpapi.Cluster{Replica: c.Replica, Owners: a.peers.owners, Peers: a.peers.client}
+	}
+	api, err := httpapi.New(ctx, opts)
 	if err != nil {
 		return change{}, err
+	}
+	if fresh.Cluster != nil {
+		a.peers.server.HandleWithin(httpapi.PeerPrefix+"/", peer.Limits{Body: httpapi.PeerBody, Requests: httpapi.PeerRequests}, api.PeerHandler())
 	}
 	a.api, a.libraries.api = api, api.API()
 	return change{apply: func(ctx context.Context) error {
@@ -234,7 +254,7 @@ func (*carsPart) keys() []string {
 
 func (p *carsPart) prepare(ctx context.Context, old, fresh *config.Config) (change, error) {
 	r := p.a.roster
-	if old == nil && r.partial {
+	if old == nil && r.partial { // cars come with their shards
 		return change{apply: p.begin}, errors.Join(r.loadAll(ctx, fresh), r.loadAny(ctx, fresh))
 	}
 	if old == nil {

@@ -1,7 +1,7 @@
 // Package httpapi is the Fleet Protocol HTTP API (HTTP-1 to HTTP-19): the API as a Go
 // interface, its client over HTTP, and the embedded server with its stores.
 //
-// It may import fleet and config. It knows neither cars' sessions nor modules:
+// It may import fleet, config and peer. It knows neither cars' sessions nor modules:
 // what a payload means is the business of the modules.
 package httpapi
 
@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"external-server/internal/fleet"
 )
@@ -77,6 +78,8 @@ type Query struct {
 	// Wait holds a request that has nothing to return until something is posted
 	// or the API's timeout (5 s by default) is over.
 	Wait bool
+
+	limit time.Duration // of the wait; 0: the API's timeout
 }
 
 // API is the Fleet Protocol HTTP API as its users see it. The HTTP client and

@@ -9,9 +9,10 @@ import (
 	"external-server/internal/httpapi/forwarded"
 )
 
-// authenticate decides about HTTP-2. Keys are compared by their hash.
-func (h *handler) authenticate(r *http.Request, q url.Values) error {
-	unauthorized := func(detail string) error { return newError(http.StatusUnauthorized, "%s", detail) }
+// authenticate decides about HTTP-2 and returns the name of the key, "" when none is
+// needed. Keys are compared by their hash.
+func (h *handler) authenticate(r *http.Request, q url.Values) (name string, err error) {
+	unauthorized := func(detail string) (string, error) { return "", newError(http.StatusUnauthorized, "%s", detail) }
 	scheme, _, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	bearer := strings.EqualFold(scheme, "Bearer")
 	keys := q["api_key"]
@@ -19,7 +20,7 @@ func (h *handler) authenticate(r *http.Request, q url.Values) error {
 	case bearer && len(keys) > 0:
 		return unauthorized("both an api_key and a bearer token were given; send the query parameter api_key only")
 	case h.trusted:
-		return nil
+		return "", nil
 	case h.keys == nil:
 		// A page of a stranger in a browser on this machine can send requests here
 		// under a name of its own; it cannot send them under ours.
@@ -30,17 +31,19 @@ func (h *handler) authenticate(r *http.Request, q url.Values) error {
 		if by := forwarded.By(r); by != "" {
 			return unauthorized("this server has no API keys and answers only programs of its own machine, but " + by + " shows that a proxy has passed the request on; configure http_api.keys_file to serve others")
 		}
-		return nil
+		return "", nil
 	case bearer:
 		return unauthorized("this server issues and accepts no bearer tokens; use the query parameter api_key")
 	case len(keys) == 0 || keys[0] == "":
 		return unauthorized("the query parameter api_key is missing")
 	case len(keys) > 1:
 		return unauthorized("the query parameter api_key was given more than once")
-	case !h.keys.valid(keys[0]):
+	}
+	name, ok := h.keys.find(keys[0])
+	if !ok {
 		return unauthorized("the api_key is not known; 'external-server http-api key list' shows the names of those that are")
 	}
-	return nil
+	return name, nil
 }
 
 func loopbackHost(host string) bool {

@@ -18,13 +18,25 @@ import (
 	"external-server/internal/support/testwait"
 )
 
-// benchStore is the store that FLEET_BENCH_STORE names: "postgres", or a file of
-// SQLite's.
+// benchStore is the store that FLEET_BENCH_STORE names: "postgres", "cluster" for
+// PostgreSQL in a cluster of one replica, or a file of SQLite's.
 func benchStore(b *testing.B) config.Secret {
-	if os.Getenv("FLEET_BENCH_STORE") == "postgres" {
+	if name := os.Getenv("FLEET_BENCH_STORE"); name == "postgres" || name == "cluster" {
 		return config.NewSecret(sharedPostgres.database(b))
 	}
 	return tempStore(b)
+}
+
+// benchCluster is nil, or a cluster in which this server has all cars.
+func benchCluster() *Cluster {
+	if os.Getenv("FLEET_BENCH_STORE") != "cluster" {
+		return nil
+	}
+	v := &view{self: "a", changed: make(chan struct{})}
+	for n := range testShards {
+		v.set(n, Owner{Replica: "a", Epoch: 1})
+	}
+	return &Cluster{Replica: "a", Owners: v}
 }
 
 func benchStatus(i int) Message {
@@ -36,7 +48,7 @@ func benchStatus(i int) Message {
 // in from the second half on.
 func BenchmarkFleet(b *testing.B) {
 	const cars, rate = 1000, 1000
-	s := startServer(b, Options{Config: config.HTTPAPI{Store: benchStore(b), Retention: max(time.Second, time.Duration(b.N)*time.Second/rate/2)}})
+	s := startServer(b, Options{Cluster: benchCluster(), Config: config.HTTPAPI{Store: benchStore(b), Retention: max(time.Second, time.Duration(b.N)*time.Second/rate/2)}})
 	c := newTestClient(b, ClientOptions{URL: "http://" + s.Addr().String() + BasePath})
 	latencies := make([]time.Duration, b.N)
 	var wg sync.WaitGroup
@@ -74,7 +86,7 @@ func report(b *testing.B, name string, latencies []time.Duration) {
 // BenchmarkPost stores statuses of 100 posters as fast as the store takes them,
 // without HTTP.
 func BenchmarkPost(b *testing.B) {
-	s := startServer(b, Options{Config: config.HTTPAPI{Store: benchStore(b)}})
+	s := startServer(b, Options{Cluster: benchCluster(), Config: config.HTTPAPI{Store: benchStore(b)}})
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	b.ResetTimer()

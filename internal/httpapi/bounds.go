@@ -59,7 +59,9 @@ func (c *core) floorOf(cars []fleet.CarID) int64 {
 	defer c.mu.Unlock()
 	floor := c.floor
 	for _, id := range cars {
-		floor = max(floor, c.cars[id].last)
+		if car := c.cars[id]; car != nil {
+			floor = max(floor, car.last)
+		}
 	}
 	return floor
 }
@@ -72,6 +74,9 @@ func (c *core) forget(cars []fleet.CarID, floor int64) {
 	c.floor = floor
 	for _, id := range cars {
 		car := c.cars[id]
+		if car == nil || !car.held {
+			continue // of a shard that was given up meanwhile
+		}
 		car.held, car.last, car.newest = false, 0, [2]int64{}
 		c.held--
 		c.release(car)

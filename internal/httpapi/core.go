@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -70,6 +71,10 @@ type core struct {
 	stale []StoredDevice // of the store, without any status: the next sweep removes them
 
 	age ageClock // of the writer's goroutine
+
+	// In a cluster only.
+	own    *ownership
+	shared sharedStore // store, set with it
 }
 
 // deviceKey is the identity of a device (HTTP-17).
@@ -121,15 +126,23 @@ func newCore(o Options, open func(ctx context.Context) (Store, error)) *core {
 	c.retention.Store(int64(o.Config.Retention))
 	c.maxCars.Store(int64(o.Config.MaxCars))
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	if o.Cluster != nil {
+		c.own = newOwnership(o.Cluster.Owners)
+	}
 	return c
 }
 
-// restore takes over what the store knows. Requests that wait stay.
-func (c *core) restore(state *StoredState) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.known, c.devices = 0, 0
-	for _, car := range c.cars {
+// restore takes over what the store knows of certain cars. Requests that wait stay. The
+// lock is held.
+func (c *core) restore(state *StoredState, of func(fleet.CarID) bool) {
+	for id, car := range c.cars {
+		if !of(id) {
+			continue
+		}
+		if car.known() {
+			c.known--
+		}
+		c.devices -= len(car.devices)
 		car.devices = map[deviceKey]*deviceState{}
 	}
 	for _, d := range state.Devices {
@@ -147,8 +160,11 @@ func (c *core) restore(state *StoredState) {
 		c.hold(car)
 	}
 	c.floor = max(c.floor, state.Floor)
-	c.stale = state.Stale
-	for _, car := range c.cars {
+	c.stale = append(slices.DeleteFunc(c.stale, func(d StoredDevice) bool { return of(d.Car) }), state.Stale...)
+	for id, car := range c.cars {
+		if !of(id) {
+			continue
+		}
 		car.newest = [2]int64{car.last, car.last}
 		c.release(car)
 	}
@@ -191,6 +207,9 @@ func (c *core) checkAndPost(ctx context.Context, k kind, car fleet.CarID, messag
 func (c *core) post(ctx context.Context, k kind, car fleet.CarID, messages []Message) error {
 	if err := c.starting.Load(); err != nil {
 		return err
+	}
+	if !c.mayServe(car) {
+		return errMoved
 	}
 	if len(messages) == 0 { // HTTP-14, HTTP-15
 		if k == kindCommand && !c.isKnown(car) {
@@ -260,7 +279,7 @@ func (c *core) read(ctx context.Context, k kind, car fleet.CarID, q Query) ([]Me
 		return nil, err
 	}
 	answers := make(chan answer, 1)
-	w := &waiter{deliver: func(m []Message, err error) { answers <- answer{m, err} }}
+	w := &waiter{deliver: func(m []Message, err error) { answers <- answer{m, err} }, limit: q.limit}
 	messages, parked, err := c.lookup(ctx, k, car, q, w)
 	if !parked {
 		return messages, err
@@ -295,6 +314,10 @@ func notKnown(car fleet.CarID) *Error {
 func (c *core) lookup(ctx context.Context, k kind, id fleet.CarID, q Query, w *waiter) (messages []Message, parked bool, err error) {
 	for {
 		c.mu.Lock()
+		if !c.serves(id) {
+			c.mu.Unlock()
+			return nil, false, errMoved
+		}
 		car := c.cars[id]
 		known := car != nil && car.known()
 		var newest int64

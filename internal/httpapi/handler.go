@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"external-server/internal/fleet"
+	"external-server/internal/peer"
 )
 
 // BasePath is the path below which the API lives; what module configurations
@@ -28,6 +29,8 @@ type handler struct {
 	keys    *keyring // nil: requests from this machine need none
 	trusted bool     // requests come from this process and need no key
 	maxBody int64
+	router  *router // nil: this server has all cars
+	remote  bool    // requests come from other replicas, which answer their clients
 }
 
 // route is what a path means.
@@ -111,8 +114,26 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		h.fail(recorder, r, err)
 	}
-	h.stats.request(method+" "+name, recorder.code)
+	if h.remote {
+		h.stats.forOthers()
+	} else {
+		h.stats.request(method+" "+name, recorder.code)
+	}
+	if h.remote {
+		from, _ := peer.FromRequest(r)
+		h.log.Debug("http api request of another replica", "method", r.Method, "path", r.URL.Path, "code", recorder.code, "replica", from, "key", r.Header.Get(keyHeader))
+		return
+	}
 	h.log.Debug("http api request", "method", r.Method, "path", r.URL.Path, "code", recorder.code, "client", r.RemoteAddr)
+}
+
+type keyNameKey struct{}
+
+// nameOfKey returns the name of the key with which the request was admitted, "" if it
+// needed none.
+func nameOfKey(r *http.Request) string {
+	name, _ := r.Context().Value(keyNameKey{}).(string)
+	return name
 }
 
 func (h *handler) serve(w http.ResponseWriter, r *http.Request, rt *route, car fleet.CarID, pathErr error) error {
@@ -122,9 +143,11 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, rt *route, car f
 		return newError(http.StatusBadRequest, "the query string is malformed; expected name=value pairs, percent-encoded, separated by &")
 	}
 	if !rt.open {
-		if err := h.authenticate(r, q); err != nil {
+		name, err := h.authenticate(r, q)
+		if err != nil {
 			return err
 		}
+		r = r.WithContext(context.WithValue(r.Context(), keyNameKey{}, name))
 	}
 	if pathErr != nil {
 		return pathErr
@@ -148,6 +171,10 @@ func (h *handler) fail(w *statusRecorder, r *http.Request, err error) {
 	default:
 		h.log.Error("http api request failed", "path", r.URL.Path, "error", err)
 		e = newError(http.StatusInternalServerError, "internal error; the server's log tells why")
+	}
+	if h.remote && (e == errMoved || e == errStopping) {
+		e = errMoved // the first replica tries again where the car goes
+		w.Header().Set(movedHeader, "1")
 	}
 	if e.Status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "1")
@@ -180,7 +207,20 @@ func (h *handler) getMessages(k kind, w http.ResponseWriter, r *http.Request, q 
 	if err != nil {
 		return err
 	}
+	switch {
+	case h.router != nil:
+		return h.router.serve(h, w, r, &routedRequest{kind: k, car: car, query: query, key: nameOfKey(r)})
+	case h.remote:
+		query.limit = h.remoteWait(r)
+		if err := h.awaitLoaded(r.Context(), car, query.limit); err != nil {
+			return err
+		}
+	}
 	messages, err := h.core.read(r.Context(), k, car, query)
+	return answerMessages(w, r, messages, err)
+}
+
+func answerMessages(w http.ResponseWriter, r *http.Request, messages []Message, err error) error {
 	if StatusOf(err) == http.StatusNotFound {
 		writeJSON(w, r, http.StatusNotFound, "application/json", []Message{})
 		return nil
@@ -213,6 +253,19 @@ func (h *handler) postMessages(k kind, w http.ResponseWriter, r *http.Request, c
 		}
 		return newError(http.StatusBadRequest, "the body could not be read to its end")
 	}
+	switch {
+	case h.router != nil:
+		return h.router.serve(h, w, r, &routedRequest{kind: k, car: car, post: true, body: body, key: nameOfKey(r)})
+	case h.remote:
+		if err := h.awaitLoaded(r.Context(), car, h.remoteWait(r)); err != nil {
+			return err
+		}
+	}
+	return h.storeMessages(w, r, k, car, body)
+}
+
+// storeMessages stores the messages of a body.
+func (h *handler) storeMessages(w http.ResponseWriter, r *http.Request, k kind, car fleet.CarID, body []byte) error {
 	messages, err := decodeMessages(k, body)
 	if err != nil {
 		return err

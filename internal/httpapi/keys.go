@@ -185,6 +185,7 @@ type keyring struct {
 
 	mu      sync.Mutex
 	sums    [][sha256.Size]byte
+	names   []string // of sums
 	checked time.Time
 	stamp   fileStamp
 	failed  bool
@@ -216,8 +217,9 @@ func (k *keyring) load() error {
 	if err != nil {
 		return err
 	}
-	k.sums = make([][sha256.Size]byte, len(keys))
+	k.sums, k.names = make([][sha256.Size]byte, len(keys)), make([]string, len(keys))
 	for i, key := range keys {
+		k.names[i] = key.Name
 		if _, err := hex.Decode(k.sums[i][:], []byte(key.SHA256)); err != nil {
 			return err
 		}
@@ -239,7 +241,7 @@ func stampOf(path string) fileStamp {
 }
 
 // valid reports whether key is one of the file's. It compares in constant time.
-func (k *keyring) valid(key string) bool {
+func (k *keyring) find(key string) (name string, ok bool) {
 	sum := sha256.Sum256([]byte(key))
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -247,11 +249,14 @@ func (k *keyring) valid(key string) bool {
 		k.checked = time.Now()
 		k.refresh()
 	}
-	found := 0
+	found := -1
 	for i := range k.sums {
-		found |= subtle.ConstantTimeCompare(k.sums[i][:], sum[:])
+		found = subtle.ConstantTimeSelect(subtle.ConstantTimeCompare(k.sums[i][:], sum[:]), i, found)
 	}
-	return found == 1
+	if found < 0 {
+		return "", false
+	}
+	return k.names[found], true
 }
 
 func (k *keyring) refresh() {
@@ -259,9 +264,9 @@ func (k *keyring) refresh() {
 		return
 	}
 	before := len(k.sums)
-	old := k.sums
+	old, names := k.sums, k.names
 	if err := k.load(); err != nil {
-		k.sums = old
+		k.sums, k.names = old, names
 		if !k.failed {
 			k.log.Warn("the changed keys file cannot be used; the keys read before stay valid", "error", err)
 		}

@@ -13,6 +13,9 @@ func (c *core) Cars(ctx context.Context, q Query) ([]Car, error) {
 	if err := c.starting.Load(); err != nil {
 		return nil, err
 	}
+	if c.own != nil {
+		return c.sharedCars(ctx, q)
+	}
 	answers := make(chan []Car, 1)
 	c.mu.Lock()
 	cars := c.carsSince(q.Since)
@@ -59,26 +62,21 @@ func (c *core) carsSince(since int64) []Car {
 }
 
 // AvailableDevices implements API.
-func (c *core) AvailableDevices(_ context.Context, id fleet.CarID, module *int64) ([]Module, error) {
+func (c *core) AvailableDevices(ctx context.Context, id fleet.CarID, module *int64) ([]Module, error) {
 	if err := checkCar(id); err != nil {
 		return nil, err
 	}
 	if err := c.starting.Load(); err != nil {
 		return nil, err
 	}
-	c.mu.Lock()
-	car := c.cars[id]
-	if car == nil || !car.known() {
-		c.mu.Unlock()
-		return nil, notKnown(id)
+	find := c.devicesOf
+	if c.own != nil {
+		find = c.sharedDevices
 	}
-	byModule := map[int64][]DeviceID{}
-	for _, d := range car.devices {
-		if module == nil || *module == d.id.ModuleID {
-			byModule[d.id.ModuleID] = append(byModule[d.id.ModuleID], d.id)
-		}
+	byModule, err := find(ctx, id, module)
+	if err != nil {
+		return nil, err
 	}
-	c.mu.Unlock()
 	if len(byModule) == 0 {
 		return nil, newError(http.StatusNotFound, "the car %s has no device of module %d", id, *module)
 	}
@@ -95,4 +93,21 @@ func (c *core) AvailableDevices(_ context.Context, id fleet.CarID, module *int64
 	}
 	sort.Slice(modules, func(i, j int) bool { return modules[i].ModuleID < modules[j].ModuleID })
 	return modules, nil
+}
+
+// devicesOf returns the known devices of a car by module, all modules or one.
+func (c *core) devicesOf(_ context.Context, id fleet.CarID, module *int64) (map[int64][]DeviceID, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	car := c.cars[id]
+	if car == nil || !car.known() {
+		return nil, notKnown(id)
+	}
+	byModule := map[int64][]DeviceID{}
+	for _, d := range car.devices {
+		if module == nil || *module == d.id.ModuleID {
+			byModule[d.id.ModuleID] = append(byModule[d.id.ModuleID], d.id)
+		}
+	}
+	return byModule, nil
 }

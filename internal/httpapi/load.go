@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"external-server/internal/fleet"
 )
 
 // Times of the attempts to reach a store.
@@ -19,6 +21,11 @@ const (
 // it takes; close ends it. begin waits a moment for that, and returns an error only if
 // no further attempt would help.
 func (c *core) begin(ctx context.Context) error {
+	if c.own != nil {
+		c.running.Add(2)
+		go c.follow()
+		go c.watchCars()
+	}
 	go c.write(c.queue)
 	timer := time.NewTimer(startPatience)
 	defer timer.Stop()
@@ -88,12 +95,22 @@ func (c *core) load() error {
 			return err
 		}
 		c.store = store
+		c.shared, _ = store.(sharedStore)
 	}
 	state, err := c.store.Load(c.ctx)
 	if err != nil {
 		return err
 	}
-	c.restore(state)
+	if c.own != nil {
+		if err := c.claimAgain(); err != nil {
+			return err
+		}
+		c.wakeWriter()
+	} else {
+		c.mu.Lock()
+		c.restore(state, func(fleet.CarID) bool { return true })
+		c.mu.Unlock()
+	}
 	c.starting.Store(nil)
 	return nil
 }

@@ -48,12 +48,13 @@ var postgresMigrations = []string{`
 	CREATE UNIQUE INDEX fleet_messages_read ON fleet_messages (car_id, kind, at, position);
 	CREATE INDEX fleet_messages_age ON fleet_messages (at);`,
 	ageByStorage,
+	sharedShards,
 }
 
 // openPostgres connects to a database server. The writing connection holds an
 // advisory lock as long as it lives, so that a second server is refused, also
-// after a reconnect.
-func openPostgres(ctx context.Context, dsn string, _ *slog.Logger) (Store, error) {
+// after a reconnect. With sharing other replicas, which share the lock, are not.
+func openPostgres(ctx context.Context, dsn string, _ *slog.Logger, sharing *sharing) (Store, error) {
 	config, err := parsePostgres(dsn)
 	if err != nil {
 		return nil, fmt.Errorf("http_api.store: %w", err)
@@ -66,10 +67,16 @@ func openPostgres(ctx context.Context, dsn string, _ *slog.Logger) (Store, error
 			config.RuntimeParams[name] = value
 		}
 	}
+	reading := config.Copy()
+	if sharing != nil && config.RuntimeParams["idle_in_transaction_session_timeout"] == "" {
+		// A server that stands still in a transaction must not keep its shards from the next
+		// owner.
+		config.RuntimeParams["idle_in_transaction_session_timeout"] = "2000"
+	}
 	writer := stdlib.OpenDB(*config)
 	writer.SetMaxOpenConns(1)
 	writer.SetMaxIdleConns(0) // a given up connection must take its lock with it
-	reader := stdlib.OpenDB(*config)
+	reader := stdlib.OpenDB(*reading)
 	reader.SetMaxOpenConns(8)
 	reader.SetMaxIdleConns(4)
 	reader.SetConnMaxIdleTime(5 * time.Minute)
@@ -82,10 +89,11 @@ func openPostgres(ctx context.Context, dsn string, _ *slog.Logger) (Store, error
 			begin:      "BEGIN",
 			migrations: postgresMigrations,
 			classify:   classifyPostgres,
-			connect:    func(ctx context.Context) (*sql.Conn, error) { return connectPostgres(ctx, writer) },
+			connect:    func(ctx context.Context) (*sql.Conn, error) { return connectPostgres(ctx, writer, sharing != nil) },
 			tidy:       func(ctx context.Context, writer *sql.Conn) (int64, int64) { return sizeOfPostgres(ctx, writer), 0 },
 		},
-		close: writer.Close,
+		close:   writer.Close,
+		sharing: sharing,
 	}
 	if err := s.open(ctx); err != nil {
 		_ = s.Close()
@@ -130,7 +138,11 @@ func parsePostgres(dsn string) (*pgx.ConnConfig, error) {
 	return config, nil
 }
 
-func connectPostgres(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
+func connectPostgres(ctx context.Context, db *sql.DB, shared bool) (*sql.Conn, error) {
+	lock, other := `SELECT pg_try_advisory_lock($1)`, "another server uses this database; each needs its own"
+	if shared {
+		lock, other = `SELECT pg_try_advisory_lock_shared($1)`, "a server that belongs to no cluster uses this database"
+	}
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return nil, err
@@ -140,7 +152,7 @@ func connectPostgres(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
 	defer again.Stop()
 	for deadline := time.Now().Add(postgresLockWait); ; {
 		var owner bool
-		if err := conn.QueryRowContext(ctx, `SELECT pg_try_advisory_lock($1)`, int64(postgresLock)).Scan(&owner); err != nil {
+		if err := conn.QueryRowContext(ctx, lock, int64(postgresLock)).Scan(&owner); err != nil {
 			_ = conn.Close()
 			return nil, err
 		}
@@ -149,7 +161,7 @@ func connectPostgres(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
 		}
 		if time.Now().After(deadline) {
 			_ = conn.Close()
-			return nil, &StoreError{Fault: FaultBusy, Reload: true, Err: errors.New("another server uses this database; each needs its own")}
+			return nil, &StoreError{Fault: FaultBusy, Reload: true, Err: errors.New(other)}
 		}
 		select {
 		case <-again.C:

@@ -2,6 +2,8 @@ package httpapi
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"time"
 
 	"external-server/internal/fleet"
@@ -116,7 +118,7 @@ func (s *sweeper) step() (reload bool) {
 	c := s.core
 	if !s.deleting {
 		if forgotten := s.begin(); len(forgotten) > 0 {
-			if err := c.store.Forget(ctx, forgotten); err != nil {
+			if err := s.forgetDevices(ctx, forgotten); err != nil {
 				return s.failed(err)
 			}
 		}
@@ -138,6 +140,23 @@ func (s *sweeper) step() (reload bool) {
 	c.stats.size(c.store.Tidy(ctx))
 	s.cars = c.forgettable(s.cutoff)
 	return s.forgetCars(ctx)
+}
+
+// forgetDevices forgets devices in the store, except those of cars that another replica
+// serves by now.
+func (s *sweeper) forgetDevices(ctx context.Context, devices []StoredDevice) error {
+	for len(devices) > 0 {
+		err := s.core.store.Forget(ctx, devices)
+		var fault *StoreError
+		if !errors.As(err, &fault) || fault.Fault != FaultMoved {
+			return err
+		}
+		s.core.give(fault.Shards)
+		devices = slices.DeleteFunc(devices, func(d StoredDevice) bool {
+			return slices.Contains(fault.Shards, s.core.own.owners.Shard(d.Car))
+		})
+	}
+	return nil
 }
 
 // forgetCars forgets the next part of the cars of this sweep, in the store and then in
@@ -162,6 +181,10 @@ func (s *sweeper) forgetCars(ctx context.Context) (reload bool) {
 func (s *sweeper) failed(err error) bool {
 	s.deleting, s.cars = false, nil
 	fault := asStoreError(err)
+	if fault.Fault == FaultMoved {
+		s.core.give(fault.Shards)
+		return false
+	}
 	_ = s.core.faults.report("delete", fault)
 	return fault.Reload
 }

@@ -297,7 +297,7 @@ func TestOnlyStatusKeepsKnown(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c.restore(state)
+			c.restore(state, func(fleet.CarID) bool { return true })
 		}
 		restart()
 		known("after half the time", "broken", 0)

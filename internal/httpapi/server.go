@@ -36,6 +36,8 @@ type Options struct {
 	MaxWaits int
 	// Now is the API's clock; nil is time.Now.
 	Now func() time.Time
+	// Cluster is set when several servers share the store.
+	Cluster *Cluster
 
 	counters *counters
 	open     func(ctx context.Context) (Store, error) // OpenStore, for tests
@@ -54,6 +56,7 @@ type Server struct {
 	core     *core
 	secure   bool
 	files    *tlsfiles.Watched
+	routed   *routed // in a cluster
 	end      sync.Once
 	ended    chan struct{}
 	endErr   error
@@ -84,9 +87,19 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		return nil, errors.Join(err, core.closeStore(), listener.Close())
 	}
 	h := &handler{core: core, stats: o.counters, log: o.Logger, keys: keys, maxBody: o.MaxBody}
+	if o.Cluster != nil {
+		h.router = &router{core: core, peers: o.Cluster.Peers, log: o.Logger, hold: o.Cluster.Hold}
+	}
 	trusted := *h
 	trusted.trusted = true
 	s := &Server{log: o.Logger, listener: listener, handler: h, trusted: &trusted, core: core, secure: files != nil, files: files, ended: make(chan struct{})}
+	if o.Cluster != nil {
+		client, err := NewClient(ClientOptions{URL: "http://in.process" + BasePath, Transport: s.RoundTripper()})
+		if err != nil {
+			return nil, err // the URL is ours
+		}
+		s.routed = &routed{core: core, client: client}
+	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
@@ -135,9 +148,18 @@ func (o *Options) setDefaults() {
 	if o.Config.MaxCars <= 0 {
 		o.Config.MaxCars = defaultCars
 	}
+	if o.Cluster != nil && o.Cluster.Hold <= 0 {
+		cluster := *o.Cluster
+		cluster.Hold = defaultHold
+		o.Cluster = &cluster
+	}
 	if o.open == nil {
 		name, log := o.Config.Store.Reveal(), o.Logger
 		o.open = func(ctx context.Context) (Store, error) { return OpenStore(ctx, name, log) }
+		if o.Cluster != nil {
+			cluster := o.Cluster
+			o.open = func(ctx context.Context) (Store, error) { return cluster.openShared(ctx, name, log) }
+		}
 	}
 	o.counters = newCounters()
 }
@@ -195,6 +217,9 @@ const stopTimeout = 3 * time.Second
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.end.Do(func() {
 		s.core.stop()
+		if s.routed != nil {
+			s.routed.client.Close()
+		}
 		err := s.http.Shutdown(ctx)
 		if err != nil {
 			err = errors.Join(err, s.http.Close())
@@ -218,7 +243,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
 // API returns the API without a network: for built-in modules of this process.
-func (s *Server) API() API { return s.core }
+func (s *Server) API() API {
+	if s.routed != nil {
+		return s.routed
+	}
+	return s.core
+}
 
 // Handler returns the API as an HTTP handler, with the checks of keys.
 func (s *Server) Handler() http.Handler { return s.handler }
@@ -248,4 +278,10 @@ func (s *Server) SetWaitTimeout(d time.Duration) {
 }
 
 // Stats returns the counters.
-func (s *Server) Stats() Stats { return s.core.snapshot() }
+func (s *Server) Stats() Stats {
+	stats := s.core.snapshot()
+	if rt := s.handler.router; rt != nil {
+		stats.PassedOn, stats.Held = rt.passed.Load(), int(rt.under.Load())
+	}
+	return stats
+}

@@ -31,23 +31,35 @@ func (s *sqlStore) Load(ctx context.Context) (*StoredState, error) {
 		s.disconnect()
 		return nil, e
 	}
-	state := &StoredState{Last: map[fleet.CarID]int64{}, Cars: map[fleet.CarID]int64{}}
-	if err := s.loadCars(ctx, state); err != nil {
-		return nil, s.fail(err)
+	if s.sharing != nil { // claim returns the cars
+		return &StoredState{}, nil
 	}
-	if err := s.loadDevices(ctx, state); err != nil {
+	state, err := s.loadState(ctx, "")
+	if err != nil {
 		return nil, s.fail(err)
 	}
 	return state, nil
 }
 
+// loadState loads what is known of the cars c for which the condition holds.
+func (s *sqlStore) loadState(ctx context.Context, where string) (*StoredState, error) {
+	state := &StoredState{Last: map[fleet.CarID]int64{}, Cars: map[fleet.CarID]int64{}}
+	if err := s.loadCars(ctx, state, where); err != nil {
+		return nil, err
+	}
+	if err := s.loadDevices(ctx, state, where); err != nil {
+		return nil, err
+	}
+	return state, nil
+}
+
 // loadCars loads every car that has had a message and is not forgotten.
-func (s *sqlStore) loadCars(ctx context.Context, state *StoredState) error {
+func (s *sqlStore) loadCars(ctx context.Context, state *StoredState, where string) error {
 	err := s.rows(ctx, `
 		SELECT c.id, c.company, c.car, c.last_at,
 			(SELECT max(m.at) FROM fleet_messages m WHERE m.car_id = c.id AND m.kind = 0),
 			(SELECT max(m.at) FROM fleet_messages m WHERE m.car_id = c.id AND m.kind = 1)
-		FROM fleet_cars c`, func(scan func(...any) error) error {
+		FROM fleet_cars c`+where, func(scan func(...any) error) error {
 		var id, deleted int64
 		var car fleet.CarID
 		var status, command sql.NullInt64
@@ -75,7 +87,7 @@ const windowsPerQuery = 200
 // many devices the car has. A device whose statuses are all gone is not known, but
 // stale. A message that is no STATUS counts only if it is what made the device known
 // (HTTP-18).
-func (s *sqlStore) loadDevices(ctx context.Context, state *StoredState) error {
+func (s *sqlStore) loadDevices(ctx context.Context, state *StoredState, where string) error {
 	type key struct {
 		car int64
 		deviceKey
@@ -85,7 +97,7 @@ func (s *sqlStore) loadDevices(ctx context.Context, state *StoredState) error {
 	var windows []window
 	known := map[fleet.CarID]int64{}
 	err := s.rows(ctx, `SELECT d.car_id, c.company, c.car, c.known_at, d.module, d.type, d.role, d.name, d.status_at
-		FROM fleet_devices d JOIN fleet_cars c ON c.id = d.car_id ORDER BY d.car_id, d.status_at`, func(scan func(...any) error) error {
+		FROM fleet_devices d JOIN fleet_cars c ON c.id = d.car_id`+where+` ORDER BY d.car_id, d.status_at`, func(scan func(...any) error) error {
 		var car, knownAt, noted int64
 		d := &StoredDevice{}
 		if err := scan(&car, &d.Car.Company, &d.Car.Car, &knownAt, &d.Device.ModuleID, &d.Device.Type, &d.Device.Role, &d.Device.Name, &noted); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,6 +36,8 @@ type sqlStore struct {
 	carIDs map[fleet.CarID]int64
 	stmts  map[string]*sql.Stmt // of writer
 	close  func() error
+	// sharing is set when several servers use the database.
+	sharing *sharing
 }
 
 const rollbackTimeout = 5 * time.Second
@@ -82,6 +85,9 @@ func (s *sqlStore) open(ctx context.Context) error {
 		return err
 	}
 	s.writer = conn
+	if s.sharing != nil {
+		return s.share(ctx)
+	}
 	return s.migrate(ctx)
 }
 
@@ -143,6 +149,9 @@ func (s *sqlStore) rollback() {
 func (s *sqlStore) Apply(ctx context.Context, batch *Batch) error {
 	ids := map[fleet.CarID]int64{}
 	err := s.transaction(ctx, func() error {
+		if err := s.checkEpochs(ctx, batch.cars); err != nil {
+			return err
+		}
 		var rows [][]any
 		for i := range batch.Posts {
 			p := &batch.Posts[i]
@@ -158,6 +167,9 @@ func (s *sqlStore) Apply(ctx context.Context, batch *Batch) error {
 				rows = append(rows, []any{id, boolInt(p.Command), p.At, batch.StoredAt, pos, m.Payload.MessageType, m.DeviceID.ModuleID,
 					m.DeviceID.Type, m.DeviceID.Role, m.DeviceID.Name, m.Payload.Encoding, string(m.Payload.Data)})
 			}
+		}
+		if err := s.advance(ctx, batch, ids); err != nil {
+			return err
 		}
 		return s.insert(ctx, rows)
 	})
@@ -185,13 +197,24 @@ func (s *sqlStore) applyCar(ctx context.Context, p *StoredPost, ids map[fleet.Ca
 			return id, nil
 		}
 	}
-	st, err := s.stmt(ctx, `INSERT INTO fleet_cars (company, car, known_at) VALUES (?1, ?2, ?3)
-		ON CONFLICT (company, car) DO UPDATE SET known_at = excluded.known_at RETURNING id`)
+	query, args := `INSERT INTO fleet_cars (company, car, known_at) VALUES (?1, ?2, ?3)
+		ON CONFLICT (company, car) DO UPDATE SET known_at = excluded.known_at RETURNING id`, []any{p.Car.Company, p.Car.Car, p.At}
+	if s.sharing != nil {
+		// A reader that asks for the cars since the newest one it has must miss none, whatever
+		// the clocks of the replicas say: the times rise in the order of the transactions.
+		if _, err := s.exec(ctx, `SELECT pg_advisory_xact_lock(?1)`, int64(postgresKnownLock)); err != nil {
+			return 0, err
+		}
+		query, args = `INSERT INTO fleet_cars (company, car, known_at, shard)
+			VALUES (?1, ?2, GREATEST(?3, (SELECT COALESCE(max(known_at), 0) + 1 FROM fleet_cars)), ?4)
+			ON CONFLICT (company, car) DO UPDATE SET known_at = excluded.known_at, shard = excluded.shard RETURNING id`, append(args, s.sharing.shardOf(p.Car))
+	}
+	st, err := s.stmt(ctx, query)
 	if err != nil {
 		return 0, err
 	}
 	var id int64
-	if err := st.QueryRowContext(ctx, p.Car.Company, p.Car.Car, p.At).Scan(&id); err != nil {
+	if err := st.QueryRowContext(ctx, args...).Scan(&id); err != nil {
 		return 0, err
 	}
 	ids[p.Car] = id
@@ -304,9 +327,16 @@ func (s *sqlStore) readError(ctx context.Context, err error) error {
 // what it is given later must be higher (HTTP-10).
 func (s *sqlStore) DeleteBefore(ctx context.Context, cutoff, now int64, limit int) (int, bool, error) {
 	var early, deleted int64
+	future := now
+	if s.sharing != nil {
+		future += skewAllowed
+	}
 	err := s.transaction(ctx, func() (err error) {
+		if mine, err := s.mayDelete(ctx); err != nil || !mine {
+			return err
+		}
 		if early, err = s.affected(ctx, `UPDATE fleet_messages SET stored_at = ?1 WHERE id IN
-			(SELECT id FROM fleet_messages WHERE stored_at > ?1 ORDER BY stored_at, id LIMIT ?2)`, now, limit); err != nil {
+			(SELECT id FROM fleet_messages WHERE stored_at > ?3 ORDER BY stored_at, id LIMIT ?2)`, now, limit, future); err != nil {
 			return err
 		}
 		if _, err = s.exec(ctx, `UPDATE fleet_cars SET last_at = gone.at FROM
@@ -323,6 +353,20 @@ func (s *sqlStore) DeleteBefore(ctx context.Context, cutoff, now int64, limit in
 	return int(deleted), max(early, deleted) == int64(limit), err
 }
 
+// mayDelete tells, for the rest of the transaction, whether this server deletes old
+// messages; of several servers one does at a time.
+func (s *sqlStore) mayDelete(ctx context.Context) (mine bool, err error) {
+	if s.sharing == nil {
+		return true, nil
+	}
+	st, err := s.stmt(ctx, `SELECT pg_try_advisory_xact_lock(?1)`)
+	if err != nil {
+		return false, err
+	}
+	err = st.QueryRowContext(ctx, int64(postgresSweepLock)).Scan(&mine)
+	return mine, err
+}
+
 func (s *sqlStore) affected(ctx context.Context, query string, args ...any) (int64, error) {
 	result, err := s.exec(ctx, query, args...)
 	if err != nil {
@@ -334,6 +378,16 @@ func (s *sqlStore) affected(ctx context.Context, query string, args ...any) (int
 // Forget implements Store.
 func (s *sqlStore) Forget(ctx context.Context, devices []StoredDevice) error {
 	return s.transaction(ctx, func() error {
+		err := s.checkEpochs(ctx, func(yield func(fleet.CarID) bool) {
+			for _, d := range devices {
+				if !yield(d.Car) {
+					return
+				}
+			}
+		})
+		if err != nil {
+			return err
+		}
 		for _, d := range devices {
 			if _, err := s.exec(ctx, `DELETE FROM fleet_devices WHERE module = ?1 AND type = ?2 AND role = ?3
 				AND car_id IN (SELECT id FROM fleet_cars WHERE company = ?4 AND car = ?5)`,
@@ -348,6 +402,9 @@ func (s *sqlStore) Forget(ctx context.Context, devices []StoredDevice) error {
 // ForgetCars implements Store.
 func (s *sqlStore) ForgetCars(ctx context.Context, cars []fleet.CarID, floor int64) (gone []fleet.CarID, err error) {
 	err = s.transaction(ctx, func() error {
+		if err := s.checkEpochs(ctx, slices.Values(cars)); err != nil {
+			return err
+		}
 		for _, car := range cars {
 			if _, err := s.exec(ctx, `DELETE FROM fleet_cars WHERE company = ?1 AND car = ?2 AND NOT EXISTS
 				(SELECT 1 FROM fleet_messages m WHERE m.car_id = fleet_cars.id AND m.kind IN (0, 1))`, car.Company, car.Car); err != nil {
@@ -366,7 +423,7 @@ func (s *sqlStore) ForgetCars(ctx context.Context, cars []fleet.CarID, floor int
 			}
 		}
 		_, err := s.exec(ctx, `INSERT INTO fleet_meta (name, value) VALUES ('floor', ?1)
-			ON CONFLICT (name) DO UPDATE SET value = excluded.value`, floor)
+			ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE fleet_meta.value < excluded.value`, floor)
 		return err
 	})
 	if err != nil {

@@ -15,9 +15,16 @@ type Stats struct {
 	Cars     int // known cars
 	Devices  int // known devices
 	Waiting  int // requests held by wait=true
-	Queue    int // posts that wait for the store
-	Messages int64
-	Deleted  int64 // messages deleted by retention
+	// In a cluster Cars and Devices are those of the replica's own shards, and Requests those
+	// of its own clients, whichever replica has answered them. Shards are the shards served
+	// here, PassedOn the requests that another replica has answered, Held those that wait for
+	// an owner or its answer now, ForOthers those answered for other replicas.
+	Cluster             bool
+	Shards, Held        int
+	PassedOn, ForOthers int64
+	Queue               int // posts that wait for the store
+	Messages            int64
+	Deleted             int64 // messages deleted by retention
 	// Transactions counts the store's transactions, Posts the posts in them.
 	Transactions, Posts, FailedTransactions int64
 	// WriteTime and ReadTime are summed over Transactions and Reads.
@@ -52,6 +59,13 @@ func (c *counters) request(route string, code int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.s.Requests[RequestKey{route, code}]++
+}
+
+// forOthers counts a request that another replica has passed on and counts too.
+func (c *counters) forOthers() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.s.ForOthers++
 }
 
 func (c *counters) read(d time.Duration) {
@@ -103,6 +117,7 @@ func (c *core) snapshot() Stats {
 	c.stats.mu.Unlock()
 	c.mu.Lock()
 	s.Cars, s.Devices, s.Waiting, s.Queue = c.known, c.devices, c.waits, len(c.queue)
+	s.Cluster, s.Shards = c.own != nil, c.openShards()
 	c.mu.Unlock()
 	s.StoreFaults, s.StoreFault = c.faults.counts()
 	if s.StoreFault == "" && c.starting.Load() != nil {

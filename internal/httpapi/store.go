@@ -69,6 +69,15 @@ type Batch struct {
 	Posts    []StoredPost
 }
 
+// cars yields the car of each post.
+func (b *Batch) cars(yield func(fleet.CarID) bool) {
+	for i := range b.Posts {
+		if !yield(b.Posts[i].Car) {
+			return
+		}
+	}
+}
+
 // StoredPost is one accepted POST.
 type StoredPost struct {
 	Car      fleet.CarID
@@ -99,6 +108,7 @@ const (
 	FaultCorrupt     StoreFault = "corrupt"     // damaged or not a database
 	FaultUnavailable StoreFault = "unavailable" // no connection
 	FaultLoading     StoreFault = "loading"     // none: it is being opened and loaded after the start
+	FaultMoved       StoreFault = "moved"       // none: another replica of the cluster serves the cars
 	FaultOther       StoreFault = "other"
 )
 
@@ -108,6 +118,7 @@ type StoreError struct {
 	// Reload says that it is not known whether the transaction was made: the
 	// state must be loaded again before the next one.
 	Reload bool
+	Shards []int // with FaultMoved: those that another replica has
 	Err    error
 }
 
@@ -121,6 +132,8 @@ func (e *StoreError) Unwrap() error { return e.Err }
 // database.
 func (e *StoreError) answer() *Error {
 	switch e.Fault {
+	case FaultMoved:
+		return errMoved
 	case FaultBusy:
 		return newError(503, "the message store is locked by another program; try again")
 	case FaultFull:
@@ -181,7 +194,7 @@ func OpenStore(ctx context.Context, name string, log *slog.Logger) (Store, error
 	case strings.HasPrefix(name, "sqlite:") && len(name) > len("sqlite:"):
 		return openSQLite(ctx, strings.TrimPrefix(name, "sqlite:"), log)
 	case strings.HasPrefix(name, "postgres://"), strings.HasPrefix(name, "postgresql://"):
-		return openPostgres(ctx, name, log)
+		return openPostgres(ctx, name, log, nil)
 	}
 	scheme, _, _ := strings.Cut(name, ":")
 	return nil, fmt.Errorf("http_api.store: unknown kind of store %q; expected sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE", scheme)

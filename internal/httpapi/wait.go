@@ -12,7 +12,10 @@ import (
 type waiter struct {
 	deliver     func([]Message, error)
 	deliverCars func([]Car)
-	patient     bool // waits patientTimes as long
+	patient     bool          // waits patientTimes as long
+	limit       time.Duration // waits so long; 0: the API's timeout
+
+	newest int64 // in a cluster, with deliverCars: when the newest car it knows of became known
 
 	// Guarded by the core's lock.
 	list       *waitList // nil: not waiting
@@ -106,6 +109,9 @@ func (c *core) startWait(list *waitList, w *waiter) {
 	c.waits++
 	list.add(w)
 	timeout := c.waitTimeout()
+	if w.limit > 0 {
+		timeout = w.limit
+	}
 	if w.patient {
 		timeout *= patientTimes
 	}
@@ -180,7 +186,7 @@ func (c *core) PollCommands(id fleet.CarID, since int64, done func([]Message, er
 	}
 	c.mu.Lock()
 	car := c.cars[id]
-	if !c.closed && (car == nil || !car.known() || car.newest[kindCommand] < since) {
+	if !c.closed && c.serves(id) && (car == nil || !car.known() || car.newest[kindCommand] < since) {
 		if err := c.park(kindCommand, id, &p.waiter); err == nil {
 			c.mu.Unlock()
 			return p.stop

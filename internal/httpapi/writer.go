@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -38,6 +39,12 @@ func (c *core) write(queue chan *post) {
 	defer sweep.close()
 	again := newRetry()
 	defer again.stop()
+	var wake chan struct{} // of a cluster
+	if c.own != nil {
+		wake = c.own.wake
+	}
+	claims := time.NewTimer(time.Hour)
+	defer claims.Stop()
 	for {
 		var first *post
 		var ok bool
@@ -48,6 +55,16 @@ func (c *core) write(queue chan *post) {
 			}
 		case <-again.due():
 			c.reload(again)
+			continue
+		case <-wake:
+			if !c.lost.Load() && c.claimNext(claims) {
+				c.lose(queue, again)
+			}
+			continue
+		case <-claims.C:
+			if wake != nil {
+				c.wakeWriter()
+			}
 			continue
 		case <-sweep.due():
 			if !c.lost.Load() && sweep.step() {
@@ -117,6 +134,9 @@ func (c *core) writeBatch(posts []*post) (reload bool) {
 		return false
 	}
 	fault := asStoreError(err)
+	if fault.Fault == FaultMoved {
+		return c.moved(s, fault.Shards)
+	}
 	// A timestamp that may have become visible is not given again.
 	c.burn(s)
 	if len(s.posts) > 1 && fault.Fault == FaultOther && !fault.Reload {
@@ -136,6 +156,20 @@ func (c *core) writeBatch(posts []*post) (reload bool) {
 	return fault.Reload
 }
 
+// moved answers the posts of cars that another replica serves now and stores the others.
+func (c *core) moved(s *staged, shards []int) (reload bool) {
+	c.give(shards)
+	var rest []*post
+	for _, p := range s.posts {
+		if slices.Contains(shards, c.own.owners.Shard(p.car)) {
+			p.result <- errMoved
+		} else {
+			rest = append(rest, p)
+		}
+	}
+	return len(rest) > 0 && c.writeBatch(rest)
+}
+
 // stage decides about every post in order (HTTP-14, HTTP-15) and gives out the
 // timestamps. Posts that are refused are answered here.
 func (c *core) stage(posts []*post) *staged {
@@ -145,6 +179,10 @@ func (c *core) stage(posts []*post) *staged {
 	defer c.mu.Unlock()
 	for _, p := range posts {
 		if p.abandoned.Load() {
+			continue
+		}
+		if !c.serves(p.car) {
+			p.result <- errMoved
 			continue
 		}
 		car := c.cars[p.car]
@@ -265,6 +303,10 @@ func (c *core) commit(s *staged) {
 		if p.Command {
 			k = kindCommand
 		}
+		messages += len(p.Messages)
+		if !c.serves(p.Car) {
+			continue // given up meanwhile; the post is durable all the same
+		}
 		car := c.car(p.Car)
 		car.last = max(car.last, p.At)
 		car.storedAt = s.batch.StoredAt
@@ -277,10 +319,14 @@ func (c *core) commit(s *staged) {
 			c.settle(waiters)
 			releases = append(releases, release{waiters, p.Messages})
 		}
-		messages += len(p.Messages)
 	}
 	var forCars []*waiter
-	if len(newCars) > 0 {
+	if len(newCars) > 0 && c.own != nil {
+		select { // watchCars tells those who wait, from the store as always
+		case c.own.carKnown <- struct{}{}:
+		default:
+		}
+	} else if len(newCars) > 0 {
 		forCars = c.newCars.takeAll()
 		c.settle(forCars)
 	}
@@ -332,6 +378,9 @@ func (c *core) burn(s *staged) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, at := range s.last {
+		if !c.serves(id) {
+			continue
+		}
 		car := c.car(id)
 		car.last = max(car.last, at)
 		c.hold(car)

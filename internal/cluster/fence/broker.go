@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"external-server/internal/fleet"
@@ -45,14 +47,15 @@ const (
 // client is one connection for one purpose.
 type client struct {
 	*wire.Conn
-	b    Broker
-	id   uint16
-	next wire.Packet
-	done func()
+	b      Broker
+	topics string // of the cluster begin with it
+	id     uint16
+	next   wire.Packet
+	done   func()
 }
 
 // dial connects; ctx bounds the life of the connection, and patience does.
-func (b Broker) dial(ctx context.Context, hello wire.ConnectOptions, maxPayload int) (*client, error) {
+func (b Broker) dial(ctx context.Context, cluster string, hello wire.ConnectOptions, maxPayload int) (*client, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	hello.Version, hello.Username, hello.Password, hello.KeepAlive = wire.V5, b.Username, b.Password, keepAlive
 	o := wire.DialOptions{Address: b.Address, Connect: hello, MaxPayload: maxPayload}
@@ -75,7 +78,7 @@ func (b Broker) dial(ctx context.Context, hello wire.ConnectOptions, maxPayload 
 		return nil, fmt.Errorf("broker %s: %w", b.Address, explain(err, cause))
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	return &client{Conn: conn, b: b, done: func() { stop(); cancel(); conn.Close() }}, nil
+	return &client{Conn: conn, b: b, topics: topics(cluster), done: func() { stop(); cancel(); conn.Close() }}, nil
 }
 
 // explain says why there is no connection.
@@ -99,7 +102,7 @@ func explain(err, ended error) error {
 // member connects as this replica, not as a shard. Several such connections may exist at a time.
 func (b Broker) member(ctx context.Context, cluster string, maxPayload int) (*client, error) {
 	name := fmt.Sprintf("%s-member-%s-%s", ClientID(cluster), b.Member, rand.Text()[:8])
-	return b.dial(ctx, wire.ConnectOptions{ClientID: name}, maxPayload)
+	return b.dial(ctx, cluster, wire.ConnectOptions{ClientID: name}, maxPayload)
 }
 
 // fail completes an error.
@@ -107,7 +110,7 @@ func (c *client) fail(topic string, err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = fmt.Errorf("no answer within %v", patience)
 	} else if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		err = errors.New("the broker has closed the connection; does the user of this server have the right to read and write " + prefix + "#?")
+		err = errors.New("the broker has closed the connection; does the user of this server have the right to read and write " + c.topics + "#?")
 	}
 	return fmt.Errorf("broker %s, topic %s: %w", c.b.Address, topic, err)
 }
@@ -135,10 +138,11 @@ func (c *client) await(kind wire.Type, each func(*wire.Packet) error) (*wire.Pac
 }
 
 // subscribe hands the retained messages that match the filter to each. QoS 0: what is
-// retained with it comes so anyway.
+// retained with it comes so anyway. The barrier behind it goes with the same write: brokers
+// that leave Nagle's algorithm on take 40 ms for each exchange.
 func (c *client) subscribe(filter string, each func(*wire.Packet) error) error {
 	c.id++
-	if _, err := c.Write(wire.V5.AppendSubscribe(nil, c.id, 0, filter)); err != nil {
+	if _, err := c.Write(wire.AppendPingreq(wire.V5.AppendSubscribe(nil, c.id, 0, filter))); err != nil {
 		return err
 	}
 	p, err := c.await(wire.Suback, each)
@@ -146,9 +150,10 @@ func (c *client) subscribe(filter string, each func(*wire.Packet) error) error {
 		return err
 	}
 	if code := p.Codes[0]; code >= wire.SubackRefused {
-		return fmt.Errorf("the broker refuses the subscription (reason %#x): allow the user of this server to read and write %s#", code, prefix)
+		return fmt.Errorf("the broker refuses the subscription (reason %#x): allow the user of this server to read and write %s#", code, c.topics)
 	}
-	return c.barrier(each)
+	_, err = c.await(wire.Pingresp, each)
+	return err
 }
 
 // barrier waits until the broker has answered what was asked before, and sent what that caused.
@@ -175,7 +180,7 @@ func (c *client) retain(topic string, payload []byte) error {
 			continue
 		}
 		if p.Code >= 0x80 {
-			return fmt.Errorf("the broker refuses the message (reason %#x %s): allow the user of this server to read and write %s#", p.Code, p.Reason, prefix)
+			return fmt.Errorf("the broker refuses the message (reason %#x %s): allow the user of this server to read and write %s#", p.Code, p.Reason, c.topics)
 		}
 		return nil
 	}
@@ -224,27 +229,28 @@ func (c *client) linger(ctx context.Context, each func(*wire.Packet) error) erro
 }
 
 // Seize ends the connection of whoever serves the shard, and publishes e as its epoch. The
-// broker goes on keeping the shard's session; nothing of it is acknowledged. The error is
-// link.ErrFenced if the broker has a higher epoch than e; then nothing has changed.
-func Seize(ctx context.Context, b Broker, cluster string, shard int, e Epoch) error {
+// broker goes on keeping the shard's session; nothing of it is acknowledged. kept tells whether there
+// was one: otherwise what gateways have sent meanwhile is lost, and no session of theirs can go on.
+// The error is link.ErrFenced if the broker has a higher epoch than e; then nothing has changed.
+func Seize(ctx context.Context, b Broker, cluster string, shard int, e Epoch) (kept bool, err error) {
 	topic := EpochTopic(cluster, shard)
 	mayConnect := MayConnect(b, cluster, func(int) Epoch { return e })
 	if err := mayConnect(ctx, shard); err != nil { // before the owner is disturbed
-		return err
+		return false, err
 	}
-	c, err := b.dial(ctx, wire.ConnectOptions{ClientID: shardID(cluster, shard), Continue: true, SessionExpiry: sessionExpiry, ReceiveMaximum: receiveMaximum}, 1)
+	c, err := b.dial(ctx, cluster, wire.ConnectOptions{ClientID: shardID(cluster, shard), Continue: true, SessionExpiry: sessionExpiry, ReceiveMaximum: receiveMaximum}, 1)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer c.done()
 	// From here on no one else can publish the shard's epoch without ending this connection.
 	if err := mayConnect(ctx, shard); err != nil {
-		return err
+		return false, err
 	}
 	if err := c.retain(topic, e.Encode()); err != nil {
-		return c.fail(topic, err)
+		return false, c.fail(topic, err)
 	}
-	return nil
+	return c.Present(), nil
 }
 
 // Records returns the records of the sessions of a shard as the broker has them, see
@@ -256,57 +262,110 @@ func Records(ctx context.Context, b Broker, cluster string, shard int) (map[flee
 		return nil, err
 	}
 	defer c.done()
-	out := make(map[fleet.CarID][]byte)
-	for n := range buckets {
-		if err := c.readBucket(cluster, shard, n, out); err != nil {
+	r := &recordReader{client: c, prefix: recordPrefix(cluster, shard), out: make(map[fleet.CarID][]byte)}
+	for r.bucket = range buckets {
+		if err := r.read(); err != nil {
 			return nil, err
 		}
 	}
-	return out, nil
+	if err := r.barrier(r.take); err != nil { // what is left of the last one
+		return nil, r.fail(r.prefix+"#", err)
+	}
+	if r.late || len(r.out) == 0 {
+		if err := r.readLate(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return r.out, nil
 }
 
 // maxLeft bounds what is logged of one bucket.
 const maxLeft = 5
 
-// readBucket adds the records of one bucket to out.
-func (c *client) readBucket(cluster string, shard, n int, out map[fleet.CarID][]byte) error {
-	topic := bucketPrefix(cluster, shard, n)
-	count, bytes, left := 0, 0, 0
-	leave := func(p *wire.Packet, why string) {
-		if left++; left <= maxLeft && c.b.Logger != nil {
-			c.b.Logger.Warn("a retained message is no record of a session and is not used, remove it by publishing an empty retained one",
-				"broker", c.b.Address, "topic", string(p.Topic), "reason", why)
-		}
+// recordReader reads the records of a shard, bucket after bucket.
+type recordReader struct {
+	*client
+	prefix string // of the topics of all buckets
+	bucket int    // that was asked for last
+	late   bool   // a message came when the next bucket was asked for already
+	left   int    // messages of that one that are not used
+	counts [buckets]struct{ messages, bytes int }
+	out    map[fleet.CarID][]byte
+}
+
+func (r *recordReader) filter(bucket int) string { return r.prefix + strconv.Itoa(bucket) + "/#" }
+
+// read reads one bucket. The broker queues only so much for a client, so the subscription
+// does not stay.
+func (r *recordReader) read() error {
+	filter := r.filter(r.bucket)
+	r.left = 0
+	if err := r.subscribe(filter, r.take); err != nil {
+		return r.fail(filter, err)
 	}
-	err := c.subscribe(topic+"#", func(p *wire.Packet) error {
-		car, ok := carOf(string(p.Topic), topic, n)
-		switch {
-		case !ok:
-			leave(p, "the topic names no car of this part of the shard")
-		case p.Oversized:
-			leave(p, fmt.Sprintf("it has %d bytes, a record has at most %d", p.Size, MaxRecord))
-		case !p.Retain && len(p.Payload) == 0:
-			delete(out, car) // cleared meanwhile
-		case count >= maxBucket || bytes+len(p.Payload) > maxBucketBytes:
-			leave(p, fmt.Sprintf("there are more than %d or %d MiB", maxBucket, maxBucketBytes>>20))
-		default:
-			count, bytes = count+1, bytes+len(p.Payload)
-			out[car] = p.Payload
-		}
-		return nil
-	})
-	if err != nil {
-		return c.fail(topic+"#", err)
+	r.id++
+	if _, err := r.Write(wire.V5.AppendUnsubscribe(nil, r.id, filter)); err != nil {
+		return r.fail(filter, err)
 	}
-	c.id++
-	if _, err := c.Write(wire.V5.AppendUnsubscribe(nil, c.id, topic+"#")); err != nil {
-		return c.fail(topic+"#", err)
-	}
-	_, err = c.await(wire.Unsuback, nil)
-	if err != nil {
-		return c.fail(topic+"#", err)
+	if _, err := r.await(wire.Unsuback, r.take); err != nil {
+		return r.fail(filter, err)
 	}
 	return nil
+}
+
+// readLate reads everything again from a broker that may show what is retained some time
+// after it has answered to the subscription, until nothing more comes.
+func (r *recordReader) readLate(ctx context.Context) error {
+	clear(r.out)
+	clear(r.counts[:])
+	for n := range buckets {
+		if err := r.subscribe(r.filter(n), r.take); err != nil {
+			return r.fail(r.filter(n), err)
+		}
+	}
+	for before := -1; before != len(r.out); {
+		before = len(r.out)
+		if err := r.linger(ctx, r.take); err != nil {
+			return r.fail(r.prefix+"#", err)
+		}
+	}
+	return nil
+}
+
+// take takes one message.
+func (r *recordReader) take(p *wire.Packet) error {
+	topic := string(p.Topic)
+	rest, ours := strings.CutPrefix(topic, r.prefix)
+	number, _, _ := strings.Cut(rest, "/")
+	n, err := strconv.Atoi(number)
+	if !ours || err != nil || n < 0 || n >= buckets {
+		r.leave(p, "the topic names no car of this shard")
+		return nil
+	}
+	r.late = r.late || n != r.bucket
+	count := &r.counts[n]
+	car, ok := carOf(topic, r.prefix+number+"/", n)
+	switch {
+	case !ok:
+		r.leave(p, "the topic names no car of this part of the shard")
+	case p.Oversized:
+		r.leave(p, fmt.Sprintf("it has %d bytes, a record has at most %d", p.Size, MaxRecord))
+	case !p.Retain && len(p.Payload) == 0:
+		delete(r.out, car) // cleared meanwhile
+	case count.messages >= maxBucket || count.bytes+len(p.Payload) > maxBucketBytes:
+		r.leave(p, fmt.Sprintf("there are more than %d or %d MiB", maxBucket, maxBucketBytes>>20))
+	default:
+		count.messages, count.bytes = count.messages+1, count.bytes+len(p.Payload)
+		r.out[car] = p.Payload
+	}
+	return nil
+}
+
+func (r *recordReader) leave(p *wire.Packet, why string) {
+	if r.left++; r.left <= maxLeft && r.b.Logger != nil {
+		r.b.Logger.Warn("a retained message is no record of a session and is not used, remove it by publishing an empty retained one",
+			"broker", r.b.Address, "topic", string(p.Topic), "reason", why)
+	}
 }
 
 // Check tells whether the user of this server may do what the fence needs: publish a retained
@@ -318,7 +377,7 @@ func Check(ctx context.Context, b Broker, cluster string) error {
 		return err
 	}
 	defer c.done()
-	topic := prefix + ClientID(cluster) + "/check/" + rand.Text()[:8]
+	topic := topics(cluster) + "check/" + rand.Text()[:8]
 	if err := c.retain(topic, []byte("check")); err != nil {
 		return c.fail(topic, err)
 	}
@@ -332,7 +391,7 @@ func Check(ctx context.Context, b Broker, cluster string) error {
 		err = c.linger(ctx, each)
 	}
 	if err == nil && !found {
-		err = fmt.Errorf("a retained message that was published cannot be read: allow the user of this server to read and write %s#, and retained messages", prefix)
+		err = fmt.Errorf("a retained message that was published cannot be read: allow the user of this server to read and write %s#, and retained messages", c.topics)
 	}
 	if err := errors.Join(err, c.retain(topic, nil)); err != nil {
 		return c.fail(topic, err)

@@ -22,6 +22,7 @@ const (
 	RoleServer  = "server"  // this project's server with the module Null
 	RoleLibrary = "library" // the same with a C library that does nothing, in a process of its own
 	RoleBuiltin = "builtin" // the same with a built-in module and the HTTP API inside
+	RoleKept    = "kept"    // the server with a state directory
 	RoleEcho    = "echo"    // the cheapest responder
 	RoleBroker  = "broker"  // the embedded broker alone
 )
@@ -96,7 +97,7 @@ func RunChild(ctx context.Context, text string, in io.Reader, out io.Writer) err
 		fmt.Fprintln(out, readyLine, b.Addr())
 		<-ctx.Done()
 		return b.Close()
-	case RoleServer, RoleLibrary, RoleBuiltin:
+	case RoleServer, RoleLibrary, RoleBuiltin, RoleKept:
 		return c.serve(ctx, ready)
 	}
 	return fmt.Errorf("unknown role %q", c.Role)
@@ -114,7 +115,7 @@ func (c *Child) serve(ctx context.Context, ready func()) error {
 		return err
 	}
 	opts := app.Options{Config: cfg, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))}
-	if c.Role == RoleServer {
+	if c.Role != RoleBuiltin {
 		opts.Module = func(config.Module) (module.Module, error) { return Null{CommandEvery: c.CommandEvery}, nil }
 	}
 	app.TuneMemory(cfg)
@@ -174,6 +175,9 @@ func (c *Child) writeConfig() (string, error) {
 			"console": object{"level": "ERROR", "use": false},
 			"file":    object{"level": "ERROR", "use": false, "path": c.Dir},
 		},
+	}
+	if c.Role == RoleKept {
+		cfg["state_directory"] = filepath.Join(c.Dir, "state")
 	}
 	if len(c.Limits) > 0 {
 		cfg["limits"] = c.Limits
