@@ -115,7 +115,7 @@ func (c *Child) serve(ctx context.Context, ready func()) error {
 		return err
 	}
 	opts := app.Options{Config: cfg, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))}
-	if c.Role != RoleBuiltin {
+	if c.Role == RoleServer || c.Role == RoleKept {
 		opts.Module = func(config.Module) (module.Module, error) { return Null{CommandEvery: c.CommandEvery}, nil }
 	}
 	app.TuneMemory(cfg)
