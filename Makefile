@@ -73,8 +73,8 @@ FAULTS ?= .
 faults: deps $(ETCD) ## break things around the real server: FAULTS=expression selects, 30 min for all
 	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C test test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./faults -faults '$(FAULTS)'
 
-faults-table: deps ## the same, and write the table into docs/reliability.md
-	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C test test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./faults -faults . -update
+faults-table: deps ## the same, and write their rows into the table of docs/reliability.md
+	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C test test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./faults -faults '$(FAULTS)' -update
 
 HOURS ?= 0.5
 soak: deps ## mixed load with faults for HOURS: nothing grows, nothing is lost
