@@ -12,6 +12,7 @@ import (
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/logging"
+	"external-server/internal/observe"
 )
 
 const (
@@ -141,4 +142,13 @@ func (p *clusterPart) scout(on bool) error {
 		return err
 	}
 	return p.a.shards.Scout(l)
+}
+
+// state is what the metrics say of the cluster.
+func (p *clusterPart) state() (observe.ClusterState, bool) {
+	m := p.shown.Load()
+	if m == nil {
+		return observe.ClusterState{}, false
+	}
+	return observe.ClusterState{View: (*m).View(), Counts: (*m).Counts(), Discarded: p.discarded.Load()}, true
 }

@@ -204,6 +204,9 @@ func (p *clusterPart) connected(ctx context.Context, s *shard, ended <-chan erro
 // announce goes on serving a shard under another epoch: its claim had vanished, and nobody
 // has taken it.
 func (p *clusterPart) announce(s *shard, epoch int64) error {
+	if known := s.epoch.Load(); epoch < known { // etcd was restored
+		return &cluster.StaleError{Shard: s.number, Epoch: epoch, Known: known}
+	}
 	if err := p.a.sessions.dir.SetEpoch(s.number, epoch); err != nil {
 		return err
 	}

@@ -28,7 +28,8 @@ type clusterPart struct {
 	log     *slog.Logger
 	name    string // of the cluster
 	self    fence.Epoch
-	cluster membership // nil: there is none
+	cluster membership                 // nil: there is none
+	shown   atomic.Pointer[membership] // the same, for those that ask from other goroutines; nil before it takes part
 	offers  *offers
 	health  atomic.Pointer[error] // nil: this replica can serve
 	scouts  chan struct{}         // one for each Connect that is being handed on
@@ -54,6 +55,8 @@ type membership interface {
 	// View is what is known of the cluster; Changed is closed when there is something newer.
 	View() *cluster.View
 	Changed() <-chan struct{}
+	// Counts is what this replica did.
+	Counts() cluster.Counts
 	// Lost says that the broker has told of another owner of the shard.
 	Lost(shard int)
 }
@@ -140,6 +143,7 @@ func (p *clusterPart) join(cfg *config.Config) (membership, error) {
 
 // begin takes part in the cluster. It is called when cars can be attached.
 func (p *clusterPart) begin(ctx context.Context) error {
+	p.shown.Store(&p.cluster)
 	p.looks = begin(ctx, func(ctx context.Context) error {
 		p.look(ctx)
 		return nil

@@ -21,12 +21,14 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"external-server/internal/logging"
 	"external-server/internal/module"
+	"external-server/internal/module/cabi"
 )
 
 // Options of Open; zero values mean the defaults.
@@ -57,7 +59,7 @@ type Options struct {
 	// to Start; default 10 s.
 	StartTimeout time.Duration
 	// BackoffMin and BackoffMax bound the pause before a process is replaced:
-	// default 100 ms, doubled each time up to 10 s, with jitter.
+	// default 100 ms, doubled each time up to 4 s, with jitter.
 	BackoffMin time.Duration
 	BackoffMax time.Duration
 	Logger     *slog.Logger
@@ -73,6 +75,9 @@ const (
 	// closed. With the time for the contexts before it (limits.stop_timeout_ms) a server
 	// stops within 5 s.
 	stopGrace = time.Second
+	// defaultBackoffMax keeps the pauses of ten processes that end at once, after which a
+	// module is out of service, below the 30 s after which gateways give up (GW-42).
+	defaultBackoffMax = 4 * time.Second
 	// calm is how long a process must have lived for the pause before its
 	// replacement to be the shortest again.
 	calm = time.Minute
@@ -95,11 +100,31 @@ var (
 // hostCommand is the sub-command that runs a library.
 const hostCommand = "module-host"
 
+// hostProgram is beside a server that was built without cgo, or in ../lib/external-server:
+// the same program built with it.
+const hostProgram = "external-server-module-host"
+
+// program returns what hosts libraries.
+func program(available bool, self string) string {
+	if available {
+		return "/proc/self/exe" // not os.Executable: after an upgrade that is another program
+	}
+	dir := filepath.Dir(self)
+	other := filepath.Join(dir, "..", "lib", "external-server", hostProgram)
+	if _, err := os.Stat(other); err == nil {
+		return other
+	}
+	return filepath.Join(dir, hostProgram)
+}
+
 // ForLibrary completes opts for the shared library at path: it runs in a second
-// process of this very program.
+// process of this very program, or of the one beside it that can load libraries.
 func ForLibrary(path string, opts Options) Options {
-	// Not os.Executable: after an upgrade that is another program.
-	opts.Command = []string{"/proc/self/exe", hostCommand, path}
+	self, err := os.Executable()
+	if err != nil {
+		self = os.Args[0]
+	}
+	opts.Command = []string{program(cabi.Available, self), hostCommand, path}
 	opts.Name = path
 	opts.library = true
 	return opts
@@ -115,7 +140,7 @@ func (o Options) withDefaults() Options {
 	set(&o.CallTimeout, 10*time.Second)
 	set(&o.StartTimeout, 10*time.Second)
 	set(&o.BackoffMin, 100*time.Millisecond)
-	set(&o.BackoffMax, 10*time.Second)
+	set(&o.BackoffMax, defaultBackoffMax)
 	o.BackoffMax = max(o.BackoffMax, o.BackoffMin)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
