@@ -221,7 +221,7 @@ func TestDemoWithoutReader(t *testing.T) {
 func TestDemoWithReplicas(t *testing.T) {
 	t.Parallel()
 	etcd := etcdtest.Path(t)
-	cmd := exec.Command(servertest.Binary(t), "demo", "--replicas", "3", "--cars", "12", "--seconds", "50")
+	cmd := exec.Command(servertest.Binary(t), "demo", "--replicas", "3", "--cars", "12", "--seconds", "40")
 	cmd.Dir = t.TempDir()
 	temporary := t.TempDir()
 	cmd.Env = append(os.Environ(), etcdtest.Variable+"="+etcd, "TMPDIR="+temporary)

@@ -50,13 +50,11 @@ func runReplicas(ctx context.Context, opts *Options, dir string) (err error) {
 	ctx, failed := context.WithCancelCause(ctx)
 	defer failed(nil)
 	n := newNarrator(opts.Out)
-	r := &replicas{opts: opts, narrator: n, failed: failed}
-	stopAll := sync.OnceValue(r.stop)
-	defer func() { err = errors.Join(err, stopAll()) }()
-	at, err := r.start(ctx, dir)
+	at, r, err := startReplicas(ctx, dir, opts, n, failed)
 	if err != nil {
 		return unlessInterrupted(ctx, err)
 	}
+	defer func() { err = errors.Join(err, r.stop()) }()
 	n.welcomeReplicas(opts, at, r.all)
 	if opts.Open != nil && ctx.Err() == nil {
 		opts.Open("http://" + at.admin + "/")
@@ -81,6 +79,42 @@ func runReplicas(ctx context.Context, opts *Options, dir string) (err error) {
 	})
 	n.summary()
 	return errors.Join(err, unlessInterrupted(ctx, context.Cause(ctx)))
+}
+
+// startReplicas starts everything, again when another program has taken a port meanwhile.
+func startReplicas(ctx context.Context, dir string, opts *Options, n *narrator, failed context.CancelCauseFunc) (at addresses, r *replicas, err error) {
+	for attempt := 1; ; attempt++ {
+		r = &replicas{opts: opts, narrator: n, failed: failed}
+		place := filepath.Join(dir, strconv.Itoa(attempt))
+		if err = os.Mkdir(place, 0o700); err != nil {
+			return at, nil, err
+		}
+		if at, err = r.start(ctx, place); err == nil {
+			return at, r, nil
+		}
+		last := !errors.Is(err, errEnded) || r.opts.Port > 0 || attempt == attempts
+		if last && ctx.Err() == nil {
+			r.pass()
+		}
+		_ = r.stop() // what has failed is known
+		if last {
+			return at, nil, err
+		}
+	}
+}
+
+// pass shows what the processes have said.
+func (r *replicas) pass() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.other {
+		p.said.pass()
+	}
+	for _, one := range r.all {
+		if one.part != nil {
+			one.part.said.pass()
+		}
+	}
 }
 
 // start starts broker, etcd, the HTTP API and the servers, and waits until all cars have an
@@ -157,7 +191,6 @@ func (r *replicas) along(ctx context.Context, name string, args ...string) error
 	r.other = append(r.other, p)
 	r.mu.Unlock()
 	if err := p.wait(ctx, func(context.Context) bool { return true }); err != nil {
-		p.said.pass()
 		return err
 	}
 	go func() { // ends with the process, which stop ends
@@ -195,7 +228,6 @@ func (r *replicas) begin(ctx context.Context, one *replica) error {
 	one.part = p
 	r.mu.Unlock()
 	if err := p.wait(ctx, serves(one.admin)); err != nil {
-		p.said.pass()
 		return fmt.Errorf("%s: %w", one.name, err)
 	}
 	go func() { // ends with the process, which stop ends
@@ -242,6 +274,7 @@ func (r *replicas) tell(ctx context.Context) error {
 		return nil
 	}
 	if err := r.begin(ctx, last); err != nil {
+		r.pass()
 		return err
 	}
 	n.say("", "%s is started again; cars come back to it one shard at a time", last.name)
@@ -260,6 +293,7 @@ func (r *replicas) tell(ctx context.Context) error {
 		return nil
 	}
 	if err := r.begin(ctx, first); err != nil {
+		r.pass()
 		return err
 	}
 	n.say("", "%s is there again", first.name)
