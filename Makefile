@@ -30,7 +30,7 @@ modules: $(EXAMPLE) ## build the example module
 $(EXAMPLE): modules/example/example_module.c modules/include/fleet_protocol_module.h
 	$(MAKE) -C modules/example OUT=$(abspath $@)
 
-demo: build ## run the server, an embedded broker and three simulated cars
+demo: build ## run a broker, the server and three simulated cars
 	$(BIN) demo --module $(EXAMPLE)
 
 deps: ## install what the tests need and the machine lacks (Debian, as root)

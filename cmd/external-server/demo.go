@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/exec"
 	"strconv"
@@ -15,8 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"external-server/internal/console"
 	"external-server/internal/lab/demo"
-	"external-server/internal/logging"
 	"external-server/internal/module/check"
 )
 
@@ -33,8 +32,10 @@ func newDemoCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Show the whole system with simulated cars",
-		Long: `demo runs the server with its embedded broker and HTTP API and simulated cars, and
-tells what happens, until Ctrl-C or for --seconds (or the variable DEMO_SECONDS).
+		Long: `demo runs a broker, the server with its HTTP API and simulated cars, and tells what
+happens, until Ctrl-C or for --seconds (or the variable DEMO_SECONDS). Broker and server
+are processes of their own. The server is restarted once while the cars drive, after
+20 s or in the middle of a shorter demo, and what they have noticed is told.
 
 The parts listen on this machine at the usual ports 1883, 8080 and 8090, or where
 there is room, which is said; --port N takes N, N+1 and N+2. With --module a module
@@ -73,12 +74,10 @@ func runDemo(cmd *cobra.Command, f *demoFlags) error {
 			return err
 		}
 	}
-	logs, err := logging.New(logging.Options{Console: logging.Sink{Use: true, Level: slog.LevelError}, Stderr: cmd.ErrOrStderr(), Component: "External Server"})
-	if err != nil {
-		return err
+	if f.opts.Program, err = os.Executable(); err != nil {
+		return fmt.Errorf("demo: its own program cannot be found: %w", err)
 	}
-	defer logs.Close()
-	f.opts.Logs, f.opts.Logger, f.opts.Version = logs, logs.Logger(), version
+	f.opts.Err, f.opts.FinalStop = cmd.ErrOrStderr(), console.SignalFinal
 	// Without a reader of its story the demo ends, and clears up. The signal itself says
 	// nothing: it comes for every socket that the other side has closed.
 	defer surviveClosedOutput()()

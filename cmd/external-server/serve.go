@@ -22,6 +22,7 @@ type serveFlags struct {
 	config        string
 	tls, noTLS    bool
 	ca, cert, key string
+	ready         func() // called when everything listens; nil: nothing is
 }
 
 func (f *serveFlags) register(cmd *cobra.Command) {
@@ -145,6 +146,9 @@ func serve(cmd *cobra.Command, flags *serveFlags, args []string) error {
 	}
 	manager := serviceManager{log}
 	manager.tell(sdnotify.Ready)
+	if flags.ready != nil {
+		flags.ready()
+	}
 	defer reloadOnHangup(ctx, hangup, server, manager)()
 	if err := server.Run(ctx); err != nil {
 		// A library that does not return must not turn an orderly stop into a

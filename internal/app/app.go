@@ -18,11 +18,12 @@ import (
 	"external-server/internal/admin"
 	"external-server/internal/broker"
 	"external-server/internal/car"
+	"external-server/internal/cluster"
 	"external-server/internal/config"
 	"external-server/internal/config/tlsfiles"
 	"external-server/internal/httpapi"
 	"external-server/internal/link"
-	"external-server/internal/link/mqtt"
+	"external-server/internal/link/shards"
 	"external-server/internal/logging"
 	"external-server/internal/module"
 	"external-server/internal/observe"
@@ -42,6 +43,8 @@ type Options struct {
 	// Module makes every module instead of what the configuration names, so that the
 	// server can be measured without any; nil: as configured.
 	Module func(config.Module) (module.Module, error)
+
+	membership func(cluster.Host, *config.Config) membership // tests
 }
 
 // App is a server that was built and waits for Run or Close.
@@ -63,7 +66,11 @@ type App struct {
 	brokerFiles   *tlsfiles.Watched
 	brokerPayload int             // largest payload that the embedded broker takes, bytes
 	api           *httpapi.Server // nil: none is embedded
-	link          *mqtt.Link
+	link          carLink
+	shards        *shards.Link // the same, in a cluster
+	peers         *peersPart   // one of parts
+	membership    func(cluster.Host, *config.Config) membership
+	cluster       *clusterPart // one of parts
 	roster        *roster
 	hub           *observe.Hub  // nil: neither admin endpoint nor tracing
 	admin         *admin.Server // nil: off
@@ -86,8 +93,9 @@ func New(ctx context.Context, opts Options) (*App, error) {
 		cfg: opts.Config, log: opts.Logger, version: opts.Version, logs: opts.Logs, load: opts.Load,
 		reloading: newGate(), gateways: newGateways(), libraries: newLibraries(component(opts.Logger, logging.ComponentModule)),
 	}
-	a.libraries.instead = opts.Module
+	a.libraries.instead, a.membership = opts.Module, opts.membership
 	a.roster = newRoster(a.cfg, a.log, a.libraries)
+	a.roster.partial = a.cfg.Cluster != nil
 	a.parts = a.list()
 	var err error
 	if a.began, err = a.parts.prepare(ctx, nil, a.cfg); err != nil {
@@ -145,6 +153,7 @@ func (a *App) Run(ctx context.Context) error {
 	a.log.Info("serving", "company", cfg.Company, "cars", len(cfg.Cars), "any_car", cfg.AnyCar != nil)
 	<-ctx.Done()
 	a.sessions.final = errors.Is(context.Cause(ctx), ErrFinal) || a.Config().OnStop == config.OnStopNotify
+	a.cluster.leave(a.sessions.final)
 	if a.sessions.suspend(a.linkTo) {
 		a.cars.cause = link.ErrSuspend
 	}

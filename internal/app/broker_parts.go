@@ -14,6 +14,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
+	"external-server/internal/link/shards"
 	"external-server/internal/logging"
 )
 
@@ -79,8 +80,10 @@ func brokerUsers(cfg *config.Config) []broker.User {
 
 // linkPart is the connection to the broker.
 type linkPart struct {
-	a    *App
-	runs *task
+	a       *App
+	runs    *task
+	address string                      // of the broker
+	latest  func() (*tls.Config, error) // nil: no TLS
 }
 
 func (*linkPart) keys() []string {
@@ -104,28 +107,62 @@ func (p *linkPart) prepare(_ context.Context, old, fresh *config.Config) (change
 			return a.link.Tune(tuning(fresh))
 		}}, nil
 	}
-	address, latest := p.broker(fresh, clientTLS)
-	tuned := tuning(fresh)
-	var dialed func(net.Addr)
-	if a.broker != nil {
-		dialed = a.broker.Own
+	p.address, p.latest = p.broker(fresh, clientTLS)
+	if fresh.Cluster != nil {
+		a.shards = shards.New(a.sessions.number)
+		a.link = &clusterLink{Link: a.shards}
+		a.roster.link = a.link
+		return change{apply: p.begin}, tuning(fresh).Check()
 	}
-	a.link, err = mqtt.New(mqtt.Options{
-		Dialed:      dialed,
-		Address:     address,
-		Username:    tuned.Username,
-		Password:    tuned.Password,
-		TLS:         latest,
-		Logger:      component(a.log, logging.ComponentLink),
-		RetryMax:    tuned.RetryMax,
-		Connections: fresh.Broker.Connections,
-		MaxPayload:  tuned.MaxPayload,
-		Presence:    presence(fresh),
-		Sessions:    a.sessions.link(fresh),
-	})
-	a.roster.link = a.link
+	opts := p.options(fresh)
+	opts.Connections, opts.Presence, opts.Sessions = fresh.Broker.Connections, presence(fresh), a.sessions.link(fresh)
+	one, err := mqtt.New(opts)
+	a.link, a.roster.link = one, one
 	return change{apply: p.begin}, err
 }
+
+// options are what all links of this server have in common.
+func (p *linkPart) options(cfg *config.Config) mqtt.Options {
+	tuned := tuning(cfg)
+	var dialed func(net.Addr)
+	if p.a.broker != nil {
+		dialed = p.a.broker.Own
+	}
+	return mqtt.Options{
+		Dialed:     dialed,
+		Address:    p.address,
+		Username:   tuned.Username,
+		Password:   tuned.Password,
+		TLS:        p.latest,
+		Logger:     component(p.a.log, logging.ComponentLink),
+		RetryMax:   tuned.RetryMax,
+		MaxPayload: tuned.MaxPayload,
+	}
+}
+
+// carLink is a link with what this package needs beside: that of all cars, or one that
+// consists of those of the shards.
+type carLink interface {
+	link.Link
+	link.Stater
+	// Tune changes settings, see mqtt.Link.Tune.
+	Tune(mqtt.Tuning) error
+	// Settled tells, after Run has returned, whether the broker has everything.
+	Settled() bool
+}
+
+// clusterLink is the link of a server that shares the cars with others.
+type clusterLink struct{ *shards.Link }
+
+// Tune implements carLink.
+func (l *clusterLink) Tune(t mqtt.Tuning) error {
+	var errs []error
+	l.Children(func(c shards.Child) { errs = append(errs, c.(*mqtt.Link).Tune(t)) })
+	return errors.Join(errs...)
+}
+
+// Settled implements carLink. Each shard is asked by itself when it is suspended.
+func (l *clusterLink) Settled() bool { return false }
 
 // broker returns where and how the link reaches its broker.
 func (p *linkPart) broker(cfg *config.Config, clientTLS func() (*tls.Config, error)) (address string, client func() (*tls.Config, error)) {
@@ -183,3 +220,11 @@ func largestMessage(cfg *config.Config) int { return max(fleet.DefaultPayload, c
 // latestTLS makes the settings of the link's next connection from the files that
 // are configured then.
 func (a *App) latestTLS() (*tls.Config, error) { return (*a.clientTLS.Load())() }
+
+// child makes the link of one shard.
+func (p *linkPart) child(s *shard) (*mqtt.Link, error) {
+	cfg := p.a.Config()
+	opts := p.options(cfg)
+	opts.Presence, opts.Sessions = presence(cfg), p.a.cluster.sessionsOf(s)
+	return mqtt.New(opts)
+}

@@ -47,6 +47,8 @@ const (
 	carsStopLimit      = 10 * time.Second
 	linkStopLimit      = 10 * time.Second
 	sessionsStopLimit  = 5 * time.Second
+	clusterStopLimit   = 5 * time.Second
+	peersStopLimit     = 5 * time.Second
 	apiStopLimit       = 10 * time.Second
 	adminStopLimit     = 5 * time.Second
 	brokerStopLimit    = 10 * time.Second

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -331,14 +332,19 @@ func (r *roster) forget(names ...string) {
 // endPolling ends the polls of all cars, which are served on, and waits for that, at most
 // as long as given.
 func (r *roster) endPolling(limit time.Duration) {
+	r.mu.Lock()
+	all := slices.Collect(maps.Values(r.entries))
+	r.mu.Unlock()
+	endPolling(all, limit)
+}
+
+func endPolling(cars []*entry, limit time.Duration) {
 	bound, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	var polls sync.WaitGroup
-	r.mu.Lock()
-	for _, e := range r.entries {
+	for _, e := range cars {
 		polls.Go(func() { e.seat.EndPolling(bound) })
 	}
-	r.mu.Unlock()
 	polls.Wait()
 }
 

@@ -17,15 +17,18 @@ import (
 // list returns the parts of the server, from the bottom up.
 func (a *App) list() parts {
 	a.cars, a.linkTo, a.sessions = &carsPart{a: a}, &linkPart{a: a}, &sessionsPart{a: a}
+	a.peers, a.cluster = &peersPart{a: a}, &clusterPart{a: a}
 	return parts{
 		{"logging", logsPart{a}, loggingStopLimit},
 		{"the modules", modulesPart{a}, modulesStopLimit},
 		{"the observation", &observingPart{a: a}, observingStopLimit},
 		{"the configuration file", &filePart{a: a}, fileStopLimit},
 		{"the embedded broker", brokerPart{a}, brokerStopLimit},
+		{"the address for other replicas", a.peers, peersStopLimit},
 		{"the admin endpoint", &adminPart{a: a}, adminStopLimit},
 		{"the HTTP API", &apiPart{a: a}, apiStopLimit},
 		{"the state directory", a.sessions, sessionsStopLimit},
+		{"the cluster", a.cluster, clusterStopLimit},
 		{"the connection to the broker", a.linkTo, linkStopLimit},
 		{"the cars", a.cars, carsStopLimit + a.cfg.Limits.Stop},
 	}
@@ -234,7 +237,7 @@ func (*carsPart) keys() []string {
 
 func (p *carsPart) prepare(ctx context.Context, old, fresh *config.Config) (change, error) {
 	r := p.a.roster
-	if old == nil && r.partial {
+	if old == nil && r.partial { // cars come with their shards
 		return change{apply: p.begin}, errors.Join(r.loadAll(ctx, fresh), r.loadAny(ctx, fresh))
 	}
 	if old == nil {

@@ -72,6 +72,9 @@ func (p *sessionsPart) prepare(ctx context.Context, old, fresh *config.Config) (
 		if ctx.Err() != nil {
 			return change{}, context.Cause(ctx)
 		}
+		if fresh.Cluster != nil {
+			return change{}, fmt.Errorf("a server of a cluster needs its state directory: %w", err)
+		}
 		p.trouble.Store(&err)
 		p.log.Warn("the state directory cannot be used: the cars are served, their sessions will end with this process", "error", err)
 		return change{}, nil
@@ -88,7 +91,7 @@ func (p *sessionsPart) open(ctx context.Context, cfg *config.Config) error {
 	bound, cancel := context.WithTimeoutCause(ctx, standbyTimeout, fmt.Errorf("another process has had it for %v", standbyTimeout))
 	defer cancel()
 	dir, err := state.Open(bound, state.Options{
-		Dir: cfg.StateDirectory, Shards: shardCount, Version: p.a.version, Logger: p.log,
+		Dir: cfg.StateDirectory, Shards: shardsOf(cfg), Version: p.a.version, Logger: p.log,
 		Waiting: func(holder string) {
 			p.log.Warn("the state directory is in use: waiting for that process to end", "directory", cfg.StateDirectory, "holder", holder, "at_most", standbyTimeout.String())
 		},
@@ -110,6 +113,9 @@ func (p *sessionsPart) open(ctx context.Context, cfg *config.Config) error {
 	p.alone = make(alone, 1)
 	p.declined = make(map[string]int)
 	p.shards = make([]atomic.Pointer[shard], dir.Shards())
+	if cfg.Cluster != nil { // they are opened when they are claimed
+		return nil
+	}
 	for n := range p.shards {
 		s, err := p.openShard(n, cfg)
 		if err != nil {
@@ -119,6 +125,14 @@ func (p *sessionsPart) open(ctx context.Context, cfg *config.Config) error {
 		p.suspect(s, dir.Deaths(), cfg)
 	}
 	return nil
+}
+
+// shardsOf is the number of shards, which is fixed in the directory.
+func shardsOf(cfg *config.Config) int {
+	if cfg.Cluster != nil {
+		return cfg.Cluster.Shards
+	}
+	return shardCount
 }
 
 // giveUp releases the directory after an error.
@@ -159,6 +173,9 @@ func (p *sessionsPart) options(id fleet.CarID, o *car.Options) {
 		return
 	}
 	o.Journal = s.Journal
+	if s.carrier != nil {
+		o.Carrier = s.carrier
+	}
 	o.Down = s.down()
 	if p.dir.Deaths() > 0 {
 		o.Alone = p.alone.take
@@ -243,17 +260,22 @@ func (p *sessionsPart) link(cfg *config.Config) *mqtt.Sessions {
 	if cfg.Broker.ClientID != "" {
 		prefix = cfg.Broker.ClientID
 	}
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown host"
-	}
 	return &mqtt.Sessions{
 		ClientID: prefix, Shards: len(p.shards), Explicit: cfg.Broker.ClientID != "",
 		CleanStart: !p.resumes, OwnBroker: p.a.gateways.ours.Load(),
 		Flush:      func(shard int) error { return p.shards[shard].Load().Flush() },
 		FlushWaits: cfg.StateSync,
-		Self:       fmt.Sprintf("host %s, process %d, since %s", host, os.Getpid(), time.Now().UTC().Format(time.DateTime)),
+		Self:       self(),
 	}
+}
+
+// self describes this process to people.
+func self() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown host"
+	}
+	return fmt.Sprintf("host %s, process %d, since %s", host, os.Getpid(), time.Now().UTC().Format(time.DateTime))
 }
 
 // keep writes what no answer waits for, and notes which shards are served, until ctx
@@ -281,6 +303,12 @@ func (p *sessionsPart) keep(ctx context.Context) error {
 
 // up tells which shards have a connection.
 func (p *sessionsPart) up() func(shard int) bool {
+	if shards := p.a.shards; shards != nil {
+		return func(n int) bool {
+			state, ok := shards.StateOf(n)
+			return ok && state.Up
+		}
+	}
 	connections := p.a.link.State().Connections
 	return func(n int) bool { return n < len(connections) && connections[n].Up }
 }
@@ -296,7 +324,7 @@ func (p *sessionsPart) note() {
 // suspend ends the link in such a way that the next process can go on with the
 // sessions, and tells whether it can.
 func (p *sessionsPart) suspend(link *linkPart) bool {
-	if !p.durable() || p.final || p.a.link.State().Declined != "" && !p.a.gateways.ours.Load() {
+	if !p.durable() || p.final || p.a.shards != nil || p.a.link.State().Declined != "" && !p.a.gateways.ours.Load() {
 		return false
 	}
 	p.log.Info("suspending: the next start goes on with the sessions, no gateway is told")

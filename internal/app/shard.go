@@ -7,9 +7,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"external-server/internal/cluster/fence"
 	"external-server/internal/config"
 	"external-server/internal/fleet"
 	"external-server/internal/journal"
+	"external-server/internal/link/mqtt"
 	"external-server/internal/session"
 	"external-server/internal/state"
 )
@@ -24,6 +26,12 @@ type shard struct {
 	// The next owner goes on with the sessions: the end of the link ends none.
 	suspending atomic.Bool
 	down       func() time.Duration // for how long the cars have been out of reach
+
+	// In a cluster.
+	epoch   atomic.Int64
+	link    *mqtt.Link
+	carrier *fence.Carrier
+	carried map[fleet.CarID][]byte // the records of the owner before, until the cars have taken them over
 
 	// Of keep.
 	tried  time.Time // when the journal was begun anew last

@@ -52,6 +52,10 @@ type Options struct {
 	// connection of it has ended; nil means no one is told. The calls come one at a
 	// time and in order; they must not wait and not call the broker.
 	Present func(client string, here bool)
+	// KeepSessions keeps the sessions of clients of MQTT 5 that ask for it: what is
+	// published for them while they are away waits for them. It is for a broker that outlives
+	// the servers; it cannot be combined with Users. Otherwise all sessions are clean (CONN-7).
+	KeepSessions bool
 	// ConnectTimeout bounds the time until a client has introduced itself, TLS
 	// included; zero means 10 s.
 	ConnectTimeout time.Duration
@@ -81,6 +85,7 @@ type Broker struct {
 	listener *listener
 	retained retained
 	throttle throttle
+	sessions sessions
 	own      own
 	unread   atomic.Int64 // bytes of introductions that are not complete, beyond firstRead each
 
@@ -103,6 +108,9 @@ func New(opts Options) (*Broker, error) {
 	}
 	if err := checkListen(opts.Listen); err != nil {
 		return nil, err
+	}
+	if opts.KeepSessions && len(opts.Users) > 0 {
+		return nil, errors.New("embedded broker: sessions are kept without users only")
 	}
 	b := &Broker{opts: opts, log: opts.Logger, clients: make(map[string]*conn)}
 	users, err := byName(opts.Users)
@@ -228,6 +236,7 @@ func (b *Broker) Close() error {
 	b.drain()
 	err := b.server.Close()
 	b.listener.wait()
+	b.sessions.close()
 	b.log.Info("embedded broker stopped")
 	return err
 }

@@ -37,6 +37,11 @@ type conn struct {
 
 	unacked unacked
 	lookups lookups
+
+	subscribing uint16 // identifier of the SUBSCRIBE that is being processed, see OnSubscribe
+	demand      demand
+	kept        *kept // nil: its session ends with the connection
+	present     bool  // kept was there before
 }
 
 // lingerTimeout bounds how long a client that has not acknowledged everything may go on

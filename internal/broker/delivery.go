@@ -47,6 +47,7 @@ func (g *guard) OnSubscribed(cl *mqtt.Client, pk packets.Packet, codes []byte, _
 			c.delivery.queued.Add(-1)
 		}
 	}
+	c.sendRetained(pk.Filters, codes)
 	g.sparing(c, pk.Filters, codes)
 }
 
@@ -64,6 +65,12 @@ func (g *guard) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packe
 		// without another one.
 		c.delivery.encoding.Store(cl.Properties.Props.MaximumPacketSize == 0)
 		c.delivery.queued.Add(-1)
+	}
+	if c, ok := cl.Net.Conn.(*conn); ok {
+		pk = c.tellPresent(pk)
+		if pk.FixedHeader.Type == packets.Suback {
+			pk.PacketID = c.subscribing
+		}
 	}
 	return pk
 }

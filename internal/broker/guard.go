@@ -32,7 +32,7 @@ func (g *guard) Provides(method byte) bool {
 	switch method {
 	case mqtt.OnConnectAuthenticate, mqtt.OnACLCheck, mqtt.OnPacketRead, mqtt.OnPublish,
 		mqtt.OnSessionEstablish, mqtt.OnSessionEstablished, mqtt.OnPublishDropped, mqtt.OnWill,
-		mqtt.OnQosPublish, mqtt.OnQosDropped, mqtt.OnSubscribe, mqtt.OnSubscribed, mqtt.OnPublished, mqtt.OnPacketIDExhausted,
+		mqtt.OnQosPublish, mqtt.OnQosDropped, mqtt.OnSubscribe, mqtt.OnSubscribed, mqtt.OnUnsubscribe, mqtt.OnPublished, mqtt.OnPacketIDExhausted,
 		mqtt.OnPacketEncode, mqtt.OnPacketSent, mqtt.OnPacketProcessed, mqtt.StoredRetainedMessages:
 		return true
 	}
@@ -90,6 +90,7 @@ func (g *guard) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet
 			c.delivery.busy.Store(true)
 		}
 	case packets.Connect:
+		g.demanded(cl, &pk)
 		// Every session is a clean one (CONN-7): nothing accumulates for clients
 		// that do not come back. The library answers a client of MQTT 5 that asks for
 		// more with an expiry of 0 (MaximumSessionExpiryInterval).
@@ -99,26 +100,40 @@ func (g *guard) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet
 		if cl.State.Subscriptions.Len()+len(pk.Filters) > maxSubscriptions {
 			return pk, g.refuse(cl, "too many subscriptions", pk.FixedHeader.Remaining)
 		}
-		// The library keeps packet identifiers of both directions in one place and
-		// would refuse a subscription whose identifier it uses itself at the moment.
-		cl.State.Inflight.Delete(pk.PacketID)
-		g.acknowledged(cl, &pk)
-	case packets.Unsubscribe:
+	case packets.Unsubscribe: // see OnSubscribe; its refusal would cost nothing
 		cl.State.Inflight.Delete(pk.PacketID)
 		g.acknowledged(cl, &pk)
 	case packets.Puback, packets.Pubrec, packets.Pubrel, packets.Pubcomp:
+		if c, ok := cl.Net.Conn.(*conn); ok && c.kept != nil && pk.FixedHeader.Type == packets.Puback {
+			c.kept.acknowledged(pk.PacketID)
+		}
 		g.acknowledged(cl, &pk)
+	case packets.Disconnect:
+		if c, ok := cl.Net.Conn.(*conn); ok && c.kept != nil && pk.Properties.SessionExpiryIntervalFlag {
+			c.kept.end(time.Duration(pk.Properties.SessionExpiryInterval) * time.Second)
+			pk.Properties.SessionExpiryIntervalFlag = false // the library believes in a clean session
+		}
 	}
 	return pk, nil
 }
 
 // OnSubscribe keeps a bridge from getting back what it has published: the broker on its
 // other side would pass that on a second time.
+//
+// The library keeps packet identifiers of both directions in one place and would refuse a
+// subscription whose identifier it uses itself at the moment. It gets one that it never
+// uses; the answer has the client's own, see OnPacketEncode.
 func (g *guard) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
+	if c, ok := cl.Net.Conn.(*conn); ok {
+		c.subscribing, pk.PacketID = pk.PacketID, 0
+	}
 	if c, ok := cl.Net.Conn.(*conn); ok && c.bridge {
 		for i := range pk.Filters {
 			pk.Filters[i].NoLocal = !mqtt.IsSharedFilter(pk.Filters[i].Filter)
 		}
+	}
+	if c, ok := cl.Net.Conn.(*conn); ok {
+		c.takeFilters(pk.Filters)
 	}
 	return pk
 }
@@ -130,12 +145,16 @@ func (g *guard) OnSessionEstablish(cl *mqtt.Client, _ packets.Packet) {
 	g.unlimited(cl)
 	if c, ok := cl.Net.Conn.(*conn); ok {
 		g.broker.enter(cl.ID, c)
+		g.resume(cl, c)
 	}
 }
 
 // OnSessionEstablished is called when the session exists.
 func (g *guard) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
 	g.unlimited(cl)
+	if c, ok := cl.Net.Conn.(*conn); ok && c.kept != nil {
+		c.kept.attach(cl, c.demand.window, c.demand.expiry)
+	}
 	if g.broker.opts.Subscribe == nil {
 		return
 	}

@@ -105,6 +105,9 @@ func (l *listener) serve(c *conn, known func(), establish listeners.EstablishFn)
 			b.removePanicked(c)
 		}
 		c.closeAndWait()
+		if c.kept != nil {
+			b.sessions.leave(c.kept, c)
+		}
 		b.release(c)
 	}()
 	if b.opts.TLS != nil {

@@ -127,7 +127,8 @@ func (g *guard) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, e
 }
 
 // OnPublished passes a retained message on.
-func (g *guard) OnPublished(_ *mqtt.Client, pk packets.Packet) {
+func (g *guard) OnPublished(cl *mqtt.Client, pk packets.Packet) {
+	g.broker.sessions.publish(g.broker, cl.ID, &pk)
 	if pk.Ignore {
 		pk.Ignore = false
 		g.broker.server.PublishToSubscribers(pk, true)
@@ -137,6 +138,10 @@ func (g *guard) OnPublished(_ *mqtt.Client, pk packets.Packet) {
 // OnWill keeps and publishes a retained will in place of the library, which is left
 // one without topic: that reaches no client.
 func (g *guard) OnWill(cl *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
+	g.broker.sessions.publish(g.broker, cl.ID, &packets.Packet{
+		FixedHeader: packets.FixedHeader{Type: packets.Publish, Retain: will.Retain, Qos: will.Qos},
+		TopicName:   will.TopicName, Payload: will.Payload, Properties: packets.Properties{User: will.User},
+	})
 	if !will.Retain {
 		return will, nil
 	}

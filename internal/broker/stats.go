@@ -8,6 +8,7 @@ type Stats struct {
 	MessagesIn, MessagesOut             uint64 // published by clients, delivered to them
 	BytesIn, BytesOut                   uint64
 	MessagesDropped, InFlight, Retained uint64
+	KeptSessions                        int // with or without their client
 }
 
 // Stats may be called from any goroutine, after Start.
@@ -24,5 +25,6 @@ func (b *Broker) Stats() Stats {
 		MessagesDropped: count(&i.MessagesDropped),
 		InFlight:        count(&i.Inflight),
 		Retained:        uint64(b.retained.len()),
+		KeptSessions:    b.sessions.len(),
 	}
 }

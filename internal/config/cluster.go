@@ -52,7 +52,7 @@ type PeerTLS struct {
 // Bounds and defaults of the cluster.
 const (
 	defaultShards  = 32
-	maxShards      = 1024
+	maxShards      = 64
 	defaultLease   = 3 * time.Second
 	leastLease     = 2 * time.Second // etcd makes longer what is shorter
 	maxLease       = time.Minute

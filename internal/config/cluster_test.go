@@ -122,7 +122,7 @@ func TestClusterErrors(t *testing.T) {
 			`cluster.peer_listen: a token goes over the network without encryption, which is for loopback and private addresses only; expected such an address, or cluster.peer_tls`},
 		{"token at a public address", clusterFile(`"peer_listen": ":8070", "peer_address": "[2001:db8::1]:8070", "peer_token": "planted-planted-planted", ` + someEtcd),
 			`cluster.peer_address: a token goes over the network without encryption, which is for loopback and private addresses only; expected such an address, or cluster.peer_tls`},
-		{"shards", clusterFile(`"shards": 0, ` + someEtcd + ", " + somePeers), `cluster.shards: expected a whole number from 1 to 1024, got 0`},
+		{"shards", clusterFile(`"shards": 0, ` + someEtcd + ", " + somePeers), `cluster.shards: expected a whole number from 1 to 64, got 0`},
 		{"lease", clusterFile(`"lease_ms": 2500, ` + someEtcd + ", " + somePeers), `cluster.lease_ms: expected whole seconds from 2000 to 60000, in milliseconds`},
 		{"short lease", clusterFile(`"lease_ms": 1000, ` + someEtcd + ", " + somePeers), `cluster.lease_ms: expected 2000 milliseconds or more, got 1000`},
 		{"embedded broker", with(minimalD, `"embedded_broker": {}, "state_directory": "state", "cluster": {`+someEtcd+", "+somePeers+`}`),

@@ -24,7 +24,8 @@ func TestDemo(t *testing.T) {
 	t.Parallel()
 	cmd := exec.Command(servertest.Binary(t), "demo", "--module", servertest.Example(t))
 	cmd.Dir = t.TempDir()
-	cmd.Env = append(os.Environ(), "DEMO_SECONDS=12")
+	temporary := t.TempDir()
+	cmd.Env = append(os.Environ(), "DEMO_SECONDS=16", "TMPDIR="+temporary)
 	text, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
@@ -33,19 +34,97 @@ func TestDemo(t *testing.T) {
 		"curl -s -X POST", "/v2/protocol/status/demo/car_b", "The dashboard: http://127.0.0.1:",
 		"car_a    connected", "car_b    connected", "car_c    connected",
 		"autonomy obeys: starts to", "drives to", "panel obeys: lamp",
+		"is restarted while the cars drive", "is back", "the cars have noticed nothing: sessions lost 0",
 		"a device of module 1000 joins", "its device gets a command of module 1000", "sends car_a a mission to ", "Summary: 3 sessions",
 	} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("the demo does not say %q", want)
 		}
 	}
-	for _, not := range []string{"device leaves", "stop \n"} {
+	for _, not := range []string{"device leaves", "stop \n", "ERROR", "could not"} {
 		if strings.Contains(string(text), not) {
 			t.Errorf("the demo says %q", not)
 		}
 	}
 	if t.Failed() {
 		t.Logf("%s", text)
+	}
+	nothingLeft(t, temporary)
+}
+
+// nothingLeft waits until no process and no file of a demo with that folder for temporary
+// files is left.
+func nothingLeft(t *testing.T, temporary string) {
+	t.Helper()
+	processesEnded(t, temporary)
+	files, err := os.ReadDir(temporary)
+	if err != nil || len(files) > 0 {
+		t.Errorf("left behind: %v, %v", files, err)
+	}
+}
+
+func processesEnded(t *testing.T, temporary string) {
+	t.Helper()
+	left := func() (out []string) {
+		dirs, err := filepath.Glob("/proc/[0-9]*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, dir := range dirs {
+			env, err := os.ReadFile(filepath.Join(dir, "environ"))
+			if err == nil && bytes.Contains(env, []byte("TMPDIR="+temporary+"\x00")) {
+				what, _ := os.ReadFile(filepath.Join(dir, "cmdline")) // it may have just ended
+				out = append(out, string(what))
+			}
+		}
+		return out
+	}
+	testwait.Until(t, "all processes have ended", func() bool { return len(left()) == 0 })
+}
+
+// However the demo is ended, no process of it is left; after Ctrl-C no file either.
+func TestDemoIsEnded(t *testing.T) {
+	t.Parallel()
+	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
+		t.Run(signal.String(), func(t *testing.T) {
+			temporary := t.TempDir()
+			cmd := exec.Command(servertest.Binary(t), "demo")
+			cmd.Env = append(os.Environ(), "TMPDIR="+temporary)
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = cmd.Process.Kill() })
+			lines := bufio.NewScanner(out)
+			for lines.Scan() && !strings.Contains(lines.Text(), "connected: session") {
+			}
+			if err := cmd.Process.Signal(signal); err != nil {
+				t.Fatal(err)
+			}
+			told := false
+			for lines.Scan() {
+				told = told || strings.Contains(lines.Text(), "disconnected: disconnect notification")
+			}
+			err = cmd.Wait()
+			if signal == syscall.SIGKILL { // its folder is left, as of everything that is killed
+				dirs, err := filepath.Glob(filepath.Join(temporary, "*"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, dir := range dirs {
+					defer os.RemoveAll(dir)
+				}
+				processesEnded(t, temporary)
+				return
+			}
+			if err != nil || !told {
+				t.Errorf("%v; a car was told: %v", err, told)
+			}
+			nothingLeft(t, temporary)
+		})
 	}
 }
 
@@ -134,8 +213,5 @@ func TestDemoWithoutReader(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("the demo ended with %v: %s", err, errs.String())
 	}
-	left, err := os.ReadDir(temporary)
-	if err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v, %v", left, err)
-	}
+	nothingLeft(t, temporary)
 }

@@ -67,6 +67,7 @@ type carWatch struct {
 	ends       []string // reasons of failed sequences and of ended sessions
 	violations []string
 	expected   map[string]bool // violations that the test itself causes
+	answer     func()          // is told of each answer; nil: nobody is
 }
 
 func (w *carWatch) observe(e gateway.Effect) {
@@ -77,6 +78,9 @@ func (w *carWatch) observe(e gateway.Effect) {
 		w.connected++
 	case gateway.EffectAnswered:
 		w.answered++
+		if w.answer != nil {
+			w.answer()
+		}
 	case gateway.EffectCommand:
 		w.commands++
 	case gateway.EffectSequenceFailed, gateway.EffectDisconnected:

@@ -15,7 +15,8 @@ import (
 // that no server could mend.
 type durableWorld struct {
 	*World
-	srv    durableServer
+	srv    *durableServer // in a cluster: the one that the broker has last accepted
+	lives  int            // of all servers
 	broker broker
 
 	window, limit   int // of the broker
@@ -44,6 +45,12 @@ type lastStatus struct {
 // PlayDurable plays the history of a seed in which the server is killed, stopped and
 // cut off, and goes on from its journal.
 func PlayDurable(seed uint64, traced bool) (result Result) {
+	w := newDurable(seed, traced)
+	w.srv = &durableServer{w: w, rnd: rand.New(rand.NewPCG(seed, 14))}
+	return w.result(w.play)
+}
+
+func newDurable(seed uint64, traced bool) *durableWorld {
 	sc := New(seed)
 	rnd := rand.New(rand.NewPCG(seed, 11))
 	if sc.Delay > 20*time.Millisecond {
@@ -63,18 +70,22 @@ func PlayDurable(seed uint64, traced bool) (result Result) {
 	w.net = network{w: w.World, rnd: rand.New(rand.NewPCG(seed, 12))}
 	w.World.broker = w
 	w.broker = broker{w: w, rnd: rand.New(rand.NewPCG(seed, 13)), session: true}
-	w.srv = durableServer{w: w, rnd: rand.New(rand.NewPCG(seed, 14))}
 	w.gw = gateway{w: w.World, rnd: rand.New(rand.NewPCG(seed, 15)), present: make([]bool, len(sc.Devices)), outstanding: make(map[uint32]time.Duration)}
+	return w
+}
+
+// result plays and tells what came of it.
+func (w *durableWorld) result(play func()) (result Result) {
 	defer func() {
 		if p := recover(); p != nil {
 			w.fail("panic: %v", p)
 		}
-		result = Result{Scenario: sc, Steps: w.steps, Answered: w.answered, Err: w.err}
+		result = Result{Scenario: w.sc, Steps: w.steps, Answered: w.answered, Err: w.err}
 		if w.log != nil {
 			result.Trace = w.log.String()
 		}
 	}()
-	w.play()
+	play()
 	return
 }
 

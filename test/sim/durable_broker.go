@@ -17,7 +17,8 @@ type broker struct {
 
 	session   bool // of the server is kept
 	connected bool
-	conn      int // counts the server's connections
+	owner     *durableServer // who is connected
+	conn      int            // counts the server's connections
 	queue     []queued
 	lastIn    time.Duration // arrival of the last message of the gateway
 	lastUp    time.Duration // arrival of the last message to the server
@@ -27,6 +28,10 @@ type broker struct {
 	paired    bool // the last packet read was a PUBACK whose answer follows
 	overflows int
 	handled   []queued // the last ones that the server has acknowledged
+
+	// Retained.
+	epoch  int64  // of the server that serves the car
+	record []byte // of the session, nil: none
 }
 
 // queued is a message for the server.
@@ -44,6 +49,12 @@ type wireItem struct {
 	message *outgoing
 	paired  bool // the answer follows directly
 	barrier bool
+
+	// Of a cluster.
+	from   int64 // epoch of the server
+	epoch  bool  // says it
+	record []byte
+	carry  bool // record is retained
 }
 
 func (b *broker) delay() time.Duration {
@@ -84,23 +95,25 @@ func (b *broker) pump() {
 		q.sent = true
 		b.lastUp = max(b.w.now+b.delay(), b.lastUp)
 		conn, id, again := b.conn, q.id, q.again
-		m, barrier := q.m, q.barrier
+		m, barrier, to := q.m, q.barrier, b.owner
 		b.w.after(b.lastUp-b.w.now, func() {
 			if b.conn != conn || !b.connected {
 				return
 			}
 			m.Redelivered = again
-			b.w.srv.receive(m, id, barrier)
+			to.receive(m, id, barrier)
 		})
 	}
 }
 
-// write takes what the server wrote at once.
-func (b *broker) write(items []wireItem) {
+// write takes what a server wrote at once, over its connection.
+func (b *broker) write(conn int, items []wireItem) {
+	if conn != b.conn {
+		return // of which it does not know yet that it is lost
+	}
 	for _, it := range items {
 		b.wire = append(b.wire, it)
 		b.lastWire = max(b.w.now+b.delay()/4, b.lastWire)
-		conn := b.conn
 		b.w.after(b.lastWire-b.w.now, func() {
 			if b.conn == conn && len(b.wire) > 0 {
 				first := b.wire[0]
@@ -114,7 +127,17 @@ func (b *broker) write(items []wireItem) {
 // read handles one packet of the server.
 func (b *broker) read(it wireItem) {
 	b.paired = it.paired
+	if it.from < b.epoch && !it.epoch {
+		b.w.fail("a server with epoch %d has written %+v, the epoch is %d", it.from, it, b.epoch)
+	}
 	switch {
+	case it.epoch:
+		if it.from < b.epoch {
+			b.w.fail("epoch %d was published after %d", it.from, b.epoch)
+		}
+		b.epoch = it.from
+	case it.carry:
+		b.record = it.record
 	case it.ack > 0:
 		for i := range b.queue {
 			if b.queue[i].id == it.ack {
@@ -169,17 +192,32 @@ func (b *broker) cut(orderly bool) {
 }
 
 // connect is CONNECT of the server; it tells whether its session was kept.
-func (b *broker) connect(clean bool) (kept bool) {
+func (b *broker) connect(s *durableServer, clean bool) (kept bool) {
+	b.takeOver()
 	kept = b.session && !clean
 	if !kept {
 		b.queue = nil
 	}
-	b.session, b.connected = true, true
+	b.session, b.connected, b.owner = true, true, s
 	b.conn++
+	s.conn = b.conn
+	b.w.srv = s
 	b.lastUp, b.lastWire, b.paired = 0, 0, false
 	b.pump()
 	return kept
 }
 
+// takeOver ends the connection of the server that is connected.
+func (b *broker) takeOver() {
+	if !b.connected {
+		return
+	}
+	former, conn := b.owner, b.conn
+	b.cut(false)
+	b.w.after(b.delay(), func() { former.disconnected(conn) })
+}
+
 // forget is a restart of a broker that stores nothing.
-func (b *broker) forget() { b.session, b.queue = false, nil }
+func (b *broker) forget() {
+	b.session, b.queue, b.epoch, b.record = false, nil, 0, nil
+}

@@ -18,11 +18,15 @@ type durableServer struct {
 
 	alive    bool
 	life     int
+	conn     int      // number of its connection
+	replica  *replica // nil: it is the only server
 	core     *session.Session
 	workers  [len(moduleNumbers)]*durableWorker
 	lostAt   time.Duration // the link
 	link     bool
 	linkLife int
+	served   bool // it was connected in this life
+	version  uint64
 	barrier  int
 
 	file    [][]byte // the journal: records that survive
@@ -44,16 +48,26 @@ func (s *durableServer) clock() time.Time { return epoch.Add(s.w.now) }
 
 func (s *durableServer) soon(d time.Duration, do func()) {
 	life := s.life
-	s.w.after(d, func() {
-		if s.life == life {
+	var run func()
+	run = func() {
+		switch {
+		case s.life != life:
+		case s.replica != nil && s.w.now < s.replica.frozenUntil:
+			s.w.after(s.replica.frozenUntil-s.w.now, run)
+		default:
 			do()
 		}
-	})
+	}
+	s.w.after(d, run)
+}
+
+// begins makes what an earlier life has planned void.
+func (s *durableServer) begins() {
+	s.w.lives++
+	s.life = s.w.lives
 }
 
 func (s *durableServer) start() {
-	s.alive = true
-	s.life++
 	fold := session.NewFold()
 	for _, r := range s.file {
 		if err := fold.Apply(r); err != nil {
@@ -61,6 +75,18 @@ func (s *durableServer) start() {
 		}
 	}
 	s.compact(fold)
+	known, err := fold.Car(durableCar)
+	if err != nil {
+		s.w.fail("the journal: %v", err)
+	}
+	s.goOn(known)
+}
+
+// goOn serves the car with what is known of it; nil: nothing.
+func (s *durableServer) goOn(known *session.Resumption) {
+	s.alive = true
+	s.begins()
+	s.version = 0
 	for i, n := range moduleNumbers {
 		s.workers[i] = &durableWorker{s: s, number: n, known: map[fleet.DeviceID]bool{}}
 	}
@@ -68,9 +94,7 @@ func (s *durableServer) start() {
 		MaxAhead: s.w.sc.MaxAhead, MaxPending: s.w.sc.MaxPending, MaxDevices: 32, FirstCommand: s.w.sc.FirstCommand,
 	}, durableView{s})
 	s.core.Durable(durableCar)
-	if known, err := fold.Car(durableCar); err != nil {
-		s.w.fail("the journal: %v", err)
-	} else if known != nil {
+	if known != nil {
 		s.w.trace("--- resume %+v", known.Record)
 		s.step(session.Event{Kind: session.EventResume, Resume: known}, 0)
 	}
@@ -110,23 +134,40 @@ func (s *durableServer) connect() {
 			s.soon(s.w.brokerDownUntil-s.w.now, s.connect)
 			return
 		}
-		down := s.w.now - s.lostAt
-		if stamp := time.Duration(s.rnd.Int64N(int64(time.Second))); s.lostAt > 0 { // its age
-			down += stamp
-		}
-		kept := s.w.broker.connect(down > 25*time.Second)
-		if !kept {
-			s.w.excuse()
-		}
-		s.link = true
-		s.barrier++
-		s.silent, s.late = kept && s.core.Phase() == session.PhaseRunning, kept && down >= 5*time.Second
-		s.step(session.Event{Kind: session.EventLinkUp, Kept: kept, Down: down}, 0)
-		if kept {
-			s.out = append(s.out, wireItem{barrier: true})
-			s.plan()
+		if s.replica == nil {
+			s.reach()
+		} else if s.replica.mayConnect(s.served) { // another server may be faster meanwhile
+			s.soon(time.Duration(s.rnd.Int64N(int64(5*time.Millisecond))), func() {
+				if s.linkLife == life {
+					s.reach()
+				}
+			})
 		}
 	})
+}
+
+// reach sends CONNECT.
+func (s *durableServer) reach() {
+	down := s.w.now - s.lostAt
+	if stamp := time.Duration(s.rnd.Int64N(int64(time.Second))); s.lostAt > 0 { // its age
+		down += stamp
+	}
+	kept := s.w.broker.connect(s, down > 25*time.Second)
+	if s.replica != nil && !s.replica.announces() {
+		return
+	}
+	s.served = true
+	if !kept {
+		s.w.excuse()
+	}
+	s.link = true
+	s.barrier++
+	s.silent, s.late = kept && s.core.Phase() == session.PhaseRunning, kept && down >= 5*time.Second
+	s.step(session.Event{Kind: session.EventLinkUp, Kept: kept, Down: down}, 0)
+	if kept {
+		s.out = append(s.out, wireItem{barrier: true})
+		s.plan()
+	}
 }
 
 // kill ends the process at once. The last append may have been made or not.
@@ -144,13 +185,21 @@ func (s *durableServer) kill(orderly bool) {
 	if s.core.Phase() != session.PhaseRunning || s.w.gw.state != gwRunning {
 		s.w.excuse()
 	}
-	s.alive, s.life, s.core = false, s.life+1, nil
-	s.batch, s.out, s.armed, s.flushAt, s.timer = nil, nil, time.Time{}, 0, s.timer+1
+	s.drop()
 	if s.link {
 		s.lostAt = s.w.now
 		s.link = false
-		s.w.broker.cut(orderly)
+		if s.conn == s.w.broker.conn {
+			s.w.broker.cut(orderly)
+		}
 	}
+}
+
+// drop forgets what the process has in memory.
+func (s *durableServer) drop() {
+	s.begins()
+	s.alive, s.core, s.served = false, nil, false
+	s.batch, s.out, s.armed, s.flushAt, s.timer = nil, nil, time.Time{}, 0, s.timer+1
 }
 
 // cutLink breaks the connection to the broker; the process lives.
@@ -161,14 +210,41 @@ func (s *durableServer) cutLink() {
 	if s.core.Phase() != session.PhaseRunning || s.w.gw.state != gwRunning {
 		s.w.excuse()
 	}
+	if s.conn == s.w.broker.conn {
+		s.w.broker.cut(false)
+	}
+	s.linkLost()
+}
+
+// disconnected says that the broker has ended a connection, because another server has the
+// client identifier now.
+func (s *durableServer) disconnected(conn int) {
+	if s.frozen() {
+		s.soon(s.replica.frozenUntil-s.w.now, func() { s.disconnected(conn) })
+		return
+	}
+	if s.alive && s.link && s.conn == conn {
+		if s.core.Phase() != session.PhaseRunning || s.w.gw.state != gwRunning {
+			s.w.excuse()
+		}
+		s.linkLost()
+	}
+}
+
+func (s *durableServer) frozen() bool { return s.replica != nil && s.w.now < s.replica.frozenUntil }
+
+func (s *durableServer) linkLost() {
 	s.link, s.lostAt = false, s.w.now
 	s.out = nil
-	s.w.broker.cut(false)
 	s.step(session.Event{Kind: session.EventLinkDown, Kept: true}, 0)
 	s.connect()
 }
 
 func (s *durableServer) receive(m fleet.ClientMessage, id int, barrier bool) {
+	if s.frozen() { // it is in the socket
+		s.soon(s.replica.frozenUntil-s.w.now, func() { s.receive(m, id, barrier) })
+		return
+	}
 	if !s.alive || !s.link {
 		return
 	}
@@ -190,6 +266,9 @@ func (s *durableServer) step(ev session.Event, id int) {
 	effects := s.core.Step(s.clock(), ev)
 	if r := s.core.Journal(); r != nil {
 		s.batch = append(s.batch, bytes.Clone(r))
+	}
+	if s.replica != nil {
+		s.carry()
 	}
 	for i := range effects {
 		e := &effects[i]
@@ -269,8 +348,12 @@ func (s *durableServer) flush() {
 			if s.rnd.IntN(3) > 0 { // before the append or after it, before the write or in its middle
 				s.append()
 				if s.link && s.rnd.IntN(4) > 0 {
-					s.w.broker.write(s.out)
+					s.write()
 				}
+			}
+			if s.replica != nil {
+				s.replica.die(s.killFor)
+				return
 			}
 			s.kill(false)
 			s.w.restart(s.killFor)
@@ -279,9 +362,18 @@ func (s *durableServer) flush() {
 	}
 	s.append()
 	if s.link {
-		s.w.broker.write(s.out)
+		s.write()
 	}
 	s.out = nil
+}
+
+func (s *durableServer) write() {
+	if s.replica != nil {
+		for i := range s.out {
+			s.out[i].from = s.replica.epoch
+		}
+	}
+	s.w.broker.write(s.conn, s.out)
 }
 
 func (s *durableServer) arm() {

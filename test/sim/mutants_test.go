@@ -22,10 +22,18 @@ var (
 	mutantSeeds = flag.Int("mutant-seeds", 6000, "histories that must catch a deliberate bug")
 )
 
-// mutant is one deliberate bug in the core: a text of one file replaced by
+// mutant is one deliberate bug in the core, or in how a server uses it: a text of one file replaced by
 // another. testdata/mutants has one file per mutant.
 type mutant struct {
 	name, what, file, old, new string
+}
+
+// path is where its file is: one of the core, or with "sim/" of the model of the servers around it.
+func (m mutant) path() string {
+	if own, ok := strings.CutPrefix(m.file, "sim/"); ok {
+		return own
+	}
+	return filepath.Join("..", "..", "internal", "session", m.file)
 }
 
 func readMutant(path string) (mutant, error) {
@@ -59,12 +67,12 @@ func TestMutants(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		src, err := os.ReadFile(filepath.Join("..", "..", "internal", "session", m.file))
+		src, err := os.ReadFile(m.path())
 		if err != nil {
 			t.Fatal(err)
 		}
 		if n := bytes.Count(src, []byte(m.old)); n != 1 {
-			t.Errorf("%s: its old text is found %d times in internal/session/%s, want once; adapt it to the code", f, n, m.file)
+			t.Errorf("%s: its old text is found %d times in %s, want once; adapt it to the code", f, n, m.path())
 		}
 		if strings.Contains(m.name, *mutantNames) {
 			all = append(all, m)
@@ -96,7 +104,7 @@ func TestMutants(t *testing.T) {
 // caught builds and runs the simulation with the bug; nil means that a history
 // failed.
 func (m mutant) caught(dir string) error {
-	source, err := filepath.Abs(filepath.Join("..", "..", "internal", "session", m.file))
+	source, err := filepath.Abs(m.path())
 	if err != nil {
 		return err
 	}
@@ -104,7 +112,7 @@ func (m mutant) caught(dir string) error {
 	if err != nil {
 		return err
 	}
-	changed := filepath.Join(dir, m.file)
+	changed := filepath.Join(dir, filepath.Base(m.file))
 	if err := os.WriteFile(changed, bytes.Replace(text, []byte(m.old), []byte(m.new), 1), 0o600); err != nil {
 		return err
 	}
@@ -125,6 +133,9 @@ func (m mutant) caught(dir string) error {
 	args := []string{"-test.run", "^TestHistories$", "-seeds", fmt.Sprint(*mutantSeeds), "-shrink=false"}
 	if strings.HasPrefix(m.name, "resume_") {
 		args = []string{"-test.run", "^TestDurableHistories$", "-durable-seeds", fmt.Sprint(*mutantSeeds / 4)}
+	}
+	if strings.HasPrefix(m.name, "cluster_") {
+		args = []string{"-test.run", "^TestClusterHistories$", "-cluster-seeds", fmt.Sprint(*mutantSeeds / 4)}
 	}
 	out, err := exec.CommandContext(ctx, binary, args...).CombinedOutput()
 	switch {

@@ -179,6 +179,14 @@ func (s *Store) Publish(m cluster.Member) {
 	s.wake()
 }
 
+// SetFingerprint tells the others, soon, which configuration this replica has now.
+func (s *Store) SetFingerprint(fingerprint string) {
+	s.mu.Lock()
+	s.self.Fingerprint = fingerprint
+	s.mu.Unlock()
+	s.wake()
+}
+
 // Check says why a server with these options could not be a member, as far as that can
 // be told without becoming one: etcd does not answer within the context's time, refuses
 // the user, or has a cluster of another number of shards.

@@ -135,10 +135,11 @@ func (c *client) await(kind wire.Type, each func(*wire.Packet) error) (*wire.Pac
 }
 
 // subscribe hands the retained messages that match the filter to each. QoS 0: what is
-// retained with it comes so anyway.
+// retained with it comes so anyway. The barrier behind it goes with the same write: brokers
+// that leave Nagle's algorithm on take 40 ms for each exchange.
 func (c *client) subscribe(filter string, each func(*wire.Packet) error) error {
 	c.id++
-	if _, err := c.Write(wire.V5.AppendSubscribe(nil, c.id, 0, filter)); err != nil {
+	if _, err := c.Write(wire.AppendPingreq(wire.V5.AppendSubscribe(nil, c.id, 0, filter))); err != nil {
 		return err
 	}
 	p, err := c.await(wire.Suback, each)
@@ -148,7 +149,8 @@ func (c *client) subscribe(filter string, each func(*wire.Packet) error) error {
 	if code := p.Codes[0]; code >= wire.SubackRefused {
 		return fmt.Errorf("the broker refuses the subscription (reason %#x): allow the user of this server to read and write %s#", code, prefix)
 	}
-	return c.barrier(each)
+	_, err = c.await(wire.Pingresp, each)
+	return err
 }
 
 // barrier waits until the broker has answered what was asked before, and sent what that caused.
@@ -224,27 +226,28 @@ func (c *client) linger(ctx context.Context, each func(*wire.Packet) error) erro
 }
 
 // Seize ends the connection of whoever serves the shard, and publishes e as its epoch. The
-// broker goes on keeping the shard's session; nothing of it is acknowledged. The error is
-// link.ErrFenced if the broker has a higher epoch than e; then nothing has changed.
-func Seize(ctx context.Context, b Broker, cluster string, shard int, e Epoch) error {
+// broker goes on keeping the shard's session; nothing of it is acknowledged. kept tells whether there
+// was one: otherwise what gateways have sent meanwhile is lost, and no session of theirs can go on.
+// The error is link.ErrFenced if the broker has a higher epoch than e; then nothing has changed.
+func Seize(ctx context.Context, b Broker, cluster string, shard int, e Epoch) (kept bool, err error) {
 	topic := EpochTopic(cluster, shard)
 	mayConnect := MayConnect(b, cluster, func(int) Epoch { return e })
 	if err := mayConnect(ctx, shard); err != nil { // before the owner is disturbed
-		return err
+		return false, err
 	}
 	c, err := b.dial(ctx, wire.ConnectOptions{ClientID: shardID(cluster, shard), Continue: true, SessionExpiry: sessionExpiry, ReceiveMaximum: receiveMaximum}, 1)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer c.done()
 	// From here on no one else can publish the shard's epoch without ending this connection.
 	if err := mayConnect(ctx, shard); err != nil {
-		return err
+		return false, err
 	}
 	if err := c.retain(topic, e.Encode()); err != nil {
-		return c.fail(topic, err)
+		return false, c.fail(topic, err)
 	}
-	return nil
+	return c.Present(), nil
 }
 
 // Records returns the records of the sessions of a shard as the broker has them, see

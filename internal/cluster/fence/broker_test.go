@@ -72,7 +72,7 @@ func TestErrorsNameTheirPlace(t *testing.T) {
 		err  error
 		want []string
 	}{
-		"no right to publish": {fence.Seize(t.Context(), refusing, cluster, 0, fence.Epoch{Epoch: 1, Replica: "a"}),
+		"no right to publish": {seizing(t, refusing),
 			[]string{m.Address(), topic, "allow the user of this server to read and write external_server/#"}},
 		"no right to read": {fence.Check(t.Context(), writing, cluster), []string{m.Address(), "/check/", "cannot be read", "read and write external_server/#"}},
 		"no right at all":  {fence.Check(t.Context(), refusing, cluster), []string{m.Address(), "/check/", "read and write external_server/#"}},
@@ -171,4 +171,9 @@ func TestClear(t *testing.T) {
 	if r, err := fence.Records(t.Context(), b, cluster, shard()); len(r) > 0 || err != nil {
 		t.Errorf("%d records are still there, %v", len(r), err)
 	}
+}
+
+func seizing(t *testing.T, b fence.Broker) error {
+	_, err := fence.Seize(t.Context(), b, cluster, 0, fence.Epoch{Epoch: 1, Replica: "a"})
+	return err
 }

@@ -131,11 +131,11 @@ func TestEqualEpochOfAnother(t *testing.T) {
 		t.Errorf("the reason is %v", b.err)
 	}
 	a.waitUp(2)
-	if err := fence.Seize(t.Context(), b.broker, cluster, shard(), b.epoch); !errors.Is(err, link.ErrFenced) {
+	if _, err := fence.Seize(t.Context(), b.broker, cluster, shard(), b.epoch); !errors.Is(err, link.ErrFenced) {
 		t.Errorf("the epoch was seized: %v", err)
 	}
-	if err := fence.Seize(t.Context(), a.broker, cluster, shard(), a.epoch); err != nil {
-		t.Errorf("the own epoch cannot be seized again: %v", err)
+	if kept, err := fence.Seize(t.Context(), a.broker, cluster, shard(), a.epoch); err != nil || !kept {
+		t.Errorf("the own epoch cannot be seized again: %v, session kept %v", err, kept)
 	}
 }
 
@@ -238,8 +238,8 @@ func TestReadsAtTheSameTime(t *testing.T) {
 	for n := range 32 {
 		reading.Go(func() {
 			e := fence.Epoch{Epoch: int64(n + 1), Replica: "b"}
-			if err := fence.Seize(t.Context(), b, cluster, n, e); err != nil {
-				t.Error(err)
+			if kept, err := fence.Seize(t.Context(), b, cluster, n, e); err != nil || kept {
+				t.Errorf("%v; a session that was never there was kept: %v", err, kept)
 			}
 			if found, ok, err := fence.Read(t.Context(), b, cluster, n); err != nil || !ok || found != e {
 				t.Errorf("shard %d: %+v %v %v", n, found, ok, err)

@@ -216,7 +216,7 @@ func dial(t *testing.T, address string) *brokertest.Peer {
 
 func seize(t *testing.T, b fence.Broker, epoch int64) {
 	t.Helper()
-	if err := fence.Seize(t.Context(), b, cluster, shard(), fence.Epoch{Epoch: epoch, Replica: b.Member}); err != nil {
+	if _, err := fence.Seize(t.Context(), b, cluster, shard(), fence.Epoch{Epoch: epoch, Replica: b.Member}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"external-server/internal/app"
 	"external-server/internal/fleet"
 	"external-server/internal/httpapi"
 	"external-server/internal/lab/gateway"
@@ -23,7 +22,8 @@ const reportEvery = 500 * time.Millisecond
 // fleetOfCars runs the simulated cars and somebody in a control room.
 type fleetOfCars struct {
 	narrator *narrator
-	server   *app.App
+	at       addresses
+	server   *ward
 	pace     int
 	module   *Module // nil: none
 	names    []string
@@ -49,7 +49,7 @@ func (f *fleetOfCars) run(ctx context.Context, stopServer func()) error {
 	for i, name := range f.names {
 		g, err := gateway.Start(gateway.Settings{
 			Car:     fleet.CarID{Company: company, Car: name},
-			Broker:  gateway.Broker{Address: f.server.BrokerAddr().String()},
+			Broker:  gateway.Broker{Address: f.at.broker},
 			Observe: f.narrator.observe(name, i < narrated),
 			// A real gateway may take 3 s to react, too long for a spectator.
 			Core: gateway.Options{Timing: gateway.Timing{QueuePoll: 100 * time.Millisecond}},
@@ -91,7 +91,7 @@ func (f *fleetOfCars) addDevice(ctx, driving context.Context, car string, g *gat
 // controlRoom sends the cars around through the HTTP API, as an application of
 // the fleet's operator would.
 func (f *fleetOfCars) controlRoom(ctx context.Context) error {
-	api, err := httpapi.NewClient(httpapi.ClientOptions{URL: "http://" + f.server.HTTPAPIAddr().String() + "/v2/protocol"})
+	api, err := httpapi.NewClient(httpapi.ClientOptions{URL: "http://" + f.at.api + "/v2/protocol"})
 	if err != nil {
 		return err
 	}
@@ -140,6 +140,8 @@ func (f *fleetOfCars) post(ctx context.Context, api httpapi.API, car fleet.CarID
 		DeviceID: httpapi.DeviceID{ModuleID: module, Type: deviceType, Role: role, Name: name},
 		Payload:  httpapi.Payload{MessageType: httpapi.TypeCommand, Encoding: "JSON", Data: json.RawMessage(data)},
 	}
+	f.server.open.RLock() // a server that is just restarted takes nothing
+	defer f.server.open.RUnlock()
 	err := api.PostCommands(ctx, car, []httpapi.Message{message})
 	switch {
 	case err == nil:

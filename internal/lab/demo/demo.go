@@ -3,18 +3,16 @@ package demo
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
 
-	"external-server/internal/app"
-	"external-server/internal/config"
-	"external-server/internal/logging"
 	"external-server/internal/module/check"
 )
 
@@ -27,10 +25,12 @@ type Options struct {
 	Module   *Module       // one more module; nil: none
 	Duration time.Duration // 0: until the context ends
 	Out      io.Writer     // what the person reads
-	Logger   *slog.Logger  // of the server
-	Logs     *logging.Logs // what Logger writes to, so that levels can be changed; may be nil
-	Version  string        // of the server, as the dashboard shows it
-	Pace     int           // how many seconds pass in the simulated town per second; 0: 8
+	Err      io.Writer     // what broker and server have to say: errors
+	// Program is the external-server: it is run as demo-part broker and demo-part server.
+	Program string
+	// FinalStop is the signal that stops a server for good.
+	FinalStop os.Signal
+	Pace      int // how many seconds pass in the simulated town per second; 0: 8
 	// Open is called with the address of the dashboard once it answers; nil: it is not called.
 	Open func(url string)
 }
@@ -85,8 +85,9 @@ func carNames(n int) (names []string) {
 	return names
 }
 
-// Run starts the server with its embedded parts and three simulated cars, tells
-// on Out what happens, and returns when the context or the duration ends.
+// Run starts a broker, the server and three simulated cars, tells on Out what happens,
+// restarts the server once, and returns when the context or the duration ends. Then none
+// of its processes is left.
 func Run(ctx context.Context, opts Options) error {
 	if opts.Pace <= 0 {
 		opts.Pace = 8
@@ -104,61 +105,103 @@ func Run(ctx context.Context, opts Options) error {
 		return fmt.Errorf("demo: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	at, err := chooseAddresses(opts.Port)
-	if err != nil {
+	if err := run(ctx, &opts, dir); err != nil {
 		return fmt.Errorf("demo: %w", err)
-	}
-	cfg, err := configuration(dir, &opts, at)
-	if err != nil {
-		return fmt.Errorf("demo: %w", err)
-	}
-	server, err := app.New(ctx, app.Options{Config: cfg, Logger: opts.Logger, Logs: opts.Logs, Version: opts.Version})
-	if err != nil {
-		return fmt.Errorf("demo: %w", err)
-	}
-	if opts.Duration > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, opts.Duration)
-		defer cancel()
-	}
-	ctx, serverEnded := context.WithCancel(ctx) // without the server there is nothing to show
-	defer serverEnded()
-	// The cars go home before the server stops, so that it can be seen stopping.
-	serverCtx, stopServer := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopServer()
-	var serverErr error
-	var running sync.WaitGroup
-	running.Go(func() {
-		serverErr = server.Run(serverCtx)
-		serverEnded()
-	})
-
-	n := newNarrator(opts.Out)
-	n.welcome(server, &opts, at.notes)
-	// A gateway whose Connect is not heard tries again only after 15 s.
-	for !server.LinkUp() && pause(ctx, 10*time.Millisecond) {
-	}
-	if opts.Open != nil && ctx.Err() == nil {
-		opts.Open("http://" + server.AdminAddr().String() + "/")
-	}
-	f := &fleetOfCars{narrator: n, server: server, pace: opts.Pace, module: opts.Module, names: carNames(opts.Cars)}
-	carsErr := f.run(ctx, func() {
-		n.say("", "stopping: every car is told, every module sees its devices leave")
-		stopServer()
-		running.Wait()
-	})
-	n.summary()
-	if carsErr != nil {
-		return fmt.Errorf("demo: %w", carsErr)
-	}
-	if serverErr != nil {
-		return fmt.Errorf("demo: %w", serverErr)
 	}
 	return nil
 }
 
-// configuration writes and reads the file a user would write.
-func configuration(dir string, opts *Options, at addresses) (*config.Config, error) {
+func run(ctx context.Context, opts *Options, dir string) (err error) {
+	ctx, failed := context.WithCancelCause(ctx) // without server or broker there is nothing to show
+	defer failed(nil)
+	n := newNarrator(opts.Out)
+	at, broker, server, err := startParts(ctx, opts, dir, &ward{opts: opts, narrator: n, failed: failed})
+	if err != nil {
+		return unlessInterrupted(ctx, err)
+	}
+	defer func() { err = errors.Join(err, broker.stop(nil)) }()
+	go func() {
+		select {
+		case <-broker.done:
+			failed(broker.ended())
+		case <-ctx.Done():
+		}
+	}()
+	// The cars go home before the server stops, so that it can be seen stopping.
+	stopServer := sync.OnceValue(server.stop)
+	defer func() { err = errors.Join(err, stopServer()) }()
+	n.welcome(opts, at)
+	if opts.Open != nil && ctx.Err() == nil {
+		opts.Open("http://" + at.admin + "/")
+	}
+	running := ctx
+	if opts.Duration > 0 {
+		var cancel context.CancelFunc
+		running, cancel = context.WithTimeout(ctx, opts.Duration)
+		defer cancel()
+	}
+	var restart sync.WaitGroup
+	restart.Go(func() {
+		if err := server.restartOnce(running); err != nil {
+			failed(err)
+		}
+	})
+	f := &fleetOfCars{narrator: n, at: at, server: server, pace: opts.Pace, module: opts.Module, names: carNames(opts.Cars)}
+	err = f.run(running, func() {
+		restart.Wait()
+		n.say("", "stopping: every car is told, every module sees its devices leave")
+		_ = stopServer() // its error is returned below
+	})
+	n.summary()
+	return errors.Join(err, unlessInterrupted(ctx, context.Cause(ctx)))
+}
+
+// attempts is how often broker and server are started when other programs take the ports
+// that were free before.
+const attempts = 5
+
+// startParts starts the broker and the server, which is connected when it returns: a
+// gateway whose Connect is not heard tries again only after 15 s.
+func startParts(ctx context.Context, opts *Options, dir string, server *ward) (at addresses, broker *part, _ *ward, err error) {
+	for attempt := 1; ; attempt++ {
+		if at, err = chooseAddresses(opts.Port); err != nil {
+			return at, nil, nil, err
+		}
+		if server.config, err = configuration(dir, opts, at); err != nil {
+			return at, nil, nil, err
+		}
+		server.admin = at.admin
+		if broker, err = startPart(opts, "broker", "--listen", at.broker); err != nil {
+			return at, nil, nil, err
+		}
+		failed := broker
+		if err = broker.wait(ctx, func(context.Context) bool { return true }); err == nil {
+			if failed, err = server.start(ctx); err == nil {
+				return at, broker, server, nil
+			}
+		}
+		if !errors.Is(err, errEnded) || opts.Port > 0 || attempt == attempts {
+			if failed != nil && ctx.Err() == nil {
+				failed.said.pass()
+			}
+			_, _ = server.stop(), broker.stop(nil)
+			return at, nil, nil, err
+		}
+		server.take()
+		_ = broker.stop(nil) // the next one may be luckier
+	}
+}
+
+// unlessInterrupted returns what has ended the demo, nil if a person has.
+func unlessInterrupted(ctx context.Context, err error) error {
+	if errors.Is(err, context.Canceled) || ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// configuration writes the file a user would write.
+func configuration(dir string, opts *Options, at addresses) (path string, err error) {
 	modules := map[string]any{
 		"1": map[string]any{"builtin": "mission"},
 		"2": map[string]any{"builtin": "io"},
@@ -168,7 +211,7 @@ func configuration(dir string, opts *Options, at addresses) (*config.Config, err
 		if m.Library != "" {
 			path, err := filepath.Abs(m.Library)
 			if err != nil {
-				return nil, err
+				return "", err
 			}
 			entry = map[string]any{"lib_path": path, "config": map[string]any{}}
 		}
@@ -181,25 +224,30 @@ func configuration(dir string, opts *Options, at addresses) (*config.Config, err
 	for _, name := range carNames(opts.Cars) {
 		cars[name] = map[string]any{}
 	}
-	file := map[string]any{
-		"company_name":    company,
-		"embedded_broker": map[string]any{"listen": at.broker},
-		"http_api":        map[string]any{"listen": at.api, "store": "sqlite:" + filepath.Join(dir, "fleet.db")},
-		"admin":           map[string]any{"listen": at.admin},
-		"common_modules":  modules,
-		"cars":            cars,
-		"logging":         map[string]any{"console": map[string]any{"use": false, "level": "WARNING"}, "file": map[string]any{"use": false, "level": "INFO"}},
-	}
-	text, err := json.MarshalIndent(file, "", "  ")
+	host, text, err := net.SplitHostPort(at.broker)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	path := filepath.Join(dir, "config.json")
-	if err := os.WriteFile(path, text, 0o600); err != nil {
-		return nil, err
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		return "", err
 	}
-	cfg, _, err := config.Load(path, func(string) (string, bool) { return "", false })
-	return cfg, err
+	file := map[string]any{
+		"company_name":           company,
+		"external_communication": map[string]any{"protocol": "MQTT", "server_address": host, "server_port": port},
+		"state_directory":        filepath.Join(dir, "state"),
+		"http_api":               map[string]any{"listen": at.api, "store": "sqlite:" + filepath.Join(dir, "fleet.db")},
+		"admin":                  map[string]any{"listen": at.admin},
+		"common_modules":         modules,
+		"cars":                   cars,
+		"logging":                map[string]any{"console": map[string]any{"use": true, "level": "ERROR"}, "file": map[string]any{"use": false, "level": "INFO"}},
+	}
+	content, err := json.MarshalIndent(file, "", "  ")
+	if err != nil {
+		return "", err
+	}
+	path = filepath.Join(dir, "config.json")
+	return path, os.WriteFile(path, content, 0o600)
 }
 
 // exampleModule is the number of the example module (MM-50), which sends a command

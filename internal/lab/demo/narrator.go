@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"external-server/internal/app"
 	"external-server/internal/fleet"
 	"external-server/internal/lab/gateway"
 	"external-server/internal/lab/vehicle"
@@ -22,10 +21,12 @@ type narrator struct {
 	connects int
 	waits    []time.Duration // status sent to answer
 	told     map[string]string
+	running  map[string]bool // cars with a session
+	restart  *restarted      // nil: not yet
 }
 
 func newNarrator(out io.Writer) *narrator {
-	return &narrator{out: out, start: time.Now(), told: make(map[string]string)}
+	return &narrator{out: out, start: time.Now(), told: make(map[string]string), running: make(map[string]bool)}
 }
 
 // say prints one line about a car, or about the whole when car is empty.
@@ -61,8 +62,8 @@ func (n *narrator) print(text string) {
 	fmt.Fprint(n.out, text)
 }
 
-func (n *narrator) welcome(server *app.App, opts *Options, notes []string) {
-	api := server.HTTPAPIAddr()
+func (n *narrator) welcome(opts *Options, at addresses) {
+	api := at.api
 	mission := fmt.Sprintf(`[{"device_id":{"module_id":1,"type":1,"role":"driving","name":"autonomy"},`+
 		`"payload":{"message_type":"COMMAND","encoding":"JSON","data":{"action":"START","route":"tour","stops":[%s]}}}]`, mustJSON(vehicle.Places()[4]))
 	const lamp = `[{"device_id":{"module_id":2,"type":4,"role":"panel","name":"panel"},` +
@@ -71,12 +72,13 @@ func (n *narrator) welcome(server *app.App, opts *Options, notes []string) {
 	if more := opts.Cars - narrated; more > 0 {
 		said = fmt.Sprintf("Told is what the first %d do; %d more drive tours of their own, as the dashboard's map shows.\n", narrated, more)
 	}
-	for _, note := range notes {
+	for _, note := range at.notes {
 		said += note + "\n"
 	}
 	n.print(fmt.Sprintf(`
-One process now holds: the MQTT broker (%v), the External Server with its mission and io modules,
-the Fleet Protocol HTTP API (%v) and, beside it, %d simulated cars.
+Three processes now run: an MQTT broker (%v), the External Server with its mission and io modules and
+the Fleet Protocol HTTP API (%v), and this one with %d simulated cars. The server will be restarted once
+while they drive: they go on with their sessions.
 %s
 Send a car somewhere, from another terminal (this one tells what the cars do):
 
@@ -92,7 +94,7 @@ or switch the lamps of its panel, outNum 0 and 1, with actType 1 on, 0 off, 2 to
 
 The dashboard: http://%v/
 
-`, server.BrokerAddr(), api, opts.Cars, said, api, company, car, mission, api, company, car, api, company, car, lamp, server.AdminAddr()))
+`, at.broker, api, opts.Cars, said, api, company, car, mission, api, company, car, api, company, car, lamp, at.admin))
 }
 
 // observe turns the effects of a car's gateway into words.
@@ -107,16 +109,26 @@ func (n *narrator) observe(car string, told bool) func(gateway.Effect) {
 		}
 		switch e.Kind {
 		case gateway.EffectConnected:
-			n.count(&n.connects)
+			n.mu.Lock()
+			n.connects++
+			n.running[car] = true
+			n.mu.Unlock()
 			say(car, "connected: session %s", e.Session)
 		case gateway.EffectSequenceFailed:
 			say(car, "could not connect: %v; tries again", e.Reason)
 		case gateway.EffectDisconnected:
+			n.mu.Lock()
+			delete(n.running, car)
+			if n.restart != nil {
+				n.restart.lost++
+			}
+			n.mu.Unlock()
 			say(car, "disconnected: %v", e.Reason)
 		case gateway.EffectAnswered:
 			n.mu.Lock()
 			n.statuses++
 			n.waits = append(n.waits, time.Since(e.Sent))
+			n.restart.answered(car, e.Sent)
 			n.mu.Unlock()
 		case gateway.EffectCommand:
 			if len(e.Data) > 0 {

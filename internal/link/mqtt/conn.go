@@ -96,6 +96,7 @@ func newConn(l *Link, index int) *conn {
 		overlaps: make(map[string]*overlap),
 		terms:    terms{version: wire.V311, window: l.opts.Window, qos: 1, retain: true, keepAlive: l.opts.KeepAlive},
 	}
+	c.scout = l.opts.Watching
 	c.cleanStart = l.opts.Sessions != nil && l.opts.Sessions.CleanStart
 	if s := l.opts.Sessions; s.fenced() {
 		c.log = c.log.With("shard", index)

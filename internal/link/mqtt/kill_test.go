@@ -48,15 +48,21 @@ func responderMain(address string) error {
 // go on sending: each message is answered once, but for at most one for each kill, whose
 // acknowledgement had left and whose answer had not (RES-3).
 func TestKilledAgainAndAgain(t *testing.T) {
+	t.Run("mosquitto", func(t *testing.T) {
+		killAgainAndAgain(t, brokertest.Start(t, brokertest.Options{Extra: "log_type none\n"}).Address())
+	})
+	t.Run("own broker, kept sessions", func(t *testing.T) { killAgainAndAgain(t, startKeeping(t)) })
+}
+
+func killAgainAndAgain(t *testing.T, address string) {
 	const kills = 20
-	m := brokertest.Start(t, brokertest.Options{Extra: "log_type none\n"})
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	start := func() *exec.Cmd {
 		cmd := exec.Command(exe)
-		cmd.Env = append(os.Environ(), responderVariable+"="+m.Address())
+		cmd.Env = append(os.Environ(), responderVariable+"="+address)
 		cmd.Stderr = os.Stderr
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		if err := cmd.Start(); err != nil {
@@ -73,7 +79,7 @@ func TestKilledAgainAndAgain(t *testing.T) {
 			t.Errorf("the process ended by itself: %v", err)
 		}
 	}
-	observer, err := brokertest.Dial(brokertest.PeerOptions{Address: m.Address()})
+	observer, err := brokertest.Dial(brokertest.PeerOptions{Address: address})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +107,7 @@ func TestKilledAgainAndAgain(t *testing.T) {
 	}()
 	child := start()
 	testwait.Until(t, "the session exists", func() bool { // only from then on nothing is lost
-		p, err := brokertest.Dial(brokertest.PeerOptions{Address: m.Address()})
+		p, err := brokertest.Dial(brokertest.PeerOptions{Address: address})
 		if err != nil {
 			return false
 		}
@@ -111,7 +117,7 @@ func TestKilledAgainAndAgain(t *testing.T) {
 		}
 		return seen.Load() >= killedCars
 	})
-	cars, err := brokertest.Dial(brokertest.PeerOptions{Address: m.Address()})
+	cars, err := brokertest.Dial(brokertest.PeerOptions{Address: address})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -184,6 +184,21 @@ func (l *Link) Run(ctx context.Context) error {
 	return nil
 }
 
+// Announce publishes what Options.Sessions.Announce says now over the connections that there
+// are: the owner of the shard is the same, its epoch is another.
+func (l *Link) Announce() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.conns {
+		c.mu.Lock()
+		if s := l.opts.Sessions; s.fenced() && c.alive && c.isShard() {
+			topic, payload := s.Announce(c.index)
+			c.control = c.publish(c.control, topic, payload, true)
+		}
+		c.unlockAndWake()
+	}
+}
+
 // Settled tells, after Run has returned, whether the broker has acknowledged everything
 // that was published.
 func (l *Link) Settled() bool {

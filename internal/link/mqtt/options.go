@@ -60,6 +60,9 @@ type Options struct {
 	// session, and the link acknowledges what it delivers. With Sessions the number of
 	// Connections is not used.
 	Sessions *Sessions
+	// Watching says that the link only watches: it subscribes with QoS 0, because
+	// acknowledgements beside the messages themselves would cost too much.
+	Watching bool
 	// Presence is a topic that says whether this server is there: "online" or
 	// "offline", retained, the latter also as last will. Empty: none.
 	Presence string

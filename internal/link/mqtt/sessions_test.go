@@ -111,6 +111,11 @@ func plain(t testing.TB, lines string) *brokertest.Mosquitto {
 	return brokertest.Start(t, brokertest.Options{File: file})
 }
 
+// startKeeping starts the project's own broker as one that outlives the servers.
+func startKeeping(t *testing.T) (address string) {
+	return startEmbedded(t, broker.Options{KeepSessions: true}).Addr().String()
+}
+
 func sessions(shards int, self string) *mqtt.Sessions {
 	return &mqtt.Sessions{ClientID: "es-test", Shards: shards, Self: self}
 }
@@ -121,23 +126,24 @@ func TestSessionOutlivesTheProcess(t *testing.T) {
 	certs := brokertest.NewCerts(t)
 	for _, tc := range []struct {
 		name  string
-		start func(t *testing.T) *brokertest.Mosquitto
+		start func(t *testing.T) (address string)
 		tls   *tls.Config
 	}{
-		{"default settings", func(t *testing.T) *brokertest.Mosquitto { return plain(t, "") }, nil},
-		{"raised settings", func(t *testing.T) *brokertest.Mosquitto {
-			return plain(t, "max_queued_messages 100000\nmax_inflight_messages 1000\n")
+		{"default settings", func(t *testing.T) string { return plain(t, "").Address() }, nil},
+		{"raised settings", func(t *testing.T) string {
+			return plain(t, "max_queued_messages 100000\nmax_inflight_messages 1000\n").Address()
 		}, nil},
-		{"TLS", func(t *testing.T) *brokertest.Mosquitto { return brokertest.Start(t, brokertest.Options{Certs: certs}) }, certs.ClientConfig(&certs.Client)},
+		{"own broker, kept sessions", startKeeping, nil},
+		{"TLS", func(t *testing.T) string { return brokertest.Start(t, brokertest.Options{Certs: certs}).Address() }, certs.ClientConfig(&certs.Client)},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			const cars, while = 6, 100
-			m := tc.start(t)
-			opts := mqtt.Options{Address: m.Address(), Sessions: sessions(3, "one")}
+			address := tc.start(t)
+			opts := mqtt.Options{Address: address, Sessions: sessions(3, "one")}
 			if tc.tls != nil {
 				opts.TLS = func() (*tls.Config, error) { return tc.tls, nil }
 			}
-			g, err := brokertest.Dial(brokertest.PeerOptions{Address: m.Address(), TLS: tc.tls})
+			g, err := brokertest.Dial(brokertest.PeerOptions{Address: address, TLS: tc.tls})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -77,7 +77,7 @@ func (l *Link) Put(shard int, c Child) error {
 func newChild(c Child) *child { return &child{link: c, done: make(chan struct{})} }
 
 // Start runs the link of a shard until Take, or until Run of this link ends. ended is told
-// the error with which the child ends by itself; it is called on a goroutine of its own.
+// the error with which the child ends by itself, and may call Take; Run waits for it.
 func (l *Link) Start(shard int, ended func(error)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -94,12 +94,13 @@ func (l *Link) start(c *child, ended func(error)) {
 		cancel(l.stopped)
 	}
 	l.ending.Go(func() {
-		defer close(c.done)
 		err := c.link.Run(ctx)
-		if ctx.Err() == nil && ended != nil {
-			go ended(err)
-		}
+		itself := ctx.Err() == nil
 		cancel(nil)
+		close(c.done)
+		if itself && ended != nil {
+			ended(err)
+		}
 	})
 }
 

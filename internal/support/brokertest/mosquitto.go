@@ -194,6 +194,9 @@ func (m *Mosquitto) Address() string { return "127.0.0.1:" + strconv.Itoa(m.port
 // Port is the TCP port of the broker.
 func (m *Mosquitto) Port() int { return m.port }
 
+// PID is the number of the broker's process.
+func (m *Mosquitto) PID() int { return m.cmd.Process.Pid }
+
 // Log is what the broker has written so far.
 func (m *Mosquitto) Log() string { return m.log.String() }
 

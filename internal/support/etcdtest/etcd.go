@@ -74,6 +74,9 @@ func (e *Etcd) URL() string { return e.scheme() + "://" + e.client }
 // Address is host:port of URL.
 func (e *Etcd) Address() string { return e.client }
 
+// PID is the number of etcd's process.
+func (e *Etcd) PID() int { return e.cmd.Process.Pid }
+
 // Log is what etcd has written so far.
 func (e *Etcd) Log() string { return e.log.String() }
 

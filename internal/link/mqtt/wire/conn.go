@@ -23,7 +23,11 @@ type DialOptions struct {
 type Conn struct {
 	net.Conn
 	packets *Reader
+	present bool
 }
+
+// Present tells whether the broker has kept a session from before the connection.
+func (c *Conn) Present() bool { return c.present }
 
 // RefusedError is a CONNACK that says no.
 type RefusedError struct{ Code byte }
@@ -79,6 +83,7 @@ func (c *Conn) introduce(o ConnectOptions) error {
 	case p.Code != 0:
 		return &RefusedError{p.Code}
 	}
+	c.present = p.Present
 	return nil
 }
 

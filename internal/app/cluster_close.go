@@ -1,0 +1,126 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"external-server/internal/cluster"
+	"external-server/internal/link"
+	"external-server/internal/session"
+)
+
+// Close implements cluster.Host.
+func (p *clusterPart) Close(ctx context.Context, n int, to cluster.Member, lost bool) error {
+	p.turns[n].Lock()
+	defer p.turns[n].Unlock()
+	s := p.a.sessions.shards[n].Load()
+	switch {
+	case s == nil:
+		return nil
+	case lost:
+		p.lose(s)
+		return nil
+	case to.Name == "":
+		endPolling(p.a.roster.inShard(s), p.a.Config().Limits.Stop/lastPollsShare)
+		return p.drop(s, link.ErrSuspend, false)
+	}
+	if err := p.handOver(ctx, s, to); err != nil {
+		return fmt.Errorf("shard %d: %w", n, err)
+	}
+	return nil
+}
+
+// handOver gives a shard with its sessions to another replica. After an error this one
+// serves it on.
+func (p *clusterPart) handOver(ctx context.Context, s *shard, to cluster.Member) error {
+	n, epoch := s.number, s.epoch.Load()
+	p.settleDown(ctx, s)
+	// While the cars are served: a module may need as long for this as its timeout is.
+	endPolling(p.a.roster.inShard(s), p.a.Config().Limits.Stop/lastPollsShare)
+	begun := time.Now()
+	p.release(s, link.ErrSuspend)
+	err := p.offer(ctx, s, to)
+	if err == nil {
+		if err := p.a.sessions.dir.CloseShard(n, true); err != nil {
+			p.log.Warn("the journal of a shard that was handed over cannot be removed", "shard", n, "error", err)
+		}
+		p.log.Info("handed a shard over", "shard", n, "to", to.Name, "took", time.Since(begun).Round(time.Millisecond).String())
+		return nil
+	}
+	err = fmt.Errorf("hand over to %s: %w", to.Name, err)
+	return errors.Join(err, p.takeBack(ctx, s, epoch))
+}
+
+// settleDown waits for connect sequences, which no other replica could go on with.
+func (p *clusterPart) settleDown(ctx context.Context, s *shard) {
+	late := time.NewTimer(handOverWait)
+	defer late.Stop()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for p.a.roster.connecting(s) {
+		select {
+		case <-late.C:
+			return
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// release ends the link of a shard at a message boundary, then its cars. The journal stays
+// open.
+func (p *clusterPart) release(s *shard, cause error) {
+	a := p.a
+	s.Serving(s.link.State().Up)
+	s.suspending.Store(true)
+	a.sessions.shards[s.number].Store(nil) // no car is attached any more
+	a.shards.End(s.number, cause)
+	a.roster.closeShard(s, cause, errors.Is(cause, link.ErrSuspend) && s.link.Settled())
+	a.shards.Take(s.number, cause)
+	s.Serving(false)
+	_ = s.Flush() // told by OnFault
+}
+
+// drop ends a shard and closes its journal, or removes it.
+func (p *clusterPart) drop(s *shard, cause error, remove bool) error {
+	p.release(s, cause)
+	return p.a.sessions.dir.CloseShard(s.number, remove)
+}
+
+// takeBack goes on with a shard that was released.
+func (p *clusterPart) takeBack(ctx context.Context, old *shard, epoch int64) error {
+	sessions, n := p.a.sessions, old.number
+	if err := sessions.dir.CloseShard(n, false); err != nil {
+		return err
+	}
+	at := time.Now()
+	s, err := sessions.openJournal(n, p.a.Config())
+	if err != nil {
+		return err
+	}
+	if f, ok := s.Replayed().(*session.Fold); ok && f != nil {
+		sessions.learn(s, f, "")
+	}
+	s.down = func() time.Duration { return time.Since(at) }
+	s.epoch.Store(epoch)
+	if err := p.serveShard(ctx, s); err != nil {
+		return errors.Join(err, p.drop(s, link.ErrSuspend, false))
+	}
+	return nil
+}
+
+// lose gives a shard up that another replica serves: nothing is sent, and what its modules
+// have not taken is discarded.
+func (p *clusterPart) lose(s *shard) {
+	p.log.Warn("another replica serves a shard of this one: its cars are given up silently", "shard", s.number, "epoch", s.epoch.Load())
+	p.release(s, link.ErrFenced)
+	if fold, err := s.Reread(); err == nil {
+		p.tellDiscarded(s.number, fold.(*session.Fold))
+	}
+	if err := p.a.sessions.dir.CloseShard(s.number, true); err != nil {
+		p.log.Warn("the journal of a shard that was given up cannot be removed", "shard", s.number, "error", err)
+	}
+}

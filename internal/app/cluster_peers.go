@@ -1,0 +1,295 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"external-server/internal/cluster"
+	"external-server/internal/fleet"
+	"external-server/internal/peer"
+	"external-server/internal/session"
+)
+
+const (
+	// offerKept is for how long a shard that was handed over waits to be opened.
+	offerKept = 10 * time.Second
+	// offerBytes bounds what is handed over of one shard.
+	offerBytes = 64 << 20
+	// offerTime bounds the way of it.
+	offerTime = 5 * time.Second
+	// askTime bounds a question to another replica.
+	askTime = time.Second
+	// connectTime is for how long the Connect of an unknown car looks for the owner of its
+	// shard: its gateway gives up after 5 s (GW-1).
+	connectTime = 4 * time.Second
+	// connectRetry is the pause between two attempts.
+	connectRetry = 200 * time.Millisecond
+	// connectBytes bounds such a Connect.
+	connectBytes = 1 << 20
+)
+
+// Answers about a shard.
+const (
+	peerServing = "serving"
+	peerNot     = "not served"
+)
+
+// peerShard is what a replica says about a shard.
+type peerShard struct {
+	Replica string `json:"replica"`
+	State   string `json:"state"` // peerServing or peerNot
+	Epoch   int64  `json:"epoch,omitempty"`
+}
+
+// offer is a shard that its owner has handed over.
+type offer struct {
+	epoch   int64 // of that owner
+	records [][]byte
+	fold    *session.Fold
+	at      time.Time
+}
+
+// offers are those that wait to be opened, one for each shard.
+type offers struct {
+	mu  sync.Mutex
+	all []*offer
+}
+
+func newOffers(shards int) *offers { return &offers{all: make([]*offer, shards)} }
+
+func (o *offers) put(n int, of *offer) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.all[n] = of
+}
+
+// take returns what was handed over by the owner with the epoch, once; nil: nothing was, or
+// it is too old.
+func (o *offers) take(n int, epoch int64) *offer {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	of := o.all[n]
+	o.all[n] = nil
+	if of == nil || of.epoch != epoch || time.Since(of.at) > offerKept {
+		return nil
+	}
+	return of
+}
+
+func (o *offers) has(n int, epoch int64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	of := o.all[n]
+	return of != nil && of.epoch == epoch && time.Since(of.at) <= offerKept
+}
+
+// expire forgets what was not opened in time.
+func (o *offers) expire() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for n, of := range o.all {
+		if of != nil && time.Since(of.at) > offerKept {
+			o.all[n] = nil
+		}
+	}
+}
+
+// serve answers the other replicas.
+func (p *clusterPart) serve() {
+	s := p.a.peers.server
+	s.HandleWithin("GET /v1/shards/{shard}", peer.Limits{Time: askTime}, p.shardHandler(p.tellShard))
+	s.HandleWithin("POST /v1/shards/{shard}", peer.Limits{Body: offerBytes, Requests: len(p.turns), Time: offerTime}, p.shardHandler(p.takeOffer))
+	s.HandleWithin("POST /v1/shards/{shard}/cars/{company}/{car}", peer.Limits{Body: connectBytes, Requests: handedOn, Time: 2 * connectTime}, p.shardHandler(p.takeConnect))
+}
+
+func (p *clusterPart) shardHandler(do func(http.ResponseWriter, *http.Request, int)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n, err := strconv.Atoi(r.PathValue("shard"))
+		if err != nil || n < 0 || n >= len(p.turns) {
+			http.Error(w, fmt.Sprintf("shard %.20q: expected 0 to %d", r.PathValue("shard"), len(p.turns)-1), http.StatusNotFound)
+			return
+		}
+		do(w, r, n)
+	})
+}
+
+func (p *clusterPart) tellShard(w http.ResponseWriter, _ *http.Request, n int) {
+	out := peerShard{Replica: p.self.Replica, State: peerNot}
+	if s := p.a.sessions.shards[n].Load(); s != nil {
+		out.State, out.Epoch = peerServing, s.epoch.Load()
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(out) // the peer has gone
+}
+
+// askPeer asks the replica at the address about a shard.
+func (p *clusterPart) askPeer(ctx context.Context, address string, n int) (out peerShard, err error) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://peer/v1/shards/%d", n), nil)
+	if err != nil {
+		return out, err
+	}
+	answer, err := p.a.peers.client.Do(ctx, address, req)
+	if err != nil {
+		return out, err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return out, fmt.Errorf("the replica at %s answers with %s", address, answer.Status)
+	}
+	err = json.NewDecoder(io.LimitReader(answer.Body, 64<<10)).Decode(&out)
+	return out, err
+}
+
+// offer sends what a journal says to the next owner of its shard.
+func (p *clusterPart) offer(ctx context.Context, s *shard, to cluster.Member) error {
+	fold, err := s.Reread()
+	if err != nil {
+		return err
+	}
+	body := binary.AppendUvarint(nil, uint64(s.epoch.Load()))
+	fold.Snapshot(func(record []byte) {
+		body = append(binary.AppendUvarint(body, uint64(len(record))), record...)
+	})
+	ctx, cancel := context.WithTimeoutCause(ctx, offerTime, errors.New("it does not answer"))
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, fmt.Sprintf("http://peer/v1/shards/%d", s.number), bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	answer, err := p.a.peers.client.Do(ctx, to.Address, req)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusNoContent {
+		text, _ := io.ReadAll(io.LimitReader(answer.Body, 1<<10)) // what there is of it
+		return fmt.Errorf("it answers with %s: %s", answer.Status, bytes.TrimSpace(text))
+	}
+	return nil
+}
+
+func (p *clusterPart) takeOffer(w http.ResponseWriter, r *http.Request, n int) {
+	body, err := io.ReadAll(r.Body)
+	if err == nil {
+		var of *offer
+		if of, err = parseOffer(body); err == nil {
+			p.offers.put(n, of)
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+	}
+	http.Error(w, "a shard that is handed over: "+err.Error(), http.StatusBadRequest)
+}
+
+// parseOffer reads what offer has sent.
+func parseOffer(body []byte) (*offer, error) {
+	epoch, k := binary.Uvarint(body)
+	if k <= 0 || epoch == 0 || epoch > 1<<62 {
+		return nil, errors.New("it does not begin with an epoch")
+	}
+	of := &offer{epoch: int64(epoch), fold: session.NewFold(), at: time.Now()}
+	for body = body[k:]; len(body) > 0; {
+		size, k := binary.Uvarint(body)
+		if k <= 0 || size > uint64(len(body)-k) {
+			return nil, errors.New("a record is cut off")
+		}
+		record := body[k : k+int(size)]
+		body = body[k+int(size):]
+		if err := of.fold.Apply(record); err != nil {
+			return nil, err
+		}
+		of.records = append(of.records, record)
+	}
+	return of, nil
+}
+
+// elsewhere hands the Connect of an unknown car to the owner of its shard. The caller holds
+// the lock of the roster, and keeps connect.
+func (p *clusterPart) elsewhere(id fleet.CarID, connect []byte) {
+	select {
+	case p.scouts <- struct{}{}:
+	default:
+		return // the gateway tries again
+	}
+	connect = bytes.Clone(connect)
+	p.handing.Go(func() {
+		defer func() { <-p.scouts }()
+		ctx, cancel := context.WithTimeout(p.life, connectTime)
+		defer cancel()
+		if err := p.find(ctx, id, connect); err != nil {
+			p.log.Warn("a car was found and its Connect could not be handed to the owner of its shard; its gateway tries again", "car", id.Car, "error", err)
+		}
+	})
+}
+
+// find gives a Connect to the owner of its shard, as soon as there is one.
+func (p *clusterPart) find(ctx context.Context, id fleet.CarID, connect []byte) error {
+	n := p.a.sessions.number(id)
+	for {
+		err := p.a.roster.welcome(ctx, id, connect)
+		if errors.Is(err, errNotOurs) {
+			err = p.sendConnect(ctx, n, id, connect)
+		}
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(connectRetry):
+		}
+	}
+}
+
+func (p *clusterPart) sendConnect(ctx context.Context, n int, id fleet.CarID, connect []byte) error {
+	owner := p.cluster.View().Shards[n]
+	if owner.Address == "" || owner.Replica == p.self.Replica {
+		return fmt.Errorf("shard %d has no owner", n)
+	}
+	url := fmt.Sprintf("http://peer/v1/shards/%d/cars/%s/%s", n, id.Company, id.Car)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(connect))
+	if err != nil {
+		return err
+	}
+	answer, err := p.a.peers.client.Do(ctx, owner.Address, req)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusNoContent {
+		return fmt.Errorf("replica %s answers with %s", owner.Replica, answer.Status)
+	}
+	return nil
+}
+
+func (p *clusterPart) takeConnect(w http.ResponseWriter, r *http.Request, n int) {
+	id := fleet.CarID{Company: r.PathValue("company"), Car: r.PathValue("car")}
+	if id.Company != p.a.Config().Company || !fleet.ValidName(id.Car) || p.a.sessions.number(id) != n {
+		http.Error(w, "this is no car of the shard: are company and shards the same for all replicas?", http.StatusBadRequest)
+		return
+	}
+	connect, err := io.ReadAll(r.Body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	switch err := p.a.roster.welcome(r.Context(), id, connect); {
+	case errors.Is(err, errNotOurs):
+		http.Error(w, "the shard is not served here", http.StatusConflict)
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+	default:
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
