@@ -9,7 +9,7 @@ ETCD := build/etcd
 MODULES := . sdk modules/example-go test
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-.PHONY: help build server packages nats etcd modules demo quick test lint generate cover bench fuzz clean deps sim bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure boundary
+.PHONY: help build server packages nats etcd modules demo quick test lint generate cover bench fuzz clean deps sim sim-cluster bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure boundary
 .DEFAULT_GOAL := build
 
 help: ## list the targets
@@ -53,8 +53,12 @@ SEED ?= 1
 sim: ## simulate SEEDS histories of the core, from SEED on
 	$(GO) -C test test -count=1 -v -timeout 0 -run '^TestHistories$$' ./sim -seeds $(SEEDS) -seed $(SEED)
 
+sim-cluster: ## simulate SEEDS histories of the cluster's planner, from SEED on
+	$(GO) test -count=1 -v -timeout 0 -run '^TestHistories$$' ./internal/cluster -seeds $(SEEDS) -seed $(SEED)
+
 mutants: ## check that the simulation catches every deliberate bug in the core
 	$(GO) -C test test -count=1 -v -timeout 0 -run '^TestMutants$$' ./sim -mutants -1
+	$(GO) test -count=1 -v -timeout 0 -run '^TestMutants$$' ./internal/cluster -mutants -1
 
 FAULTS ?= .
 faults: deps $(ETCD) ## break things around the real server: FAULTS=expression selects, 30 min for all

@@ -39,7 +39,7 @@ func (a *App) sources() observe.Sources {
 		},
 	}
 	s.Stores = a.stores
-	s.Declined = a.sessions.declinedByReason
+	s.Declined, s.GivenUp = a.sessions.declinedByReason, a.sessions.givenUpByReason
 	if a.logs != nil {
 		s.LogLost = a.logs.Lost
 	}

@@ -33,6 +33,7 @@ func (p *sessionsPart) suspect(s *shard, deaths int, cfg *config.Config) {
 				"car", name, "module", h.Device.Module, "device", h.Device, "bytes", len(h.Data), "processes", h.Tried)
 			s.Append(session.AppendDelivered(nil, id, h.Device.Module, h.Number))
 			known.Drop(h.Device.Module)
+			p.lose(endedServer, name, h.Device.Module, 1)
 		}
 	}
 }

@@ -101,6 +101,7 @@ func (r *roster) openModules(ctx context.Context, cfg *config.Config, cc config.
 		if err != nil {
 			return nil, errors.Join(err, closeModules(bindings))
 		}
+		b.Lost = uint64(known.GivenUp(m.Number))
 		bindings = append(bindings, b)
 	}
 	return bindings, nil

@@ -17,6 +17,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/logging"
+	"external-server/internal/observe"
 	"external-server/internal/session"
 	"external-server/internal/state"
 )
@@ -59,6 +60,7 @@ type sessionsPart struct {
 
 	mu       sync.Mutex
 	declined map[string]int // sessions that cannot go on, by reason
+	givenUp  map[string]int // statuses of the process before, by reason
 }
 
 func (*sessionsPart) keys() []string { return []string{"OnStop"} }
@@ -111,7 +113,7 @@ func (p *sessionsPart) open(ctx context.Context, cfg *config.Config) error {
 	down, known := dir.Down()
 	p.resumes = known && down <= resumable
 	p.alone = make(alone, 1)
-	p.declined = make(map[string]int)
+	p.declined, p.givenUp = make(map[string]int), make(map[string]int)
 	p.shards = make([]atomic.Pointer[shard], dir.Shards())
 	if cfg.Cluster != nil { // they are opened when they are claimed
 		return nil
@@ -341,6 +343,35 @@ func (p *sessionsPart) decline(why string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.declined[why]++
+}
+
+// Reasons for which answered statuses of the process before are not delivered.
+const (
+	endedServer   = "ended the server again and again"
+	notConfigured = "car is not configured any more"
+)
+
+// lose counts statuses of the process before that are not delivered.
+func (p *sessionsPart) lose(why, car string, module int32, statuses int) {
+	if statuses == 0 {
+		return
+	}
+	p.mu.Lock()
+	p.givenUp[why] += statuses
+	p.mu.Unlock()
+	if hub := p.a.hub; hub != nil {
+		hub.Events.Put(observe.Event{
+			Kind: observe.KindFault, Car: car, Module: module, Count: statuses, Reason: "statuses given up",
+			Text: "answered before the start and not delivered: " + why,
+		})
+	}
+}
+
+// givenUpByReason counts the statuses of the process before that are not delivered.
+func (p *sessionsPart) givenUpByReason() map[string]int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.givenUp)
 }
 
 func (p *sessionsPart) declinedByReason() map[string]int {

@@ -152,6 +152,7 @@ func (p *sessionsPart) forgetUnserved(s *shard) {
 			company, name, _ := strings.Cut(id, "/")
 			p.log.Warn("a car of the process before is not configured any more; its session is not resumed and what its modules had not taken is lost",
 				"company", company, "car", name, "statuses", len(known.Left))
+			p.lose(notConfigured, name, 0, len(known.Left))
 		}
 		s.Append(session.AppendForgotten(nil, id))
 	}

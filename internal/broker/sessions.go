@@ -56,13 +56,6 @@ type keptMessage struct {
 	id uint16 // 0: not sent
 }
 
-// find returns the session of a client, nil if it has none.
-func (s *sessions) find(id string) *kept {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.byID[id]
-}
-
 func (s *sessions) len() int {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

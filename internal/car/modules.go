@@ -38,6 +38,7 @@ func (s *Seat) bind(b Binding) *boundModule {
 		Logger:    s.log,
 		QueueSize: s.limits.Queue,
 		Supports:  b.Module.Supports,
+		Lost:      b.Lost,
 		Notify: func() {
 			if s.mail.putCommands(number) {
 				go s.work(nil, false)

@@ -51,6 +51,9 @@ var ErrReload = errors.New("changed or removed by a reload")
 type Binding struct {
 	Module   module.Module
 	Instance module.Instance // owned by the Seat once Replace has returned without error
+	// Lost are the statuses for it that an earlier process has answered and that were given
+	// up.
+	Lost uint64
 }
 
 // Occupant is what takes a seat.

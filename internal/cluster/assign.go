@@ -54,7 +54,8 @@ func survey(r *Registry) fleet {
 // ready tells whether a member that is well may get shards.
 func (f *fleet) ready() bool { return len(f.able) > 0 && f.able[0].State == StateReady }
 
-// order returns the able members that take the shard, the best first.
+// order returns the able members that take the shard, the best first. Those that could
+// not open another one a moment ago come last.
 func (f *fleet) order(shard int) []*Member {
 	out := make([]*Member, 0, len(f.able))
 	for _, m := range f.able {
@@ -63,7 +64,8 @@ func (f *fleet) order(shard int) []*Member {
 		}
 	}
 	slices.SortFunc(out, func(a, b *Member) int {
-		return cmp.Or(cmp.Compare(score(b.Name, shard), score(a.Name, shard)), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(cmp.Compare(min(len(a.Refuses), 1), min(len(b.Refuses), 1)),
+			cmp.Compare(score(b.Name, shard), score(a.Name, shard)), cmp.Compare(a.Name, b.Name))
 	})
 	return out
 }
@@ -124,7 +126,7 @@ func (f *fleet) balance(self string, excluded func(string) bool) (shard int, to 
 			continue
 		}
 		m := f.least(n, self, excluded)
-		if m == nil || f.load[m.Name]+2 > f.load[self] {
+		if m == nil || len(m.Refuses) > 0 || f.load[m.Name]+2 > f.load[self] {
 			continue
 		}
 		better := to == nil || f.load[m.Name] < f.load[to.Name] ||

@@ -57,17 +57,28 @@ type Planner struct {
 	giving            bool      // gives its shards away because it cannot serve
 	draining          bool
 	drainSince        time.Time
-	settled           time.Time            // when the first shards of an empty cluster may be taken
-	ready             []string             // names of the ready members
-	calm              time.Time            // since when they are these
-	refused           map[string]time.Time // members that did not take a shard, until when none is offered
-	scoutSince        time.Time            // since when nobody is the scout
-	scoutAt           time.Time            // when the next claim of it may be tried
+	settled           time.Time          // when the first shards of an empty cluster may be taken
+	ready             []string           // names and processes of the ready members
+	calm              time.Time          // since when they are these
+	refused           map[string]refusal // members that did not take a shard
+	scoutSince        time.Time          // since when nobody is the scout
+	scoutAt           time.Time          // when the next claim of it may be tried
+}
+
+// refusal is that of a member that did not take a shard.
+type refusal struct {
+	times int       // in a row
+	until time.Time // no shard is offered before
+}
+
+// backoff is how long something waits that has failed so many times in a row.
+func (t Timing) backoff(times int) time.Duration {
+	return min(t.Retry<<min(times-1, 10), t.MaxRetry)
 }
 
 // NewPlanner returns the planner of the replica self for that many shards.
 func NewPlanner(self string, shards int, scout bool, timing Timing) *Planner {
-	return &Planner{self: self, timing: timing, scout: scout, shards: make([]shard, shards), state: StateJoining, refused: make(map[string]time.Time)}
+	return &Planner{self: self, timing: timing, scout: scout, shards: make([]shard, shards), state: StateJoining, refused: make(map[string]refusal)}
 }
 
 // Step takes in an event and returns what is to be done, in order. The slice is valid
@@ -136,11 +147,12 @@ func (p *Planner) members() {
 	var ready []string
 	for _, m := range p.registry.Members {
 		if m.State == StateReady {
-			ready = append(ready, m.Name)
+			ready = append(ready, m.Name+" "+m.Instance)
 		}
 	}
 	if p.calm.IsZero() || !slices.Equal(ready, p.ready) {
 		p.ready, p.calm = ready, p.now
+		clear(p.refused)
 	}
 }
 
@@ -244,18 +256,14 @@ func (p *Planner) move(f *fleet) {
 		}
 	}
 	excluded := func(name string) bool {
-		until, ok := p.refused[name]
-		if ok && p.reached(until) {
-			delete(p.refused, name)
-			ok = false
-		}
-		return ok
+		no, ok := p.refused[name]
+		return ok && !p.reached(no.until)
 	}
 	if p.draining || p.giving && f.ready() {
 		p.giveAway(f, excluded)
 		return
 	}
-	if p.state != StateReady || len(f.able) < 2 || !p.reached(p.calm.Add(p.timing.Balance)) {
+	if p.state != StateReady || len(f.able) < 2 || !f.ready() || !p.reached(p.calm.Add(p.timing.Balance)) {
 		return
 	}
 	for _, c := range p.registry.Claims {
@@ -315,10 +323,8 @@ func (p *Planner) scoutRole(f *fleet) {
 		rank := slices.IndexFunc(order, func(m *Member) bool { return m.Name == p.self })
 		if rank >= 0 && p.reached(p.scoutSince.Add(time.Duration(rank)*p.timing.Fallback)) && p.reached(p.scoutAt) {
 			p.scoutAt = p.now.Add(resend)
-			p.do(Action{Kind: ActionScout})
-		}
-		if rank >= 0 {
 			p.wake(p.scoutAt)
+			p.do(Action{Kind: ActionScout})
 		}
 	default:
 		p.scoutSince = time.Time{}

@@ -25,6 +25,7 @@ type shard struct {
 	served   bool      // with queued and opening: served under an older epoch meanwhile
 	claiming bool      // with serving: the claim had vanished and is being taken again
 	raising  bool      // a higher epoch is being written
+	lost     bool      // with opening: the broker says that another replica serves it
 	epoch    int64     // under which it is served, or opened
 	to       string    // with closing: who gets it
 	again    time.Time // when the next claim, question or write may be tried
@@ -77,8 +78,11 @@ func (p *Planner) shardEvent(ev Event) {
 			s.again = p.now.Add(resend)
 		}
 	case EventLost:
-		if s.phase == serving {
+		switch {
+		case s.phase == serving, s.phase == queued && s.served:
 			p.close(n, Member{}, true)
+		case s.phase == opening && s.served:
+			s.lost = true
 		}
 	}
 }
@@ -109,17 +113,19 @@ func (p *Planner) shard(n int) {
 			p.release(n)
 			return
 		}
-		s.phase, s.served = queued, false
+		s.phase, s.served, s.again = queued, false, p.now
 	case asking, claiming:
 		if mine && !p.draining {
-			s.phase, s.served = queued, false
+			s.phase, s.served, s.again = queued, false, p.now
 		}
 	case queued:
-		if !mine {
+		switch {
+		case !mine && s.served:
+			s.phase = serving
+		case !mine:
 			s.phase = idle
-			if s.served {
-				s.phase = serving
-			}
+		case p.draining && !s.served:
+			p.release(n)
 		}
 	case serving:
 		p.served(n, c)
@@ -151,6 +157,7 @@ func (p *Planner) served(n int, c Claim) {
 		s.phase, s.served = queued, true // announce the new epoch
 	case c.State != ClaimServing && c.Epoch() == s.epoch && p.up && p.reached(s.again):
 		s.again = p.now.Add(resend)
+		p.wake(s.again)
 		p.do(Action{Kind: ActionMark, Shard: n, Revision: c.Revision, State: ClaimServing})
 	}
 }
@@ -178,8 +185,10 @@ func (p *Planner) opened(n int, err error) {
 	mine := p.registry != nil && p.owns(n)
 	known, behind := stale(err)
 	switch {
+	case s.lost && err != nil: // while the new epoch was to be announced
+		p.close(n, Member{}, true)
 	case err == nil:
-		s.phase, s.failures, s.again = serving, 0, p.now
+		s.phase, s.failures, s.again, s.lost = serving, 0, p.now, false
 	case behind && mine:
 		// etcd counts from a lower number than the broker knows: it was restored.
 		s.phase, s.raising = queued, true
@@ -189,14 +198,14 @@ func (p *Planner) opened(n int, err error) {
 		s.epoch = 0 // the new one is not announced yet
 	default:
 		s.failures++
-		s.retry = p.now.Add(min(p.timing.Retry<<min(s.failures-1, 10), p.timing.MaxRetry))
+		s.retry = p.now.Add(p.timing.backoff(s.failures))
 		s.phase, s.again = releasing, p.now
 	}
 }
 
 func (p *Planner) close(n int, to Member, lost bool) {
 	s := &p.shards[n]
-	s.phase, s.to = closing, to.Name
+	s.phase, s.to, s.lost = closing, to.Name, false
 	p.do(Action{Kind: ActionClose, Shard: n, To: to, Lost: lost})
 }
 
@@ -207,10 +216,12 @@ func (p *Planner) closed(n int, err error) {
 	}
 	if err != nil && s.to != "" {
 		// The other one did not take it. This replica goes on.
-		p.refused[s.to] = p.now.Add(p.timing.Retry)
+		times := p.refused[s.to].times + 1
+		p.refused[s.to] = refusal{times, p.now.Add(p.timing.backoff(times))}
 		s.phase, s.again = serving, p.now
 		return
 	}
+	delete(p.refused, s.to)
 	s.phase, s.again = releasing, p.now
 }
 
@@ -245,11 +256,9 @@ func (p *Planner) inherit(f *fleet) {
 		if !p.reached(s.orphaned.Add(wait)) || !p.reached(s.again) || !p.reached(s.retry) || p.empty() && !p.reached(p.settled) {
 			continue
 		}
-		if s.received = promised && s.promised == p.self; s.received {
-			p.tryClaim(n)
-			continue
-		}
-		s.phase = asking
+		// It is asked also when it was promised: the claim may have vanished before the
+		// owner has handed the shard over.
+		s.phase, s.received = asking, promised && s.promised == p.self
 		p.do(Action{Kind: ActionAsk, Shard: n})
 	}
 }

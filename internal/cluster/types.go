@@ -86,15 +86,17 @@ type Host interface {
 	// stalled, modules are in service. It does not block.
 	Health() error
 	// Ask finds out what the owner before says whose claim is not there any more. It takes
-	// about a second at most.
+	// about a second at most, and no time when the owner has offered the shard to this
+	// replica a moment ago.
 	Ask(ctx context.Context, shard int) (Answer, error)
 }
 
 // Answer is what became of a shard without claim.
 type Answer struct {
-	// Serving: the replica in Owner says that it serves the shard. It claims it again by
-	// itself. Otherwise the shard may be taken: there was no owner before, it offered the
-	// shard to this replica, or it does not answer.
+	// Serving: the replica in Owner says that it serves the shard and that it is well
+	// (Host.Health). It claims it again by itself. Otherwise the shard may be taken: there
+	// was no owner before, it was this replica, it offered the shard to this replica, it
+	// does not answer, or it cannot serve.
 	Serving bool
 	Owner   Owner // with Serving: who, where, under which epoch
 }

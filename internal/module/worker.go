@@ -25,6 +25,8 @@ type WorkerOptions struct {
 	// Supports asks the module about a device type before device_connected and for
 	// AskType. It may block. Nil: every type is served.
 	Supports func(deviceType uint32) bool
+	// Lost are statuses of an earlier process that were given up; WorkerStats counts them.
+	Lost uint64
 	// Notify is called, from the poller's goroutine, when commands were fetched.
 	// It must not block.
 	Notify func()
@@ -139,6 +141,7 @@ func NewWorker(instance Instance, number int32, opts WorkerOptions) *Worker {
 		poll:     make(chan struct{}),
 		lastPoll: make(chan struct{}),
 	}
+	w.lost.Store(opts.Lost)
 	w.callCtx, w.stopCalls = context.WithCancel(context.Background())
 	w.forwards.init(w)
 	return w

@@ -26,6 +26,9 @@ type Sources struct {
 	Stores func() []Store
 	// Declined counts the sessions of the process before that could not go on, by reason.
 	Declined func() map[string]int
+	// GivenUp counts the answered statuses of the process before that are not delivered, by
+	// reason.
+	GivenUp func() map[string]int
 }
 
 // Store is a place on disk that the server writes to.
@@ -53,7 +56,7 @@ type collector struct {
 	brokerClients, brokerSubscriptions, brokerMessages, brokerBytes, brokerDropped           scraped
 	httpRequests, httpCars, httpDevices, httpWaiting, httpQueue, httpMessages, httpDeleted   scraped
 	httpTransactions, httpWrite, httpSlowest, httpFaults, httpStoreUp, httpStoreBytes        scraped
-	logLost, eventsTotal, declined                                                           scraped
+	logLost, eventsTotal, declined, givenUp                                                  scraped
 	carState, carStatuses, carSessions, carSeen                                              scraped
 }
 
@@ -94,6 +97,7 @@ func newCollector(h *Hub, s Sources, c *catalogue, always func(chan<- prometheus
 	k.linkIgnored = c.scraped("link_ignored_total", "counter", "Incoming messages that no car was given.", "reason")
 	k.linkRefused = c.scraped("link_subscriptions_refused_total", "counter", "Subscriptions the broker refused.")
 	k.linkKept = c.scraped("link_sessions_kept", "gauge", "Connections whose session the broker keeps when they are lost.")
+	k.givenUp = c.scraped("statuses_given_up_total", "counter", "Answered statuses of the process before that are not delivered, by reason.", "reason")
 	k.linkDeclined = c.scraped("link_sessions_declined", "gauge", "1 when sessions are not kept although there is a state directory.")
 	k.linkStopped = c.scraped("link_stopped", "gauge", "1 when the server has stopped serving because another one has its sessions.")
 	k.linkResumed = c.scraped("link_sessions_resumed_total", "counter", "Connections to the broker whose session went on.")
@@ -158,6 +162,11 @@ func (k *collector) Collect(to chan<- prometheus.Metric) {
 	if k.sources.Declined != nil {
 		for reason, n := range k.sources.Declined() {
 			k.declined.send(to, float64(n), reason)
+		}
+	}
+	if k.sources.GivenUp != nil {
+		for reason, n := range k.sources.GivenUp() {
+			k.givenUp.send(to, float64(n), reason)
 		}
 	}
 	if k.sources.Cars != nil {

@@ -78,6 +78,8 @@ type Resumption struct {
 	// Local: the process goes on, only what served the car has failed. All commands have
 	// left, and a status that comes again was not answered.
 	Local bool
+
+	dropped []int32 // the module of each status that Drop took out
 }
 
 // Number is the number that the next status of a module gets.
@@ -117,11 +119,25 @@ func (r *Resumption) Heads() (heads []Left) {
 	return heads
 }
 
-// Drop takes the oldest status of a module that is left out.
+// Drop takes the oldest status of a module that is left out and counts it, see GivenUp.
 func (r *Resumption) Drop(module int32) {
 	if i := slices.IndexFunc(r.Left, func(l Left) bool { return l.Device.Module == module }); i >= 0 {
 		r.Left = slices.Delete(r.Left, i, i+1)
+		r.dropped = append(r.dropped, module)
 	}
+}
+
+// GivenUp is how many statuses of the module were dropped. r may be nil.
+func (r *Resumption) GivenUp(module int32) (statuses int) {
+	if r == nil {
+		return 0
+	}
+	for _, m := range r.dropped {
+		if m == module {
+			statuses++
+		}
+	}
+	return statuses
 }
 
 // Bounds of what a Record remembers of the past.

@@ -1,13 +1,16 @@
 package e2e
 
 import (
+	"bufio"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"external-server/internal/fleet"
+	"external-server/internal/support/brokertest"
 	"external-server/internal/support/servertest"
 	"external-server/internal/support/testwait"
 )
@@ -20,6 +23,8 @@ func TestPoisonedStatus(t *testing.T) {
 	record := filepath.Join(t.TempDir(), "record")
 	library := servertest.Library(t, "test/faults/testdata/recorder.c")
 	k := keep(t, 4, obj{"78": obj{"lib_path": library, "isolation": "none", "config": obj{"record": record, "poison": "poison"}}})
+	admin := brokertest.FreeAddress(t)
+	k.config["admin"] = obj{"listen": admin}
 	k.device = fleet.Device{Module: 78, Type: 1, Role: "device", Name: "Device"}
 	k.start()
 	k.drive()
@@ -55,6 +60,25 @@ func TestPoisonedStatus(t *testing.T) {
 	})
 	if n := strings.Count(k.server.Log(), "it is not delivered any more"); n != 1 {
 		t.Errorf("%d statuses were given up", n)
+	}
+	for path, want := range map[string]string{
+		"/metrics":                           `external_server_statuses_given_up_total{reason="ended the server again and again"} 1`,
+		"/api/v1/cars/" + poisoned.Car().Car: `"lost":1`,
+	} {
+		if got := get(t, "http://"+admin+path); !strings.Contains(got, want) {
+			t.Errorf("%s does not tell %q of the status that was given up:\n%.3000s", path, want, got)
+		}
+	}
+	stream, err := http.Get("http://" + admin + "/api/v1/events?after=0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Body.Close()
+	events := bufio.NewScanner(stream.Body)
+	for events.Scan() && !strings.Contains(events.Text(), `"reason":"statuses given up"`) {
+	}
+	if !strings.Contains(events.Text(), `"car":"`+poisoned.Car().Car+`"`) {
+		t.Errorf("the event is %q, %v", events.Text(), events.Err())
 	}
 	k.terminate()
 }

@@ -10,6 +10,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/lab/gateway"
+	"external-server/internal/support/testwait"
 )
 
 const company = "acme"
@@ -205,6 +206,20 @@ func (f *crew) served(at time.Time, patience time.Duration) time.Duration {
 		}
 	}
 	return time.Since(at)
+}
+
+// waitingLess waits until no car has waited for an answer for longer than the limit.
+func (f *crew) waitingLess(limit time.Duration) {
+	f.t.Helper()
+	deadline := time.Now().Add(2 * testwait.Patience)
+	for _, c := range f.cars {
+		for !c.servedSince(time.Now().Add(-limit)) {
+			if time.Now().After(deadline) {
+				f.t.Fatalf("car %s is not served", c.name)
+			}
+			pause(5 * time.Millisecond)
+		}
+	}
 }
 
 // settle waits until nothing is on its way any more, as far as the time limits of

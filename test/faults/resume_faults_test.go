@@ -148,6 +148,7 @@ func resumeFaults() []scenario {
 			r.forgetWaits()
 			for range r.size(200, 5) {
 				pause(300*time.Millisecond + rand.N(2*time.Second))
+				r.crew.waitingLess(10 * time.Second) // a busy machine starts slowly
 				r.server.Kill()
 				r.nextLife()
 				r.server.WaitLog("connected to the broker")

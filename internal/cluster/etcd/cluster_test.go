@@ -79,7 +79,7 @@ func (n *node) Open(_ context.Context, shard int, epoch int64) error {
 	defer n.broker.mu.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if known := n.broker.epochs[shard]; known >= epoch {
+	if known := n.broker.epochs[shard]; known > epoch || known == epoch && n.broker.owners[shard] != n {
 		return &cluster.StaleError{Shard: shard, Epoch: epoch, Known: known}
 	}
 	if old := n.broker.owners[shard]; old != nil && old != n {

@@ -57,7 +57,7 @@ type Options struct {
 	// to Start; default 10 s.
 	StartTimeout time.Duration
 	// BackoffMin and BackoffMax bound the pause before a process is replaced:
-	// default 100 ms, doubled each time up to 10 s, with jitter.
+	// default 100 ms, doubled each time up to 4 s, with jitter.
 	BackoffMin time.Duration
 	BackoffMax time.Duration
 	Logger     *slog.Logger
@@ -73,6 +73,9 @@ const (
 	// closed. With the time for the contexts before it (limits.stop_timeout_ms) a server
 	// stops within 5 s.
 	stopGrace = time.Second
+	// defaultBackoffMax keeps the pauses of ten processes that end at once, after which a
+	// module is out of service, below the 30 s after which gateways give up (GW-42).
+	defaultBackoffMax = 4 * time.Second
 	// calm is how long a process must have lived for the pause before its
 	// replacement to be the shortest again.
 	calm = time.Minute
@@ -115,7 +118,7 @@ func (o Options) withDefaults() Options {
 	set(&o.CallTimeout, 10*time.Second)
 	set(&o.StartTimeout, 10*time.Second)
 	set(&o.BackoffMin, 100*time.Millisecond)
-	set(&o.BackoffMax, 10*time.Second)
+	set(&o.BackoffMax, defaultBackoffMax)
 	o.BackoffMax = max(o.BackoffMax, o.BackoffMin)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

@@ -39,28 +39,29 @@ func may() map[string][]string {
 		"cmd/external-server":             {everything},
 		"internal/admin":                  {"internal/car", "internal/config", "internal/fleet", "internal/httpapi/crowd", "internal/httpapi/forwarded", "internal/link", "internal/logging", "internal/module", "internal/observe", "internal/state/process", "internal/session", "internal/config/tlsfiles"},
 		"internal/app":                    {everything},
-		"internal/lab/bench":              {everything},
+		"internal/app/sdnotify":           {},
 		"internal/broker":                 {"internal/logging"},
-		"internal/support/idlemodule":     {"internal/fleet", "internal/module", "internal/module/guest", "sdk/boundary"},
-		"internal/support/testchild":      {},
-		"internal/support/etcdtest":       {"internal/support/brokertest", "internal/support/testlog", "internal/support/testneed"},
-		"internal/support/brokertest":     {"internal/link/mqtt/wire", "internal/support/testlog", "internal/support/testneed", "internal/support/testwait"},
-		"internal/lab/capture":            {"internal/fleet"},
 		"internal/car":                    {"internal/fleet", "internal/link", "internal/logging", "internal/module", "internal/protocol", "internal/session"},
 		"internal/cluster":                {},
 		"internal/cluster/etcd":           {"internal/cluster"},
-		"internal/config/acl":             {"internal/fleet"},
 		"internal/cluster/fence":          {"internal/fleet", "internal/link", "internal/link/mqtt/wire", "internal/session"},
 		"internal/config":                 {"internal/fleet", "internal/module", "internal/module/spool"},
+		"internal/config/acl":             {"internal/fleet"},
+		"internal/config/tlsfiles":        {"internal/config"},
 		"internal/console":                {"internal/fleet", "internal/link/mqtt/wire", "internal/logging", "internal/state/process", "internal/protocol"},
-		"internal/lab/demo":               {"internal/fleet", "internal/lab/gateway", "internal/httpapi", "internal/module/check", "internal/lab/vehicle"},
+		"internal/console/health":         {"internal/config", "internal/config/tlsfiles"},
 		"internal/fleet":                  {},
+		"internal/httpapi":                {"internal/config", "internal/fleet", "internal/httpapi/forwarded", "internal/config/tlsfiles", "internal/peer"},
 		"internal/httpapi/crowd":          {},
 		"internal/httpapi/forwarded":      {},
-		"internal/lab/gateway":            {"internal/fleet", "internal/link/mqtt/wire", "internal/protocol"},
-		"internal/console/health":         {"internal/config", "internal/config/tlsfiles"},
-		"internal/httpapi":                {"internal/config", "internal/fleet", "internal/httpapi/forwarded", "internal/config/tlsfiles", "internal/peer"},
 		"internal/journal":                {},
+		"internal/lab/bench":              {everything},
+		"internal/lab/capture":            {"internal/fleet"},
+		"internal/lab/demo":               {"internal/config", "internal/fleet", "internal/lab/gateway", "internal/httpapi", "internal/module/check", "internal/lab/vehicle"},
+		"internal/lab/gateway":            {"internal/fleet", "internal/link/mqtt/wire", "internal/protocol"},
+		"internal/lab/simulate":           {"internal/fleet", "internal/lab/gateway", "internal/lab/vehicle"},
+		"internal/lab/trial":              {"internal/app", "internal/config", "internal/fleet", "internal/lab/gateway", "internal/module/check"},
+		"internal/lab/vehicle":            {},
 		"internal/link":                   {"internal/fleet"},
 		"internal/link/mqtt":              {"internal/fleet", "internal/link", "internal/link/mqtt/wire", "internal/logging"},
 		"internal/link/mqtt/wire":         {},
@@ -68,39 +69,45 @@ func may() map[string][]string {
 		"internal/logging":                {},
 		"internal/module":                 {"internal/fleet", "internal/logging", "sdk/module/moduleproto"},
 		"internal/module/cabi":            {"internal/fleet", "internal/logging", "internal/module", "sdk/module/moduleproto"},
+		"internal/module/check":           {"internal/fleet", "internal/module", "internal/module/cabi", "internal/module/host"},
 		"internal/module/fleetapi":        {"internal/config", "internal/fleet", "internal/httpapi", "internal/logging", "internal/module", "internal/module/spool"},
 		"internal/module/guest":           {"internal/fleet", "internal/module", "sdk/boundary", "sdk/module/moduleproto"},
 		"internal/module/host":            {"internal/fleet", "internal/logging", "internal/module", "internal/module/cabi", "internal/module/guest", "sdk/boundary", "sdk/module/moduleproto"},
-		"internal/module/check":           {"internal/fleet", "internal/module", "internal/module/cabi", "internal/module/host"},
 		"internal/module/spool":           {},
 		"internal/observe":                {"internal/broker", "internal/car", "internal/fleet", "internal/httpapi", "internal/link", "internal/logging", "internal/module", "internal/module/fleetapi", "internal/session"},
 		"internal/peer":                   {"internal/config", "internal/httpapi/crowd", "internal/config/tlsfiles"},
-		"internal/state/process":          {},
 		"internal/protocol":               {"internal/fleet", "internal/protocol/externalproto", "internal/protocol/internalproto"},
 		"internal/protocol/externalproto": {"internal/protocol/internalproto"},
 		"internal/protocol/internalproto": {},
-		"internal/app/sdnotify":           {},
-		"internal/support/servertest":     {"internal/support/testwait"},
 		"internal/session":                {"internal/fleet"},
-		"test/sim":                        {"internal/fleet", "internal/session"},
-		"internal/lab/simulate":           {"internal/fleet", "internal/lab/gateway", "internal/lab/vehicle"},
-		"internal/support/scripttest":     {"internal/fleet"},
 		"internal/state":                  {"internal/journal", "internal/state/process"},
+		"internal/state/process":          {},
+		"internal/support/brokertest":     {"internal/link/mqtt/wire", "internal/support/testlog", "internal/support/testneed", "internal/support/testwait"},
+		"internal/support/etcdtest":       {"internal/support/brokertest", "internal/support/testlog", "internal/support/testneed"},
+		"internal/support/idlemodule":     {"internal/fleet", "internal/module", "internal/module/guest", "sdk/boundary"},
+		"internal/support/scripttest":     {"internal/fleet"},
+		"internal/support/servertest":     {"internal/support/testwait"},
+		"internal/support/testchild":      {},
 		"internal/support/testlog":        {},
 		"internal/support/testneed":       {},
 		"internal/support/testwait":       {},
-		"internal/config/tlsfiles":        {"internal/config"},
-		"internal/lab/trial":              {"internal/app", "internal/config", "internal/fleet", "internal/lab/gateway", "internal/module/check"},
-		"internal/lab/vehicle":            {},
 		"modules/example-go":              {"sdk/module"},
-		"test/boundary":                   {everything},
-		"test/carrier":                    {everything},
-		"test/web":                        {everything},
 		"sdk/boundary":                    {"sdk/module/moduleproto"},
 		"sdk/module":                      {"sdk/boundary", "sdk/module/moduleproto"},
-		"sdk/moduletest":                  {"sdk/module"},
 		"sdk/module/moduleproto":          {},
+		"sdk/moduletest":                  {"sdk/module"},
+		"test/boundary":                   {everything},
+		"test/carrier":                    {everything},
+		"test/sim":                        {"internal/fleet", "internal/session"},
+		"test/web":                        {everything},
 	}
+}
+
+// inServer tells whether the package belongs to the server itself. Its commands, one of
+// which simulates cars, and what is around it do not.
+func inServer(name string) bool {
+	return strings.HasPrefix(name, "internal/") && !strings.HasPrefix(name, "internal/lab/") &&
+		!strings.HasPrefix(name, "internal/support/") && !strings.HasPrefix(name, "internal/tools/")
 }
 
 func TestImportsPointInwards(t *testing.T) {
@@ -139,6 +146,10 @@ func TestImportsPointInwards(t *testing.T) {
 			if slices.Contains([]string{"internal/link/mqtt", "internal/module/host"}, i) && !slices.Contains(
 				[]string{"cmd/external-server", "internal/app", "internal/lab/bench", "internal/module/check"}, name) {
 				t.Errorf("%s imports %s; use the interfaces in internal/link and internal/module", name, i)
+			}
+			// The server does not know the cars that are simulated around it, nor tests.
+			if inServer(name) && (strings.HasPrefix(i, "internal/lab/") || strings.HasPrefix(i, "internal/support/") || strings.HasPrefix(i, "internal/tools/")) {
+				t.Errorf("%s imports %s, which is no part of the server", name, i)
 			}
 			if !slices.Contains(allowed, i) && !slices.Contains(allowed, everything) && known {
 				t.Errorf("%s imports %s; see the table of this test and docs/architecture.md", name, i)
