@@ -7,9 +7,9 @@ EXAMPLE := build/modules/libexample-module.so
 ETCD := build/etcd
 # Every folder with a go.mod whose code is ours.
 MODULES := . sdk modules/example-go test
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+VERSION ?= $(shell scripts/version)
 
-.PHONY: help build server packages nats etcd modules demo quick test lint generate cover bench fuzz clean deps sim sim-cluster bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure boundary
+.PHONY: help build server packages release site chart nats etcd modules demo quick test lint generate cover bench fuzz clean deps sim sim-cluster bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure boundary
 .DEFAULT_GOAL := build
 
 help: ## list the targets
@@ -18,7 +18,7 @@ help: ## list the targets
 build: server modules ## build the server and the example module
 
 server: ## build the server only
-	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o $(BIN) ./cmd/external-server
+	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION) -X main.commit=$$(scripts/version commit) -X main.date=$$(scripts/version date)" -o $(BIN) ./cmd/external-server
 
 # Not a part of what is installed.
 .PHONY: $(BENCH)
@@ -32,6 +32,13 @@ $(EXAMPLE): modules/example/example_module.c modules/include/fleet_protocol_modu
 
 demo: build ## run a broker, the server and three simulated cars
 	$(BIN) demo --module $(EXAMPLE)
+
+SITE ?= build/site
+site: ## render the documents into build/site, static files with a search
+	$(GO) -C tools/site run . -root $(CURDIR) -out $(abspath $(SITE))
+
+chart: ## check the Helm chart
+	$(GO) -C tools/helm test ./...
 
 deps: ## install what the tests need and the machine lacks (Debian, as root)
 	@scripts/install-test-deps
@@ -47,6 +54,8 @@ test: export EXTERNAL_SERVER := $(abspath $(BIN))
 test: export ETCD_SERVER := $(abspath $(ETCD))
 test: deps build lint $(ETCD) ## run all tests with the race detector
 	@for m in $(MODULES); do echo "== $$m"; REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C $$m test -race -timeout 20m ./... || exit 1; done
+	$(MAKE) chart
+	$(GO) -C tools/site test ./...
 
 SEEDS ?= 20000
 SEED ?= 1
@@ -118,16 +127,15 @@ FUZZ ?= .
 fuzz: ## fuzz every parser and entry point for FUZZTIME each: FUZZ=expression selects
 	@scripts/fuzz '$(FUZZTIME)' '$(FUZZ)'
 
-# nfpm wants numbers; a build between two releases sorts before the next one.
-PACKAGE_VERSION ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//; s/-[0-9]*-g/~/' | grep . || echo 0.0.0)
-NFPM = $(GO) tool -modfile=tools/nfpm/go.mod nfpm
 PACKAGES ?= build/packages
-packages: server ## build a deb and an rpm in build/packages
-	mkdir -p build/package $(PACKAGES)
-	rm -rf build/package/man && $(GO) run -tags manual -trimpath -ldflags "-X main.version=$(VERSION)" ./cmd/external-server man build/package/man
-	for shell in bash zsh fish; do $(BIN) completion $$shell >build/package/completion.$$shell || exit 1; done
-	glibc=$$(objdump -T $(BIN) | grep -o 'GLIBC_[0-9.]*' | sed 's/GLIBC_//' | sort -Vu | tail -n 1); \
-	for format in deb rpm; do ARCH=$$($(GO) env GOARCH) VERSION=$(PACKAGE_VERSION) GLIBC=$$glibc $(NFPM) package --config nfpm.yaml --packager $$format --target $(PACKAGES) || exit 1; done
+packages: ## build a deb and an rpm in build/packages
+	scripts/release --packages $(PACKAGES)
+
+RELEASE ?= build/release
+ARCHES ?= amd64 arm64
+release: ## build archives, packages, SBOM and checksums in build/release, the same bytes each time
+	rm -rf $(RELEASE)
+	scripts/release $(RELEASE) $(ARCHES)
 
 # A program of its own, for tests and the demo: the server links the client only.
 etcd: $(ETCD) ## build the etcd that the tests of clusters start

@@ -47,6 +47,9 @@ on this machine.`,
 				return invalidConfiguration(cmd, path, err)
 			}
 			f := acl.Fleet{Company: cfg.Company, AnyCar: cfg.AnyCar != nil, User: cfg.Broker.Username, Cars: cars}
+			if cfg.Cluster != nil {
+				f.Cluster = cfg.Cluster.Name
+			}
 			if user != "" {
 				f.User = user
 			}

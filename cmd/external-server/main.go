@@ -14,9 +14,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is set by the linker.
-var version = "dev"
-
 // Exit codes (CLI-8, CLI-9).
 const (
 	exitOK    = 0

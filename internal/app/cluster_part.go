@@ -28,7 +28,8 @@ type clusterPart struct {
 	log     *slog.Logger
 	name    string // of the cluster
 	self    fence.Epoch
-	cluster membership // nil: there is none
+	cluster membership                 // nil: there is none
+	shown   atomic.Pointer[membership] // the same, for those that ask from other goroutines; nil before it takes part
 	offers  *offers
 	health  atomic.Pointer[error] // nil: this replica can serve
 	scouts  chan struct{}         // one for each Connect that is being handed on
@@ -53,6 +54,8 @@ type membership interface {
 	// View is what is known of the cluster; Changed is closed when there is something newer.
 	View() *cluster.View
 	Changed() <-chan struct{}
+	// Counts is what this replica did.
+	Counts() cluster.Counts
 	// Lost says that the broker has told of another owner of the shard.
 	Lost(shard int)
 }
@@ -64,8 +67,9 @@ const (
 	handOverWait = 5 * time.Second
 	// upWait bounds the wait for the connection of a shard that is being opened.
 	upWait = 10 * time.Second
-	// drainLimit bounds the handing over of all shards at a stop.
-	drainLimit = 20 * time.Second
+	// drainShare times limits.stop_timeout_ms bounds the handing over of all shards at a
+	// stop: with the default it fits into the 10 s that containers and units have.
+	drainShare = 2
 	// handedOn bounds the Connects of unknown cars that are handed on at the same time.
 	handedOn = 256
 )
@@ -99,9 +103,11 @@ func (p *clusterPart) prepare(ctx context.Context, old, fresh *config.Config) (c
 	if err != nil {
 		return change{}, err
 	}
-	a.peers.view.join(p.cluster)
 	a.roster.elsewhere = p.elsewhere
+	notYet := errors.New("the broker was not asked yet")
+	p.health.Store(&notYet)
 	p.serve()
+	a.peers.owners.joined.Store(true)
 	return change{apply: p.begin}, nil
 }
 
@@ -136,6 +142,7 @@ func (p *clusterPart) join(cfg *config.Config) (membership, error) {
 
 // begin takes part in the cluster. It is called when cars can be attached.
 func (p *clusterPart) begin(ctx context.Context) error {
+	p.shown.Store(&p.cluster)
 	p.looks = begin(ctx, func(ctx context.Context) error {
 		p.look(ctx)
 		return nil
@@ -153,9 +160,12 @@ func (p *clusterPart) leave(final bool) {
 	if !p.on() || p.runs == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), drainLimit)
+	limit := drainShare * p.a.Config().Limits.Stop
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	p.log.Info("handing the cars over to the other replicas", "shards", len(p.a.sessions.inService()), "at_most", drainLimit.String())
+	p.log.Info("handing the cars over to the other replicas", "shards", len(p.a.sessions.inService()), "at_most", limit.String())
+	// For all at once, while they are served: a module may need as long as its timeout is.
+	p.a.roster.endPolling(p.a.Config().Limits.Stop / lastPollsShare)
 	if err := p.cluster.Drain(ctx); err != nil {
 		p.log.Warn("not all cars were handed over: their sessions are suspended", "error", err)
 	}

@@ -26,16 +26,16 @@ func TestPackages(t *testing.T) {
 	testneed.Tool(t, "make", "make")
 	testneed.Tool(t, "dpkg", "dpkg")
 	out := t.TempDir()
-	cmd := exec.Command("make", "packages", "PACKAGES="+out)
-	cmd.Dir = servertest.Root()
-	if text, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("make packages: %v\n%s", err, text)
-	}
+	makeIn(t, servertest.Root(), "packages", "PACKAGES="+out)
 	rpm := one(t, filepath.Join(out, "*.rpm"))
 	if text, err := os.ReadFile(rpm); err != nil || !bytes.HasPrefix(text, []byte{0xed, 0xab, 0xee, 0xdb}) {
 		t.Errorf("%s does not begin as an rpm: %v", rpm, err)
 	}
 	deb := one(t, filepath.Join(out, "*.deb"))
+	t.Run("lintian", func(t *testing.T) { lint(t, testneed.Tool(t, "lintian", "lintian"), "--fail-on", "error,warning", deb) })
+	t.Run("rpmlint", func(t *testing.T) {
+		lint(t, testneed.Tool(t, "rpmlint", "rpmlint"), "-c", filepath.Join(servertest.Root(), "deploy/package/rpmlint.toml"), rpm)
+	})
 
 	root := t.TempDir()
 	for _, dir := range []string{"etc", "var/lib/dpkg/info", "var/lib/dpkg/updates"} {
@@ -87,6 +87,24 @@ func TestPackages(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(root, gone)); err == nil {
 			t.Errorf("%s is still there after purging", gone)
 		}
+	}
+}
+
+// makeIn runs a target of the Makefile.
+func makeIn(t *testing.T, dir string, args ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "make", args...)
+	cmd.Dir = dir
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("make %s: %v\n%s", strings.Join(args, " "), err, text)
+	}
+}
+
+// lint runs a checker that says by its exit code whether it has found something.
+func lint(t *testing.T, program string, args ...string) {
+	t.Helper()
+	if text, err := exec.CommandContext(t.Context(), program, args...).CombinedOutput(); err != nil {
+		t.Errorf("%s: %v\n%s", program, err, text)
 	}
 }
 
@@ -209,7 +227,11 @@ func installed(t *testing.T, root string) {
 		"usr/share/doc/external-server/examples/for_docker.json", "usr/share/doc/external-server/performance.svg",
 		"usr/share/doc/external-server/deploy/prometheus/alerts.yml", "usr/share/doc/external-server/deploy/grafana/external-server.json",
 		"usr/share/doc/external-server/deploy/mosquitto/mosquitto.conf",
-		"usr/share/man/man1/external-server-health.1", "usr/share/man/man5/external-server-config.5", "usr/share/bash-completion/completions/external-server",
+		"usr/share/man/man1/external-server-health.1.gz", "usr/share/man/man5/external-server-config.5.gz", "usr/share/bash-completion/completions/external-server",
+		"usr/share/doc/external-server/copyright", "usr/share/doc/external-server/changelog.gz", "usr/share/doc/external-server/THIRD-PARTY-NOTICES.gz",
+		"usr/share/external-server/fleet_module.proto", "usr/share/external-server/fleet_protocol_module.h",
+		"usr/share/doc/external-server/examples/modules/c/example_module.c", "usr/share/doc/external-server/examples/modules/go/main.go",
+		"usr/share/doc/external-server/examples/modules/python/example_module.py", "usr/share/doc/external-server/examples/modules/node/example_module.js",
 	} {
 		if _, err := os.Stat(filepath.Join(root, path)); err != nil {
 			t.Error(err)

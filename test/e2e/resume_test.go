@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -27,7 +29,8 @@ type kept struct {
 	server *servertest.Server
 	cars   []*testCar
 	device fleet.Device
-	limit  time.Duration // within which the server has to answer while a car connects
+	more   map[string][]fleet.Device // of a car, beside device
+	limit  time.Duration             // within which the server has to answer while a car connects
 	stop   chan struct{}
 	drives sync.WaitGroup
 }
@@ -95,7 +98,7 @@ func (k *kept) gateway(name string) *testCar {
 		tick := time.NewTicker(50 * time.Millisecond)
 		defer tick.Stop()
 		for {
-			c.report(`{"pressed": true}`, k.device)
+			c.report(`{"pressed": true}`, append([]fleet.Device{k.device}, k.more[name]...)...)
 			select {
 			case <-k.stop:
 				return
@@ -147,10 +150,15 @@ func (k *kept) halt() {
 // unnoticed demands that each car has had one session and nothing went wrong.
 func (k *kept) unnoticed() {
 	k.t.Helper()
-	for _, c := range k.cars {
+	unnoticed(k.t, k.cars...)
+}
+
+func unnoticed(t *testing.T, cars ...*testCar) {
+	t.Helper()
+	for _, c := range cars {
 		c.watch.mu.Lock()
 		if c.watch.connected != 1 || len(c.watch.ends) > 0 {
-			k.t.Errorf("car %v had %d sessions: %v", c.Car(), c.watch.connected, c.watch.ends)
+			t.Errorf("car %v had %d sessions: %v", c.Car(), c.watch.connected, c.watch.ends)
 		}
 		c.watch.mu.Unlock()
 	}
@@ -213,8 +221,7 @@ func TestRestartIsNotNoticed(t *testing.T) {
 	}
 }
 
-// A reload that changes a module of a car is not noticed; one that adds or removes a module,
-// so that devices begin or stop to be supported, makes the gateway connect anew.
+// A reload that changes a module of a car is not noticed.
 func TestReloadKeepsSessions(t *testing.T) {
 	t.Parallel()
 	k := keep(t, 5, exampleModule(t))
@@ -238,6 +245,59 @@ func TestReloadKeepsSessions(t *testing.T) {
 		})
 	}
 	k.finish()
+}
+
+// A reload that adds a module to all cars, or removes it, makes the gateways connect anew
+// whose devices begin or stop to be supported (GW-34, RES-18). No other car notices it.
+func TestReloadThatChangesWhatIsSupported(t *testing.T) {
+	t.Parallel()
+	const concerned = "c_1"
+	k := keep(t, 4, exampleModule(t))
+	k.more = map[string][]fleet.Device{concerned: {{Module: 78, Type: 1, Role: "device", Name: "Device"}}}
+	k.start()
+	k.drive()
+	i := slices.IndexFunc(k.cars, func(c *testCar) bool { return c.Car().Car == concerned })
+	changed := k.cars[i]
+	others := slices.Delete(slices.Clone(k.cars), i, i+1)
+	testwait.Until(t, "the server knows the device of the module that is not there yet", func() bool {
+		return k.said("78/1/device/Device")
+	})
+	record := filepath.Join(t.TempDir(), "record")
+	recorded := func() int {
+		text, err := os.ReadFile(record)
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		return bytes.Count(text, []byte("pressed"))
+	}
+	reload := func(times int) {
+		t.Helper()
+		servertest.WriteConfig(t, k.server.ConfigPath, k.config)
+		k.server.Signal(syscall.SIGHUP)
+		testwait.Until(t, "the configuration is reloaded", func() bool {
+			return strings.Count(k.server.Log(), "configuration reloaded") == times
+		})
+	}
+	modules := k.config["common_modules"].(obj)
+	modules["78"] = obj{"lib_path": servertest.Library(t, "test/faults/testdata/recorder.c"), "config": obj{"record": record}}
+	reload(1)
+	k.connectedAnew(2, changed)
+	testwait.Until(t, "the new module gets statuses", func() bool { return recorded() > 3 })
+	k.served(3)
+	unnoticed(t, others...)
+
+	delete(modules, "78")
+	reload(2)
+	k.connectedAnew(3, changed)
+	k.served(3)
+	unnoticed(t, others...)
+	k.halt()
+	changed.watch.mu.Lock()
+	if changed.watch.connected != 3 {
+		t.Errorf("the car had %d sessions: %v", changed.watch.connected, changed.watch.ends)
+	}
+	changed.watch.mu.Unlock()
+	k.terminate()
 }
 
 // The broker ends with the process when it is embedded: the sessions of gateways that were

@@ -21,6 +21,7 @@ import (
 const (
 	RoleServer  = "server"  // this project's server with the module Null
 	RoleBuiltin = "builtin" // the same with a built-in module and the HTTP API inside
+	RoleKept    = "kept"    // the server with a state directory
 	RoleEcho    = "echo"    // the cheapest responder
 	RoleBroker  = "broker"  // the embedded broker alone
 )
@@ -94,7 +95,7 @@ func RunChild(ctx context.Context, text string, in io.Reader, out io.Writer) err
 		fmt.Fprintln(out, readyLine, b.Addr())
 		<-ctx.Done()
 		return b.Close()
-	case RoleServer, RoleBuiltin:
+	case RoleServer, RoleBuiltin, RoleKept:
 		return c.serve(ctx, ready)
 	}
 	return fmt.Errorf("unknown role %q", c.Role)
@@ -112,7 +113,7 @@ func (c *Child) serve(ctx context.Context, ready func()) error {
 		return err
 	}
 	opts := app.Options{Config: cfg, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))}
-	if c.Role == RoleServer {
+	if c.Role != RoleBuiltin {
 		opts.Module = func(config.Module) (module.Module, error) { return Null{CommandEvery: c.CommandEvery}, nil }
 	}
 	app.TuneMemory(cfg)
@@ -169,6 +170,9 @@ func (c *Child) writeConfig() (string, error) {
 			"console": object{"level": "ERROR", "use": false},
 			"file":    object{"level": "ERROR", "use": false, "path": c.Dir},
 		},
+	}
+	if c.Role == RoleKept {
+		cfg["state_directory"] = filepath.Join(c.Dir, "state")
 	}
 	if len(c.Limits) > 0 {
 		cfg["limits"] = c.Limits

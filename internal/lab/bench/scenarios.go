@@ -34,12 +34,33 @@ func (b *bencher) table() []scenario {
 		start(1, target{kind: '=', limit: 50}), start(300, target{kind: '=', limit: 100}), start(o.Big, target{kind: '=', limit: 2000}),
 		idle(300), idle(1000), idle(o.Big),
 		b.big(RoleServer, RoleEcho), b.big(RoleBuiltin),
+		keptClosed(100), keptOpen(1000),
 		flood(), restart(o.Big),
 	}
 	for _, cars := range []int{1, 100, 300, 1000} {
 		out = append(out, memory(cars))
 	}
 	return out
+}
+
+// keptClosed and keptOpen measure what a state directory costs: the second column is the
+// same server without one.
+func keptClosed(cars int) scenario {
+	s := closedLoop(cars, metric{"cpu", fmt.Sprintf("CPU per 1000 statuses, %d cars, closed loop, state directory beside none", cars), "s", target{kind: '<', limit: 1.1}},
+		metric{"rate", "the same, status round trips", "1/s", target{kind: '>', limit: 0.9}})
+	return keeping(s, fmt.Sprintf("kept-%d", cars))
+}
+
+func keptOpen(cars int) scenario {
+	s := openLoop("", cars, 1, metric{"cpu", fmt.Sprintf("CPU per 1000 statuses, %d cars × 1/s, state directory beside none", cars), "s", target{}},
+		metric{"p50", "the same, latency p50", "ms", target{kind: '+', limit: 0.5}})
+	return keeping(s, "kept-open")
+}
+
+func keeping(s scenario, name string) scenario {
+	s.name, s.roles = name, []string{RoleKept, RoleServer}
+	s.needs = func(p *place) bool { return p.own != nil } // the embedded broker keeps no sessions
+	return s
 }
 
 // commands measures the way of a command from the module to the car.

@@ -51,13 +51,13 @@ func (r *reports) down(c *conn, err error, pause time.Duration, stable bool) {
 		"next_attempt_in", pause.Round(time.Millisecond).String())
 }
 
-// allUp notes that a shard is up and tells whether all are; mu is held.
+// allUp notes that a shard or the scout is up and tells whether all are; mu is held.
 func (r *reports) allUp(c *conn) bool {
 	if r.serving == nil {
 		r.serving = make(map[*conn]bool)
 	}
 	r.serving[c] = true
-	return len(r.serving) == len(c.link.opts.Sessions.served())
+	return len(r.serving) == len(c.link.opts.Sessions.served())+int(c.link.keeping.scouts.Load())
 }
 
 // up says that a connection serves its cars.
@@ -66,7 +66,7 @@ func (r *reports) up(c *conn) {
 	defer r.mu.Unlock()
 	delete(r.missing, c)
 	level := slog.LevelInfo
-	if c.isShard() && !r.allUp(c) { // one line speaks for all, when the last is up
+	if (c.isShard() || c.scout) && !r.allUp(c) { // one line speaks for all, when the last is up
 		level = slog.LevelDebug
 	} else if r.returns++; r.returns > maxReturns {
 		level = slog.LevelDebug

@@ -131,6 +131,7 @@ type keeping struct {
 	declined   atomic.Pointer[string] // why sessions are not kept; see fallBack
 	dead       atomic.Pointer[error]  // why the link serves no more; see giveWay
 	quickEnds  atomic.Int32           // connections that the broker ended at once
+	scouts     atomic.Int32           // connections of the watches: 0 or 1
 	said       said
 }
 

@@ -324,15 +324,18 @@ func TestTwoServersWithTheSameSessions(t *testing.T) {
 	}
 }
 
-// One line says that the broker is reached, when all connections are: a car whose own
-// comes later would miss an answer to its Connect.
+// One line says that the broker is reached, when all connections are, that of the watches
+// among them: a car whose own comes later would miss an answer to its Connect.
 func TestOneLineForAllConnections(t *testing.T) {
 	m := plain(t, "")
 	log, logger := newTestLog(t)
 	l := newLink(t, mqtt.Options{Address: m.Address(), Sessions: sessions(32, "one"), Logger: logger})
 	attachKeeper(t, l, id("company", "car"), nil)
+	if _, err := l.Watch("company", func(fleet.CarID, []byte) {}); err != nil {
+		t.Fatal(err)
+	}
 	runSuspendable(t, l)
-	testwait.Until(t, "all are connected", func() bool { return log.count("connected to the broker") == 32 })
+	testwait.Until(t, "all are connected", func() bool { return log.count("connected to the broker") == 33 })
 	if n := log.count("connected to the broker", "level=INFO"); n != 1 {
 		t.Errorf("%d lines", n)
 	}

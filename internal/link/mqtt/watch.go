@@ -51,6 +51,7 @@ func (l *Link) watcher() *conn {
 	if !last.scout {
 		last = newConn(l, len(l.conns))
 		last.scout = true
+		l.keeping.scouts.Store(1)
 		l.conns = append(l.conns, last)
 		l.start(last)
 	}

@@ -35,6 +35,9 @@ import (
 	"external-server/internal/module"
 )
 
+// Available tells whether this program can load module libraries.
+const Available = true
+
 var _ module.Module = (*Library)(nil)
 
 // Library is one loaded module library. It stays mapped until the process ends,

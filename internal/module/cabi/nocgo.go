@@ -9,6 +9,9 @@ import (
 	"external-server/internal/module"
 )
 
+// Available tells whether this program can load module libraries.
+const Available = false
+
 // errNoCgo is the answer of a server that was built without a C compiler: such
 // a server runs everything but libraries in its own process.
 var errNoCgo = errors.New("this server was built without cgo and cannot load module libraries; " +

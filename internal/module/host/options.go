@@ -21,12 +21,14 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"external-server/internal/logging"
 	"external-server/internal/module"
+	"external-server/internal/module/cabi"
 )
 
 // Options of Open; zero values mean the defaults.
@@ -98,11 +100,31 @@ var (
 // hostCommand is the sub-command that runs a library.
 const hostCommand = "module-host"
 
+// hostProgram is beside a server that was built without cgo, or in ../lib/external-server:
+// the same program built with it.
+const hostProgram = "external-server-module-host"
+
+// program returns what hosts libraries.
+func program(available bool, self string) string {
+	if available {
+		return "/proc/self/exe" // not os.Executable: after an upgrade that is another program
+	}
+	dir := filepath.Dir(self)
+	other := filepath.Join(dir, "..", "lib", "external-server", hostProgram)
+	if _, err := os.Stat(other); err == nil {
+		return other
+	}
+	return filepath.Join(dir, hostProgram)
+}
+
 // ForLibrary completes opts for the shared library at path: it runs in a second
-// process of this very program.
+// process of this very program, or of the one beside it that can load libraries.
 func ForLibrary(path string, opts Options) Options {
-	// Not os.Executable: after an upgrade that is another program.
-	opts.Command = []string{"/proc/self/exe", hostCommand, path}
+	self, err := os.Executable()
+	if err != nil {
+		self = os.Args[0]
+	}
+	opts.Command = []string{program(cabi.Available, self), hostCommand, path}
 	opts.Name = path
 	opts.library = true
 	return opts

@@ -149,6 +149,9 @@ func (p *process) killReaper() {
 func startError(path string, err error) error {
 	hint := ""
 	switch {
+	case filepath.Base(path) == hostProgram && errors.Is(err, os.ErrNotExist):
+		hint = "; this server was built without cgo and cannot load module libraries itself: put " + hostProgram +
+			" of the same release beside it, or use a server that was built with cgo"
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, os.ErrNotExist):
 		hint = "; no such program: correct \"command\", a path is relative to the working directory, " +
 			"a script needs its interpreter in the first line"

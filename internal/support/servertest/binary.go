@@ -70,11 +70,17 @@ func Build(t testing.TB, version string) string {
 }
 
 // Plain returns a build without the race detector, whose bookkeeping grows with
-// time: for tests that look at the memory of the server.
+// time: for tests that look at the memory of the server, or at how long it needs.
 func Plain(t testing.TB) string {
 	t.Helper()
+	return PlainBuild(t, "plain")
+}
+
+// PlainBuild is Plain for a build that says it has the given version.
+func PlainBuild(t testing.TB, version string) string {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "external-server")
-	if err := build(path, "plain", "-trimpath"); err != nil { // as the server target of the Makefile
+	if err := build(path, version, "-trimpath"); err != nil { // as the server target of the Makefile
 		t.Fatal(err)
 	}
 	return path

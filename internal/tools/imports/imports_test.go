@@ -74,7 +74,7 @@ func may() map[string][]string {
 		"internal/module/guest":           {"internal/fleet", "internal/module", "sdk/boundary", "sdk/module/moduleproto"},
 		"internal/module/host":            {"internal/fleet", "internal/logging", "internal/module", "internal/module/cabi", "internal/module/guest", "sdk/boundary", "sdk/module/moduleproto"},
 		"internal/module/spool":           {},
-		"internal/observe":                {"internal/broker", "internal/car", "internal/fleet", "internal/httpapi", "internal/link", "internal/logging", "internal/module", "internal/module/fleetapi", "internal/session"},
+		"internal/observe":                {"internal/broker", "internal/car", "internal/cluster", "internal/fleet", "internal/httpapi", "internal/link", "internal/logging", "internal/module", "internal/module/fleetapi", "internal/session"},
 		"internal/peer":                   {"internal/config", "internal/httpapi/crowd", "internal/config/tlsfiles"},
 		"internal/protocol":               {"internal/fleet", "internal/protocol/externalproto", "internal/protocol/internalproto"},
 		"internal/protocol/externalproto": {"internal/protocol/internalproto"},
