@@ -40,6 +40,7 @@ func (a *App) sources() observe.Sources {
 	}
 	s.Stores = a.stores
 	s.Declined, s.GivenUp = a.sessions.declinedByReason, a.sessions.givenUpByReason
+	s.Cluster = func() (observe.ClusterState, bool) { return a.cluster.state() }
 	if a.logs != nil {
 		s.LogLost = a.logs.Lost
 	}
@@ -102,6 +103,9 @@ func (o operator) Components() []admin.Component {
 			c.Reason = "its process is being started"
 		}
 		out = append(out, c)
+	}
+	if o.a.cluster.on() {
+		out = append(out, o.a.cluster.component())
 	}
 	for _, s := range o.a.stores() {
 		out = append(out, admin.Component{Name: s.Name, Ready: s.Fault == "", Reason: s.Fault})

@@ -71,6 +71,9 @@ func Check(ctx context.Context, cfg *config.Config) Report {
 	}
 	report.Problems = checkFiles(cfg)
 	report.Warnings = warnings.list
+	if cfg.Cluster != nil {
+		report.checkCluster(ctx, cfg)
+	}
 	return report
 }
 

@@ -7,7 +7,11 @@ import (
 	"strings"
 	"testing"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
 	"external-server/internal/config"
+	"external-server/internal/support/etcdtest"
 )
 
 // TestCheckLooksAtCertificatesOfTheCluster: files that are no certificates are found
@@ -41,5 +45,51 @@ func TestCheckLooksAtCertificatesOfTheCluster(t *testing.T) {
 		if !strings.HasPrefix(p.String(), path+":"+want[i]) || strings.Contains(p.String(), "planted") {
 			t.Errorf("problem %d: %v, want %s", i, p, want[i])
 		}
+	}
+}
+
+// TestCheckAsksEtcd: what a start would meet at etcd is told, and nothing is written.
+func TestCheckAsksEtcd(t *testing.T) {
+	e := etcdtest.Start(t, etcdtest.Options{})
+	load := func(url string) *config.Config {
+		t.Helper()
+		dir := t.TempDir()
+		path := filepath.Join(dir, "config.json")
+		text := `{"company_name": "company", "mqtt_address": "127.0.0.1", "state_directory": "` + dir + `",
+"cluster": {"etcd": ["` + url + `"], "peer_listen": "127.0.0.1:0", "peer_token": "planted-planted-planted",
+"shards": 8},
+"common_modules": {"1": {"builtin": "mission", "config": {"api_url": "http://127.0.0.1:1"}}}, "cars": {"car": {}}}`
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cfg, _, err := config.Load(path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cfg
+	}
+	if report := Check(t.Context(), load(e.URL())); len(report.Problems)+len(report.Warnings) > 0 {
+		t.Errorf("an empty etcd: %v, %q", report.Problems, report.Warnings)
+	}
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{e.URL()}, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	all, err := client.Get(t.Context(), "/", clientv3.WithPrefix())
+	if err != nil || all.Count > 0 {
+		t.Errorf("a check has written to etcd: %v, %v", all, err)
+	}
+	if _, err := client.Put(t.Context(), "/external-server/company/settings", `{"format":1,"shards":32}`); err != nil {
+		t.Fatal(err)
+	}
+	report := Check(t.Context(), load(e.URL()))
+	if len(report.Problems) != 1 || !strings.Contains(report.Problems[0].String(), "config.json:3:11: cluster.shards: the number of shards is 8, and the cluster was made with 32") {
+		t.Errorf("%v", report.Problems)
+	}
+	e.Kill()
+	report = Check(t.Context(), load(e.URL()))
+	if len(report.Problems) != 0 || len(report.Warnings) != 1 || !strings.Contains(report.Warnings[0], "config.json:2:21: cluster.etcd: etcd ") {
+		t.Errorf("%v, %q", report.Problems, report.Warnings)
 	}
 }

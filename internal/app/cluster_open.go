@@ -19,6 +19,9 @@ func (p *clusterPart) Open(ctx context.Context, n int, epoch int64) error {
 	p.turns[n].Lock()
 	defer p.turns[n].Unlock()
 	begun := time.Now()
+	if err := p.staleInStore(ctx, n, epoch); err != nil {
+		return err
+	}
 	if s := p.a.sessions.shards[n].Load(); s != nil {
 		return p.announce(s, epoch)
 	}
@@ -159,6 +162,7 @@ func (p *clusterPart) serveShard(ctx context.Context, s *shard) error {
 		return err
 	}
 	a.sessions.shards[s.number].Store(s)
+	a.peers.owners.notify()
 	if err := a.roster.openShard(ctx, s); err != nil {
 		return err
 	}
@@ -203,11 +207,15 @@ func (p *clusterPart) connected(ctx context.Context, s *shard, ended <-chan erro
 // announce goes on serving a shard under another epoch: its claim had vanished, and nobody
 // has taken it.
 func (p *clusterPart) announce(s *shard, epoch int64) error {
+	if known := s.epoch.Load(); epoch < known { // etcd was restored
+		return &cluster.StaleError{Shard: s.number, Epoch: epoch, Known: known}
+	}
 	if err := p.a.sessions.dir.SetEpoch(s.number, epoch); err != nil {
 		return err
 	}
 	s.epoch.Store(epoch)
 	s.link.Announce()
+	p.a.peers.owners.notify()
 	p.log.Info("serving a shard on under another epoch", "shard", s.number, "epoch", epoch)
 	return nil
 }

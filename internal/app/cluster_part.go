@@ -28,11 +28,13 @@ type clusterPart struct {
 	log     *slog.Logger
 	name    string // of the cluster
 	self    fence.Epoch
-	cluster membership // nil: there is none
+	cluster membership                 // nil: there is none
+	shown   atomic.Pointer[membership] // the same, for those that ask from other goroutines; nil before it takes part
 	offers  *offers
 	health  atomic.Pointer[error] // nil: this replica can serve
 	scouts  chan struct{}         // one for each Connect that is being handed on
 	handing sync.WaitGroup        // of those
+	final   atomic.Bool           // this is the end of all sessions that no other takes
 	life    context.Context       // of those
 	end     context.CancelFunc    // of life
 
@@ -53,6 +55,8 @@ type membership interface {
 	// View is what is known of the cluster; Changed is closed when there is something newer.
 	View() *cluster.View
 	Changed() <-chan struct{}
+	// Counts is what this replica did.
+	Counts() cluster.Counts
 	// Lost says that the broker has told of another owner of the shard.
 	Lost(shard int)
 }
@@ -64,8 +68,9 @@ const (
 	handOverWait = 5 * time.Second
 	// upWait bounds the wait for the connection of a shard that is being opened.
 	upWait = 10 * time.Second
-	// drainLimit bounds the handing over of all shards at a stop.
-	drainLimit = 20 * time.Second
+	// drainShare times limits.stop_timeout_ms bounds the handing over of all shards at a
+	// stop: with the default it fits into the 10 s that containers and units have.
+	drainShare = 2
 	// handedOn bounds the Connects of unknown cars that are handed on at the same time.
 	handedOn = 256
 )
@@ -100,7 +105,10 @@ func (p *clusterPart) prepare(ctx context.Context, old, fresh *config.Config) (c
 		return change{}, err
 	}
 	a.roster.elsewhere = p.elsewhere
+	notYet := errors.New("the broker was not asked yet")
+	p.health.Store(&notYet)
 	p.serve()
+	a.peers.owners.joined.Store(true)
 	return change{apply: p.begin}, nil
 }
 
@@ -135,6 +143,7 @@ func (p *clusterPart) join(cfg *config.Config) (membership, error) {
 
 // begin takes part in the cluster. It is called when cars can be attached.
 func (p *clusterPart) begin(ctx context.Context) error {
+	p.shown.Store(&p.cluster)
 	p.looks = begin(ctx, func(ctx context.Context) error {
 		p.look(ctx)
 		return nil
@@ -152,9 +161,13 @@ func (p *clusterPart) leave(final bool) {
 	if !p.on() || p.runs == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), drainLimit)
+	p.final.Store(final)
+	limit := drainShare * p.a.Config().Limits.Stop
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	p.log.Info("handing the cars over to the other replicas", "shards", len(p.a.sessions.inService()), "at_most", drainLimit.String())
+	p.log.Info("handing the cars over to the other replicas", "shards", len(p.a.sessions.inService()), "at_most", limit.String())
+	// For all at once, while they are served: a module may need as long as its timeout is.
+	p.a.roster.endPolling(p.a.Config().Limits.Stop / lastPollsShare)
 	if err := p.cluster.Drain(ctx); err != nil {
 		p.log.Warn("not all cars were handed over: their sessions are suspended", "error", err)
 	}

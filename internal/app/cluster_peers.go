@@ -124,7 +124,8 @@ func (p *clusterPart) shardHandler(do func(http.ResponseWriter, *http.Request, i
 
 func (p *clusterPart) tellShard(w http.ResponseWriter, _ *http.Request, n int) {
 	out := peerShard{Replica: p.self.Replica, State: peerNot}
-	if s := p.a.sessions.shards[n].Load(); s != nil {
+	// What it cannot serve it does not claim: the others may take it.
+	if s := p.a.sessions.shards[n].Load(); s != nil && p.Health() == nil {
 		out.State, out.Epoch = peerServing, s.epoch.Load()
 	}
 	w.Header().Set("Content-Type", "application/json")

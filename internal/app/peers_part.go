@@ -13,6 +13,7 @@ type peersPart struct {
 	a      *App
 	server *peer.Server // nil: there is no cluster
 	client *peer.Client
+	owners *owners
 	serves *task
 }
 
@@ -23,6 +24,7 @@ func (p *peersPart) prepare(ctx context.Context, old, fresh *config.Config) (cha
 	if c == nil || old != nil {
 		return change{}, nil
 	}
+	p.owners = newOwners(p.a, c.Shards)
 	opts := peer.Options{Replica: c.Replica, TLS: peerTLS(c), Token: c.PeerToken, Logger: component(p.a.log, logging.ComponentHTTP)}
 	var err error
 	if p.client, err = peer.NewClient(opts); err != nil {

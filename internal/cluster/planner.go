@@ -351,7 +351,11 @@ func (p *Planner) View() View {
 	for n := range v.Shards {
 		c := p.claim(n)
 		if c.Owner == "" {
-			v.Shards[n] = p.shards[n].answer
+			s := &p.shards[n]
+			v.Shards[n] = s.answer
+			if s.answer.Replica == "" && (v.Orphaned.IsZero() || s.orphaned.Before(v.Orphaned)) {
+				v.Orphaned = s.orphaned
+			}
 			continue
 		}
 		v.Shards[n] = Owner{Replica: c.Owner, Epoch: c.Epoch(), State: c.State, To: c.To}

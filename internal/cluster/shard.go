@@ -57,7 +57,7 @@ func (p *Planner) shardEvent(ev Event) {
 	case EventAnswered:
 		p.answered(n, ev)
 	case EventClaimed:
-		s.claiming = false
+		s.claiming, s.again = false, p.now
 		if !ev.OK {
 			s.again = p.now.Add(resend)
 		}

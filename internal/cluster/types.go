@@ -57,6 +57,9 @@ type View struct {
 	Connected bool
 	Since     time.Time // when Connected took its value
 	Problem   string    // why etcd does not answer, or why this replica is no member
+	// Orphaned is since when the shard has no owner that has had none for longest; zero: all
+	// have one.
+	Orphaned time.Time
 }
 
 // Member returns the member of a name.

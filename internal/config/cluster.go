@@ -79,6 +79,7 @@ func (l *loader) cluster(top *object, cfg *Config) *Cluster {
 		Shards: int(o.integer("shards", defaultShards, 1, maxShards)),
 		Lease:  o.duration("lease_ms", time.Millisecond, defaultLease, leastLease),
 	}
+	l.note(o.key("shards"), o.value("shards"), o.key("shards"))
 	if n := o.get("lease_ms"); c.Lease > maxLease || c.Lease%time.Second != 0 {
 		l.errorf(n.off, o.key("lease_ms"), "expected whole seconds from %d to %d, in milliseconds", leastLease.Milliseconds(), maxLease.Milliseconds())
 	}

@@ -26,6 +26,9 @@ type Sources struct {
 	Stores func() []Store
 	// Declined counts the sessions of the process before that could not go on, by reason.
 	Declined func() map[string]int
+	// Cluster says what this replica knows of its cluster; false: there is none, or nothing
+	// is known yet.
+	Cluster func() (ClusterState, bool)
 	// GivenUp counts the answered statuses of the process before that are not delivered, by
 	// reason.
 	GivenUp func() map[string]int
@@ -58,6 +61,7 @@ type collector struct {
 	httpTransactions, httpWrite, httpSlowest, httpFaults, httpStoreUp, httpStoreBytes        scraped
 	logLost, eventsTotal, declined, givenUp                                                  scraped
 	carState, carStatuses, carSessions, carSeen                                              scraped
+	cluster                                                                                  clusterMetrics
 }
 
 func newCollector(h *Hub, s Sources, c *catalogue, always func(chan<- prometheus.Metric)) *collector {
@@ -140,6 +144,8 @@ func newCollector(h *Hub, s Sources, c *catalogue, always func(chan<- prometheus
 
 	k.logLost = c.scraped("log_lines_lost_total", "counter", "Log lines that could not be written.", "destination")
 
+	k.cluster = newClusterMetrics(c)
+
 	k.carState = c.scraped("car_state", "gauge", "1 for the state the car is in. Only with admin.per_car_metrics, as everything about single cars.", "car", "state")
 	k.carStatuses = c.scraped("car_statuses_total", "counter", "Statuses of the car queued for modules.", "car")
 	k.carSessions = c.scraped("car_sessions_total", "counter", "Connect sequences the car has completed.", "car")
@@ -192,6 +198,11 @@ func (k *collector) Collect(to chan<- prometheus.Metric) {
 	if k.sources.HTTPAPI != nil {
 		if s, ok := k.sources.HTTPAPI(); ok {
 			k.collectAPI(to, s)
+		}
+	}
+	if k.sources.Cluster != nil {
+		if s, ok := k.sources.Cluster(); ok {
+			k.cluster.send(to, now, s)
 		}
 	}
 	if k.sources.LogLost != nil {

@@ -200,3 +200,24 @@ func exposition(t *testing.T) string {
 	}
 	return b.String()
 }
+
+// TestClusterAlerts plays series of replicas: what promtool finds in
+// testdata/cluster_alerts_test.yml, alerts that come and alerts that must not.
+func TestClusterAlerts(t *testing.T) {
+	tool := promtool(t)
+	dir := t.TempDir() // rules are found beside the test
+	for _, f := range []string{alerts, "testdata/cluster_alerts_test.yml"} {
+		raw, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(f)), raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command(tool, "test", "rules", "cluster_alerts_test.yml")
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}

@@ -14,6 +14,7 @@ import (
 
 	"external-server/internal/broker"
 	"external-server/internal/car"
+	"external-server/internal/cluster"
 	"external-server/internal/fleet"
 	"external-server/internal/httpapi"
 	"external-server/internal/link"
@@ -78,6 +79,17 @@ func full(t *testing.T) *Hub {
 			return httpapi.Stats{Requests: map[httpapi.RequestKey]int64{{Route: "GET /status", Code: 200}: 5}}, true
 		},
 		LogLost: func() (uint64, uint64) { return 1, 2 },
+		Cluster: func() (ClusterState, bool) {
+			return ClusterState{
+				View: &cluster.View{
+					Self: "a", Connected: true, Since: time.Now().Add(-time.Minute), Scout: "a", Orphaned: time.Now().Add(-time.Minute),
+					Members: []cluster.Member{{Name: "a", State: cluster.StateReady, Fingerprint: "1"}, {Name: "b", State: cluster.StateReady, Fingerprint: "2"}},
+					Shards: []cluster.Owner{{Replica: "a", Epoch: 7, State: cluster.ClaimServing}, {Replica: "b", Epoch: 8, State: cluster.ClaimServing}, {},
+						{Replica: "a", Epoch: 9, State: cluster.ClaimOpening}},
+				},
+				Counts: cluster.Counts{Claims: 1, Received: 2, Given: 3, Renewed: 4, Lost: 5, Failed: 6}, Discarded: 7,
+			}, true
+		},
 	}})
 }
 
@@ -99,6 +111,22 @@ func TestScrape(t *testing.T) {
 		`external_server_link_messages_total{direction="in"}`:                     9,
 		`external_server_link_sessions_kept`:                                      1,
 		`external_server_link_sessions_declined`:                                  1,
+		`external_server_cluster_etcd_up`:                                         1,
+		`external_server_cluster_members{state="ready"}`:                          2,
+		`external_server_cluster_members{state="unhealthy"}`:                      0,
+		`external_server_cluster_members_differ`:                                  1,
+		`external_server_cluster_scout`:                                           1,
+		`external_server_cluster_shards{state="serving"}`:                         1,
+		`external_server_cluster_shards{state="opening"}`:                         1,
+		`external_server_cluster_shard_epoch{shard="0"}`:                          7,
+		`external_server_cluster_shards_taken_total{how="taken over"}`:            1,
+		`external_server_cluster_shards_taken_total{how="handed over"}`:           2,
+		`external_server_cluster_shards_taken_total{how="claimed again"}`:         4,
+		`external_server_cluster_shards_given_total{how="handed over"}`:           3,
+		`external_server_cluster_shards_given_total{how="lost"}`:                  5,
+		`external_server_cluster_shards_failed_total`:                             6,
+		`external_server_cluster_shards_without_owner`:                            1,
+		`external_server_cluster_statuses_discarded_total`:                        7,
 		`external_server_link_stopped`:                                            0,
 		`external_server_link_backlog_messages_total`:                             5,
 		`external_server_link_taken_over_total`:                                   1,

@@ -27,7 +27,7 @@ func (e *SettingsError) Error() string {
 	if e.Format != 0 {
 		return fmt.Sprintf("the cluster was made by a program that writes format %d in etcd, and this one writes format %d; expected programs of the same version for all servers, or another cluster.name", e.Format, format)
 	}
-	return fmt.Sprintf(`cluster.shards is %d, and the cluster was made with %d, which is fixed; set it to %d. `+
+	return fmt.Sprintf(`the number of shards is %d, and the cluster was made with %d, which is fixed; set cluster.shards to %d. `+
 		`To change it, end all servers of the cluster, delete the key %s in etcd, and start them with the new number: the cars' sessions end, and gateways connect anew`,
 		e.Own, e.Shards, e.Shards, e.Key)
 }

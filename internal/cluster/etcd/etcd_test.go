@@ -265,7 +265,7 @@ func TestSettings(t *testing.T) {
 	if !errors.As(err, &settings) || settings.Shards != 4 || settings.Own != 8 {
 		t.Fatalf("%v", err)
 	}
-	contains(t, err.Error(), "cluster.shards is 8, and the cluster was made with 4, which is fixed; set it to 4. To change it, end all servers of the cluster, delete the key /external-server/c/settings in etcd")
+	contains(t, err.Error(), "the number of shards is 8, and the cluster was made with 4, which is fixed; set cluster.shards to 4. To change it, end all servers of the cluster, delete the key /external-server/c/settings in etcd")
 	if err := etcd.Check(t.Context(), opts); !errors.As(err, &settings) {
 		t.Errorf("the check says %v", err)
 	}

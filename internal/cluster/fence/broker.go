@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"external-server/internal/fleet"
@@ -45,14 +47,15 @@ const (
 // client is one connection for one purpose.
 type client struct {
 	*wire.Conn
-	b    Broker
-	id   uint16
-	next wire.Packet
-	done func()
+	b      Broker
+	topics string // of the cluster begin with it
+	id     uint16
+	next   wire.Packet
+	done   func()
 }
 
 // dial connects; ctx bounds the life of the connection, and patience does.
-func (b Broker) dial(ctx context.Context, hello wire.ConnectOptions, maxPayload int) (*client, error) {
+func (b Broker) dial(ctx context.Context, cluster string, hello wire.ConnectOptions, maxPayload int) (*client, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	hello.Version, hello.Username, hello.Password, hello.KeepAlive = wire.V5, b.Username, b.Password, keepAlive
 	o := wire.DialOptions{Address: b.Address, Connect: hello, MaxPayload: maxPayload}
@@ -75,7 +78,7 @@ func (b Broker) dial(ctx context.Context, hello wire.ConnectOptions, maxPayload 
 		return nil, fmt.Errorf("broker %s: %w", b.Address, explain(err, cause))
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	return &client{Conn: conn, b: b, done: func() { stop(); cancel(); conn.Close() }}, nil
+	return &client{Conn: conn, b: b, topics: topics(cluster), done: func() { stop(); cancel(); conn.Close() }}, nil
 }
 
 // explain says why there is no connection.
@@ -99,7 +102,7 @@ func explain(err, ended error) error {
 // member connects as this replica, not as a shard. Several such connections may exist at a time.
 func (b Broker) member(ctx context.Context, cluster string, maxPayload int) (*client, error) {
 	name := fmt.Sprintf("%s-member-%s-%s", ClientID(cluster), b.Member, rand.Text()[:8])
-	return b.dial(ctx, wire.ConnectOptions{ClientID: name}, maxPayload)
+	return b.dial(ctx, cluster, wire.ConnectOptions{ClientID: name}, maxPayload)
 }
 
 // fail completes an error.
@@ -107,7 +110,7 @@ func (c *client) fail(topic string, err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = fmt.Errorf("no answer within %v", patience)
 	} else if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		err = errors.New("the broker has closed the connection; does the user of this server have the right to read and write " + prefix + "#?")
+		err = errors.New("the broker has closed the connection; does the user of this server have the right to read and write " + c.topics + "#?")
 	}
 	return fmt.Errorf("broker %s, topic %s: %w", c.b.Address, topic, err)
 }
@@ -147,7 +150,7 @@ func (c *client) subscribe(filter string, each func(*wire.Packet) error) error {
 		return err
 	}
 	if code := p.Codes[0]; code >= wire.SubackRefused {
-		return fmt.Errorf("the broker refuses the subscription (reason %#x): allow the user of this server to read and write %s#", code, prefix)
+		return fmt.Errorf("the broker refuses the subscription (reason %#x): allow the user of this server to read and write %s#", code, c.topics)
 	}
 	_, err = c.await(wire.Pingresp, each)
 	return err
@@ -177,7 +180,7 @@ func (c *client) retain(topic string, payload []byte) error {
 			continue
 		}
 		if p.Code >= 0x80 {
-			return fmt.Errorf("the broker refuses the message (reason %#x %s): allow the user of this server to read and write %s#", p.Code, p.Reason, prefix)
+			return fmt.Errorf("the broker refuses the message (reason %#x %s): allow the user of this server to read and write %s#", p.Code, p.Reason, c.topics)
 		}
 		return nil
 	}
@@ -235,7 +238,7 @@ func Seize(ctx context.Context, b Broker, cluster string, shard int, e Epoch) (k
 	if err := mayConnect(ctx, shard); err != nil { // before the owner is disturbed
 		return false, err
 	}
-	c, err := b.dial(ctx, wire.ConnectOptions{ClientID: shardID(cluster, shard), Continue: true, SessionExpiry: sessionExpiry, ReceiveMaximum: receiveMaximum}, 1)
+	c, err := b.dial(ctx, cluster, wire.ConnectOptions{ClientID: shardID(cluster, shard), Continue: true, SessionExpiry: sessionExpiry, ReceiveMaximum: receiveMaximum}, 1)
 	if err != nil {
 		return false, err
 	}
@@ -259,57 +262,110 @@ func Records(ctx context.Context, b Broker, cluster string, shard int) (map[flee
 		return nil, err
 	}
 	defer c.done()
-	out := make(map[fleet.CarID][]byte)
-	for n := range buckets {
-		if err := c.readBucket(cluster, shard, n, out); err != nil {
+	r := &recordReader{client: c, prefix: recordPrefix(cluster, shard), out: make(map[fleet.CarID][]byte)}
+	for r.bucket = range buckets {
+		if err := r.read(); err != nil {
 			return nil, err
 		}
 	}
-	return out, nil
+	if err := r.barrier(r.take); err != nil { // what is left of the last one
+		return nil, r.fail(r.prefix+"#", err)
+	}
+	if r.late || len(r.out) == 0 {
+		if err := r.readLate(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return r.out, nil
 }
 
 // maxLeft bounds what is logged of one bucket.
 const maxLeft = 5
 
-// readBucket adds the records of one bucket to out.
-func (c *client) readBucket(cluster string, shard, n int, out map[fleet.CarID][]byte) error {
-	topic := bucketPrefix(cluster, shard, n)
-	count, bytes, left := 0, 0, 0
-	leave := func(p *wire.Packet, why string) {
-		if left++; left <= maxLeft && c.b.Logger != nil {
-			c.b.Logger.Warn("a retained message is no record of a session and is not used, remove it by publishing an empty retained one",
-				"broker", c.b.Address, "topic", string(p.Topic), "reason", why)
-		}
+// recordReader reads the records of a shard, bucket after bucket.
+type recordReader struct {
+	*client
+	prefix string // of the topics of all buckets
+	bucket int    // that was asked for last
+	late   bool   // a message came when the next bucket was asked for already
+	left   int    // messages of that one that are not used
+	counts [buckets]struct{ messages, bytes int }
+	out    map[fleet.CarID][]byte
+}
+
+func (r *recordReader) filter(bucket int) string { return r.prefix + strconv.Itoa(bucket) + "/#" }
+
+// read reads one bucket. The broker queues only so much for a client, so the subscription
+// does not stay.
+func (r *recordReader) read() error {
+	filter := r.filter(r.bucket)
+	r.left = 0
+	if err := r.subscribe(filter, r.take); err != nil {
+		return r.fail(filter, err)
 	}
-	err := c.subscribe(topic+"#", func(p *wire.Packet) error {
-		car, ok := carOf(string(p.Topic), topic, n)
-		switch {
-		case !ok:
-			leave(p, "the topic names no car of this part of the shard")
-		case p.Oversized:
-			leave(p, fmt.Sprintf("it has %d bytes, a record has at most %d", p.Size, MaxRecord))
-		case !p.Retain && len(p.Payload) == 0:
-			delete(out, car) // cleared meanwhile
-		case count >= maxBucket || bytes+len(p.Payload) > maxBucketBytes:
-			leave(p, fmt.Sprintf("there are more than %d or %d MiB", maxBucket, maxBucketBytes>>20))
-		default:
-			count, bytes = count+1, bytes+len(p.Payload)
-			out[car] = p.Payload
-		}
-		return nil
-	})
-	if err != nil {
-		return c.fail(topic+"#", err)
+	r.id++
+	if _, err := r.Write(wire.V5.AppendUnsubscribe(nil, r.id, filter)); err != nil {
+		return r.fail(filter, err)
 	}
-	c.id++
-	if _, err := c.Write(wire.V5.AppendUnsubscribe(nil, c.id, topic+"#")); err != nil {
-		return c.fail(topic+"#", err)
-	}
-	_, err = c.await(wire.Unsuback, nil)
-	if err != nil {
-		return c.fail(topic+"#", err)
+	if _, err := r.await(wire.Unsuback, r.take); err != nil {
+		return r.fail(filter, err)
 	}
 	return nil
+}
+
+// readLate reads everything again from a broker that may show what is retained some time
+// after it has answered to the subscription, until nothing more comes.
+func (r *recordReader) readLate(ctx context.Context) error {
+	clear(r.out)
+	clear(r.counts[:])
+	for n := range buckets {
+		if err := r.subscribe(r.filter(n), r.take); err != nil {
+			return r.fail(r.filter(n), err)
+		}
+	}
+	for before := -1; before != len(r.out); {
+		before = len(r.out)
+		if err := r.linger(ctx, r.take); err != nil {
+			return r.fail(r.prefix+"#", err)
+		}
+	}
+	return nil
+}
+
+// take takes one message.
+func (r *recordReader) take(p *wire.Packet) error {
+	topic := string(p.Topic)
+	rest, ours := strings.CutPrefix(topic, r.prefix)
+	number, _, _ := strings.Cut(rest, "/")
+	n, err := strconv.Atoi(number)
+	if !ours || err != nil || n < 0 || n >= buckets {
+		r.leave(p, "the topic names no car of this shard")
+		return nil
+	}
+	r.late = r.late || n != r.bucket
+	count := &r.counts[n]
+	car, ok := carOf(topic, r.prefix+number+"/", n)
+	switch {
+	case !ok:
+		r.leave(p, "the topic names no car of this part of the shard")
+	case p.Oversized:
+		r.leave(p, fmt.Sprintf("it has %d bytes, a record has at most %d", p.Size, MaxRecord))
+	case !p.Retain && len(p.Payload) == 0:
+		delete(r.out, car) // cleared meanwhile
+	case count.messages >= maxBucket || count.bytes+len(p.Payload) > maxBucketBytes:
+		r.leave(p, fmt.Sprintf("there are more than %d or %d MiB", maxBucket, maxBucketBytes>>20))
+	default:
+		count.messages, count.bytes = count.messages+1, count.bytes+len(p.Payload)
+		r.out[car] = p.Payload
+	}
+	return nil
+}
+
+func (r *recordReader) leave(p *wire.Packet, why string) {
+	if r.left++; r.left <= maxLeft && r.b.Logger != nil {
+		r.b.Logger.Warn("a retained message is no record of a session and is not used, remove it by publishing an empty retained one",
+			"broker", r.b.Address, "topic", string(p.Topic), "reason", why)
+	}
 }
 
 // Check tells whether the user of this server may do what the fence needs: publish a retained
@@ -321,7 +377,7 @@ func Check(ctx context.Context, b Broker, cluster string) error {
 		return err
 	}
 	defer c.done()
-	topic := prefix + ClientID(cluster) + "/check/" + rand.Text()[:8]
+	topic := topics(cluster) + "check/" + rand.Text()[:8]
 	if err := c.retain(topic, []byte("check")); err != nil {
 		return c.fail(topic, err)
 	}
@@ -335,7 +391,7 @@ func Check(ctx context.Context, b Broker, cluster string) error {
 		err = c.linger(ctx, each)
 	}
 	if err == nil && !found {
-		err = fmt.Errorf("a retained message that was published cannot be read: allow the user of this server to read and write %s#, and retained messages", prefix)
+		err = fmt.Errorf("a retained message that was published cannot be read: allow the user of this server to read and write %s#, and retained messages", c.topics)
 	}
 	if err := errors.Join(err, c.retain(topic, nil)); err != nil {
 		return c.fail(topic, err)

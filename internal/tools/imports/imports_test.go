@@ -37,7 +37,7 @@ func may() map[string][]string {
 	return map[string][]string{
 		"cmd/bench":                       {"internal/lab/bench"},
 		"cmd/external-server":             {everything},
-		"internal/admin":                  {"internal/car", "internal/config", "internal/fleet", "internal/httpapi/crowd", "internal/httpapi/forwarded", "internal/link", "internal/logging", "internal/module", "internal/observe", "internal/state/process", "internal/session", "internal/config/tlsfiles"},
+		"internal/admin":                  {"internal/car", "internal/cluster", "internal/config", "internal/fleet", "internal/httpapi/crowd", "internal/httpapi/forwarded", "internal/link", "internal/logging", "internal/module", "internal/observe", "internal/peer", "internal/state/process", "internal/session", "internal/config/tlsfiles"},
 		"internal/app":                    {everything},
 		"internal/app/sdnotify":           {},
 		"internal/broker":                 {"internal/logging"},
@@ -74,7 +74,7 @@ func may() map[string][]string {
 		"internal/module/guest":           {"internal/fleet", "internal/module", "sdk/boundary", "sdk/module/moduleproto"},
 		"internal/module/host":            {"internal/fleet", "internal/logging", "internal/module", "internal/module/cabi", "internal/module/guest", "sdk/boundary", "sdk/module/moduleproto"},
 		"internal/module/spool":           {},
-		"internal/observe":                {"internal/broker", "internal/car", "internal/fleet", "internal/httpapi", "internal/link", "internal/logging", "internal/module", "internal/module/fleetapi", "internal/session"},
+		"internal/observe":                {"internal/broker", "internal/car", "internal/cluster", "internal/fleet", "internal/httpapi", "internal/link", "internal/logging", "internal/module", "internal/module/fleetapi", "internal/session"},
 		"internal/peer":                   {"internal/config", "internal/httpapi/crowd", "internal/config/tlsfiles"},
 		"internal/protocol":               {"internal/fleet", "internal/protocol/externalproto", "internal/protocol/internalproto"},
 		"internal/protocol/externalproto": {"internal/protocol/internalproto"},
