@@ -9,7 +9,7 @@ ETCD := build/etcd
 MODULES := . sdk modules/example-go test
 VERSION ?= $(shell scripts/version)
 
-.PHONY: help build server packages release site chart nats etcd modules demo quick test lint generate cover bench fuzz clean deps sim sim-cluster bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure boundary
+.PHONY: help build server packages release site chart nats etcd modules demo quick test lint generate cover bench fuzz clean deps sim sim-handover sim-cluster bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure boundary
 .DEFAULT_GOAL := build
 
 help: ## list the targets
@@ -62,6 +62,9 @@ SEED ?= 1
 sim: ## simulate SEEDS histories of the core, from SEED on
 	$(GO) -C test test -count=1 -v -timeout 0 -run '^TestHistories$$' ./sim -seeds $(SEEDS) -seed $(SEED)
 
+sim-handover: ## simulate SEEDS histories of several servers that hand a car over, from SEED on
+	$(GO) -C test test -count=1 -v -timeout 0 -run '^TestClusterHistories$$' ./sim -cluster-seeds $(SEEDS) -seed $(SEED)
+
 sim-cluster: ## simulate SEEDS histories of the cluster's planner, from SEED on
 	$(GO) test -count=1 -v -timeout 0 -run '^TestHistories$$' ./internal/cluster -seeds $(SEEDS) -seed $(SEED)
 
@@ -73,8 +76,8 @@ FAULTS ?= .
 faults: deps $(ETCD) ## break things around the real server: FAULTS=expression selects, 30 min for all
 	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C test test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./faults -faults '$(FAULTS)'
 
-faults-table: deps ## the same, and write the table into docs/reliability.md
-	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C test test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./faults -faults . -update
+faults-table: deps ## the same, and write their rows into the table of docs/reliability.md
+	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C test test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./faults -faults '$(FAULTS)' -update
 
 HOURS ?= 0.5
 soak: deps ## mixed load with faults for HOURS: nothing grows, nothing is lost
