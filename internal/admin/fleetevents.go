@@ -92,7 +92,8 @@ func (s *Server) fleetEvents(w http.ResponseWriter, r *http.Request, after, only
 		}
 		return ""
 	}
-	following.Go(func() { s.followSelf(ctx, self, from(self), only, entries) })
+	first := from(self)
+	following.Go(func() { s.followSelf(ctx, self, first, only, entries) })
 	followed := map[string]bool{}
 	begin := true
 	look := func() {

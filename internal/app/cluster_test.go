@@ -59,6 +59,7 @@ func (tb *table) next() int64 {
 // seat is one replica's part in the table. It implements membership.
 type chair struct {
 	*table
+	name string // of the replica
 	lost chan int
 }
 
@@ -71,6 +72,7 @@ func (c *chair) View() *cluster.View {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	v := c.view
+	v.Self = c.name
 	return &v
 }
 
@@ -156,6 +158,7 @@ type crowd struct {
 	table   *table
 	account *account
 	drives  []*drive
+	edit    func(*config.Config) // of each replica's configuration; nil: as it is
 }
 
 func newCrowd(t *testing.T, cars string) *crowd {
@@ -180,13 +183,16 @@ func (c *crowd) load(name string) *config.Config {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	if c.edit != nil {
+		c.edit(cfg)
+	}
 	return cfg
 }
 
 // start runs a replica until the test ends.
 func (c *crowd) start(name string) *replica {
 	c.t.Helper()
-	r := &replica{name: name, log: new(testlog.Buffer), cfg: c.load(name), chair: &chair{table: c.table, lost: make(chan int, crowdShards)}}
+	r := &replica{name: name, log: new(testlog.Buffer), cfg: c.load(name), chair: &chair{table: c.table, name: name, lost: make(chan int, crowdShards)}}
 	var err error
 	r.App, err = New(c.t.Context(), Options{
 		Config: r.cfg, Logger: r.log.Logger(),
