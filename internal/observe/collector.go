@@ -46,22 +46,22 @@ type collector struct {
 	sources Sources
 	always  func(chan<- prometheus.Metric)
 
-	uptime, cars                                                                             scraped
-	queue, queueLongest, queueAge, statusesLost, acksDropped, commandsDiscarded, moduleCars  scraped
-	posts, postsWaiting, postsSpooled, postBytes, postAge, postsRetried, spoolFaults, apiUp  scraped
-	apiCommands                                                                              scraped
-	linkUp, linkChanged, linkConnections, linkConnects, linkMessages, linkBytes, linkQueued  scraped
-	linkInFlight, linkDropped, linkIgnored, linkRefused, linkDeaf                            scraped
-	linkKept, linkResumed, linkBacklog, linkRedelivered, linkEndUnknown, linkLeftovers       scraped
-	linkTakenOver, linkUnrecorded, linkBrokerRefused, linkStopped, linkDeclined              scraped
-	processUp, processRestarts, processMemory, processContexts, processOut, processRedeliver scraped
-	processCommandsLost                                                                      scraped
-	brokerClients, brokerSubscriptions, brokerMessages, brokerBytes, brokerDropped           scraped
-	httpRequests, httpCars, httpDevices, httpWaiting, httpHeld, httpShards, httpPassedOn, httpForOthers, httpQueue, httpMessages, httpDeleted   scraped
-	httpTransactions, httpWrite, httpSlowest, httpFaults, httpStoreUp, httpStoreBytes        scraped
-	logLost, eventsTotal, declined, givenUp                                                  scraped
-	carState, carStatuses, carSessions, carSeen                                              scraped
-	cluster                                                                                  clusterMetrics
+	uptime, cars                                                                                                                              scraped
+	queue, queueLongest, queueAge, statusesLost, acksDropped, commandsDiscarded, moduleCars                                                   scraped
+	posts, postsWaiting, postsSpooled, postBytes, postAge, postsRetried, spoolFaults, apiUp                                                   scraped
+	apiCommands                                                                                                                               scraped
+	linkUp, linkChanged, linkConnections, linkConnects, linkMessages, linkBytes, linkQueued                                                   scraped
+	linkInFlight, linkDropped, linkIgnored, linkRefused, linkDeaf                                                                             scraped
+	linkKept, linkResumed, linkBacklog, linkRedelivered, linkEndUnknown, linkLeftovers                                                        scraped
+	linkTakenOver, linkUnrecorded, linkBrokerRefused, linkStopped, linkDeclined                                                               scraped
+	processUp, processRestarts, processMemory, processContexts, processOut, processRedeliver                                                  scraped
+	processCommandsLost                                                                                                                       scraped
+	brokerClients, brokerSubscriptions, brokerMessages, brokerBytes, brokerDropped                                                            scraped
+	httpRequests, httpCars, httpDevices, httpWaiting, httpHeld, httpShards, httpPassedOn, httpForOthers, httpQueue, httpMessages, httpDeleted scraped
+	httpTransactions, httpWrite, httpSlowest, httpFaults, httpStoreUp, httpStoreBytes                                                         scraped
+	logLost, eventsTotal, declined, givenUp                                                                                                   scraped
+	carState, carStatuses, carSessions, carSeen                                                                                               scraped
+	cluster                                                                                                                                   clusterMetrics
 }
 
 func newCollector(h *Hub, s Sources, c *catalogue, always func(chan<- prometheus.Metric)) *collector {
