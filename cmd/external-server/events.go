@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"io"
-	"net/http"
 	"net/url"
 
 	"github.com/spf13/cobra"
@@ -44,18 +43,23 @@ func newEventsCommand() *cobra.Command {
 
 func newReloadCommand() *cobra.Command {
 	var endpoint endpointFlags
+	var all bool
 	cmd := &cobra.Command{
 		Use:   "reload",
 		Short: "Put the changed configuration file in force, without restart",
 		Long: `reload makes the running server read its configuration file again. Everything that
 can fail is tried first: with an error nothing has changed and the exit code is 1.
-Unchanged cars keep their sessions. SIGHUP does the same.`,
+Unchanged cars keep their sessions. SIGHUP does the same.
+
+With --all the other replicas of the cluster follow, one after the other, each with its
+own file. When the file of the asked server is wrong, none is touched.`,
 		Args: noArguments,
 		RunE: endpoint.with(func(ctx context.Context, c *console.Client, out, _ io.Writer) error {
-			return say(out)(c.Change(ctx, http.MethodPost, "/api/v1/reload", nil))
+			return say(out)(c.Reload(ctx, all))
 		}),
 	}
 	endpoint.register(cmd)
+	cmd.Flags().BoolVar(&all, "all", false, "also reload the other replicas of the cluster")
 	return cmd
 }
 

@@ -14,6 +14,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/observe"
+	"external-server/internal/peer"
 	"external-server/internal/session"
 )
 
@@ -21,6 +22,7 @@ import (
 const (
 	defaultLimit = 100
 	maxLimit     = 10_000
+	maxPeerLimit = 1 << 20 // cars of one replica that another one asks for
 )
 
 // carBrief is a car in the list, light enough for ten thousand of them.
@@ -38,6 +40,10 @@ type carBrief struct {
 	// Why the car is not connected, or is not served well; for people.
 	Why     string   `json:"why,omitempty"`
 	LastEnd *endJSON `json:"last_end,omitempty"`
+	// In a cluster: the replica that serves the car, the car's shard and its owner's epoch.
+	Replica string `json:"replica,omitempty"`
+	Shard   *int   `json:"shard,omitempty"`
+	Epoch   int64  `json:"epoch,omitempty"`
 }
 
 type endJSON struct {
@@ -67,6 +73,7 @@ func (s *Server) brief(c *car.Snapshot, link *link.State) carBrief {
 		}
 	}
 	b.Why = why(c, link, b.LastEnd)
+	s.place(&b)
 	return b
 }
 
@@ -133,6 +140,7 @@ var orders = map[string]func(a, b *carBrief) int{
 	"sessions":  func(a, b *carBrief) int { return cmp.Compare(a.Sessions, b.Sessions) },
 	"ends":      func(a, b *carBrief) int { return cmp.Compare(a.Ends, b.Ends) },
 	"why":       func(a, b *carBrief) int { return cmp.Compare(a.Why, b.Why) },
+	"replica":   func(a, b *carBrief) int { return natural(a.Replica, b.Replica) },
 }
 
 // compareTimes puts what never was first.
@@ -149,7 +157,7 @@ func compareTimes(a, b *time.Time) int {
 }
 
 // parseCarQuery reads the query of the list; the error names the parameter.
-func parseCarQuery(q url.Values) (carQuery, error) {
+func parseCarQuery(q url.Values, most int) (carQuery, error) {
 	out := carQuery{text: strings.ToLower(q.Get("q")), state: q.Get("state"), reason: strings.ToLower(q.Get("reason")), module: -1, sort: q.Get("sort"), limit: defaultLimit}
 	for key, values := range q {
 		if !slices.Contains([]string{"q", "state", "reason", "module", "sort", "order", "limit", "offset"}, key) {
@@ -163,7 +171,7 @@ func parseCarQuery(q url.Values) (carQuery, error) {
 		out.sort = "name"
 	}
 	if orders[out.sort] == nil {
-		return out, fmt.Errorf("sort is %q; expected name, state, since, last_seen, devices, statuses, sessions, ends or why", out.sort)
+		return out, fmt.Errorf("sort is %q; expected name, state, since, last_seen, devices, statuses, sessions, ends, why or replica", out.sort)
 	}
 	if !slices.Contains([]string{"", "waiting", "connecting", "running"}, out.state) {
 		return out, fmt.Errorf("state is %q; expected waiting, connecting or running", out.state)
@@ -194,7 +202,7 @@ func parseCarQuery(q url.Values) (carQuery, error) {
 		*into = n
 		return nil
 	}
-	if err := number("limit", &out.limit, 1, maxLimit); err != nil {
+	if err := number("limit", &out.limit, 1, most); err != nil {
 		return out, err
 	}
 	return out, number("offset", &out.offset, 0, 1<<30)
@@ -218,6 +226,8 @@ type carList struct {
 	Matched int            `json:"matched"`
 	States  map[string]int `json:"states"` // of all cars
 	Cars    []carBrief     `json:"cars"`
+	// Missing are the replicas whose cars are not in the list.
+	Missing []absent `json:"missing,omitempty"`
 }
 
 func (s *Server) cars(w http.ResponseWriter, r *http.Request) {
@@ -226,7 +236,11 @@ func (s *Server) cars(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, "the query cannot be read: "+err.Error())
 		return
 	}
-	q, err := parseCarQuery(values)
+	most := maxLimit
+	if _, from := peer.FromRequest(r); from { // which pages what it gets
+		most = maxPeerLimit
+	}
+	q, err := parseCarQuery(values, most)
 	if err != nil {
 		fail(w, http.StatusBadRequest, err.Error())
 		return
@@ -242,6 +256,11 @@ func (s *Server) cars(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	out.Matched = len(out.Cars)
+	values.Set("limit", strconv.Itoa(min(q.offset+q.limit, maxPeerLimit)))
+	values.Del("offset")
+	lists, missing := gather[carList](s, r, "/api/v1/cars", values)
+	out.merge(lists)
+	out.Missing = missing
 	by := orders[q.sort]
 	slices.SortStableFunc(out.Cars, func(a, b carBrief) int {
 		n := by(&a, &b)

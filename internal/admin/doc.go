@@ -4,6 +4,7 @@
 //
 // It changes nothing itself: what it shows and does is the business of the Source
 // it is given. Everything a stranger can reach is bounded: sizes, times, the
-// number of requests and of streams. It may import observe and what the Source
+// number of requests and of streams. In a cluster it asks the other replicas, and answers
+// them. It may import observe, cluster, peer and what the Source
 // speaks of.
 package admin

@@ -23,7 +23,7 @@ func FuzzCarQuery(f *testing.F) {
 		if err != nil {
 			return
 		}
-		q, err := parseCarQuery(values)
+		q, err := parseCarQuery(values, maxLimit)
 		if err != nil {
 			if err.Error() == "" {
 				t.Error("refused without a text")

@@ -65,6 +65,7 @@ type serverInfo struct {
 	Ready      bool           `json:"ready"`
 	Components []Component    `json:"components"`
 	You        you            `json:"you"`
+	Cluster    *clusterInfo   `json:"cluster,omitempty"`
 }
 
 type you struct {
@@ -94,6 +95,7 @@ func (s *Server) server(w http.ResponseWriter, r *http.Request) {
 		Link: linkInfo{Up: state.Up, Since: when(state.Since), LastError: state.LastError, Connections: len(state.Connections), Cars: state.Cars,
 			Sessions: state.Sessions(), Declined: state.Declined, Stopped: state.Stopped},
 		You: you{Token: i.name, Role: string(i.role)}, Ready: true, Components: s.opts.Source.Components(),
+		Cluster: s.clusterInfo(),
 	}
 	for _, c := range out.Components {
 		out.Ready = out.Ready && c.Ready

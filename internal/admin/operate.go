@@ -106,6 +106,11 @@ func (s *Server) levelled(w http.ResponseWriter, r *http.Request, err error, lev
 
 // reload answers when it is over, which may take longer than other requests may.
 func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
+	all, err := s.allParameter(r)
+	if err != nil {
+		fail(w, http.StatusBadRequest, err.Error())
+		return
+	}
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Time{}) // the request was read
 	_ = control.SetWriteDeadline(time.Now().Add(reloadTimeout))
@@ -115,5 +120,10 @@ func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.told(r, "", "configuration reloaded: "+changes)
+	if all {
+		_ = control.SetWriteDeadline(time.Now().Add(time.Duration(len(s.others(r))+1) * reloadTimeout))
+		s.reloadAll(w, r, changes)
+		return
+	}
 	answer(w, http.StatusOK, done{Result: changes})
 }

@@ -79,6 +79,13 @@ func position(name string, d *observe.Device) (positionJSON, bool) {
 	return out, true
 }
 
+// positionList is the answer of /api/v1/positions.
+type positionList struct {
+	Positions []positionJSON `json:"positions"`
+	// Missing are the replicas whose cars are not in the list.
+	Missing []absent `json:"missing,omitempty"`
+}
+
 // positions answers where the cars were last, or the one that is asked for.
 func (s *Server) positions(w http.ResponseWriter, r *http.Request) {
 	var cars []car.Snapshot
@@ -92,9 +99,7 @@ func (s *Server) positions(w http.ResponseWriter, r *http.Request) {
 	} else {
 		cars = s.opts.Source.Cars()
 	}
-	out := struct {
-		Positions []positionJSON `json:"positions"`
-	}{[]positionJSON{}}
+	out := positionList{Positions: []positionJSON{}}
 	for i := range cars {
 		name := cars[i].ID.Car
 		o, ok := s.opts.Hub.Find(name)
@@ -106,6 +111,13 @@ func (s *Server) positions(w http.ResponseWriter, r *http.Request) {
 				out.Positions = append(out.Positions, p)
 			}
 		}
+	}
+	if r.URL.Query().Get("car") == "" {
+		lists, missing := gather[positionList](s, r, "/api/v1/positions", nil)
+		for _, other := range lists {
+			out.Positions = append(out.Positions, other.Positions...)
+		}
+		out.Missing = missing
 	}
 	answerLong(w, r, out)
 }

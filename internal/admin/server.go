@@ -43,6 +43,8 @@ type Options struct {
 	// Heartbeat is the time after which a silent stream sends a comment; zero
 	// means 15 s.
 	Heartbeat time.Duration
+	// Cluster is the replicas that share the cars; nil: this server has all of them.
+	Cluster Cluster
 	// StreamTimeout is how long a reader of a stream may leave everything unread;
 	// zero means 10 s.
 	StreamTimeout time.Duration
@@ -156,14 +158,14 @@ func (s *Server) routes() http.Handler {
 	read("GET /api/v1/openapi.json", s.openAPI)
 	read("GET /api/v1/server", s.server)
 	read("GET /api/v1/cars", s.cars)
-	read("GET /api/v1/cars/{car}", s.car)
-	read("GET /api/v1/cars/{car}/messages", s.messages)
-	read("GET /api/v1/positions", s.positions)
+	read("GET /api/v1/cars/{car}", s.atOwner(s.car))
+	read("GET /api/v1/cars/{car}/messages", s.atOwner(s.messages))
+	read("GET /api/v1/positions", s.atOwner(s.positions))
 	read("GET /api/v1/modules", s.modules)
 	read("GET /api/v1/events", s.events)
 	read("GET /api/v1/log-levels", s.logLevels)
-	operate("POST /api/v1/cars/{car}/disconnect", s.disconnect)
-	operate("POST /api/v1/cars/{car}/reannounce", s.reannounce)
+	operate("POST /api/v1/cars/{car}/disconnect", s.atOwner(s.disconnect))
+	operate("POST /api/v1/cars/{car}/reannounce", s.atOwner(s.reannounce))
 	operate("PUT /api/v1/log-levels/{component}", s.setLogLevel)
 	operate("DELETE /api/v1/log-levels/{component}", s.resetLogLevel)
 	operate("POST /api/v1/reload", s.reload)

@@ -11,6 +11,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/observe"
+	"external-server/internal/peer"
 )
 
 // batch is how many entries of a stream are written before they are flushed.
@@ -101,6 +102,8 @@ func entry(to []byte, kind, id string, data any) []byte {
 type gap struct {
 	Lost   uint64 `json:"lost"` // 0: unknown
 	Reason string `json:"reason"`
+	// Replica is where they are missing, in the stream of a cluster.
+	Replica string `json:"replica,omitempty"`
 }
 
 // events streams what happens. Last-Event-ID, or the parameter after, resumes;
@@ -111,6 +114,16 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		after = r.URL.Query().Get("after")
 	}
 	only := r.URL.Query().Get("car")
+	replica := ""
+	if s.opts.Cluster != nil {
+		if view := s.opts.Cluster.View(); view != nil {
+			if _, from := peer.FromRequest(r); !from {
+				s.fleetEvents(w, r, after, only)
+				return
+			}
+			replica = view.Self
+		}
+	}
 	st, end := s.begin(w, r)
 	if st == nil {
 		return
@@ -124,14 +137,14 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	text := []byte("retry: 2000\n\n")
 	if !known {
 		from = events.Oldest()
-		text = entry(text, "gap", "", gap{Reason: "the server was started anew or the id is none of its; what is known follows"})
+		text = entry(text, "gap", "", gap{Reason: "the server was started anew or the id is none of its; what is known follows", Replica: replica})
 	}
 	var read []observe.Event
 	for first := true; ; first = false {
 		var lost uint64
 		read, from, lost = events.Read(from, batch, read[:0])
 		if lost > 0 {
-			text = entry(text, "gap", "", gap{Lost: lost, Reason: "events came faster than they were read, or were too long ago"})
+			text = entry(text, "gap", "", gap{Lost: lost, Reason: "events came faster than they were read, or were too long ago", Replica: replica})
 			if !first { // a reader that is too slow is not waited for; it may resume
 				_ = st.send(text)
 				return
@@ -139,6 +152,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 		}
 		for _, ev := range read {
 			if only == "" || ev.Car == only {
+				ev.Replica = replica
 				text = entry(text, ev.Kind, ev.ID, ev)
 			}
 		}

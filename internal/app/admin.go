@@ -104,6 +104,9 @@ func (o operator) Components() []admin.Component {
 		}
 		out = append(out, c)
 	}
+	if v := o.a.peers.view; v != nil {
+		out = append(out, admin.ClusterComponent(v.View()))
+	}
 	for _, s := range o.a.stores() {
 		out = append(out, admin.Component{Name: s.Name, Ready: s.Fault == "", Reason: s.Fault})
 	}

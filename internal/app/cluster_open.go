@@ -19,6 +19,9 @@ func (p *clusterPart) Open(ctx context.Context, n int, epoch int64) error {
 	p.turns[n].Lock()
 	defer p.turns[n].Unlock()
 	begun := time.Now()
+	if err := p.staleInStore(ctx, n, epoch); err != nil {
+		return err
+	}
 	if s := p.a.sessions.shards[n].Load(); s != nil {
 		return p.announce(s, epoch)
 	}

@@ -102,6 +102,7 @@ func (p *clusterPart) prepare(ctx context.Context, old, fresh *config.Config) (c
 	if err != nil {
 		return change{}, err
 	}
+	a.peers.view.join(p.cluster)
 	a.roster.elsewhere = p.elsewhere
 	p.serve()
 	return change{apply: p.begin}, nil

@@ -156,6 +156,7 @@ type crowd struct {
 	table   *table
 	account *account
 	drives  []*drive
+	edit    func(*config.Config) // of each replica's configuration; nil: as it is
 }
 
 func newCrowd(t *testing.T, cars string) *crowd {
@@ -179,6 +180,9 @@ func (c *crowd) load(name string) *config.Config {
 	cfg, _, err := config.Load(path, func(string) (string, bool) { return "", false })
 	if err != nil {
 		c.t.Fatal(err)
+	}
+	if c.edit != nil {
+		c.edit(cfg)
 	}
 	return cfg
 }

@@ -13,6 +13,7 @@ type peersPart struct {
 	a      *App
 	server *peer.Server // nil: there is no cluster
 	client *peer.Client
+	view   *clusterView // with server
 	serves *task
 }
 
@@ -31,6 +32,7 @@ func (p *peersPart) prepare(ctx context.Context, old, fresh *config.Config) (cha
 	if p.server, err = peer.Listen(ctx, c.PeerListen, opts); err != nil {
 		return change{}, err
 	}
+	p.view = newClusterView(fresh, p.client)
 	return change{apply: func(ctx context.Context) error {
 		p.serves = begin(ctx, func(ctx context.Context) error {
 			err := p.server.Run(ctx)

@@ -156,7 +156,12 @@ func (p *adminPart) prepare(_ context.Context, old, fresh *config.Config) (chang
 	var err error
 	a.admin, err = admin.New(admin.Options{
 		Config: *fresh.Admin, Source: operator{a}, Hub: a.hub, Version: a.version, Logger: component(a.log, logging.ComponentAdmin),
+		Cluster: a.peers.shareAdmin(),
 	})
+	if err != nil {
+		return change{}, err
+	}
+	a.peers.serveAdmin(a.admin)
 	return change{apply: func(ctx context.Context) error {
 		p.serves = begin(ctx, func(ctx context.Context) error {
 			err := a.admin.Run(ctx)
@@ -164,7 +169,7 @@ func (p *adminPart) prepare(_ context.Context, old, fresh *config.Config) (chang
 			return err
 		})
 		return nil
-	}}, err
+	}}, nil
 }
 
 func (p *adminPart) stop() error {
@@ -195,10 +200,11 @@ func (p *apiPart) prepare(ctx context.Context, old, fresh *config.Config) (chang
 		}
 		return change{apply: func(context.Context) error { return a.api.Configure(*fresh.HTTPAPI) }}, nil
 	}
-	api, err := httpapi.New(ctx, httpapi.Options{Config: *fresh.HTTPAPI, Logger: component(a.log, logging.ComponentHTTP)})
+	api, err := httpapi.New(ctx, httpapi.Options{Config: *fresh.HTTPAPI, Logger: component(a.log, logging.ComponentHTTP), Cluster: a.peers.shareAPI()})
 	if err != nil {
 		return change{}, err
 	}
+	a.peers.serveAPI(api)
 	a.api, a.libraries.api = api, api.API()
 	return change{apply: func(ctx context.Context) error {
 		p.serves = begin(ctx, func(ctx context.Context) error {

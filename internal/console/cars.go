@@ -23,6 +23,8 @@ type carBrief struct {
 	Devices  int        `json:"devices"`
 	Statuses uint64     `json:"statuses"`
 	Why      string     `json:"why"`
+	Replica  string     `json:"replica"` // in a cluster
+	Epoch    int64      `json:"epoch"`
 }
 
 // resumedFor is how long the list tells that the session of a car was resumed.
@@ -43,15 +45,26 @@ func Cars(ctx context.Context, c *Client, query url.Values, out io.Writer, colou
 		Matched int            `json:"matched"`
 		States  map[string]int `json:"states"`
 		Cars    []carBrief     `json:"cars"`
+		Missing []struct {
+			Replica string `json:"replica"`
+			Reason  string `json:"reason"`
+		} `json:"missing"`
 	}
 	if err := c.get(ctx, "/api/v1/cars", query, &list); err != nil {
 		return err
 	}
 	now := time.Now()
 	table := newTable(colours, 1)
-	table.row("CAR", "STATE", "FOR", "LAST SEEN", "DEVICES", "STATUSES", "WHY")
+	shared := len(list.Missing) > 0 || slices.ContainsFunc(list.Cars, func(b carBrief) bool { return b.Replica != "" })
+	row := func(replica, epoch, why string, cells ...string) {
+		if shared {
+			cells = append(cells, replica, epoch)
+		}
+		table.row(append(cells, why)...)
+	}
+	row("REPLICA", "EPOCH", "WHY", "CAR", "STATE", "FOR", "LAST SEEN", "DEVICES", "STATUSES")
 	for _, b := range list.Cars {
-		table.row(b.Name, b.State, ago(now, b.Since), ago(now, b.LastSeen), fmt.Sprint(b.Devices), fmt.Sprint(b.Statuses), b.news(now))
+		row(b.Replica, fmt.Sprint(b.Epoch), b.news(now), b.Name, b.State, ago(now, b.Since), ago(now, b.LastSeen), fmt.Sprint(b.Devices), fmt.Sprint(b.Statuses))
 	}
 	if err := table.write(out); err != nil {
 		return err
@@ -60,9 +73,16 @@ func Cars(ctx context.Context, c *Client, query url.Values, out io.Writer, colou
 	if len(list.Cars) < list.Total {
 		shown = fmt.Sprintf("; %d match, %d shown", list.Matched, len(list.Cars))
 	}
-	_, err := fmt.Fprintf(out, "%d cars: %d running, %d connecting, %d waiting%s\n",
-		list.Total, list.States["running"], list.States["connecting"], list.States["waiting"], shown)
-	return err
+	if _, err := fmt.Fprintf(out, "%d cars: %d running, %d connecting, %d waiting%s\n",
+		list.Total, list.States["running"], list.States["connecting"], list.States["waiting"], shown); err != nil {
+		return err
+	}
+	for _, m := range list.Missing {
+		if _, err := fmt.Fprintf(out, "the cars of the replica %s are not in the list: %s\n", Clean(m.Replica), Clean(m.Reason)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // table is a tab-aligned table whose column of states may be coloured.

@@ -147,7 +147,21 @@ func (c *Client) get(ctx context.Context, path string, query url.Values, into an
 
 // Change makes a request that changes something and returns the endpoint's text.
 func (c *Client) Change(ctx context.Context, method, path string, body any) (string, error) {
-	resp, err := c.do(ctx, method, path, nil, body, nil)
+	return c.change(ctx, method, path, nil, body)
+}
+
+// Reload makes the server put its configuration file in force, with all also the other
+// replicas of its cluster, one after the other.
+func (c *Client) Reload(ctx context.Context, all bool) (string, error) {
+	query := url.Values{}
+	if all {
+		query.Set("all", "true")
+	}
+	return c.change(ctx, http.MethodPost, "/api/v1/reload", query, nil)
+}
+
+func (c *Client) change(ctx context.Context, method, path string, query url.Values, body any) (string, error) {
+	resp, err := c.do(ctx, method, path, query, body, nil)
 	if err != nil {
 		return "", err
 	}

@@ -28,6 +28,7 @@ func eventLine(sent Sent, colours bool) string {
 	var ev struct {
 		At      time.Time `json:"at"`
 		Car     string    `json:"car"`
+		Replica string    `json:"replica"`
 		Session string    `json:"session"`
 		Reason  string    `json:"reason"`
 		Device  string    `json:"device"`
@@ -50,6 +51,9 @@ func eventLine(sent Sent, colours bool) string {
 	}
 	if ev.Car != "" {
 		add("%s", ev.Car)
+	}
+	if ev.Replica != "" {
+		add("at %s", ev.Replica)
 	}
 	if ev.Session != "" {
 		add("session %s", ev.Session)

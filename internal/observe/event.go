@@ -14,6 +14,7 @@ type Event struct {
 	At      time.Time `json:"at"`
 	Kind    string    `json:"kind"`
 	Car     string    `json:"car,omitempty"`
+	Replica string    `json:"replica,omitempty"` // in the stream of a cluster: where it happened
 	Session string    `json:"session,omitempty"`
 	// Reason says why, for a kind that has reasons.
 	Reason string `json:"reason,omitempty"`

@@ -37,11 +37,11 @@ export function open({ root, store, params, on, title, address }) {
   root.append(h("h1", { text: "Events" }), h("div", { class: "toolbar" }, search, chips, hold, count), table, empty);
 
   const rows = new VirtualRows(body, {
-    key: (ev) => ev.id,
+    key: (ev) => `${ev.replica ?? ""} ${ev.id}`,
     create: (ev) => h("div", { role: "row", class: "tr", data: { kind: ev.kind } },
       h("div", { role: "cell", class: "c-time", title: date(ev.at), text: clock(ev.at, true) }),
       h("div", { role: "cell", class: "c-kind kind", text: kinds[ev.kind] ?? ev.kind }),
-      h("div", { role: "cell", class: "c-name" }, ev.car ? h("a", { href: `#/car/${encodeURIComponent(ev.car)}`, text: ev.car }) : h("a", { href: ev.kind === "module" ? "#/modules" : "#/server", text: "server" })),
+      h("div", { role: "cell", class: "c-name" }, ev.car ? h("a", { href: `#/car/${encodeURIComponent(ev.car)}`, text: ev.car }) : h("a", { href: ev.kind === "module" ? "#/modules" : "#/server", text: ev.replica ? `server ${ev.replica}` : "server" })),
       h("div", { role: "cell", class: "c-text", text: sentence(ev), title: sentence(ev) })),
     update: () => {},
   });
@@ -50,12 +50,12 @@ export function open({ root, store, params, on, title, address }) {
   function draw() {
     const words = query.q.trim().toLowerCase();
     const source = held ?? store.events;
-    const found = source.filter((ev) => (!query.kind || (groupOf[ev.kind] ?? "server") === query.kind) && (!words || `${ev.car ?? ""} ${kinds[ev.kind] ?? ev.kind} ${sentence(ev)}`.toLowerCase().includes(words)));
+    const found = source.filter((ev) => (!query.kind || (groupOf[ev.kind] ?? "server") === query.kind) && (!words || `${ev.car ?? ""} ${ev.replica ?? ""} ${kinds[ev.kind] ?? ev.kind} ${sentence(ev)}`.toLowerCase().includes(words)));
     found.reverse();
     rows.set(found);
     attr(table, "aria-rowcount", found.length + 1);
-    const last = held?.at(-1)?.id;
-    text(count, held ? `paused, ${number(store.events.length - 1 - store.events.findLastIndex((e) => e.id === last))} new` : plural(found.length, "event"));
+    const last = held?.at(-1);
+    text(count, held ? `paused, ${number(store.events.length - 1 - store.events.findLastIndex((e) => e.id === last?.id && e.replica === last?.replica))} new` : plural(found.length, "event"));
     show(empty, found.length === 0);
     text(empty, query.q || query.kind ? "No event matches the filter." : "Nothing has happened yet.");
     keyed(chips, groups, (g) => g[0], ([value, label]) => h("button", { type: "button", text: label, on: { click: () => { query.kind = value; changed(); } } }), (b, [value]) => attr(b, "aria-pressed", String(query.kind === value)));

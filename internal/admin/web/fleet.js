@@ -9,6 +9,8 @@ const byName = (a, b) => natural(a.name, b.name);
 const columns = [
   { key: "state", label: "State", order: (a, b) => trouble[a.state] - trouble[b.state] || ms(b.since) - ms(a.since) },
   { key: "name", label: "Car", order: byName },
+  // Shown in a cluster only.
+  { key: "replica", label: "Replica", order: (a, b) => natural(a.replica ?? "", b.replica ?? ""), title: "which replica serves the car, and the epoch of its shard" },
   { key: "why", label: "Why", order: (a, b) => (a.why ?? "").localeCompare(b.why ?? "") },
   { key: "since", label: "Since", order: (a, b) => ms(b.since) - ms(a.since) },
   { key: "last_seen", label: "Last heard", order: (a, b) => ms(b.last_seen) - ms(a.last_seen) },
@@ -56,10 +58,12 @@ export function open({ root, store, params, on, title, address }) {
     },
     update: (row, c) => {
       const now = store.now();
-      const [state, , why, since, seen, devices, statuses, ends] = row.children;
+      const [state, , replica, why, since, seen, devices, statuses, ends] = row.children;
       attr(row, "data-state", c.state);
       text(state.firstChild, stateWords[c.state]);
       const news = c.why ?? (c.resumed && now - ms(c.resumed) < 600_000 ? `resumed ${ago(c.resumed, now)}` : "");
+      text(replica, c.replica ? `${c.replica} · ${c.epoch ?? "–"}` : "");
+      attr(replica, "title", c.replica && `replica ${c.replica}, shard ${c.shard}, epoch ${c.epoch ?? "not known"}`);
       text(why, news);
       attr(why, "title", news || undefined);
       text(since, c.since ? ago(c.since, now).replace(" ago", "") : "–");
@@ -111,7 +115,8 @@ export function open({ root, store, params, on, title, address }) {
         : `${number(away)} of ${plural(n, "car")} ${away === 1 ? "is" : "are"} not connected.`;
     text(verdict, line);
     verdict.dataset.state = away ? "waiting" : coming ? "connecting" : "running";
-    text(detail, n === 0 ? "The configuration names no cars, or none has been found yet." : away && coming ? `${number(coming)} more ${coming === 1 ? "is" : "are"} connecting.` : "");
+    const missing = store.missing.map((m) => `The cars of replica ${m.replica} are missing: ${m.reason}.`);
+    text(detail, missing.length ? missing.join(" ") : n === 0 ? "The configuration names no cars, or none has been found yet." : away && coming ? `${number(coming)} more ${coming === 1 ? "is" : "are"} connecting.` : "");
     show(detail, detail.textContent !== "");
     const groups = new Map();
     for (const c of store.cars.values()) if (c.state !== "running") groups.set(group(c), (groups.get(group(c)) ?? 0) + 1);
@@ -142,6 +147,7 @@ export function open({ root, store, params, on, title, address }) {
     if (!store.carsKnown) return;
     drawSummary();
     drawChips();
+    table.classList.toggle("shared", Boolean(store.server?.cluster));
     const list = select();
     attr(table, "aria-rowcount", list.length + 1);
     for (const [i, c] of columns.entries()) attr(head.children[i], "aria-sort", query.sort !== c.key ? null : query.down ? "descending" : "ascending");

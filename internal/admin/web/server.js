@@ -1,7 +1,7 @@
 // The server itself: what is ready, levels of the log, reload of the configuration.
 import { get, token } from "./api.js";
 import { confirmAction } from "./access.js";
-import { attr, date, duration, h, keyed, ms, text } from "./dom.js";
+import { attr, date, duration, h, keyed, ms, show, text } from "./dom.js";
 
 const levels = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
 
@@ -13,10 +13,17 @@ export function open({ root, store, on, signal, title }) {
   const facts = h("dl", { class: "facts" });
   const components = h("tbody");
   const loggers = h("tbody");
+  const replicas = h("tbody");
+  const shards = h("tbody");
+  const etcd = h("p", { class: "muted" });
   const panel = (id, heading, ...children) => h("section", { class: "panel", "aria-labelledby": id }, h("h2", { id, text: heading }), ...children);
   const table = (heads, body) => h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ...heads.map((t) => h("th", { scope: "col", text: t })))), body));
+  let cluster;
   root.append(h("h1", { text: "Server" }),
     h("section", { class: "panel", "aria-label": "Facts" }, facts),
+    (cluster = h("div", { class: "columns", hidden: true },
+      h("div", {}, panel("h-replicas", "Replicas", etcd, table(["Replica", "State", "Shards", "Version", "Configuration", "Address"], replicas))),
+      h("div", {}, panel("h-shards", "Shards", table(["Shard", "Replica", "Epoch", "State"], shards))))),
     h("div", { class: "columns" },
       h("div", {}, panel("h-ready", "Components", table(["Component", "State"], components))),
       h("div", {},
@@ -47,10 +54,31 @@ export function open({ root, store, on, signal, title }) {
       ["Your access", s.you ? `${s.you.role}${s.you.token ? ` (${s.you.token})` : ""}` : "asking"], ["Go", s.go_version],
     ];
     keyed(facts, entries, (e) => e[0], (e) => h("div", {}, h("dt", { text: e[0] }), h("dd")), (el, e) => text(el.lastChild, e[1]));
+    drawCluster(s.cluster);
     keyed(components, s.components, (c) => c.name, (c) => h("tr", {}, h("th", { scope: "row", text: c.name }), h("td")), (tr, c) => {
       text(tr.lastChild, c.ready ? (c.reason ? `ready, ${c.reason}` : "ready") : c.reason || "not ready");
       tr.lastChild.className = c.ready ? "" : "bad";
     });
+  }
+
+  /** the replicas that share the cars, as this one sees them. */
+  function drawCluster(c) {
+    show(cluster, Boolean(c));
+    if (!c) return;
+    text(etcd, c.connected ? `This page is that of ${c.self}. etcd answers.` : `This page is that of ${c.self}. etcd does not answer${c.problem ? `: ${c.problem}` : ""}. The replicas go on, but no car moves.`);
+    etcd.className = c.connected ? "muted" : "bad";
+    const cells = (tr, values) => values.forEach(([value, bad], i) => {
+      text(tr.children[i + 1], value);
+      tr.children[i + 1].className = bad ? "bad" : "";
+    });
+    const row = (name, n) => h("tr", {}, h("th", { scope: "row", text: name }), ...Array.from({ length: n }, () => h("td")));
+    keyed(replicas, c.members, (m) => m.name, (m) => row(m.name === c.self ? `${m.name} (this one)` : m.name, 5), (tr, m) => cells(tr, [
+      [m.reason ? `${m.state}: ${m.reason}` : m.state, m.state === "unhealthy"], [String(m.shards)], [m.version],
+      [m.same_configuration ? "the same" : "differs from this one", !m.same_configuration], [m.address],
+    ]));
+    keyed(shards, c.shards, (s) => s.shard, (s) => row(String(s.shard), 3), (tr, s) => cells(tr, [
+      [s.replica ?? "no owner", !s.replica], [s.epoch ? String(s.epoch) : "–"], [s.to ? `${s.state} to ${s.to}` : s.state ?? "–"],
+    ]));
   }
 
   async function drawLevels() {

@@ -13,6 +13,7 @@ const outdated = new Error("asked with a token that was replaced");
 export class Store extends EventTarget {
   cars = new Map(); // by name
   carsKnown = false;
+  missing = []; // replicas whose cars are not known
   states = { waiting: 0, connecting: 0, running: 0 };
   server = null;
   modules = null;
@@ -138,6 +139,7 @@ export class Store extends EventTarget {
     for (let offset = 10000; offset < list.matched; offset += 10000) {
       list.cars.push(...(await this.#ask(`api/v1/cars?limit=10000&offset=${offset}`)).cars);
     }
+    this.missing = list.missing ?? [];
     const before = this.cars;
     this.cars = new Map();
     for (const car of list.cars) {
@@ -186,7 +188,8 @@ export class Store extends EventTarget {
     let cars = false;
     for (const { type, data } of batch) {
       if (type === "gap") {
-        if (data.lost === 0) this.events = []; // of an earlier run
+        // Of an earlier run, perhaps of one replica.
+        if (data.lost === 0) this.events = data.replica ? this.events.filter((ev) => ev.replica !== data.replica) : [];
         continue;
       }
       this.events.push(data);

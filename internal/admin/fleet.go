@@ -1,0 +1,528 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"external-server/internal/cluster"
+	"external-server/internal/config"
+	"external-server/internal/peer"
+)
+
+// Cluster is the replicas that serve the cars together, as the endpoint of one of them
+// sees them. Its methods may be called concurrently.
+type Cluster interface {
+	// View is what this replica knows of the others; nil: nothing yet.
+	View() *cluster.View
+	// Shard is the shard of a car of the company.
+	Shard(car string) int
+	// Ask sends a request to the replica at the address; *peer.Client.Do does.
+	Ask(ctx context.Context, address string, r *http.Request) (*http.Response, error)
+}
+
+// PeerPrefix is the path below which a replica serves PeerHandler to the others.
+const PeerPrefix = "/v1/admin"
+
+// Limits of PeerHandler for the peer endpoint.
+const (
+	PeerBody     = maxBody
+	PeerRequests = maxRequests + maxStreams
+)
+
+// Headers with which a replica says for whom it asks.
+const (
+	operatorHeader = "X-Fleet-Operator"
+	roleHeader     = "X-Fleet-Role"
+)
+
+// Bounds of what is asked of the other replicas.
+const (
+	gatherTimeout = 2 * time.Second // for all of them to answer
+	maxGathered   = 64 << 20        // bytes of one answer
+	maxForwarded  = 1 << 20         // bytes of an answer that is passed on, streams excepted
+)
+
+// PeerHandler answers the other replicas about the cars of this one, below PeerPrefix.
+// Each says for whom it asks; it has checked the token. Serve it to replicas only.
+func (s *Server) PeerHandler() http.Handler {
+	mux := http.NewServeMux()
+	read := func(pattern string, h http.HandlerFunc) { mux.Handle(pattern, s.fromPeer(config.RoleRead, h)) }
+	operate := func(pattern string, h http.HandlerFunc) { mux.Handle(pattern, s.fromPeer(config.RoleOperate, h)) }
+	read("GET /api/v1/cars", s.cars)
+	read("GET /api/v1/cars/{car}", s.car)
+	read("GET /api/v1/cars/{car}/messages", s.messages)
+	read("GET /api/v1/positions", s.positions)
+	read("GET /api/v1/events", s.events)
+	operate("POST /api/v1/cars/{car}/disconnect", s.disconnect)
+	operate("POST /api/v1/cars/{car}/reannounce", s.reannounce)
+	operate("POST /api/v1/reload", s.reload)
+	return http.StripPrefix(PeerPrefix, mux)
+}
+
+// fromPeer takes over who asked the other replica.
+func (s *Server) fromPeer(role config.Role, next http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		replica, ok := peer.FromRequest(r)
+		i := identity{name: r.Header.Get(operatorHeader), role: config.Role(r.Header.Get(roleHeader))}
+		if !ok || i.role != config.RoleRead && i.role != config.RoleOperate || !i.may(role) {
+			fail(w, http.StatusForbidden, "this needs the role "+string(role))
+			return
+		}
+		if i.name == "" {
+			i.name = "somebody"
+		}
+		i.name += " at " + replica
+		if role == config.RoleOperate {
+			s.log.Info("operator", "request", r.Method+" "+r.URL.EscapedPath(), "token", i.name)
+		}
+		next(w, r.WithContext(context.WithValue(r.Context(), identityKey{}, i)))
+	})
+}
+
+// others returns the members besides this replica that can be asked, when the request is
+// to be answered for the whole fleet: nil without cluster, and for another replica's request.
+func (s *Server) others(r *http.Request) (others []cluster.Member) {
+	if _, from := peer.FromRequest(r); from || s.opts.Cluster == nil {
+		return nil
+	}
+	view := s.opts.Cluster.View()
+	if view == nil {
+		return nil
+	}
+	for _, m := range view.Members {
+		if m.Name != view.Self && m.Address != "" {
+			others = append(others, m)
+		}
+	}
+	return others
+}
+
+// absent is a replica that did not answer.
+type absent struct {
+	Replica string `json:"replica"`
+	Reason  string `json:"reason"`
+}
+
+// forOther makes the request of an operator that another replica is to answer.
+func (s *Server) forOther(ctx context.Context, r *http.Request, method, path string, query url.Values, body []byte) (*http.Request, error) {
+	u := url.URL{Path: PeerPrefix + path, RawQuery: query.Encode()}
+	out, err := http.NewRequestWithContext(ctx, method, u.String(), strings.NewReader(string(body)))
+	if err != nil {
+		return nil, err
+	}
+	i := who(r)
+	out.Header.Set(operatorHeader, i.name)
+	out.Header.Set(roleHeader, string(i.role))
+	for _, name := range []string{"Accept", "Last-Event-ID", "Content-Type"} {
+		if value := r.Header.Get(name); value != "" {
+			out.Header.Set(name, value)
+		}
+	}
+	return out, nil
+}
+
+// gather asks the other replicas at the same time and decodes their answers. Those that do
+// not answer in time are absent: the others' cars are worth showing all the same.
+func gather[T any](s *Server, r *http.Request, path string, query url.Values) (answers []T, missing []absent) {
+	others := s.others(r)
+	if len(others) == 0 {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), gatherTimeout)
+	defer cancel()
+	results, errs := make([]T, len(others)), make([]error, len(others))
+	var asking sync.WaitGroup
+	for n, m := range others {
+		asking.Go(func() { errs[n] = s.ask(ctx, r, m, path, query, &results[n]) })
+	}
+	asking.Wait()
+	for n, m := range others {
+		if errs[n] != nil {
+			missing = append(missing, absent{m.Name, errs[n].Error()})
+			continue
+		}
+		answers = append(answers, results[n])
+	}
+	return answers, missing
+}
+
+func (s *Server) ask(ctx context.Context, r *http.Request, m cluster.Member, path string, query url.Values, into any) error {
+	out, err := s.forOther(ctx, r, http.MethodGet, path, query, nil)
+	if err != nil {
+		return err
+	}
+	answer, err := s.opts.Cluster.Ask(ctx, m.Address, out)
+	if err != nil {
+		return because(err)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	raw, err := io.ReadAll(io.LimitReader(answer.Body, maxGathered))
+	if err != nil {
+		return because(err)
+	}
+	if answer.StatusCode != http.StatusOK {
+		return errors.New(detailOf(answer.StatusCode, raw))
+	}
+	if err := json.Unmarshal(raw, into); err != nil {
+		return fmt.Errorf("its answer cannot be read: %w", err)
+	}
+	return nil
+}
+
+// because makes a text for people of why a replica did not answer.
+func because(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("no answer within %s", gatherTimeout)
+	}
+	return err
+}
+
+// detailOf is what a problem says.
+func detailOf(status int, raw []byte) string {
+	var p problem
+	if json.Unmarshal(raw, &p) == nil && p.Detail != "" {
+		return p.Detail
+	}
+	return fmt.Sprintf("%d %s", status, http.StatusText(status))
+}
+
+// atOwner lets the replica that serves the car answer.
+func (s *Server) atOwner(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		car := r.PathValue("car")
+		if car == "" {
+			car = r.URL.Query().Get("car")
+		}
+		if _, from := peer.FromRequest(r); from || s.opts.Cluster == nil || car == "" {
+			next(w, r)
+			return
+		}
+		view := s.opts.Cluster.View()
+		if _, here := s.opts.Source.Car(car); here || view == nil {
+			next(w, r)
+			return
+		}
+		n := s.opts.Cluster.Shard(car)
+		var owner cluster.Owner
+		if n < len(view.Shards) {
+			owner = view.Shards[n]
+		}
+		switch {
+		case owner.Replica == view.Self:
+			next(w, r)
+		case owner.Replica == "" || owner.Address == "":
+			w.Header().Set("Retry-After", "2")
+			fail(w, http.StatusServiceUnavailable, fmt.Sprintf("no replica serves the cars of shard %d at the moment, of which %s is one; one takes over within seconds", n, car))
+		default:
+			s.pass(w, r, owner)
+		}
+	}
+}
+
+// pass passes a request on to another replica, and its answer, or stream, back.
+func (s *Server) pass(w http.ResponseWriter, r *http.Request, owner cluster.Owner) {
+	body, err := io.ReadAll(r.Body) // bounded by guard
+	if err != nil {
+		fail(w, http.StatusBadRequest, "the body cannot be read: "+err.Error())
+		return
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	out, err := s.forOther(ctx, r, r.Method, r.URL.Path, r.URL.Query(), body)
+	if err != nil {
+		fail(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	slow := time.AfterFunc(requestTimeout, cancel) // the answer has to begin
+	answer, err := s.opts.Cluster.Ask(ctx, owner.Address, out)
+	if !slow.Stop() && err == nil {
+		err = errors.New("no answer in time")
+	}
+	if err != nil {
+		w.Header().Set("Retry-After", "2")
+		fail(w, http.StatusBadGateway, fmt.Sprintf("the replica %s, which serves the car, did not answer: %v", owner.Replica, err))
+		return
+	}
+	defer func() { _ = answer.Body.Close() }()
+	if strings.HasPrefix(answer.Header.Get("Content-Type"), "text/event-stream") {
+		st, end := s.begin(w, r)
+		if st == nil {
+			return
+		}
+		defer end()
+		stop := context.AfterFunc(st.ctx, cancel)
+		defer stop()
+		st.copy(answer.Body)
+		return
+	}
+	for _, name := range []string{"Content-Type", "Retry-After"} {
+		if value := answer.Header.Get(name); value != "" {
+			w.Header().Set(name, value)
+		}
+	}
+	w.WriteHeader(answer.StatusCode)
+	_, _ = io.Copy(w, io.LimitReader(answer.Body, maxForwarded)) // fails when one of them has gone
+}
+
+// copy passes a stream on as it comes, until one of its ends has gone.
+func (st *stream) copy(from io.Reader) {
+	buffer := make([]byte, 16<<10)
+	for {
+		n, err := from.Read(buffer)
+		if n > 0 && st.send(buffer[:n]) != nil || err != nil {
+			return
+		}
+	}
+}
+
+// place says where a car is served, and of which shard it is.
+func (s *Server) place(b *carBrief) {
+	if s.opts.Cluster == nil {
+		return
+	}
+	view := s.opts.Cluster.View()
+	n := s.opts.Cluster.Shard(b.Name)
+	if view == nil || n >= len(view.Shards) {
+		return
+	}
+	b.Replica, b.Shard = view.Self, &n
+	if view.Shards[n].Replica == view.Self {
+		b.Epoch = view.Shards[n].Epoch
+	}
+}
+
+// merge adds the cars of the other replicas to a list. A car that moves may be at two: the
+// owner's counts.
+func (l *carList) merge(lists []carList) {
+	at := make(map[string]int, len(l.Cars))
+	for i := range l.Cars {
+		at[l.Cars[i].Name] = i
+	}
+	for _, other := range lists {
+		l.Total += other.Total
+		l.Matched += other.Matched
+		for state, n := range other.States {
+			l.States[state] += n
+		}
+		for _, b := range other.Cars {
+			i, twice := at[b.Name]
+			if !twice {
+				at[b.Name] = len(l.Cars)
+				l.Cars = append(l.Cars, b)
+				continue
+			}
+			drop := b
+			if b.Epoch > l.Cars[i].Epoch {
+				drop, l.Cars[i] = l.Cars[i], b
+			}
+			l.Total--
+			l.Matched--
+			l.States[drop.State]--
+		}
+	}
+}
+
+// memberInfo is a replica in /api/v1/server.
+type memberInfo struct {
+	Name    string `json:"name"`
+	Address string `json:"address"`
+	Version string `json:"version"`
+	State   string `json:"state"`
+	Reason  string `json:"reason,omitempty"`
+	Host    string `json:"host"`
+	PID     int    `json:"pid"`
+	Shards  int    `json:"shards"`
+	// SameConfiguration says that what the replicas must agree on is the same as here.
+	SameConfiguration bool `json:"same_configuration"`
+}
+
+// shardInfo is a shard in /api/v1/server.
+type shardInfo struct {
+	Shard   int    `json:"shard"`
+	Replica string `json:"replica,omitempty"` // none: without owner
+	Epoch   int64  `json:"epoch,omitempty"`
+	State   string `json:"state,omitempty"`
+	To      string `json:"to,omitempty"` // the replica that it is handed over to
+}
+
+// clusterInfo is what /api/v1/server says of the cluster.
+type clusterInfo struct {
+	Self      string       `json:"self"`
+	Connected bool         `json:"connected"` // to etcd
+	Since     *time.Time   `json:"since,omitempty"`
+	Problem   string       `json:"problem,omitempty"`
+	Scout     string       `json:"scout,omitempty"`
+	Members   []memberInfo `json:"members"`
+	Shards    []shardInfo  `json:"shards"`
+}
+
+func (s *Server) clusterInfo() *clusterInfo {
+	if s.opts.Cluster == nil {
+		return nil
+	}
+	view := s.opts.Cluster.View()
+	if view == nil {
+		return nil
+	}
+	out := &clusterInfo{Self: view.Self, Connected: view.Connected, Since: when(view.Since), Problem: view.Problem, Scout: view.Scout,
+		Members: []memberInfo{}, Shards: make([]shardInfo, len(view.Shards))}
+	count := map[string]int{}
+	for n, o := range view.Shards {
+		out.Shards[n] = shardInfo{Shard: n, Replica: o.Replica, Epoch: o.Epoch, State: o.State, To: o.To}
+		count[o.Replica]++
+	}
+	self, _ := view.Member(view.Self)
+	for _, m := range view.Members {
+		out.Members = append(out.Members, memberInfo{Name: m.Name, Address: m.Address, Version: m.Version, State: m.State, Reason: m.Reason,
+			Host: m.Host, PID: m.PID, Shards: count[m.Name], SameConfiguration: self.Fingerprint == m.Fingerprint})
+	}
+	return out
+}
+
+// ClusterComponent says for /readyz how the cluster is from this replica's view. What the
+// replica bears is a reason and no fault: it goes on serving its cars without etcd, and
+// without those that have no owner.
+func ClusterComponent(view *cluster.View) Component {
+	c := Component{Name: "cluster", Ready: true}
+	if view == nil {
+		return Component{Name: "cluster", Reason: "this replica is joining the cluster"}
+	}
+	var reasons []string
+	self, member := view.Member(view.Self)
+	switch {
+	case !view.Connected:
+		reasons = append(reasons, fmt.Sprintf("etcd does not answer since %s (%s): the cars of this replica are served, but none moves", view.Since.Format(time.RFC3339), problemOf(view)))
+	case !member || self.State == cluster.StateJoining:
+		c.Ready = false
+		reasons = append(reasons, "this replica is joining the cluster")
+		if view.Problem != "" {
+			reasons[len(reasons)-1] += ": " + view.Problem
+		}
+	case self.State == cluster.StateUnhealthy:
+		c.Ready = false
+		reasons = append(reasons, "this replica gives its cars to others: "+self.Reason)
+	case self.State == cluster.StateDraining:
+		c.Ready = false
+		reasons = append(reasons, "this replica is draining: it gives its cars to others and ends")
+	}
+	var differ []string
+	for _, m := range view.Members {
+		if member && m.Fingerprint != self.Fingerprint {
+			differ = append(differ, m.Name)
+		}
+	}
+	if len(differ) > 0 {
+		reasons = append(reasons, "the configuration of this replica differs from that of "+strings.Join(differ, ", ")+": reload all with 'external-server reload --all'")
+	}
+	var without []string
+	for n, o := range view.Shards {
+		if o.Replica == "" {
+			without = append(without, fmt.Sprint(n))
+		}
+	}
+	if len(without) > 0 {
+		reasons = append(reasons, fmt.Sprintf("%d of %d shards have no owner: %s", len(without), len(view.Shards), strings.Join(without[:min(len(without), 8)], ", ")))
+		if len(without) > 8 {
+			reasons[len(reasons)-1] += ", …"
+		}
+	}
+	c.Reason = strings.Join(reasons, "; ")
+	return c
+}
+
+func problemOf(view *cluster.View) string {
+	if view.Problem == "" {
+		return "no connection"
+	}
+	return view.Problem
+}
+
+// replicaResult is what a reload of all has done at one replica.
+type replicaResult struct {
+	Replica string `json:"replica"`
+	Result  string `json:"result,omitempty"`
+	Problem string `json:"problem,omitempty"`
+}
+
+// reloadAll reloads the configuration of the other replicas too, one after the other. The
+// first was this one: when its file is wrong, none is touched.
+func (s *Server) reloadAll(w http.ResponseWriter, r *http.Request, changes string) {
+	view := s.opts.Cluster.View()
+	results := []replicaResult{{Replica: view.Self, Result: changes}}
+	failed := false
+	for _, m := range s.others(r) {
+		result := replicaResult{Replica: m.Name}
+		text, err := s.reloadAt(r, m)
+		if err != nil {
+			failed, result.Problem = true, err.Error()
+		} else {
+			result.Result = text
+		}
+		results = append(results, result)
+	}
+	var lines []string
+	for _, one := range results {
+		lines = append(lines, one.Replica+": "+one.Result+one.Problem)
+	}
+	text := strings.Join(lines, "; ")
+	if failed {
+		fail(w, http.StatusBadGateway, "not all replicas have reloaded their configuration. "+text)
+		return
+	}
+	answer(w, http.StatusOK, struct {
+		done
+		Replicas []replicaResult `json:"replicas"`
+	}{done{text}, results})
+}
+
+func (s *Server) reloadAt(r *http.Request, m cluster.Member) (string, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), reloadTimeout)
+	defer cancel()
+	out, err := s.forOther(ctx, r, http.MethodPost, "/api/v1/reload", nil, nil)
+	if err != nil {
+		return "", err
+	}
+	answer, err := s.opts.Cluster.Ask(ctx, m.Address, out)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = answer.Body.Close() }()
+	raw, err := io.ReadAll(io.LimitReader(answer.Body, maxForwarded))
+	if err != nil {
+		return "", err
+	}
+	var said done
+	if answer.StatusCode != http.StatusOK {
+		return "", errors.New(detailOf(answer.StatusCode, raw))
+	}
+	if err := json.Unmarshal(raw, &said); err != nil {
+		return "", fmt.Errorf("its answer cannot be read: %w", err)
+	}
+	return said.Result, nil
+}
+
+// allParameter tells whether a reload is to be that of all replicas.
+func (s *Server) allParameter(r *http.Request) (all bool, err error) {
+	for key := range r.URL.Query() {
+		if key != "all" {
+			return false, fmt.Errorf("parameter %q is not known; expected all", key)
+		}
+	}
+	value := r.URL.Query().Get("all")
+	if !slices.Contains([]string{"", "true", "false"}, value) {
+		return false, fmt.Errorf("all is %q; expected true or false", value)
+	}
+	if value == "true" && (s.opts.Cluster == nil || s.opts.Cluster.View() == nil) {
+		return false, errors.New("this server belongs to no cluster; reload it without all")
+	}
+	return value == "true", nil
+}
