@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -53,6 +54,16 @@ func (v *clusterView) View() *cluster.View {
 	own := *view
 	own.Self = v.self
 	return &own
+}
+
+// Drain implements admin.Cluster.
+func (v *clusterView) Drain() error {
+	m := v.cluster.Load()
+	if m == nil {
+		return errors.New("this replica is joining the cluster and serves no car")
+	}
+	(*m).BeginDrain()
+	return nil
 }
 
 // Shard implements admin.Cluster.
