@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,7 +22,12 @@ Without REPLICA it is the one behind the admin endpoint. A stop of a replica dra
 it by itself: drain is for seeing that nothing is left before.`,
 		Example: `  external-server drain -c /etc/external-server/config.json
   external-server drain es-2 --admin https://es-0.example.org:8090`,
-		Args: cobra.MaximumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usageError{fmt.Errorf("expected the name of one replica, got %d arguments", len(args))}
+			}
+			return nil
+		},
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if limit <= 0 {
