@@ -392,64 +392,6 @@ func (s *Server) clusterInfo() *clusterInfo {
 	return out
 }
 
-// ClusterComponent says for /readyz how the cluster is from this replica's view. What the
-// replica bears is a reason and no fault: it goes on serving its cars without etcd, and
-// without those that have no owner.
-func ClusterComponent(view *cluster.View) Component {
-	c := Component{Name: "cluster", Ready: true}
-	if view == nil {
-		return Component{Name: "cluster", Reason: "this replica is joining the cluster"}
-	}
-	var reasons []string
-	self, member := view.Member(view.Self)
-	switch {
-	case !view.Connected:
-		reasons = append(reasons, fmt.Sprintf("etcd does not answer since %s (%s): the cars of this replica are served, but none moves", view.Since.Format(time.RFC3339), problemOf(view)))
-	case !member || self.State == cluster.StateJoining:
-		c.Ready = false
-		reasons = append(reasons, "this replica is joining the cluster")
-		if view.Problem != "" {
-			reasons[len(reasons)-1] += ": " + view.Problem
-		}
-	case self.State == cluster.StateUnhealthy:
-		c.Ready = false
-		reasons = append(reasons, "this replica gives its cars to others: "+self.Reason)
-	case self.State == cluster.StateDraining:
-		c.Ready = false
-		reasons = append(reasons, "this replica is draining: it gives its cars to others and ends")
-	}
-	var differ []string
-	for _, m := range view.Members {
-		if member && m.Fingerprint != self.Fingerprint {
-			differ = append(differ, m.Name)
-		}
-	}
-	if len(differ) > 0 {
-		reasons = append(reasons, "the configuration of this replica differs from that of "+strings.Join(differ, ", ")+": reload all with 'external-server reload --all'")
-	}
-	var without []string
-	for n, o := range view.Shards {
-		if o.Replica == "" {
-			without = append(without, fmt.Sprint(n))
-		}
-	}
-	if len(without) > 0 {
-		reasons = append(reasons, fmt.Sprintf("%d of %d shards have no owner: %s", len(without), len(view.Shards), strings.Join(without[:min(len(without), 8)], ", ")))
-		if len(without) > 8 {
-			reasons[len(reasons)-1] += ", …"
-		}
-	}
-	c.Reason = strings.Join(reasons, "; ")
-	return c
-}
-
-func problemOf(view *cluster.View) string {
-	if view.Problem == "" {
-		return "no connection"
-	}
-	return view.Problem
-}
-
 // replicaResult is what a reload of all has done at one replica.
 type replicaResult struct {
 	Replica string `json:"replica"`

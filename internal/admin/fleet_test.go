@@ -379,36 +379,3 @@ func TestFleetReload(t *testing.T) {
 		t.Errorf("all=maybe: %d %s", got.status, got.text())
 	}
 }
-
-func TestClusterComponent(t *testing.T) {
-	view := func(change func(*cluster.View)) *cluster.View {
-		v := &cluster.View{Self: "a", Connected: true, Since: time.Unix(0, 0).UTC(), Shards: make([]cluster.Owner, 10),
-			Members: []cluster.Member{{Name: "a", State: cluster.StateReady, Fingerprint: "x"}, {Name: "b", State: cluster.StateReady, Fingerprint: "x"}}}
-		for n := range v.Shards {
-			v.Shards[n].Replica = "a"
-		}
-		change(v)
-		return v
-	}
-	for name, c := range map[string]struct {
-		view   *cluster.View
-		ready  bool
-		reason string
-	}{
-		"well":                  {view(func(*cluster.View) {}), true, ""},
-		"not known yet":         {nil, false, "joining"},
-		"etcd away":             {view(func(v *cluster.View) { v.Connected, v.Problem = false, "no answer" }), true, "etcd does not answer since 1970-01-01T00:00:00Z (no answer)"},
-		"joining":               {view(func(v *cluster.View) { v.Members[0].State = cluster.StateJoining }), false, "joining"},
-		"no member":             {view(func(v *cluster.View) { v.Self, v.Problem = "z", "the name is taken" }), false, "the name is taken"},
-		"unhealthy":             {view(func(v *cluster.View) { v.Members[0].State, v.Members[0].Reason = cluster.StateUnhealthy, "no broker" }), false, "no broker"},
-		"draining":              {view(func(v *cluster.View) { v.Members[0].State = cluster.StateDraining }), false, "draining"},
-		"another configuration": {view(func(v *cluster.View) { v.Members[1].Fingerprint = "y" }), true, "differs from that of b"},
-		"a shard without owner": {view(func(v *cluster.View) { v.Shards[3].Replica = "" }), true, "1 of 10 shards have no owner: 3"},
-		"many":                  {view(func(v *cluster.View) { clear(v.Shards) }), true, "10 of 10 shards have no owner: 0, 1, 2, 3, 4, 5, 6, 7, …"},
-	} {
-		got := admin.ClusterComponent(c.view)
-		if got.Ready != c.ready || !strings.Contains(got.Reason, c.reason) || c.reason == "" && got.Reason != "" {
-			t.Errorf("%s: %+v", name, got)
-		}
-	}
-}

@@ -104,8 +104,8 @@ func (o operator) Components() []admin.Component {
 		}
 		out = append(out, c)
 	}
-	if v := o.a.peers.view; v != nil {
-		out = append(out, admin.ClusterComponent(v.View()))
+	if o.a.cluster.on() {
+		out = append(out, o.a.cluster.component())
 	}
 	for _, s := range o.a.stores() {
 		out = append(out, admin.Component{Name: s.Name, Ready: s.Fault == "", Reason: s.Fault})

@@ -77,6 +77,7 @@ func (p *clusterPart) release(s *shard, cause error) {
 	s.Serving(s.link.State().Up)
 	s.suspending.Store(true)
 	a.sessions.shards[s.number].Store(nil) // no car is attached any more
+	a.peers.owners.notify()
 	a.shards.End(s.number, cause)
 	a.roster.closeShard(s, cause, errors.Is(cause, link.ErrSuspend) && s.link.Settled())
 	a.shards.Take(s.number, cause)

@@ -33,9 +33,10 @@ func (p *clusterPart) look(ctx context.Context) {
 	defer func() { _ = p.a.shards.Scout(nil) }() // nobody watches
 	var reached, probed, last time.Time
 	reached, last = time.Now(), time.Now()
-	scouting := false
+	scouting, fit := false, false
 	for {
-		view, changed := p.cluster.View(), p.cluster.Changed()
+		changed := p.cluster.Changed() // asked for before the view
+		view := p.cluster.View()
 		if on := view.Scout == p.self.Replica && p.a.Config().AnyCar != nil; on != scouting {
 			if err := p.scout(on); err != nil {
 				p.log.Error("unknown cars cannot be looked for", "error", err)
@@ -47,6 +48,12 @@ func (p *clusterPart) look(ctx context.Context) {
 		now := time.Now()
 		late := now.Sub(last)
 		switch {
+		case !fit:
+			if now.Sub(probed) >= probeEvery {
+				probed = now
+				fit = p.check(ctx)
+				reached = time.Now()
+			}
 		case p.connections(true):
 			reached = now
 		case p.connections(false) && now.Sub(reached) < brokerPatience: // not yet noticed
@@ -56,15 +63,32 @@ func (p *clusterPart) look(ctx context.Context) {
 				reached = time.Now()
 			}
 		}
-		p.judge(now.Sub(reached) > brokerPatience, late > stalledAfter+healthTick, late)
+		if fit {
+			p.judge(now.Sub(reached) > brokerPatience, late > stalledAfter+healthTick, late)
+		}
 		last = time.Now()
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		case <-changed:
+			p.a.peers.owners.notify()
 		}
 	}
+}
+
+// check tells whether the broker is one that replicas can share. Until it was asked no shard
+// is claimed.
+func (p *clusterPart) check(ctx context.Context) bool {
+	err := fence.Check(ctx, p.broker(), p.name)
+	if err == nil || ctx.Err() != nil {
+		return err == nil
+	}
+	if before := p.Health(); before == nil || before.Error() != err.Error() {
+		p.log.Warn("the broker cannot be used for a cluster now; no car is served until it can", "reason", err)
+	}
+	p.health.Store(&err)
+	return false
 }
 
 // connections tells whether any shard has a connection; not up: whether there is any shard.

@@ -162,6 +162,7 @@ func (p *clusterPart) serveShard(ctx context.Context, s *shard) error {
 		return err
 	}
 	a.sessions.shards[s.number].Store(s)
+	a.peers.owners.notify()
 	if err := a.roster.openShard(ctx, s); err != nil {
 		return err
 	}
@@ -214,6 +215,7 @@ func (p *clusterPart) announce(s *shard, epoch int64) error {
 	}
 	s.epoch.Store(epoch)
 	s.link.Announce()
+	p.a.peers.owners.notify()
 	p.log.Info("serving a shard on under another epoch", "shard", s.number, "epoch", epoch)
 	return nil
 }

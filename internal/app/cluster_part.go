@@ -69,8 +69,9 @@ const (
 	handOverWait = 5 * time.Second
 	// upWait bounds the wait for the connection of a shard that is being opened.
 	upWait = 10 * time.Second
-	// drainLimit bounds the handing over of all shards at a stop.
-	drainLimit = 20 * time.Second
+	// drainShare times limits.stop_timeout_ms bounds the handing over of all shards at a
+	// stop: with the default it fits into the 10 s that containers and units have.
+	drainShare = 2
 	// handedOn bounds the Connects of unknown cars that are handed on at the same time.
 	handedOn = 256
 )
@@ -104,9 +105,11 @@ func (p *clusterPart) prepare(ctx context.Context, old, fresh *config.Config) (c
 	if err != nil {
 		return change{}, err
 	}
-	a.peers.view.join(p.cluster)
 	a.roster.elsewhere = p.elsewhere
+	notYet := errors.New("the broker was not asked yet")
+	p.health.Store(&notYet)
 	p.serve()
+	a.peers.owners.joined.Store(true)
 	return change{apply: p.begin}, nil
 }
 
@@ -159,9 +162,12 @@ func (p *clusterPart) leave(final bool) {
 	if !p.on() || p.runs == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), drainLimit)
+	limit := drainShare * p.a.Config().Limits.Stop
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	p.log.Info("handing the cars over to the other replicas", "shards", len(p.a.sessions.inService()), "at_most", drainLimit.String())
+	p.log.Info("handing the cars over to the other replicas", "shards", len(p.a.sessions.inService()), "at_most", limit.String())
+	// For all at once, while they are served: a module may need as long as its timeout is.
+	p.a.roster.endPolling(p.a.Config().Limits.Stop / lastPollsShare)
 	if err := p.cluster.Drain(ctx); err != nil {
 		p.log.Warn("not all cars were handed over: their sessions are suspended", "error", err)
 	}

@@ -13,7 +13,7 @@ type peersPart struct {
 	a      *App
 	server *peer.Server // nil: there is no cluster
 	client *peer.Client
-	view   *clusterView // with server
+	owners *owners
 	serves *task
 }
 
@@ -24,6 +24,7 @@ func (p *peersPart) prepare(ctx context.Context, old, fresh *config.Config) (cha
 	if c == nil || old != nil {
 		return change{}, nil
 	}
+	p.owners = newOwners(p.a, c.Shards)
 	opts := peer.Options{Replica: c.Replica, TLS: peerTLS(c), Token: c.PeerToken, Logger: component(p.a.log, logging.ComponentHTTP)}
 	var err error
 	if p.client, err = peer.NewClient(opts); err != nil {
@@ -32,7 +33,6 @@ func (p *peersPart) prepare(ctx context.Context, old, fresh *config.Config) (cha
 	if p.server, err = peer.Listen(ctx, c.PeerListen, opts); err != nil {
 		return change{}, err
 	}
-	p.view = newClusterView(fresh, p.client)
 	return change{apply: func(ctx context.Context) error {
 		p.serves = begin(ctx, func(ctx context.Context) error {
 			err := p.server.Run(ctx)

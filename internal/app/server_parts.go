@@ -12,6 +12,7 @@ import (
 	"external-server/internal/httpapi"
 	"external-server/internal/logging"
 	"external-server/internal/observe"
+	"external-server/internal/peer"
 )
 
 // list returns the parts of the server, from the bottom up.
@@ -153,15 +154,19 @@ func (p *adminPart) prepare(_ context.Context, old, fresh *config.Config) (chang
 		}
 		return change{apply: func(context.Context) error { return a.admin.Configure(*fresh.Admin) }}, nil
 	}
-	var err error
-	a.admin, err = admin.New(admin.Options{
+	opts := admin.Options{
 		Config: *fresh.Admin, Source: operator{a}, Hub: a.hub, Version: a.version, Logger: component(a.log, logging.ComponentAdmin),
-		Cluster: a.peers.shareAdmin(),
-	})
-	if err != nil {
+	}
+	if fresh.Cluster != nil {
+		opts.Cluster = operators{a.peers.owners}
+	}
+	var err error
+	if a.admin, err = admin.New(opts); err != nil {
 		return change{}, err
 	}
-	a.peers.serveAdmin(a.admin)
+	if fresh.Cluster != nil {
+		a.peers.server.HandleWithin(admin.PeerPrefix+"/", peer.Limits{Body: admin.PeerBody, Requests: admin.PeerRequests}, a.admin.PeerHandler())
+	}
 	return change{apply: func(ctx context.Context) error {
 		p.serves = begin(ctx, func(ctx context.Context) error {
 			err := a.admin.Run(ctx)
@@ -200,11 +205,17 @@ func (p *apiPart) prepare(ctx context.Context, old, fresh *config.Config) (chang
 		}
 		return change{apply: func(context.Context) error { return a.api.Configure(*fresh.HTTPAPI) }}, nil
 	}
-	api, err := httpapi.New(ctx, httpapi.Options{Config: *fresh.HTTPAPI, Logger: component(a.log, logging.ComponentHTTP), Cluster: a.peers.shareAPI()})
+	opts := httpapi.Options{Config: *fresh.HTTPAPI, Logger: component(a.log, logging.ComponentHTTP)}
+	if c := fresh.Cluster; c != nil {
+		opts.Cluster = &httpapi.Cluster{Replica: c.Replica, Owners: a.peers.owners, Peers: a.peers.client}
+	}
+	api, err := httpapi.New(ctx, opts)
 	if err != nil {
 		return change{}, err
 	}
-	a.peers.serveAPI(api)
+	if fresh.Cluster != nil {
+		a.peers.server.HandleWithin(httpapi.PeerPrefix+"/", peer.Limits{Body: httpapi.PeerBody, Requests: httpapi.PeerRequests}, api.PeerHandler())
+	}
 	a.api, a.libraries.api = api, api.API()
 	return change{apply: func(ctx context.Context) error {
 		p.serves = begin(ctx, func(ctx context.Context) error {

@@ -23,6 +23,7 @@ type fleetOf struct {
 	etcd     *etcdtest.Etcd
 	replicas []*servertest.Server // a stopped one stays in its place
 	configs  []obj
+	admins   []string // addresses of their admin endpoints
 	cars     []*sharedCar
 	stop     chan struct{}
 	drives   sync.WaitGroup
@@ -45,15 +46,17 @@ func newFleet(t *testing.T, n, cars int) *fleetOf {
 	for i := range cars {
 		names = append(names, fmt.Sprintf("c_%d", i))
 	}
-	dir := t.TempDir()
+	dir, library := t.TempDir(), servertest.Example(t)
 	for i := range n {
 		name := fmt.Sprintf("r%d", i)
-		config := formatD(f.broker.Address(), obj{"1000": obj{"lib_path": servertest.Example(t)}}, names...)
+		config := formatD(f.broker.Address(), obj{"1000": obj{"lib_path": library}}, names...)
 		config["state_directory"] = filepath.Join(dir, name)
 		config["cluster"] = obj{
 			"etcd": []string{f.etcd.URL()}, "name": "fleet", "replica": name,
 			"peer_listen": brokertest.FreeAddress(t), "peer_token": "0123456789abcdef",
 		}
+		f.admins = append(f.admins, brokertest.FreeAddress(t))
+		config["admin"] = obj{"listen": f.admins[i]}
 		f.configs = append(f.configs, config)
 		f.replicas = append(f.replicas, nil)
 	}
@@ -188,6 +191,21 @@ func (f *fleetOf) spread(shards int, replicas ...int) {
 	})
 }
 
+// seen demands that the replica is ready and lists all cars of the fleet.
+func (f *fleetOf) seen(i int) {
+	f.t.Helper()
+	var list string
+	defer func() {
+		if f.t.Failed() {
+			f.t.Logf("%.500s", list)
+		}
+	}()
+	testwait.Until(f.t, fmt.Sprintf("replica %d shows the fleet", i), func() bool {
+		list = get(f.t, "http://"+f.admins[i]+"/readyz") + get(f.t, "http://"+f.admins[i]+"/api/v1/cars")
+		return !strings.Contains(list, "not ready") && strings.Contains(list, fmt.Sprintf(`"running":%d,`, len(f.cars)))
+	})
+}
+
 // Three replicas share 60 cars. One is killed, one is stopped in order, one stands still, etcd
 // is away and comes back: no car loses its session.
 func TestReplicasShareCars(t *testing.T) {
@@ -196,6 +214,7 @@ func TestReplicasShareCars(t *testing.T) {
 	f.start(0, 1, 2)
 	f.spread(32, 0, 1, 2)
 	f.drive()
+	f.seen(0)
 	f.step("etcd stands still", func() {
 		f.etcd.Freeze()
 		f.served(12) // longer than the leases last
@@ -217,6 +236,7 @@ func TestReplicasShareCars(t *testing.T) {
 		f.etcd.Kill()
 		f.etcd.Restart()
 	})
+	f.seen(1)
 	for _, i := range []int{0, 1} {
 		if code := f.replicas[i].Stop(); code != 0 {
 			t.Errorf("exit code %d of replica %d", code, i)

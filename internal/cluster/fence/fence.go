@@ -70,7 +70,11 @@ func RecordTopic(cluster string, shard int, car fleet.CarID) string {
 }
 
 func bucketPrefix(cluster string, shard, bucket int) string {
-	return prefix + shardID(cluster, shard) + "/cars/" + strconv.Itoa(bucket) + "/"
+	return recordPrefix(cluster, shard) + strconv.Itoa(bucket) + "/"
+}
+
+func recordPrefix(cluster string, shard int) string {
+	return prefix + shardID(cluster, shard) + "/cars/"
 }
 
 // bucket is the part of its shard that a car belongs to. The hash is another one than that

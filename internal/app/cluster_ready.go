@@ -1,0 +1,69 @@
+package app
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"external-server/internal/admin"
+	"external-server/internal/cluster"
+)
+
+// component tells how the part of this replica in the cluster is.
+func (p *clusterPart) component() admin.Component {
+	view := p.cluster.View()
+	return readiness(view, p.Health())
+}
+
+// readiness judges what a replica knows of its cluster; health is its own.
+func readiness(view *cluster.View, health error) admin.Component {
+	c := admin.Component{Name: "cluster", Ready: true}
+	var unready, hints []string
+	if health != nil {
+		unready = append(unready, "this replica cannot serve: "+health.Error())
+	}
+	if !view.Connected {
+		text := "etcd does not answer; cars are served on, no shard moves"
+		if view.Problem != "" {
+			text += ": " + view.Problem
+		}
+		unready = append(unready, text)
+	} else {
+		var without []string
+		for n, owner := range view.Shards {
+			if owner.Replica == "" {
+				without = append(without, fmt.Sprint(n))
+			}
+		}
+		if len(without) > 0 {
+			unready = append(unready, fmt.Sprintf("%d of %d shards have no owner: %s", len(without), len(view.Shards), strings.Join(without, ", ")))
+		}
+	}
+	if others, odd := differing(view); len(others) > 0 {
+		text := "the configuration differs from that of " + strings.Join(others, ", ")
+		if odd {
+			unready = append(unready, text)
+		} else {
+			hints = append(hints, text)
+		}
+	}
+	c.Ready = len(unready) == 0
+	c.Reason = strings.Join(append(unready, hints...), "; ")
+	return c
+}
+
+// differing names the members whose configuration of the fleet is another one. odd: more
+// replicas have another one than have this one's.
+func differing(view *cluster.View) (others []string, odd bool) {
+	self, ok := view.Member(view.Self)
+	if !ok || self.Fingerprint == "" {
+		return nil, false
+	}
+	for _, m := range view.Members {
+		if m.Fingerprint != self.Fingerprint {
+			others = append(others, m.Name)
+		}
+	}
+	slices.Sort(others)
+	return others, len(others) > len(view.Members)-len(others)
+}
