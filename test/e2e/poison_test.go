@@ -26,8 +26,7 @@ func TestPoisonedStatus(t *testing.T) {
 	admin := brokertest.FreeAddress(t)
 	k.config["admin"] = obj{"listen": admin}
 	k.device = fleet.Device{Module: 78, Type: 1, Role: "device", Name: "Device"}
-	k.start()
-	k.drive()
+	k.run()
 	poisoned := k.cars[0]
 	poisoned.report(`"poison"`, k.device)
 	deaths := 0

@@ -47,14 +47,11 @@ func TestStateDirectoryCannotBeUsed(t *testing.T) {
 			k := keep(t, 2, exampleModule(t))
 			c.prepare(t, k)
 			k.config["state_directory"] = k.state
-			k.start()
-			k.drive()
+			k.run()
 			if !k.said("state directory cannot be used") || !k.said(c.said) || !k.said(k.state) {
 				t.Errorf("the log does not say why: expected %q", c.said)
 			}
-			k.halt()
-			k.unnoticed()
-			k.terminate()
+			k.finishUnnoticed()
 		})
 	}
 }
@@ -99,8 +96,7 @@ func TestStateDirectoryIsFullForAWhile(t *testing.T) {
 	k := keep(t, 3, exampleModule(t))
 	k.state = filepath.Join(disk, "state")
 	k.config["state_directory"] = k.state
-	k.start()
-	k.drive()
+	k.run()
 	filler := fill(t, disk)
 	k.server.WaitLog("a journal cannot be written")
 	if err := os.Remove(filler); err != nil {
@@ -112,9 +108,7 @@ func TestStateDirectoryIsFullForAWhile(t *testing.T) {
 	})
 	k.server.Kill()
 	k.again()
-	k.halt()
-	k.unnoticed()
-	k.terminate()
+	k.finishUnnoticed()
 }
 
 // Two servers of a rolling update: the second waits for the directory, says who has it,
@@ -122,8 +116,7 @@ func TestStateDirectoryIsFullForAWhile(t *testing.T) {
 func TestStateDirectoryIsInUse(t *testing.T) {
 	t.Parallel()
 	k := keep(t, 3, exampleModule(t))
-	k.start()
-	k.drive()
+	k.run()
 	first := k.server
 	k.start()
 	k.server.WaitLog("the state directory is in use")
@@ -134,9 +127,7 @@ func TestStateDirectoryIsInUse(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	k.served(5)
-	k.halt()
-	k.unnoticed()
-	k.terminate()
+	k.finishUnnoticed()
 }
 
 // A directory that was copied to a second server makes two that take each other's
@@ -147,8 +138,7 @@ func TestStateDirectoryIsCopied(t *testing.T) {
 	admin := brokertest.FreeAddress(t)
 	k.config["admin"] = obj{"listen": admin}
 	k.limit = 5 * time.Second
-	k.start()
-	k.drive()
+	k.run()
 	for _, c := range k.cars { // two servers serve it
 		for r := range gateway.Reason(255) {
 			c.expect(r.String())
@@ -197,8 +187,7 @@ func TestStateDirectoryIsNotTheSame(t *testing.T) {
 		t.Run(fmt.Sprintf("lost %v", lost), func(t *testing.T) {
 			t.Parallel()
 			k := keep(t, 2, exampleModule(t))
-			k.start()
-			k.drive()
+			k.run()
 			k.server.Kill()
 			identity := filepath.Join(k.state, "identity.json")
 			text, err := os.ReadFile(identity)
