@@ -9,7 +9,7 @@ ETCD := build/etcd
 MODULES := . sdk modules/example-go test
 VERSION ?= $(shell scripts/version)
 
-.PHONY: help build server packages release site chart nats etcd modules demo quick test lint generate cover bench fuzz clean deps sim sim-cluster bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure boundary
+.PHONY: help build server packages release site chart nats etcd modules demo quick test lint generate cover bench fuzz clean deps sim sim-handover sim-cluster bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure boundary
 .DEFAULT_GOAL := build
 
 help: ## list the targets
@@ -61,6 +61,9 @@ SEEDS ?= 20000
 SEED ?= 1
 sim: ## simulate SEEDS histories of the core, from SEED on
 	$(GO) -C test test -count=1 -v -timeout 0 -run '^TestHistories$$' ./sim -seeds $(SEEDS) -seed $(SEED)
+
+sim-handover: ## simulate SEEDS histories of several servers that hand a car over, from SEED on
+	$(GO) -C test test -count=1 -v -timeout 0 -run '^TestClusterHistories$$' ./sim -cluster-seeds $(SEEDS) -seed $(SEED)
 
 sim-cluster: ## simulate SEEDS histories of the cluster's planner, from SEED on
 	$(GO) test -count=1 -v -timeout 0 -run '^TestHistories$$' ./internal/cluster -seeds $(SEEDS) -seed $(SEED)

@@ -39,8 +39,12 @@ are processes of their own. The server is restarted once while the cars drive, a
 
 The parts listen on this machine at the usual ports 1883, 8080 and 8090, or where
 there is room, which is said; --port N takes N, N+1 and N+2. With --module a module
-of your own takes part under its own number: one device reports --status to it.`,
+of your own takes part under its own number: one device reports --status to it.
+
+With --replicas 3 three servers share the cars. One of them is killed and started again, another
+one is stopped in order and started again, and what the cars have noticed is told.`,
 		Example: `  external-server demo --cars 50 --open
+  external-server demo --replicas 3 --cars 60
   external-server demo --module ./liblamp-post.so --status '{"dark": true}'
   external-server demo --module "python3 my_module.py" --port 9000`,
 		Args: noArguments,
@@ -49,6 +53,7 @@ of your own takes part under its own number: one device reports --status to it.`
 	fs := cmd.Flags()
 	fs.IntVar(&f.opts.Cars, "cars", 3, "number of cars")
 	fs.Float64Var(&f.seconds, "seconds", 0, "end after so many seconds; 0: with Ctrl-C")
+	fs.IntVar(&f.opts.Replicas, "replicas", 1, "number of servers that share the cars; more than one need etcd (make etcd)")
 	fs.IntVar(&f.opts.Port, "port", 0, "port of the broker; the HTTP API and the dashboard have the next two")
 	fs.StringVar(&f.module, "module", "", "also run this module: `LIBRARY.so|COMMAND`")
 	fs.StringVar(&f.status, "status", "", "what the device of --module reports: `JSON|FILE`, one status or one per line")
@@ -74,6 +79,7 @@ func runDemo(cmd *cobra.Command, f *demoFlags) error {
 			return err
 		}
 	}
+	f.opts.Etcd = findEtcd()
 	if f.opts.Program, err = os.Executable(); err != nil {
 		return fmt.Errorf("demo: its own program cannot be found: %w", err)
 	}

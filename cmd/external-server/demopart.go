@@ -45,7 +45,7 @@ func newDemoPartCommand() *cobra.Command {
 		},
 	}
 	flags.register(serverPart)
-	part.AddCommand(brokerPart, serverPart)
+	part.AddCommand(brokerPart, serverPart, newDemoEtcdCommand())
 	return part
 }
 

@@ -152,7 +152,7 @@ func (a *App) Run(ctx context.Context) error {
 	cfg := a.Config()
 	a.log.Info("serving", "company", cfg.Company, "cars", len(cfg.Cars), "any_car", cfg.AnyCar != nil)
 	<-ctx.Done()
-	a.sessions.final = errors.Is(context.Cause(ctx), ErrFinal) || a.Config().OnStop == config.OnStopNotify
+	a.sessions.final = errors.Is(context.Cause(ctx), ErrFinal) || a.Config().OnStop == config.OnStopNotify && a.shards == nil
 	a.cluster.leave(a.sessions.final)
 	if a.sessions.suspend(a.linkTo) {
 		a.cars.cause = link.ErrSuspend

@@ -22,6 +22,8 @@ func (p *clusterPart) Close(ctx context.Context, n int, to cluster.Member, lost 
 	case lost:
 		p.lose(s)
 		return nil
+	case to.Name == "" && p.final.Load(): // the stop ends its sessions
+		return nil
 	case to.Name == "":
 		endPolling(p.a.roster.inShard(s), p.a.Config().Limits.Stop/lastPollsShare)
 		return p.drop(s, link.ErrSuspend, false)
@@ -46,7 +48,7 @@ func (p *clusterPart) handOver(ctx context.Context, s *shard, to cluster.Member)
 		if err := p.a.sessions.dir.CloseShard(n, true); err != nil {
 			p.log.Warn("the journal of a shard that was handed over cannot be removed", "shard", n, "error", err)
 		}
-		p.log.Info("handed a shard over", "shard", n, "to", to.Name, "took", time.Since(begun).Round(time.Millisecond).String())
+		p.log.Debug("handed a shard over", "shard", n, "to", to.Name, "took", time.Since(begun).Round(time.Millisecond).String())
 		return nil
 	}
 	err = fmt.Errorf("hand over to %s: %w", to.Name, err)

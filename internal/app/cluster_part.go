@@ -34,6 +34,7 @@ type clusterPart struct {
 	health  atomic.Pointer[error] // nil: this replica can serve
 	scouts  chan struct{}         // one for each Connect that is being handed on
 	handing sync.WaitGroup        // of those
+	final   atomic.Bool           // this is the end of all sessions that no other takes
 	life    context.Context       // of those
 	end     context.CancelFunc    // of life
 
@@ -162,6 +163,7 @@ func (p *clusterPart) leave(final bool) {
 	if !p.on() || p.runs == nil {
 		return
 	}
+	p.final.Store(final)
 	limit := drainShare * p.a.Config().Limits.Stop
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()

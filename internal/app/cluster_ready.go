@@ -30,10 +30,17 @@ func readiness(view *cluster.View, health error) admin.Component {
 		unready = append(unready, text)
 	} else {
 		var without []string
+		opening := 0
 		for n, owner := range view.Shards {
-			if owner.Replica == "" {
+			switch {
+			case owner.Replica == "":
 				without = append(without, fmt.Sprint(n))
+			case owner.Replica == view.Self && owner.State == cluster.ClaimOpening:
+				opening++
 			}
+		}
+		if opening > 0 {
+			unready = append(unready, fmt.Sprintf("%d shards are being opened here", opening))
 		}
 		if len(without) > 0 {
 			unready = append(unready, fmt.Sprintf("%d of %d shards have no owner: %s", len(without), len(view.Shards), strings.Join(without, ", ")))

@@ -26,6 +26,7 @@ func TestClusterReadiness(t *testing.T) {
 		{"all is well", cluster.View{Members: same, Shards: served, Connected: true}, nil, true, ""},
 		{"etcd is away", cluster.View{Members: same, Shards: served, Problem: "it refuses"}, nil, false, "etcd does not answer; cars are served on, no shard moves: it refuses"},
 		{"no owner", cluster.View{Members: same, Shards: []cluster.Owner{{}, {Replica: "a"}}, Connected: true}, nil, false, "1 of 2 shards have no owner: 0"},
+		{"opening", cluster.View{Members: same, Shards: []cluster.Owner{{Replica: "a", State: cluster.ClaimOpening}, {Replica: "b", State: cluster.ClaimOpening}}, Connected: true}, nil, false, "1 shards are being opened here"},
 		{"unwell", cluster.View{Members: same, Shards: served, Connected: true}, errors.New("the broker does not answer"), false, "cannot serve: the broker does not answer"},
 		{"odd one out", cluster.View{Members: []cluster.Member{member("a", "1"), member("b", "2"), member("c", "2")}, Shards: served, Connected: true}, nil, false, "differs from that of b, c"},
 		{"another is odd", cluster.View{Members: []cluster.Member{member("a", "1"), member("b", "2"), member("c", "1")}, Shards: served, Connected: true}, nil, true, "differs from that of b"},

@@ -59,6 +59,7 @@ func (tb *table) next() int64 {
 // seat is one replica's part in the table. It implements membership.
 type chair struct {
 	*table
+	name string // of the replica
 	lost chan int
 }
 
@@ -72,6 +73,7 @@ func (c *chair) View() *cluster.View {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	v := c.view
+	v.Self = c.name
 	return &v
 }
 
@@ -191,7 +193,7 @@ func (c *crowd) load(name string) *config.Config {
 // start runs a replica until the test ends.
 func (c *crowd) start(name string) *replica {
 	c.t.Helper()
-	r := &replica{name: name, log: new(testlog.Buffer), cfg: c.load(name), chair: &chair{table: c.table, lost: make(chan int, crowdShards)}}
+	r := &replica{name: name, log: new(testlog.Buffer), cfg: c.load(name), chair: &chair{table: c.table, name: name, lost: make(chan int, crowdShards)}}
 	var err error
 	r.App, err = New(c.t.Context(), Options{
 		Config: r.cfg, Logger: r.log.Logger(),

@@ -27,6 +27,7 @@ type boundModule struct {
 	delivered uint64        // of the worker: statuses it was done with
 	event     *Event        // of the worker, see called; nil without observer
 	record    []byte        // of the worker: for the journal
+	batch     [1][]byte     // of the worker: an argument that needs no memory
 	confirmed atomic.Uint64 // one more than the number of the last status that was confirmed
 }
 
@@ -50,7 +51,8 @@ func (s *Seat) bind(b Binding) *boundModule {
 		worker.Confirmed = func(status uint64) {
 			m.confirmed.Store(status + 1)
 			m.record = session.AppendDelivered(m.record[:0], name, number, status)
-			j.Append(m.record)
+			m.batch[0] = m.record
+			j.Append(m.batch[:]...)
 		}
 	}
 	if j := s.opts.Journal; j != nil {

@@ -41,7 +41,7 @@ type occupant struct {
 	rest      []item        // in hand and behind it
 	version   uint64        // of the session, as the carrier has it
 	record    []byte        // for the carrier
-	batch     [1][]byte     // see journal
+	batch     [1][]byte     // an argument of the journal that needs no memory
 	unfetched []int32       // modules with fetched commands that found no room
 	phase     session.Phase // as in view
 

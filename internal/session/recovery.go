@@ -204,6 +204,9 @@ func (s *Session) recovered(m fleet.ClientMessage) {
 		s.commandResponse(m)
 	case s.order.started && int32(m.Counter-s.order.expected) < 0:
 		s.redelivered(m)
+	case !s.order.started && m.State == fleet.StateConnecting && s.find(m.Device.ID()) != nil:
+		// It is of the connect sequence, whose answers the gateway has: the broker was set back (RES-9).
+		s.note(Info, NoteStatusLow, m.Device, m.Counter) // STAT-3
 	case s.late && !r.read:
 		s.keepAhead(m)
 	default:

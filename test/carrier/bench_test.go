@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"external-server/internal/cluster/fence"
 	"external-server/internal/fleet"
 	"external-server/internal/link/mqtt/wire"
 	"external-server/internal/support/brokertest"
@@ -58,7 +59,7 @@ func BenchmarkCommand(b *testing.B) {
 				begin := time.Now()
 				buf = buf[:0]
 				if with {
-					buf = wire.V5.AppendPublish(buf, "external_server/es-test-1/cars/1/company/car1", record, 0, 0, true, false)
+					buf = wire.V5.AppendPublish(buf, fence.RecordTopic("test", 1, carID(1)), record, 0, 0, true, false)
 				}
 				buf = wire.V5.AppendPublish(buf, topic, command, 1, uint16(n%60000+1), false, false)
 				if _, err := r.conn.Write(buf); err != nil {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"external-server/internal/support/etcdtest"
 	"external-server/internal/support/servertest"
 	"external-server/internal/support/testneed"
 	"external-server/internal/support/testwait"
@@ -212,6 +213,40 @@ func TestDemoWithoutReader(t *testing.T) {
 	defer hung.Stop()
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("the demo ended with %v: %s", err, errs.String())
+	}
+	nothingLeft(t, temporary)
+}
+
+// With several servers the demo kills one and stops another, and no car loses its session.
+func TestDemoWithReplicas(t *testing.T) {
+	t.Parallel()
+	etcd := etcdtest.Path(t)
+	cmd := exec.Command(servertest.Binary(t), "demo", "--replicas", "3", "--cars", "12", "--seconds", "40")
+	cmd.Dir = t.TempDir()
+	temporary := t.TempDir()
+	cmd.Env = append(os.Environ(), etcdtest.Variable+"="+etcd, "TMPDIR="+temporary)
+	text, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	for _, want := range []string{
+		"3 servers now share 12 simulated cars", "server_3  its dashboard", "car_a    connected", "server_3 is killed", "server_3 is started again",
+		"server_1 is stopped in order", "server_1 is there again", "panel obeys: lamp", "Summary: 12 sessions",
+	} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("the demo does not say %q", want)
+		}
+	}
+	if n := strings.Count(string(text), "the cars have noticed nothing: sessions lost 0"); n != 2 {
+		t.Errorf("%d times the cars have noticed nothing", n)
+	}
+	for _, not := range []string{"ERROR", "broke the protocol"} {
+		if strings.Contains(string(text), not) {
+			t.Errorf("the demo says %q", not)
+		}
+	}
+	if t.Failed() {
+		t.Logf("%s", text)
 	}
 	nothingLeft(t, temporary)
 }

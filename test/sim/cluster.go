@@ -2,8 +2,10 @@ package sim
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 
+	"external-server/internal/fleet"
 	"external-server/internal/session"
 )
 
@@ -11,14 +13,16 @@ import (
 // assigns it, the broker fences.
 type clusterWorld struct {
 	*durableWorld
-	replicas  []*replica
-	owner     *replica // who has the claim; nil: there is none
-	expires   time.Duration
-	epochs    int64           // create revisions
-	next      *replica        // who is to claim first
-	claiming  bool            // somebody is about to claim
-	discarded map[string]bool // answered statuses that were lost with their server
-	rnd       *rand.Rand
+	replicas []*replica
+	owner    *replica // who has the claim; nil: there is none
+	expires  time.Duration
+	epochs   int64                 // create revisions
+	next     *replica              // who is to claim first
+	claiming bool                  // somebody is about to claim
+	lost     map[string][]*replica // accepted statuses, and with whose journal or queue they were lost
+	answerer map[string]*replica   // whose answer the broker has
+	offered  map[string]bool       // statuses that were handed over
+	rnd      *rand.Rand
 }
 
 const lease = 3 * time.Second
@@ -26,7 +30,7 @@ const lease = 3 * time.Second
 // PlayCluster plays the history of a seed in which servers of a cluster die, are cut off, halted, and
 // hand the car over.
 func PlayCluster(seed uint64, traced bool) Result {
-	w := &clusterWorld{durableWorld: newDurable(seed, traced), discarded: map[string]bool{}, rnd: rand.New(rand.NewPCG(seed, 21))}
+	w := &clusterWorld{durableWorld: newDurable(seed, traced), lost: map[string][]*replica{}, answerer: map[string]*replica{}, offered: map[string]bool{}, rnd: rand.New(rand.NewPCG(seed, 21))}
 	w.sc.drawCluster(rand.New(rand.NewPCG(seed, 22)))
 	for i := range 2 + w.rnd.IntN(2) {
 		r := &replica{w: w, name: i, up: true, rnd: rand.New(rand.NewPCG(seed, 30+uint64(i)))}
@@ -34,6 +38,11 @@ func PlayCluster(seed uint64, traced bool) Result {
 		w.replicas = append(w.replicas, r)
 	}
 	w.srv = w.replicas[0].srv
+	w.atBroker = func(m fleet.ServerMessage) {
+		for _, d := range w.sc.Devices {
+			w.answerer[string(payload(m.SessionID, m.Counter, d))] = w.broker.owner.replica
+		}
+	}
 	return w.result(w.playCluster)
 }
 
@@ -47,9 +56,11 @@ func (w *clusterWorld) playCluster() {
 	}
 	w.after(w.sc.Faults, func() {
 		w.trace("--- no faults from here")
+		w.healthy = 0
 		clear(w.stalled)
 		for _, r := range w.replicas {
 			r.up, r.noEtcd, r.noBroker, r.frozenUntil = true, 0, 0, min(r.frozenUntil, w.now)
+			r.srv.killIn = 0
 		}
 		if !w.gw.anyPresent() {
 			w.gw.joins(0)
@@ -181,17 +192,18 @@ func (w *clusterWorld) release(r *replica) {
 // discard notes what is lost with the journal of a replica.
 func (w *clusterWorld) discard(r *replica) {
 	for _, data := range r.left() {
-		w.discarded[data] = true
+		w.lost[data] = append(w.lost[data], r)
 	}
 }
 
-// accountCluster: what was answered was delivered, or was lost with the server that had it.
+// accountCluster: what was answered was delivered, or was lost with the server that has answered, or with
+// the one to which that one has handed it over.
 func (w *clusterWorld) accountCluster() {
 	for _, r := range w.replicas {
 		w.discard(r)
 	}
 	for key, answered := range w.sentBy {
-		if answered && w.handedIn[key] == 0 && !w.discarded[key] {
+		if answered && w.handedIn[key] == 0 && !slices.Contains(w.lost[key], w.answerer[key]) && !(w.offered[key] && len(w.lost[key]) > 0) {
 			w.fail("status %q was answered and never handed to its module", key)
 		}
 	}
@@ -199,6 +211,7 @@ func (w *clusterWorld) accountCluster() {
 
 func (w *clusterWorld) actCluster(a Action) {
 	w.trace("--- %v", a)
+	w.healthy = 0 // what it excuses shows later
 	r := w.replicas[a.N%len(w.replicas)]
 	if w.owner != nil && a.N%5 > 0 {
 		r = w.owner

@@ -178,6 +178,9 @@ func (r *replica) handOver(to *replica, patience time.Duration) {
 	if !running || r.w.gw.state != gwRunning {
 		r.w.excuse()
 	}
+	for _, data := range r.left() {
+		r.w.offered[data] = true
+	}
 	to.offered = nil
 	f := session.NewFold()
 	for _, rec := range s.file {

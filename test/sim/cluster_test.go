@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-var clusterSeeds = flag.Int("cluster-seeds", 200, "histories in which several servers hand a car over")
+var clusterSeeds = flag.Int("cluster-seeds", 100, "histories in which several servers hand a car over")
 
 // TestClusterHistories: servers of a cluster die at any byte, are halted and cut off, and hand the
 // car over; the gateway notices nothing but silence, and the broker hears no server that has lost the car.

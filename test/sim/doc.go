@@ -8,6 +8,11 @@
 // protocol promises (see audit.go). The auditor and the gateway are written from
 // the protocol, not from the core, and share no code with it.
 //
+// Two further kinds of histories have a broker that keeps what comes, hands the server's
+// messages on byte by byte and ends a connection when another one comes with the same
+// client identifier: in one (durable*.go) the server dies and goes on from its journal, in the other (cluster*.go) two or
+// three servers serve the car in turn, assigned by a model of etcd and fenced by the broker.
+//
 // A history that fails is shrunk to the faults and actions it needs (Shrink) and
 // can be played again from its seed.
 //

@@ -26,6 +26,8 @@ type durableWorld struct {
 	uncertain       int
 	healthy         int // seconds for which gateway and server have agreed
 
+	atBroker func(answer fleet.ServerMessage) // is told of each; nil: not
+
 	sentBy   map[string]bool        // statuses of served devices, by payload: answered?
 	handedIn map[string]int         // the life in which a module got it last
 	last     map[lastKey]lastStatus // per life and module
@@ -98,6 +100,7 @@ func (w *durableWorld) play() {
 	}
 	w.after(w.sc.Faults, func() {
 		w.trace("--- no faults from here")
+		w.healthy = 0
 		clear(w.stalled)
 		if !w.srv.alive {
 			w.srv.start()
@@ -191,6 +194,7 @@ func (w *durableWorld) account() {
 
 func (w *durableWorld) act(a Action) {
 	w.trace("--- %v", a)
+	w.healthy = 0 // what it excuses shows later
 	switch a.Kind {
 	case Join:
 		w.gw.joins(a.N)

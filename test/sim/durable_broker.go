@@ -153,6 +153,9 @@ func (b *broker) read(it wireItem) {
 		b.enqueue(queued{barrier: true})
 	case it.message != nil:
 		m := *it.message
+		if b.w.atBroker != nil && m.message.Kind == fleet.ServerStatusResponse {
+			b.w.atBroker(m.message)
+		}
 		b.lastDown = max(b.w.now+b.delay(), b.lastDown)
 		b.w.after(b.lastDown-b.w.now, func() { b.w.gw.receive(m, b.w.now) })
 	}

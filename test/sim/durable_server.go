@@ -137,7 +137,11 @@ func (s *durableServer) connect() {
 		if s.replica == nil {
 			s.reach()
 		} else if s.replica.mayConnect(s.served) { // another server may be faster meanwhile
-			s.soon(time.Duration(s.rnd.Int64N(int64(5*time.Millisecond))), func() {
+			wait := 5 * time.Millisecond
+			if s.rnd.IntN(4) == 0 {
+				wait = 3 * time.Second // halted, or the network
+			}
+			s.soon(time.Duration(s.rnd.Int64N(int64(wait))), func() {
 				if s.linkLife == life {
 					s.reach()
 				}

@@ -47,14 +47,15 @@ const (
 // client is one connection for one purpose.
 type client struct {
 	*wire.Conn
-	b    Broker
-	id   uint16
-	next wire.Packet
-	done func()
+	b      Broker
+	topics string // of the cluster begin with it
+	id     uint16
+	next   wire.Packet
+	done   func()
 }
 
 // dial connects; ctx bounds the life of the connection, and patience does.
-func (b Broker) dial(ctx context.Context, hello wire.ConnectOptions, maxPayload int) (*client, error) {
+func (b Broker) dial(ctx context.Context, cluster string, hello wire.ConnectOptions, maxPayload int) (*client, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	hello.Version, hello.Username, hello.Password, hello.KeepAlive = wire.V5, b.Username, b.Password, keepAlive
 	o := wire.DialOptions{Address: b.Address, Connect: hello, MaxPayload: maxPayload}
@@ -77,7 +78,7 @@ func (b Broker) dial(ctx context.Context, hello wire.ConnectOptions, maxPayload 
 		return nil, fmt.Errorf("broker %s: %w", b.Address, explain(err, cause))
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	return &client{Conn: conn, b: b, done: func() { stop(); cancel(); conn.Close() }}, nil
+	return &client{Conn: conn, b: b, topics: topics(cluster), done: func() { stop(); cancel(); conn.Close() }}, nil
 }
 
 // explain says why there is no connection.
@@ -101,7 +102,7 @@ func explain(err, ended error) error {
 // member connects as this replica, not as a shard. Several such connections may exist at a time.
 func (b Broker) member(ctx context.Context, cluster string, maxPayload int) (*client, error) {
 	name := fmt.Sprintf("%s-member-%s-%s", ClientID(cluster), b.Member, rand.Text()[:8])
-	return b.dial(ctx, wire.ConnectOptions{ClientID: name}, maxPayload)
+	return b.dial(ctx, cluster, wire.ConnectOptions{ClientID: name}, maxPayload)
 }
 
 // fail completes an error.
@@ -109,7 +110,7 @@ func (c *client) fail(topic string, err error) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = fmt.Errorf("no answer within %v", patience)
 	} else if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		err = errors.New("the broker has closed the connection; does the user of this server have the right to read and write " + prefix + "#?")
+		err = errors.New("the broker has closed the connection; does the user of this server have the right to read and write " + c.topics + "#?")
 	}
 	return fmt.Errorf("broker %s, topic %s: %w", c.b.Address, topic, err)
 }
@@ -149,7 +150,7 @@ func (c *client) subscribe(filter string, each func(*wire.Packet) error) error {
 		return err
 	}
 	if code := p.Codes[0]; code >= wire.SubackRefused {
-		return fmt.Errorf("the broker refuses the subscription (reason %#x): allow the user of this server to read and write %s#", code, prefix)
+		return fmt.Errorf("the broker refuses the subscription (reason %#x): allow the user of this server to read and write %s#", code, c.topics)
 	}
 	_, err = c.await(wire.Pingresp, each)
 	return err
@@ -179,7 +180,7 @@ func (c *client) retain(topic string, payload []byte) error {
 			continue
 		}
 		if p.Code >= 0x80 {
-			return fmt.Errorf("the broker refuses the message (reason %#x %s): allow the user of this server to read and write %s#", p.Code, p.Reason, prefix)
+			return fmt.Errorf("the broker refuses the message (reason %#x %s): allow the user of this server to read and write %s#", p.Code, p.Reason, c.topics)
 		}
 		return nil
 	}
@@ -237,7 +238,7 @@ func Seize(ctx context.Context, b Broker, cluster string, shard int, e Epoch) (k
 	if err := mayConnect(ctx, shard); err != nil { // before the owner is disturbed
 		return false, err
 	}
-	c, err := b.dial(ctx, wire.ConnectOptions{ClientID: shardID(cluster, shard), Continue: true, SessionExpiry: sessionExpiry, ReceiveMaximum: receiveMaximum}, 1)
+	c, err := b.dial(ctx, cluster, wire.ConnectOptions{ClientID: shardID(cluster, shard), Continue: true, SessionExpiry: sessionExpiry, ReceiveMaximum: receiveMaximum}, 1)
 	if err != nil {
 		return false, err
 	}
@@ -376,7 +377,7 @@ func Check(ctx context.Context, b Broker, cluster string) error {
 		return err
 	}
 	defer c.done()
-	topic := prefix + ClientID(cluster) + "/check/" + rand.Text()[:8]
+	topic := topics(cluster) + "check/" + rand.Text()[:8]
 	if err := c.retain(topic, []byte("check")); err != nil {
 		return c.fail(topic, err)
 	}
@@ -390,7 +391,7 @@ func Check(ctx context.Context, b Broker, cluster string) error {
 		err = c.linger(ctx, each)
 	}
 	if err == nil && !found {
-		err = fmt.Errorf("a retained message that was published cannot be read: allow the user of this server to read and write %s#, and retained messages", prefix)
+		err = fmt.Errorf("a retained message that was published cannot be read: allow the user of this server to read and write %s#, and retained messages", c.topics)
 	}
 	if err := errors.Join(err, c.retain(topic, nil)); err != nil {
 		return c.fail(topic, err)

@@ -39,7 +39,7 @@ func TestOverTLS(t *testing.T) {
 
 // An error names the broker and, when it is about one, the topic; and says what to do.
 func TestErrorsNameTheirPlace(t *testing.T) {
-	acl := "user server\ntopic readwrite other/#\nuser writer\ntopic write external_server/#\n"
+	acl := "user server\ntopic readwrite other/#\nuser writer\ntopic write es/#\n"
 	m := brokertest.Start(t, brokertest.Options{Username: "server", Password: "secret", Others: map[string]string{"writer": "secret"}, ACL: acl})
 	writing := fence.Broker{Address: m.Address(), Member: "a", Username: "writer", Password: "secret"}
 	refusing := fence.Broker{Address: m.Address(), Member: "a", Username: "server", Password: "secret"}
@@ -73,9 +73,9 @@ func TestErrorsNameTheirPlace(t *testing.T) {
 		want []string
 	}{
 		"no right to publish": {seizing(t, refusing),
-			[]string{m.Address(), topic, "allow the user of this server to read and write external_server/#"}},
-		"no right to read": {fence.Check(t.Context(), writing, cluster), []string{m.Address(), "/check/", "cannot be read", "read and write external_server/#"}},
-		"no right at all":  {fence.Check(t.Context(), refusing, cluster), []string{m.Address(), "/check/", "read and write external_server/#"}},
+			[]string{m.Address(), topic, "allow the user of this server to read and write es/test/#"}},
+		"no right to read": {fence.Check(t.Context(), writing, cluster), []string{m.Address(), "es/test/check/", "cannot be read", "read and write es/test/#"}},
+		"no right at all":  {fence.Check(t.Context(), refusing, cluster), []string{m.Address(), "es/test/check/", "read and write es/test/#"}},
 		"wrong password":   {read(fence.Broker{Address: m.Address(), Member: "a", Username: "server", Password: "wrong"}, 0), []string{m.Address(), "password"}},
 		"no broker":        {read(brokerAt(brokertest.FreeAddress(t), "a"), 0), []string{"127.0.0.1:", "refused"}},
 		"no epoch":         {read(brokerAt(open.Address(), "a"), 1), []string{open.Address(), fence.EpochTopic(cluster, 1), "publishing an empty retained one"}},
@@ -142,6 +142,10 @@ func TestRecordsAreReadInParts(t *testing.T) {
 		if string(record) != id.Car && id.Car != "moved" {
 			t.Errorf("the record of %v is %q", id, record)
 		}
+	}
+	moved := fleet.CarID{Company: "company", Car: "moved"}
+	if topic := fence.RecordTopic(cluster, 1, moved); !strings.Contains(topic, "/cars/"+string(found[moved])+"/") {
+		t.Errorf("the record of part %s was taken for the car of %s", found[moved], topic)
 	}
 	for _, why := range []string{"names no car", "a record has at most"} {
 		if !strings.Contains(log.String(), why) {

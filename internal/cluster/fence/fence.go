@@ -47,10 +47,6 @@ const (
 	maxName        = 256 // bytes of the name of a replica, and of an address
 )
 
-// prefix begins all topics; it is that of the private topics of link/mqtt, so that the user
-// of the servers needs one right for all of them.
-const prefix = "external_server/"
-
 // ClientID is what the client identifiers of the shards of a cluster begin with: shard n
 // has ClientID-n.
 func ClientID(cluster string) string { return "es-" + cluster }
@@ -59,9 +55,12 @@ func shardID(cluster string, shard int) string {
 	return ClientID(cluster) + "-" + strconv.Itoa(shard)
 }
 
+// topics begins all topics of a cluster.
+func topics(cluster string) string { return fleet.TopicsOfClusters + cluster + "/" }
+
 // EpochTopic is where the owner of a shard leaves its epoch.
 func EpochTopic(cluster string, shard int) string {
-	return prefix + shardID(cluster, shard) + "/epoch"
+	return topics(cluster) + strconv.Itoa(shard) + "/epoch"
 }
 
 // RecordTopic is where the owner of a shard leaves the record of a car's session.
@@ -74,7 +73,7 @@ func bucketPrefix(cluster string, shard, bucket int) string {
 }
 
 func recordPrefix(cluster string, shard int) string {
-	return prefix + shardID(cluster, shard) + "/cars/"
+	return topics(cluster) + strconv.Itoa(shard) + "/cars/"
 }
 
 // bucket is the part of its shard that a car belongs to. The hash is another one than that

@@ -49,6 +49,14 @@ func TestHigherEpochSilencesForGood(t *testing.T) {
 	if a.heard("two") || server.heard("one") {
 		t.Error("a message was delivered to the wrong server")
 	}
+	if _, err := fence.Seize(t.Context(), a.broker, cluster, shard(), a.epoch); !errors.Is(err, link.ErrFenced) {
+		t.Errorf("the old server could take the shard back: %v", err)
+	}
+	send(t, gateway, "four")
+	testwait.Until(t, "b answers", func() bool { return answers.saw("b four") })
+	if server.up() != 1 {
+		t.Error("the new server was disturbed")
+	}
 }
 
 // A server that is alone with its epoch comes back, whatever has ended its connection.
@@ -202,6 +210,7 @@ func TestRecordsAfterALoss(t *testing.T) {
 	a.waitFenced()
 	found := records()
 	next := serve(t, b, 12, nil)
+	next.waitUp(1)
 	next.carrier.Settle(found)
 	testwait.Until(t, "the record is gone", func() bool { r := records(); return r != nil && len(r) == 0 })
 }

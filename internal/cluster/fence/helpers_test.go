@@ -42,7 +42,14 @@ type replica struct {
 	ups      int
 }
 
-var car = fleet.CarID{Company: "company", Car: "car"}
+// car belongs to the first shard, which publishes the presence of its server too.
+var car = func() fleet.CarID {
+	for n := 0; ; n++ {
+		if c := (fleet.CarID{Company: "company", Car: fmt.Sprint("car", n)}); mqtt.Shard(c, shards) == 0 {
+			return c
+		}
+	}
+}()
 
 // shard is that of car, of shards.
 const shards = 4

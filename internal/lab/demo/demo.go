@@ -2,7 +2,6 @@ package demo
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +22,8 @@ type Options struct {
 	// must be free. 0: 1883, 8080 and 8090, or others, which are said, when they are taken.
 	Port     int
 	Module   *Module       // one more module; nil: none
+	Replicas int           // servers that share the cars, 1 to 5; 0: 1
+	Etcd     string        // path of etcd, for several replicas
 	Duration time.Duration // 0: until the context ends
 	Out      io.Writer     // what the person reads
 	Err      io.Writer     // what broker and server have to say: errors
@@ -92,6 +93,12 @@ func Run(ctx context.Context, opts Options) error {
 	if opts.Pace <= 0 {
 		opts.Pace = 8
 	}
+	if opts.Replicas == 0 {
+		opts.Replicas = 1
+	}
+	if err := opts.checkReplicas(); err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
 	if opts.Cars < 1 || opts.Cars > maxCars {
 		return fmt.Errorf("demo: %d cars: expected 1 to %d", opts.Cars, maxCars)
 	}
@@ -105,7 +112,11 @@ func Run(ctx context.Context, opts Options) error {
 		return fmt.Errorf("demo: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	if err := run(ctx, &opts, dir); err != nil {
+	show := run
+	if opts.Replicas > 1 {
+		show = runReplicas
+	}
+	if err := show(ctx, &opts, dir); err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}
 	return nil
@@ -202,6 +213,15 @@ func unlessInterrupted(ctx context.Context, err error) error {
 
 // configuration writes the file a user would write.
 func configuration(dir string, opts *Options, at addresses) (path string, err error) {
+	file, err := settings(dir, "server", opts, at)
+	if err != nil {
+		return "", err
+	}
+	return write(dir, "config", file)
+}
+
+// settings are what is in the file of a server of that name.
+func settings(dir, name string, opts *Options, at addresses) (file map[string]any, err error) {
 	modules := map[string]any{
 		"1": map[string]any{"builtin": "mission"},
 		"2": map[string]any{"builtin": "io"},
@@ -211,7 +231,7 @@ func configuration(dir string, opts *Options, at addresses) (path string, err er
 		if m.Library != "" {
 			path, err := filepath.Abs(m.Library)
 			if err != nil {
-				return "", err
+				return nil, err
 			}
 			entry = map[string]any{"lib_path": path, "config": map[string]any{}}
 		}
@@ -226,28 +246,22 @@ func configuration(dir string, opts *Options, at addresses) (path string, err er
 	}
 	host, text, err := net.SplitHostPort(at.broker)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	port, err := strconv.Atoi(text)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	file := map[string]any{
+	return map[string]any{
 		"company_name":           company,
 		"external_communication": map[string]any{"protocol": "MQTT", "server_address": host, "server_port": port},
-		"state_directory":        filepath.Join(dir, "state"),
+		"state_directory":        filepath.Join(dir, "state-"+name),
 		"http_api":               map[string]any{"listen": at.api, "store": "sqlite:" + filepath.Join(dir, "fleet.db")},
 		"admin":                  map[string]any{"listen": at.admin},
 		"common_modules":         modules,
 		"cars":                   cars,
 		"logging":                map[string]any{"console": map[string]any{"use": true, "level": "ERROR"}, "file": map[string]any{"use": false, "level": "INFO"}},
-	}
-	content, err := json.MarshalIndent(file, "", "  ")
-	if err != nil {
-		return "", err
-	}
-	path = filepath.Join(dir, "config.json")
-	return path, os.WriteFile(path, content, 0o600)
+	}, nil
 }
 
 // exampleModule is the number of the example module (MM-50), which sends a command

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
+	"external-server/internal/link/mqtt/wire"
 	"external-server/internal/support/brokertest"
 	"external-server/internal/support/testwait"
 )
@@ -129,6 +131,51 @@ func TestUnreadableFence(t *testing.T) {
 	}
 	if n := strings.Count(m.Log(), "Received SUBSCRIBE from es-test-0"); n == 0 || strings.Index(m.Log(), "Received PUBLISH from es-test-0") < strings.LastIndex(m.Log(), "New client connected from") {
 		t.Error("something was sent before the fence was read")
+	}
+}
+
+// The other shards of a link end as silently: whoever goes on with them finds the broker's session.
+func TestFencedOffKeepsSessions(t *testing.T) {
+	m := brokertest.Start(t, brokertest.Options{})
+	var off atomic.Bool
+	s := fencedBy(nil)
+	s.Shards = 2
+	s.MayConnect = func(_ context.Context, shard int) error {
+		if off.Load() && shard == 0 {
+			return fmt.Errorf("%w: by this test", link.ErrFenced)
+		}
+		return nil
+	}
+	l := newLink(t, mqtt.Options{Address: m.Address(), Sessions: s})
+	zero, _ := attach(t, l, carOf(0, 2))
+	one, _ := attach(t, l, carOf(1, 2))
+	done := make(chan error, 1)
+	go func() { done <- l.Run(t.Context()) }()
+	waitUp(t, zero, one)
+	off.Store(true)
+	dial := func(id string) (kept bool) {
+		nc, err := net.Dial("tcp", m.Address())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		if _, err := nc.Write(wire.AppendConnect(nil, wire.ConnectOptions{Version: wire.V5, ClientID: id, Continue: true, SessionExpiry: 120, KeepAlive: 60})); err != nil {
+			t.Fatal(err)
+		}
+		r := wire.NewReader(nc, 0)
+		r.Speak(wire.V5)
+		var p wire.Packet
+		if err := r.Next(&p); err != nil || p.Type != wire.Connack || p.Code != 0 {
+			t.Fatalf("%+v %v", p, err)
+		}
+		return p.Present
+	}
+	dial("es-test-0") // ends the connection, so that the link asks
+	if err := <-done; !errors.Is(err, link.ErrFenced) {
+		t.Fatal(err)
+	}
+	if !dial("es-test-1") {
+		t.Error("the session of the other shard is gone")
 	}
 }
 
