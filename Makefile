@@ -38,7 +38,7 @@ site: ## render the documents into build/site, static files with a search
 	$(GO) -C tools/site run . -root $(CURDIR) -out $(abspath $(SITE))
 
 chart: ## check the Helm chart
-	$(GO) -C tools/helm test ./...
+	$(GO) -C tools/helm test -count=1 ./...
 
 deps: ## install what the tests need and the machine lacks (Debian, as root)
 	@scripts/install-test-deps
@@ -55,7 +55,7 @@ test: export ETCD_SERVER := $(abspath $(ETCD))
 test: deps build lint $(ETCD) ## run all tests with the race detector
 	@for m in $(MODULES); do echo "== $$m"; REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C $$m test -race -timeout 20m ./... || exit 1; done
 	$(MAKE) chart
-	$(GO) -C tools/site test ./...
+	$(GO) -C tools/site test -count=1 ./...
 
 SEEDS ?= 20000
 SEED ?= 1
@@ -76,8 +76,8 @@ FAULTS ?= .
 faults: deps $(ETCD) ## break things around the real server: FAULTS=expression selects, 30 min for all
 	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C test test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./faults -faults '$(FAULTS)'
 
-faults-table: deps ## the same, and write the table into docs/reliability.md
-	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C test test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./faults -faults . -update
+faults-table: deps ## the same, and write their rows into the table of docs/reliability.md
+	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C test test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./faults -faults '$(FAULTS)' -update
 
 HOURS ?= 0.5
 soak: deps ## mixed load with faults for HOURS: nothing grows, nothing is lost

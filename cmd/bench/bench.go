@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"external-server/internal/lab/bench"
+	"external-server/internal/module/host"
 )
 
 // Exit codes, as those of external-server.
@@ -32,7 +33,10 @@ type usageError struct{ err error }
 func (e usageError) Error() string { return e.err.Error() }
 func (e usageError) Unwrap() error { return e.err }
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() {
+	host.RunIfHost() // the server that is measured starts this program for module processes
+	os.Exit(run(os.Args[1:]))
+}
 
 func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -139,7 +143,7 @@ machine. A full run takes some minutes; --rows chooses.`,
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	f.register(cmd, 3, 4)
-	cmd.Flags().StringVar(&f.rows, "rows", "", "measure only what this regular expression matches: closed-1, closed-10, closed-100, open-100,\nstorm-100, storm-300, commands, start-N, idle-N, big-server, big-builtin,\nkept-100, kept-open, flood, restart, memory-N")
+	cmd.Flags().StringVar(&f.rows, "rows", "", "measure only what this regular expression matches: library-1, library-10, library-100,\nlibrary-open-100, library-start-N, library-idle-N, library-connected-N, big-library, closed-1, closed-10, closed-100, open-100,\nstorm-100, storm-300, commands, start-N, idle-N, big-server, big-builtin,\nkept-100, kept-open, flood, restart, memory-N")
 	cmd.AddCommand(newCheckCommand(), newGrowthCommand(), newPlotCommand(), newChildCommand())
 	return cmd
 }

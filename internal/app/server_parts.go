@@ -258,10 +258,8 @@ func (p *carsPart) prepare(ctx context.Context, old, fresh *config.Config) (chan
 		return change{apply: p.begin}, errors.Join(r.loadAll(ctx, fresh), r.loadAny(ctx, fresh))
 	}
 	if old == nil {
-		for _, cc := range fresh.Cars {
-			if err := r.add(ctx, cc); err != nil {
-				return change{}, err
-			}
+		if err := r.addAll(ctx, fresh.Cars); err != nil {
+			return change{}, err
 		}
 		return change{apply: p.begin}, r.loadAny(ctx, fresh)
 	}

@@ -71,7 +71,7 @@ func (b *builder) step(stage string, i instruction) {
 	switch i.name {
 	case "ARG", "ENV":
 		key, value, _ := strings.Cut(i.text, "=")
-		b.env[stage][key] = strings.Trim(value, `"`)
+		b.env[stage][key] = expand(strings.Trim(value, `"`), b.env[stage])
 	case "WORKDIR":
 		b.workdir[stage] = i.text
 		b.mkdir(b.in(stage, i.text))
@@ -81,7 +81,7 @@ func (b *builder) step(stage string, i instruction) {
 		for _, command := range strings.Split(i.text, "&&") {
 			b.run(stage, strings.TrimSpace(command))
 		}
-	case "VOLUME", "USER", "STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT", "CMD":
+	case "LABEL", "EXPOSE", "VOLUME", "USER", "STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT", "CMD":
 	default:
 		b.t.Fatalf("the test does not know the instruction %s %s", i.name, i.text)
 	}

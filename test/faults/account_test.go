@@ -6,7 +6,9 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"testing"
 	"time"
 
 	"external-server/internal/lab/gateway"
@@ -188,24 +190,55 @@ const (
 	tableEnd   = "<!-- end of faults -->"
 )
 
-// writeTable puts the rows into docs/reliability.md.
+// writeTable puts the rows into docs/reliability.md; those of faults that were not run stay.
 func writeTable(root string, rows []*row) error {
-	var b strings.Builder
-	b.WriteString("\n| Fault | Cars | Sent | Answered | Delivered | Lost after the answer | Sessions lost, other cars | Recovery | |\n|---|---|---|---|---|---|---|---|---|\n")
-	for _, w := range rows {
-		fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %d | %s | %s | %s |\n",
-			w.Fault, w.Cars, w.Sent, w.Answered, w.Delivered, w.Lost, w.otherText(), w.recoveryText(), w.Note)
-	}
-	b.WriteString("\n")
 	path := filepath.Join(root, "docs/reliability.md")
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
 	before, rest, ok := strings.Cut(string(text), tableBegin)
-	_, after, ok2 := strings.Cut(rest, tableEnd)
+	table, after, ok2 := strings.Cut(rest, tableEnd)
 	if !ok || !ok2 {
 		return fmt.Errorf("%s: the markers %q and %q are missing", path, tableBegin, tableEnd)
 	}
-	return os.WriteFile(path, []byte(before+tableBegin+"\n"+b.String()+tableEnd+after), 0o600)
+	return os.WriteFile(path, []byte(before+tableBegin+"\n"+updatedTable(table, rows)+tableEnd+after), 0o600)
+}
+
+// updatedTable returns the table with the rows in the order of the scenarios.
+func updatedTable(table string, rows []*row) string {
+	lines := make(map[string]string) // by fault
+	for line := range strings.Lines(table) {
+		if fault, _, ok := strings.Cut(strings.TrimPrefix(line, "| "), " | "); ok {
+			lines[fault] = line
+		}
+	}
+	for _, w := range rows {
+		lines[w.Fault] = fmt.Sprintf("| %s | %d | %d | %d | %d | %d | %s | %s | %s |\n",
+			w.Fault, w.Cars, w.Sent, w.Answered, w.Delivered, w.Lost, w.otherText(), w.recoveryText(), w.Note)
+	}
+	var b strings.Builder
+	b.WriteString("\n| Fault | Cars | Sent | Answered | Delivered | Lost after the answer | Sessions lost, other cars | Recovery | |\n|---|---|---|---|---|---|---|---|---|\n")
+	for _, s := range scenarios() {
+		b.WriteString(lines[s.fault])
+	}
+	b.WriteString("\n")
+	return b.String()
+}
+
+// A run of some faults changes their rows, and adds new ones in their places.
+func TestUpdatedTable(t *testing.T) {
+	all := scenarios()
+	table := updatedTable("", []*row{{Fault: all[0].fault, Cars: 1}, {Fault: all[2].fault, Cars: 3}, {Fault: "a fault that is gone"}})
+	table = updatedTable(table, []*row{{Fault: all[1].fault, Cars: 2}, {Fault: all[2].fault, Cars: 4}})
+	var got []string
+	for line := range strings.Lines(table) {
+		if f := strings.Split(line, " | "); len(f) > 2 && f[1] != "Cars" {
+			got = append(got, f[0]+f[1])
+		}
+	}
+	want := []string{"| " + all[0].fault + "1", "| " + all[1].fault + "2", "| " + all[2].fault + "4"}
+	if !slices.Equal(got, want) {
+		t.Errorf("rows %q, want %q", got, want)
+	}
 }

@@ -10,7 +10,7 @@ import (
 
 var (
 	faultsFlag = flag.String("faults", "", "run all `faults` that match this expression, with large fleets and the time limits of the real gateway; empty: a representative part with small ones")
-	updateFlag = flag.Bool("update", false, "write the table into docs/reliability.md")
+	updateFlag = flag.Bool("update", false, "write the rows into the table of docs/reliability.md")
 )
 
 // scenario is one fault.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,6 +26,8 @@ type Report struct {
 	BigRate    float64  `json:"big_statuses_per_second"`
 	BigSeconds float64  `json:"big_seconds"`
 	LoadBefore string   `json:"load_average_before"`
+	BusyBefore float64  `json:"busy_before_percent"` // of all processors, by other programs
+	BusyAfter  float64  `json:"busy_after_percent"`
 	LoadAfter  string   `json:"load_average_after"`
 	Results    []Result `json:"results"`
 	Growth     []Point  `json:"growth,omitempty"`
@@ -34,7 +37,9 @@ type Report struct {
 type bencher struct {
 	opts   Options
 	place  *place
-	serial int // of the child processes
+	serial int    // of the child processes
+	built  string // the library that does nothing; "": not yet
+	dir    string // of it
 }
 
 // Run measures and returns the report. When ctx ends it returns what it has, and
@@ -60,12 +65,14 @@ func run(ctx context.Context, opts Options, measure func(context.Context, *bench
 	}
 	defer p.close()
 	b := &bencher{opts: opts, place: p}
+	defer b.clean()
 	r := Report{
 		Date: time.Now().UTC().Format(time.RFC3339), Machine: machine(), Broker: brokerName(p), Runs: opts.Runs,
 		Seconds: opts.Seconds, Big: opts.Big, BigRate: opts.BigRate, BigSeconds: opts.BigSeconds, LoadBefore: loadAverage(),
 	}
+	r.BusyBefore = busy(ctx)
 	err = measure(ctx, b, &r)
-	r.LoadAfter = loadAverage()
+	r.LoadAfter, r.BusyAfter = loadAverage(), busy(ctx)
 	return r, err
 }
 
@@ -75,7 +82,7 @@ func (b *bencher) measure(ctx context.Context, s scenario, r *Report) error {
 		return nil
 	}
 	if s.needs != nil && !s.needs(b.place) {
-		b.opts.Progress("%s: left out, it needs a broker of its own (mosquitto)", s.name)
+		b.opts.Progress("%s: left out, it needs a broker of its own (mosquitto) or a C compiler", s.name)
 		return nil
 	}
 	runs := s.runs
@@ -121,7 +128,7 @@ func (b *bencher) beside(o simulate.Options, after int) simulate.Options {
 
 func describe(v map[string]float64) string {
 	var parts []string
-	for _, key := range []string{"rate", "p50", "p99", "cpu", "cpucore", "lost", "missing", "rss", "threads", "connect", "ms", "alone", "beside", "limited", "back"} {
+	for _, key := range []string{"rate", "p50", "p99", "cpu", "cpumodule", "cpucore", "lost", "missing", "rss", "threads", "connect", "ms", "alone", "beside", "limited", "back"} {
 		if x, ok := v[key]; ok {
 			parts = append(parts, fmt.Sprintf("%s %s", key, figure(x)))
 		}
@@ -162,4 +169,61 @@ func loadAverage() string {
 	}
 	f := strings.Fields(string(text))
 	return strings.Join(f[:min(3, len(f))], " ")
+}
+
+// busyTime is how long other programs are looked at.
+const busyTime = time.Second
+
+// busy is how much of the processors other programs use, in percent, while nothing is
+// measured; 0 if the system does not say.
+func busy(ctx context.Context) float64 {
+	before, idle := processorTime()
+	if before == 0 || wait(ctx, busyTime) != nil {
+		return 0
+	}
+	after, idleAfter := processorTime()
+	if after <= before {
+		return 0
+	}
+	return 100 * (1 - (idleAfter-idle)/(after-before))
+}
+
+// processorTime reads the first line of /proc/stat: all time, and that without work.
+func processorTime() (all, idle float64) {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, 0
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	for n, field := range strings.Fields(line) {
+		x, err := strconv.ParseFloat(field, 64)
+		if err != nil { // the name, at the beginning
+			continue
+		}
+		all += x
+		if n == 4 || n == 5 { // idle, waiting for a disk
+			idle += x
+		}
+	}
+	return all, idle
+}
+
+// library returns the path of the library that does nothing.
+func (b *bencher) library() (string, error) {
+	if b.built != "" {
+		return b.built, nil
+	}
+	dir, err := os.MkdirTemp("", "external-server-bench-")
+	if err != nil {
+		return "", err
+	}
+	b.dir = dir
+	b.built, err = buildLibrary(dir)
+	return b.built, err
+}
+
+func (b *bencher) clean() {
+	if b.dir != "" {
+		_ = os.RemoveAll(b.dir)
+	}
 }

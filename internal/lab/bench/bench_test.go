@@ -8,16 +8,19 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
 
 	"external-server/internal/lab/bench"
+	"external-server/internal/module/host"
 	"external-server/internal/support/testneed"
 )
 
 // TestMain makes the test binary a child of a benchmark when it is called as one.
 func TestMain(m *testing.M) {
+	host.RunIfHost()
 	if len(os.Args) == 3 && os.Args[1] == "child" {
 		if err := bench.RunChild(context.Background(), os.Args[2], os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -51,7 +54,7 @@ func TestRowsAreMeasured(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := options(t)
 			o.Mosquitto = own
-			o.Rows = regexp.MustCompile(`^(closed-10|storm-100|commands|start-20|big-.*|memory-1)$`)
+			o.Rows = regexp.MustCompile(`^(closed-10|storm-100|commands|start-20|big-.*|memory-1|library-10|library-connected-20)$`)
 			if own {
 				o.Rows = regexp.MustCompile(`^closed-1$`)
 			}
@@ -68,7 +71,7 @@ func TestRowsAreMeasured(t *testing.T) {
 			}
 			if want := 1; own && len(rows) != want {
 				t.Errorf("rows %v, want %d", rows, want)
-			} else if want = 7; !own && len(rows) != want {
+			} else if want = 10; !own && len(rows) != want {
 				t.Errorf("rows %v, want %d", rows, want)
 			}
 			var table bytes.Buffer
@@ -152,5 +155,29 @@ func TestChildren(t *testing.T) {
 			t.Errorf("%q is accepted", text)
 		}
 		_ = out.Close()
+	}
+}
+
+// The library that does nothing has the functions and the types of the interface.
+func TestLibraryFitsTheHeader(t *testing.T) {
+	cc := testneed.Tool(t, "gcc", "gcc", "cc")
+	text, err := exec.Command(cc, "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only",
+		"-include", "../../../modules/include/fleet_protocol_module.h", "library/null.c").CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s", err, text)
+	}
+}
+
+// A table that was measured beside other programs says so.
+func TestBusyMachineIsNamed(t *testing.T) {
+	for busy, want := range map[float64]bool{3: false, 80: true} {
+		var table bytes.Buffer
+		r := bench.Report{BusyAfter: busy}
+		if err := r.WriteTable(&table); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(table.String(), "NOTE: other programs used") != want {
+			t.Errorf("%v %% busy:\n%s", busy, &table)
+		}
 	}
 }

@@ -17,6 +17,7 @@ var bounds = []struct { //nolint:gochecknoglobals // never changed
 	{"closed-100", "rate", 0.45, 0},
 	{"closed-100", "cpu", 0, 4},
 	{"storm-300", "connect", 0, 8},
+	{"library-100", "cpu", 0, 8},
 }
 
 // Check measures a few rows briefly and returns an error when the server has become
@@ -27,6 +28,7 @@ func Check(ctx context.Context, opts Options) (Report, error) {
 			closedLoop(1, metric{key: "rate", title: "rate", unit: "1/s"}),
 			closedLoop(100, metric{key: "rate", title: "rate", unit: "1/s"}, metric{key: "cpu", title: "cpu", unit: "s per 1000"}),
 			storm(300),
+			libraryLoop(100, 1.3),
 		} {
 			if err := b.measure(ctx, s, r); err != nil {
 				return err

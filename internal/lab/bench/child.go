@@ -20,6 +20,7 @@ import (
 // Roles of a process that a benchmark starts.
 const (
 	RoleServer  = "server"  // this project's server with the module Null
+	RoleLibrary = "library" // the same with a C library that does nothing, in a process of its own
 	RoleBuiltin = "builtin" // the same with a built-in module and the HTTP API inside
 	RoleKept    = "kept"    // the server with a state directory
 	RoleEcho    = "echo"    // the cheapest responder
@@ -36,6 +37,7 @@ type Child struct {
 	Limits       map[string]any `json:",omitempty"` // block "limits" of the configuration
 	CommandEvery time.Duration
 	Dir          string // for files
+	Library      string `json:",omitempty"` // of RoleLibrary
 	Profile      string // "": none; else the beginning of the names of the profiles
 }
 
@@ -95,7 +97,7 @@ func RunChild(ctx context.Context, text string, in io.Reader, out io.Writer) err
 		fmt.Fprintln(out, readyLine, b.Addr())
 		<-ctx.Done()
 		return b.Close()
-	case RoleServer, RoleBuiltin, RoleKept:
+	case RoleServer, RoleLibrary, RoleBuiltin, RoleKept:
 		return c.serve(ctx, ready)
 	}
 	return fmt.Errorf("unknown role %q", c.Role)
@@ -113,7 +115,7 @@ func (c *Child) serve(ctx context.Context, ready func()) error {
 		return err
 	}
 	opts := app.Options{Config: cfg, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))}
-	if c.Role != RoleBuiltin {
+	if c.Role == RoleServer || c.Role == RoleKept {
 		opts.Module = func(config.Module) (module.Module, error) { return Null{CommandEvery: c.CommandEvery}, nil }
 	}
 	app.TuneMemory(cfg)
@@ -147,7 +149,10 @@ func (c *Child) writeConfig() (string, error) {
 		return "", err
 	}
 	modules := object{fmt.Sprint(NullNumber): object{"command": []string{self}}} // replaced by Null
-	if c.Role == RoleBuiltin {
+	switch c.Role {
+	case RoleLibrary:
+		modules = object{fmt.Sprint(NullNumber): object{"lib_path": c.Library, "config": object{}}}
+	case RoleBuiltin:
 		modules = object{"3": object{"builtin": "transparent", "config": object{}}}
 	}
 	cars := object{}

@@ -99,10 +99,11 @@ func (p *process) stop() {
 	_ = os.RemoveAll(p.dir)
 }
 
-// usage is what a process has used.
+// usage is what a process has used, and those that it has started with it.
 type usage struct {
 	cpu     time.Duration
-	rss     uint64 // bytes
+	module  time.Duration // part of cpu: of the processes that it has started
+	rss     uint64        // bytes
 	threads int
 }
 
@@ -110,10 +111,48 @@ type usage struct {
 const tick = 10 * time.Millisecond
 
 func (p *process) usage() (usage, error) {
-	dir := filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid))
-	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
+	sum, err := usageOf(p.cmd.Process.Pid)
 	if err != nil {
 		return usage{}, fmt.Errorf("a measured process has ended: %w: %s", err, p.log.String())
+	}
+	return sum, nil
+}
+
+// usageOf sums up a process and its descendants.
+func usageOf(pid int) (usage, error) {
+	u, err := usageOfOne(pid)
+	if err != nil {
+		return usage{}, err
+	}
+	children, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		return usage{}, err
+	}
+	for _, path := range children {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // a thread that has ended meanwhile
+		}
+		for _, field := range strings.Fields(string(text)) {
+			child, err := strconv.Atoi(field)
+			if err != nil {
+				return usage{}, fmt.Errorf("%s: %w", path, err)
+			}
+			v, err := usageOf(child)
+			if err != nil {
+				return usage{}, err
+			}
+			u.cpu, u.module, u.rss, u.threads = u.cpu+v.cpu, u.module+v.cpu, u.rss+v.rss, u.threads+v.threads
+		}
+	}
+	return u, nil
+}
+
+func usageOfOne(pid int) (usage, error) {
+	dir := filepath.Join("/proc", strconv.Itoa(pid))
+	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
+	if err != nil {
+		return usage{}, err
 	}
 	// Fields 14 and 15 after the name, which may contain anything but ends with ')'.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))

@@ -26,6 +26,12 @@ func statOf(runs []float64) *Stat {
 	return &Stat{Median: m, Min: sorted[0], Max: sorted[len(sorted)-1], Runs: runs}
 }
 
+// Spread is the quartiles of some figures.
+type Spread struct {
+	Low  float64 `json:"low"`
+	High float64 `json:"high"`
+}
+
 // Result is one row of the table.
 type Result struct {
 	Row    string   `json:"row"` // the name that Options.Rows chooses by
@@ -33,7 +39,8 @@ type Result struct {
 	Unit   string   `json:"unit"`
 	Server *Stat    `json:"server,omitempty"`
 	Echo   *Stat    `json:"echo,omitempty"`
-	Ratio  *float64 `json:"ratio,omitempty"` // median of the ratios of the pairs of runs
+	Ratio  *float64 `json:"ratio,omitempty"`  // median of the ratios of the pairs of runs
+	Ratios *Spread  `json:"ratios,omitempty"` // of the pairs
 	Target string   `json:"target,omitempty"`
 	Met    *bool    `json:"met,omitempty"`
 
@@ -72,6 +79,8 @@ func (r *Result) judge(t target) {
 		}
 		if s := statOf(pairs); s != nil && !math.IsInf(s.Median, 0) {
 			r.Ratio = &s.Median
+			sorted := slices.Sorted(slices.Values(pairs))
+			r.Ratios = &Spread{Low: sorted[len(sorted)/4], High: sorted[3*len(sorted)/4]}
 		}
 	}
 	if t.kind == 0 || r.Server == nil {

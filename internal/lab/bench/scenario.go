@@ -41,6 +41,12 @@ type load struct {
 // startLoad starts the child and, if there is one, the fleet.
 func (b *bencher) startLoad(ctx context.Context, c Child, fleet simulate.Options) (*load, error) {
 	b.serial++
+	if c.Role == RoleLibrary {
+		var err error
+		if c.Library, err = b.library(); err != nil {
+			return nil, err
+		}
+	}
 	c.Address, c.Company = b.place.address, company
 	c.Prefix = fmt.Sprintf("r%d_", b.serial) // nothing of an earlier run is taken for ours
 	if b.opts.Profiles != "" {
@@ -93,7 +99,7 @@ func (l *load) drive(ctx context.Context, d time.Duration) (simulate.Report, usa
 	}
 	l.fleet.Drive(ctx, d)
 	after, err := l.child.usage()
-	after.cpu -= before.cpu
+	after.cpu, after.module = after.cpu-before.cpu, after.module-before.module
 	r := l.fleet.Report()
 	if err == nil && r.Answered == 0 {
 		err = fmt.Errorf("no status was answered in %v", d)
@@ -105,11 +111,12 @@ func (l *load) drive(ctx context.Context, d time.Duration) (simulate.Report, usa
 func values(r simulate.Report, u usage) map[string]float64 {
 	return map[string]float64{
 		"rate": r.PerSecond, "p50": r.Latency.P50, "p99": r.Latency.P99,
-		"cpu":     u.cpu.Seconds() * 1000 / float64(r.Answered),
-		"lost":    float64(r.Lost()),
-		"missing": float64(r.Planned) - float64(r.Answered),
-		"rss":     float64(u.rss) / 1e6,
-		"threads": float64(u.threads),
+		"cpu":       u.cpu.Seconds() * 1000 / float64(r.Answered),
+		"cpumodule": u.module.Seconds() * 1000 / float64(r.Answered),
+		"lost":      float64(r.Lost()),
+		"missing":   float64(r.Planned) - float64(r.Answered),
+		"rss":       float64(u.rss) / 1e6,
+		"threads":   float64(u.threads),
 	}
 }
 

@@ -20,7 +20,7 @@ func (b *bencher) table() []scenario {
 	cpu := func(cars int) metric {
 		return metric{"cpu", fmt.Sprintf("CPU per 1000 statuses, %d cars", cars), "s", target{kind: '<', limit: 2}}
 	}
-	out := []scenario{
+	out := append(b.isolated(),
 		closedLoop(1, rate(1), cpu(1)),
 		closedLoop(10, rate(10), cpu(10)),
 		closedLoop(100, rate(100), cpu(100),
@@ -36,7 +36,7 @@ func (b *bencher) table() []scenario {
 		b.big(RoleServer, RoleEcho), b.big(RoleBuiltin),
 		keptClosed(100), keptOpen(1000),
 		flood(), restart(o.Big),
-	}
+	)
 	for _, cars := range []int{1, 100, 300, 1000} {
 		out = append(out, memory(cars))
 	}
@@ -132,7 +132,7 @@ func idle(cars int) scenario {
 				return nil, err
 			}
 			after, err := l.child.usage()
-			return map[string]float64{"cpu": 100 * (after.cpu - before.cpu).Seconds() / d.Seconds()}, err
+			return map[string]float64{"cpu": 100 * (after.cpu - before.cpu).Seconds() / d.Seconds(), "threads": float64(after.threads)}, err
 		},
 	}
 }
@@ -150,7 +150,12 @@ func (b *bencher) big(roles ...string) scenario {
 		{"rss", "the same, memory", "MB", target{}},
 		{"threads", "the same, threads", "", target{}},
 	}
-	if roles[0] == RoleBuiltin {
+	switch roles[0] {
+	case RoleLibrary:
+		metrics[0].title = "C library, " + metrics[0].title
+		metrics[5] = metric{"cpu", "the same, CPU of server and module process per 1000 statuses", "s", target{}}
+		metrics[6].title, metrics[7].title = "the same, memory of both", "the same, threads of both"
+	case RoleBuiltin:
 		metrics = []metric{
 			{"rss", cars + ", built-in module and HTTP API inside: memory", "MB", target{kind: '=', limit: 400}},
 			{"threads", "the same, threads", "", target{kind: '=', limit: 30}},
@@ -163,7 +168,7 @@ func (b *bencher) big(roles ...string) scenario {
 		run: func(ctx context.Context, b *bencher, role string) (map[string]float64, error) {
 			o := &b.opts
 			l, err := b.startLoad(ctx, Child{Role: role, Cars: o.Big}, simulate.Options{
-				Cars: o.Big, Rate: o.BigRate / float64(o.Big), Ramp: time.Duration(float64(o.Big) / 1000 * float64(time.Second)), ConnectTimeout: 3 * time.Minute})
+				Cars: o.Big, Rate: o.BigRate / float64(o.Big), Ramp: ramp(o.Big), ConnectTimeout: 3 * time.Minute})
 			if err != nil {
 				return nil, err
 			}
@@ -259,7 +264,7 @@ func restart(cars int) scenario {
 		metrics: []metric{{"back", fmt.Sprintf("broker restart, %d cars: until the last one is running again", cars), "s", target{kind: '<', limit: 2}}},
 		run: func(ctx context.Context, b *bencher, role string) (map[string]float64, error) {
 			l, err := b.startLoad(ctx, Child{Role: role, Cars: cars}, simulate.Options{
-				Cars: cars, Rate: 0.2, Ramp: time.Duration(float64(cars) / 1000 * float64(time.Second)), ConnectTimeout: 3 * time.Minute})
+				Cars: cars, Rate: 0.2, Ramp: ramp(cars), ConnectTimeout: 3 * time.Minute})
 			if err != nil {
 				return nil, err
 			}

@@ -18,6 +18,9 @@ func (r *Report) WriteTable(w io.Writer) error {
 		row := []string{title, spread(res.Server), spread(res.Echo), "–", "–", "–"}
 		if res.Ratio != nil {
 			row[3] = fmt.Sprintf("%.2f", *res.Ratio)
+			if s := res.Ratios; s != nil && len(res.Server.Runs) > 1 {
+				row[3] = fmt.Sprintf("%.2f (%.2f–%.2f)", *res.Ratio, s.Low, s.High)
+			}
 		}
 		if res.Target != "" {
 			row[4] = res.Target
@@ -34,8 +37,12 @@ func (r *Report) WriteTable(w io.Writer) error {
 		}
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\nbroker: %s\ndate: %s, command: %s\nload average before and after: %s, %s; medians of %d runs of %v s in turns (lowest to highest)\n\n",
+	fmt.Fprintf(&b, "%s\nbroker: %s\ndate: %s, command: %s\nload average before and after: %s, %s; medians of %d runs of %v s in turns (lowest to highest), ratios of the pairs of runs (quartiles)\n\n",
 		r.Machine, r.Broker, r.Date, r.Command, r.LoadBefore, r.LoadAfter, r.Runs, r.Seconds)
+	if most := max(r.BusyBefore, r.BusyAfter); most > tooBusy {
+		fmt.Fprintf(&b, "NOTE: other programs used %.0f %% of the processors before and %.0f %% after the measurement. Rates and latencies say nothing then, "+
+			"CPU per status little: measure again on a quiet machine.\n\n", r.BusyBefore, r.BusyAfter)
+	}
 	for i, row := range rows {
 		for k, cell := range row {
 			fmt.Fprintf(&b, "| %s%s ", cell, strings.Repeat(" ", widths[k]-len([]rune(cell))))
@@ -51,6 +58,9 @@ func (r *Report) WriteTable(w io.Writer) error {
 	_, err := io.WriteString(w, b.String())
 	return err
 }
+
+// tooBusy is how much of the processors other programs may use, in percent.
+const tooBusy = 15
 
 func spread(s *Stat) string {
 	if s == nil {

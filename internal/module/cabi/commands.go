@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"time"
 	"unsafe"
 
@@ -37,8 +36,7 @@ func (i *instance) WaitCommands(ctx context.Context) ([]fleet.Command, error) {
 func (i *instance) Holds() bool { return true }
 
 // FetchCommands implements module.Holder: it is WaitCommands with the given patience.
-// With module.Held a library that answers "timeout" is called again until ctx ends; the
-// calling goroutine is then left locked to its thread, so that both end together.
+// With module.Held a library that answers "timeout" is called again until ctx ends.
 func (i *instance) FetchCommands(ctx context.Context, patience module.Patience) ([]fleet.Command, error) {
 	var commands []fleet.Command
 	err := i.StreamCommands(ctx, patience, func() {}, func(c fleet.Command) { commands = append(commands, c) })
@@ -59,7 +57,7 @@ func (i *instance) StreamCommands(ctx context.Context, patience module.Patience,
 	case patience == module.Held && !i.hurried.Load():
 		code = i.hold(ctx)
 	case patience == module.Brief:
-		code = C.cabi_wait(i.lib.table, i.context, min(i.pollTimeout, milliseconds(module.BriefWait)))
+		code = i.wait(min(i.pollTimeout, milliseconds(module.BriefWait)))
 	default:
 		code = C.cabi_wait(i.lib.table, i.context, i.pollTimeout)
 	}
@@ -81,19 +79,25 @@ func (i *instance) hold(ctx context.Context) C.int {
 	if i.gate.IsShut() || i.hurried.Load() { // and Close or EndPolls may have ended it too early
 		C.cabi_end_poll(i.poll)
 	}
-	told := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(told)
-		C.cabi_end_poll(i.poll)
-	})
-	runtime.LockOSThread()
-	code := C.cabi_hold(i.lib.table, i.context, i.pollTimeout, i.poll)
-	if stop() {
-		runtime.UnlockOSThread()
-	} else {
-		<-told
+	result := i.lib.waits.begin(i, i.pollTimeout, 1)
+	if result == nil {
+		return C.cabi_wait(i.lib.table, i.context, i.pollTimeout)
 	}
-	return code
+	select {
+	case code := <-result:
+		return code
+	case <-ctx.Done():
+		C.cabi_end_poll(i.poll)
+		return <-result
+	}
+}
+
+// wait makes one wait; the caller is in the lane Waiting.
+func (i *instance) wait(timeout C.int) C.int {
+	if result := i.lib.waits.begin(i, timeout, 0); result != nil {
+		return <-result
+	}
+	return C.cabi_wait(i.lib.table, i.context, timeout)
 }
 
 // EndPolls implements module.Holder.

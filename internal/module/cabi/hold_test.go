@@ -4,9 +4,11 @@ package cabi
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"time"
 
+	"external-server/internal/fleet"
 	"external-server/internal/module"
 	"external-server/internal/support/testwait"
 )
@@ -158,5 +160,47 @@ func TestEndPolls(t *testing.T) {
 		}
 		p.closeClean()
 		p.inst.(module.Holder).EndPolls() // after the end
+	}
+}
+
+// Polls of many contexts that begin and end together all come back, and what follows them
+// is not kept waiting by those that are held.
+func TestManyHeldPolls(t *testing.T) {
+	p := newProbe(t)
+	t.Cleanup(func() {
+		if err := p.lib.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	const contexts = 300
+	var held sync.WaitGroup
+	var open []module.Instance
+	for range contexts {
+		i, err := p.lib.Open(t.Context(), p.spec())
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, i)
+		held.Go(func() {
+			if got, err := i.(module.Holder).FetchCommands(ctx, module.Held); err != nil || len(got) > 0 {
+				t.Errorf("%d commands, %v", len(got), err)
+			}
+		})
+	}
+	testwait.Until(t, "all polls held", func() bool {
+		p.lib.waits.mu.Lock()
+		defer p.lib.waits.mu.Unlock()
+		return len(p.lib.waits.under) == contexts
+	})
+	if err := open[0].ForwardStatus(t.Context(), fleet.Device{Module: probeNumber, Role: "role"}, nil); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	held.Wait()
+	for _, i := range open {
+		if err := i.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -13,7 +13,7 @@ package cabi
 #cgo noescape cabi_take
 #cgo nocallback cabi_take
 #cgo nocallback cabi_wait
-#cgo nocallback cabi_hold
+#cgo nocallback cabi_start_wait
 #cgo nocallback cabi_pop
 
 #include <stdlib.h>
@@ -57,6 +57,7 @@ type Library struct {
 	supports   map[uint32]bool
 
 	primers primers
+	waits   waits
 	made    atomic.Uint32 // contexts
 
 	mu     sync.Mutex // never held during a C call
@@ -238,5 +239,6 @@ func (l *Library) Close() error {
 		return fmt.Errorf("module %d (%s): %d contexts are still open; close them first", l.number, l.path, l.open)
 	}
 	l.closed = true
+	l.waits.close()
 	return nil
 }

@@ -4,7 +4,9 @@
 #include "process.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -269,6 +271,53 @@ int cabi_hold(const struct cabi_library *lib, uintptr_t context, int timeout_ms,
 		idle = 2 * idle < IDLE_MAX_US ? 2 * idle : IDLE_MAX_US;
 	}
 	return result;
+}
+
+#define REPORT_STACK (64 << 10) // bytes; untouched they cost no memory
+
+struct wait {
+	const struct cabi_library *lib;
+	uintptr_t context;
+	int timeout_ms, held;
+	struct cabi_poll *poll;
+	int fd;
+	long long said[2]; // id and result
+};
+
+static void *wait_thread(void *argument)
+{
+	struct wait *w = argument;
+	// For the report of a crash when this thread's own stack is full.
+	const stack_t report = {.ss_sp = malloc(REPORT_STACK), .ss_size = REPORT_STACK};
+	if (report.ss_sp != NULL)
+		sigaltstack(&report, NULL);
+	w->said[1] = w->held ? cabi_hold(w->lib, w->context, w->timeout_ms, w->poll)
+	                     : cabi_wait(w->lib, w->context, w->timeout_ms);
+	while (write(w->fd, w->said, sizeof w->said) < 0 && errno == EINTR)
+		;
+	free(w);
+	const stack_t none = {.ss_flags = SS_DISABLE};
+	sigaltstack(&none, NULL);
+	free(report.ss_sp);
+	return NULL;
+}
+
+int cabi_start_wait(const struct cabi_library *lib, uintptr_t context, int timeout_ms, int held, struct cabi_poll *poll,
+                    int fd, unsigned long long id)
+{
+	struct wait *w = malloc(sizeof *w);
+	if (w == NULL)
+		return ENOMEM;
+	*w = (struct wait){lib, context, timeout_ms, held, poll, fd, {(long long)id, 0}};
+	pthread_attr_t attributes;
+	pthread_attr_init(&attributes);
+	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+	pthread_t thread;
+	const int failed = pthread_create(&thread, &attributes, wait_thread, w);
+	pthread_attr_destroy(&attributes);
+	if (failed != 0)
+		free(w);
+	return failed;
 }
 
 static int is_hollow(const struct buffer *b)

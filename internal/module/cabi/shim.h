@@ -84,6 +84,11 @@ void cabi_begin_poll(struct cabi_poll *poll);
 // Ends cabi_hold, on another thread, as soon as wait_for_command comes back.
 void cabi_end_poll(struct cabi_poll *poll);
 
+// Calls cabi_hold, or cabi_wait if held is 0, on a thread of its own, which writes id and
+// the result to fd then, 8 bytes each, together. Returns 0, or an error number.
+int cabi_start_wait(const struct cabi_library *lib, uintptr_t context, int timeout_ms, int held, struct cabi_poll *poll,
+                    int fd, unsigned long long id);
+
 // How long the wait_for_command of cabi_hold that is under way has taken so far, in
 // milliseconds; 0 if there is none.
 long long cabi_waiting_ms(const struct cabi_poll *poll);

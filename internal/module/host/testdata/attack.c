@@ -137,7 +137,8 @@ static void attack(const char *what)
 			_exit(0);
 		}
 		waitpid(child, NULL, 0);
-		while (access(gate, F_OK) != 0)
+		struct stat file; // with the pid in it: this process's end is the daemon's
+		while (stat(gate, &file) != 0 || file.st_size == 0)
 			usleep(1000);
 		if (strcmp(what, "daemonsegv") == 0)
 			*(volatile int *)16 = 1;
