@@ -55,6 +55,8 @@ type membership interface {
 	// View is what is known of the cluster; Changed is closed when there is something newer.
 	View() *cluster.View
 	Changed() <-chan struct{}
+	// BeginDrain begins a Drain and does not wait.
+	BeginDrain()
 	// Counts is what this replica did.
 	Counts() cluster.Counts
 	// Lost says that the broker has told of another owner of the shard.
