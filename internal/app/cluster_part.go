@@ -225,7 +225,7 @@ func (p *clusterPart) sessionsOf(s *shard) *mqtt.Sessions {
 			return fence.EpochTopic(p.name, s.number), p.epoch(s.epoch.Load()).Encode()
 		},
 		MayConnect: func(ctx context.Context, n int) error {
-			return fence.MayConnect(p.broker(), p.name, func(int) fence.Epoch { return p.epoch(s.epoch.Load()) })(ctx, n)
+			return fence.MayConnect(p.broker(), p.name, func(int) *fence.Standing { return s.standing })(ctx, n)
 		},
 		Records: s.carrier.Records,
 	}
