@@ -73,10 +73,10 @@ mutants: ## check that the simulation catches every deliberate bug in the core
 	$(GO) test -count=1 -v -timeout 0 -run '^TestMutants$$' ./internal/cluster -mutants -1
 
 FAULTS ?= .
-faults: deps $(ETCD) ## break things around the real server: FAULTS=expression selects, 30 min for all
+faults: deps $(ETCD) ## break things around the real server: FAULTS=expression selects, 50 min for all
 	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C test test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./faults -faults '$(FAULTS)'
 
-faults-table: deps ## the same, and write their rows into the table of docs/reliability.md
+faults-table: deps $(ETCD) ## the same, and write their rows into the table of docs/reliability.md
 	REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C test test -race -count=1 -v -timeout 0 -run '^TestFaults$$' ./faults -faults '$(FAULTS)' -update
 
 HOURS ?= 0.5

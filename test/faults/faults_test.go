@@ -27,6 +27,7 @@ func scenarios() []scenario {
 	all = append(all, networkFaults()...)
 	all = append(all, serverFaults()...)
 	all = append(all, resumeFaults()...)
+	all = append(all, clusterFaults()...)
 	all = append(all, moduleFaults()...)
 	all = append(all, apiFaults()...)
 	all = append(all, machineFaults()...)

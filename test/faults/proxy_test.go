@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// proxy is a network between two programs that a test can spoil. All faults hold
-// for both directions.
+// proxy is a network between two programs that a test can spoil. Faults hold for both
+// directions unless they say otherwise.
 type proxy struct {
 	listener net.Listener
 	target   string
@@ -26,7 +26,9 @@ type proxy struct {
 type network struct {
 	rate    int           // bytes per second and direction; 0: any
 	latency time.Duration // added to every piece
-	silent  bool          // connections stay open, nothing passes
+	silent  bool          // connections stay open, nothing passes, no end of a connection either
+	mute    bool          // the same for what the program says that has connected
+	deaf    bool          // the same for what it is told
 	refuse  bool          // new connections are closed at once
 }
 
@@ -102,19 +104,20 @@ func (p *proxy) accept() {
 			p.cut()
 			return
 		}
-		p.work.Go(func() { p.carry(in, out) })
-		p.work.Go(func() { p.carry(out, in) })
+		p.work.Go(func() { p.carry(in, out, true) })
+		p.work.Go(func() { p.carry(out, in, false) })
 	}
 }
 
-// carry moves bytes one way until either side ends.
-func (p *proxy) carry(from, to net.Conn) {
+// carry moves bytes one way until either side ends; up is the way from the program that
+// has connected.
+func (p *proxy) carry(from, to net.Conn, up bool) {
 	defer p.end(from, to)
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buffer)
 		for rest := buffer[:n]; len(rest) > 0; {
-			piece, ok := p.pass(len(rest))
+			piece, ok := p.pass(len(rest), up)
 			if !ok {
 				return
 			}
@@ -122,6 +125,9 @@ func (p *proxy) carry(from, to net.Conn) {
 				return
 			}
 			rest = rest[piece:]
+		}
+		if err != nil && !p.open(up) {
+			return
 		}
 		if err == io.EOF {
 			_ = to.(*net.TCPConn).CloseWrite()
@@ -143,19 +149,32 @@ func (p *proxy) end(a, b net.Conn) {
 	_ = b.Close()
 }
 
-// pass waits until bytes may go and tells how many.
-func (p *proxy) pass(n int) (int, bool) {
+// open waits until something passes in that direction and reports whether it ever will.
+func (p *proxy) open(up bool) bool {
 	for {
 		p.mu.Lock()
 		f, changed, closed := p.faults, p.changed, p.closed
 		p.mu.Unlock()
-		if closed {
+		switch {
+		case closed:
+			return false
+		case f.silent, f.mute && up, f.deaf && !up:
+			<-changed
+		default:
+			return true
+		}
+	}
+}
+
+// pass waits until bytes may go and tells how many.
+func (p *proxy) pass(n int, up bool) (int, bool) {
+	for {
+		if !p.open(up) {
 			return 0, false
 		}
-		if f.silent {
-			<-changed
-			continue
-		}
+		p.mu.Lock()
+		f, changed := p.faults, p.changed
+		p.mu.Unlock()
 		pause := f.latency
 		if f.rate > 0 { // in slices of 50 ms, one byte at least
 			n = min(n, max(1, f.rate/20))

@@ -1,0 +1,158 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"syscall"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+)
+
+// queueGone is why a replica that was taken for dead may lose what it has answered.
+const queueGone = "the queue of a replica is its own; it counts what it discards"
+
+// clusterFault is a scenario with three replicas.
+func clusterFault(name, fault string, short bool, v verdict, do func(f *replicas)) scenario {
+	return scenario{"cluster-" + name, "three replicas: " + fault, short, func(r *rig) {
+		f := r.share(3, "")
+		if !r.full {
+			v.excused = min(v.excused, 1)
+		}
+		do(f)
+		f.judge(v)
+	}}
+}
+
+// silences of a cluster at which a row fails. They are generous, because the machine may be
+// busy: the row says what was measured.
+const (
+	takeover = 24 * time.Second // a silent network is noticed by the keepalive, 15 s; less than the faults last
+	smooth   = 5 * time.Second
+)
+
+func clusterFaults() []scenario {
+	suspects := max(1, *carsFlag/100) // a command may be under way in a session when its replica dies (RES-22)
+	gone := verdict{excused: suspects, longest: takeover, loss: queueGone}
+	kept := verdict{longest: smooth}
+	all := []scenario{
+		clusterFault("kill", "one killed (SIGKILL) under load, started again 10 s later", false, gone, func(f *replicas) {
+			m := f.all[1]
+			m.server.Kill()
+			pause(10 * time.Second)
+			f.start(m)
+			f.serves(m)
+		}),
+	}
+	for _, d := range []time.Duration{time.Second, 5 * time.Second, 20 * time.Second} {
+		v := gone
+		if d < 2*time.Second { // shorter than the lease, and than what the others wait for
+			v = kept
+		}
+		all = append(all, clusterFault(fmt.Sprintf("halt-%d", int(d.Seconds())), fmt.Sprintf("one halted (SIGSTOP) for %v", d), false, v, func(f *replicas) {
+			f.all[1].server.Signal(syscall.SIGSTOP)
+			pause(d)
+			f.all[1].server.Signal(syscall.SIGCONT)
+			pause(5 * time.Second)
+		}))
+	}
+	return append(all,
+		clusterFault("stops", "each one stopped (SIGTERM) under load and started again, one after the other", false, kept, func(f *replicas) {
+			for _, m := range f.all {
+				f.stop(m)
+				f.start(m)
+				f.serves(m)
+			}
+		}),
+		clusterFault("joins", "a fourth one joins and leaves, three times", false, kept, func(f *replicas) {
+			m := f.another("r3")
+			for range 3 {
+				f.start(m)
+				f.serves(m)
+				pause(3 * time.Second)
+				f.stop(m)
+			}
+		}),
+		clusterFault("no-etcd", "one cut off from etcd for 15 s", true, kept, func(f *replicas) {
+			f.spoiled(f.during(15*time.Second, 6*time.Second), network{silent: true}, f.all[1].etcd)
+		}),
+		clusterFault("no-broker", "one cut off from the broker for 25 s", true, gone, func(f *replicas) {
+			f.spoiled(f.during(25*time.Second, 6*time.Second), network{silent: true}, f.all[1].broker)
+		}),
+		clusterFault("no-both", "one cut off from etcd and the broker for 15 s", false, gone, func(f *replicas) {
+			f.spoiled(15*time.Second, network{silent: true}, f.all[1].etcd, f.all[1].broker)
+		}),
+		clusterFault("mute-broker", "what one says does not reach the broker for 25 s", false, gone, func(f *replicas) {
+			f.spoiled(25*time.Second, network{mute: true}, f.all[1].broker)
+		}),
+		clusterFault("deaf-broker", "what the broker says does not reach one for 15 s", false, gone, func(f *replicas) {
+			f.spoiled(15*time.Second, network{deaf: true}, f.all[1].broker)
+		}),
+		clusterFault("mute-etcd", "what one says does not reach etcd for 15 s", false, kept, func(f *replicas) {
+			f.spoiled(15*time.Second, network{mute: true}, f.all[1].etcd)
+		}),
+		clusterFault("deaf-etcd", "what etcd says does not reach one for 15 s", false, kept, func(f *replicas) {
+			f.spoiled(15*time.Second, network{deaf: true}, f.all[1].etcd)
+		}),
+		clusterFault("etcd-halt-10", "etcd halted (SIGSTOP) for 10 s", false, kept, func(f *replicas) { f.withoutEtcd(10 * time.Second) }),
+		clusterFault("etcd-halt-60", "etcd halted (SIGSTOP) for 60 s", false, kept, func(f *replicas) { f.withoutEtcd(time.Minute) }),
+		clusterFault("leases", "all leases revoked, five times", false, kept, func(f *replicas) {
+			for range 5 {
+				f.revokeLeases()
+				pause(5 * time.Second)
+			}
+		}),
+		clusterFault("one-name", "a fourth one with the name of another one", false, kept, func(f *replicas) {
+			twin := f.another(f.all[1].name)
+			f.start(twin)
+			f.await("the twin is refused", func() bool { return strings.Contains(twin.server.Log(), "this server is no member of the cluster") })
+			pause(10 * time.Second)
+			if strings.Contains(twin.server.Log(), "serving a shard") {
+				f.Error("two replicas of one name serve cars")
+			}
+			f.stop(twin)
+		}),
+		// The cars lose their connections, too: their sessions end by GW-43.
+		scenario{"cluster-broker", "three replicas: mosquitto with persistence restarted (SIGTERM) under load", false, func(r *rig) {
+			f := r.share(3, "persistence true\npersistence_location "+r.TempDir()+"/\n")
+			f.rig.broker.End()
+			f.rig.broker.Restart()
+			r.recovered(time.Now())
+			f.judge(verdict{excused: 2 * *carsFlag, longest: time.Minute})
+		}},
+	)
+}
+
+// withoutEtcd lets etcd stand still.
+func (f *replicas) withoutEtcd(d time.Duration) {
+	f.etcd.Freeze()
+	pause(d)
+	f.etcd.Thaw()
+	pause(5 * time.Second)
+}
+
+// revokeLeases ends all leases, as an operator could do by mistake.
+func (f *replicas) revokeLeases() {
+	f.Helper()
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{f.etcd.URL()}, DialTimeout: 10 * time.Second, Logger: zap.NewNop()})
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	leases, err := client.Leases(ctx)
+	if err != nil {
+		f.Fatal(err)
+	}
+	if len(leases.Leases) < len(f.all) {
+		f.Fatalf("%d leases for %d replicas", len(leases.Leases), len(f.all))
+	}
+	for _, l := range leases.Leases {
+		if _, err := client.Revoke(ctx, l.ID); err != nil && ctx.Err() != nil {
+			f.Fatal(err)
+		}
+	}
+}
