@@ -141,6 +141,7 @@ argument.`,
 		newSniffCommand(),
 		newSimulateCommand(),
 		newStopCommand(),
+		newDrainCommand(),
 		newVersionCommand(),
 	)
 	root.AddCommand(buildCommands()...)

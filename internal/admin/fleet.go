@@ -25,6 +25,9 @@ type Cluster interface {
 	View() *cluster.View
 	// Shard is the shard of a car of the company.
 	Shard(car string) int
+	// Drain begins to give the cars of this replica to the others. It takes none until its
+	// process is started anew.
+	Drain() error
 	// Ask sends a request to the replica at the address; *peer.Client.Do does.
 	Ask(ctx context.Context, address string, r *http.Request) (*http.Response, error)
 }
@@ -65,6 +68,7 @@ func (s *Server) PeerHandler() http.Handler {
 	operate("POST /api/v1/cars/{car}/disconnect", s.disconnect)
 	operate("POST /api/v1/cars/{car}/reannounce", s.reannounce)
 	operate("POST /api/v1/reload", s.reload)
+	operate("POST /api/v1/drain", s.drain)
 	return http.StripPrefix(PeerPrefix, mux)
 }
 

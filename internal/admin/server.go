@@ -170,6 +170,7 @@ func (s *Server) routes() http.Handler {
 	operate("DELETE /api/v1/log-levels/{component}", s.resetLogLevel)
 	operate("POST /api/v1/reload", s.reload)
 	operate("POST /api/v1/stop", s.stop)
+	operate("POST /api/v1/drain", s.drain)
 	mux.Handle("GET /", s.dashboard())
 	return s.guard(mux)
 }

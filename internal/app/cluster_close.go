@@ -108,6 +108,7 @@ func (p *clusterPart) takeBack(ctx context.Context, old *shard, epoch int64) err
 		sessions.learn(s, f, "")
 	}
 	s.down = func() time.Duration { return time.Since(at) }
+	s.standing = old.standing
 	s.epoch.Store(epoch)
 	if err := p.serveShard(ctx, s); err != nil {
 		return errors.Join(err, p.drop(s, link.ErrSuspend, false))

@@ -37,6 +37,9 @@ func (p *clusterPart) Open(ctx context.Context, n int, epoch int64) error {
 		return fmt.Errorf("shard %d: %w", n, err)
 	}
 	s.epoch.Store(epoch)
+	if s.standing == nil { // it goes on where the owner before has ended
+		s.standing = fence.NewStanding(p.epoch(epoch), known.Epoch)
+	}
 	if err := p.serveShard(ctx, s); err != nil {
 		return fmt.Errorf("shard %d: %w", n, errors.Join(err, p.drop(s, link.ErrSuspend, false)))
 	}
@@ -93,7 +96,7 @@ func (p *clusterPart) seize(ctx context.Context, n int, own fence.Epoch) (s *sha
 		return nil, "", err
 	}
 	s.down = func() time.Duration { return 0 } // the records say that they are hints
-	s.carried = records
+	s.carried, s.standing = records, fence.NewStanding(own, own.Epoch)
 	for id, data := range records {
 		known, err := session.ResumeCarried(id.String(), data)
 		if err != nil {
@@ -213,6 +216,7 @@ func (p *clusterPart) announce(s *shard, epoch int64) error {
 	if err := p.a.sessions.dir.SetEpoch(s.number, epoch); err != nil {
 		return err
 	}
+	s.standing.Claim(epoch)
 	s.epoch.Store(epoch)
 	s.link.Announce()
 	p.a.peers.owners.notify()

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -73,6 +74,15 @@ func (v operators) View() *cluster.View {
 		return nil
 	}
 	return v.o.a.cluster.cluster.View()
+}
+
+// Drain implements admin.Cluster.
+func (v operators) Drain() error {
+	if !v.o.joined.Load() {
+		return errors.New("this replica is joining the cluster and serves no car")
+	}
+	v.o.a.cluster.cluster.BeginDrain()
+	return nil
 }
 
 // Shard implements admin.Cluster.

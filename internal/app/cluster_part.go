@@ -55,6 +55,8 @@ type membership interface {
 	// View is what is known of the cluster; Changed is closed when there is something newer.
 	View() *cluster.View
 	Changed() <-chan struct{}
+	// BeginDrain begins a Drain and does not wait.
+	BeginDrain()
 	// Counts is what this replica did.
 	Counts() cluster.Counts
 	// Lost says that the broker has told of another owner of the shard.
@@ -223,7 +225,7 @@ func (p *clusterPart) sessionsOf(s *shard) *mqtt.Sessions {
 			return fence.EpochTopic(p.name, s.number), p.epoch(s.epoch.Load()).Encode()
 		},
 		MayConnect: func(ctx context.Context, n int) error {
-			return fence.MayConnect(p.broker(), p.name, func(int) fence.Epoch { return p.epoch(s.epoch.Load()) })(ctx, n)
+			return fence.MayConnect(p.broker(), p.name, func(int) *fence.Standing { return s.standing })(ctx, n)
 		},
 		Records: s.carrier.Records,
 	}

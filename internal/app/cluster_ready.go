@@ -22,6 +22,9 @@ func readiness(view *cluster.View, health error) admin.Component {
 	if health != nil {
 		unready = append(unready, "this replica cannot serve: "+health.Error())
 	}
+	if self, ok := view.Member(view.Self); ok && self.State == cluster.StateDraining {
+		unready = append(unready, "this replica is draining: it gives its cars to the others, and takes none until it is started anew")
+	}
 	if !view.Connected {
 		text := "etcd does not answer; cars are served on, no shard moves"
 		if view.Problem != "" {

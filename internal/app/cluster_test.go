@@ -66,6 +66,7 @@ type chair struct {
 func (c *chair) Run(ctx context.Context) error { <-ctx.Done(); return nil }
 func (c *chair) Drain(context.Context) error   { return nil }
 func (c *chair) Lost(shard int)                { c.lost <- shard }
+func (c *chair) BeginDrain()                   {}
 func (c *chair) Counts() cluster.Counts        { return cluster.Counts{} }
 
 func (c *chair) View() *cluster.View {

@@ -28,10 +28,11 @@ type shard struct {
 	down       func() time.Duration // for how long the cars have been out of reach
 
 	// In a cluster.
-	epoch   atomic.Int64
-	link    *mqtt.Link
-	carrier *fence.Carrier
-	carried map[fleet.CarID][]byte // the records of the owner before, until the cars have taken them over
+	epoch    atomic.Int64
+	standing *fence.Standing
+	link     *mqtt.Link
+	carrier  *fence.Carrier
+	carried  map[fleet.CarID][]byte // the records of the owner before, until the cars have taken them over
 
 	// Of keep.
 	tried  time.Time // when the journal was begun anew last

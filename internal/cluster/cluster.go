@@ -101,10 +101,13 @@ func (c *Cluster) tell(ev Event) {
 	}
 }
 
+// BeginDrain begins what Drain waits for.
+func (c *Cluster) BeginDrain() { c.once.Do(func() { close(c.drain) }) }
+
 // Drain gives all shards away, to other replicas where there are any. It returns nil
 // when this replica serves nothing any more; Run goes on, and takes no shard again.
 func (c *Cluster) Drain(ctx context.Context) error {
-	c.once.Do(func() { close(c.drain) })
+	c.BeginDrain()
 	select {
 	case <-c.drained:
 		return nil

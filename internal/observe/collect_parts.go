@@ -142,6 +142,12 @@ func (k *collector) collectAPI(to chan<- prometheus.Metric, s httpapi.Stats) {
 	k.httpCars.send(to, float64(s.Cars))
 	k.httpDevices.send(to, float64(s.Devices))
 	k.httpWaiting.send(to, float64(s.Waiting))
+	if s.Cluster {
+		k.httpHeld.send(to, float64(s.Held))
+		k.httpShards.send(to, float64(s.Shards))
+		k.httpPassedOn.send(to, float64(s.PassedOn))
+		k.httpForOthers.send(to, float64(s.ForOthers))
+	}
 	k.httpQueue.send(to, float64(s.Queue))
 	k.httpMessages.send(to, float64(s.Messages))
 	k.httpDeleted.send(to, float64(s.Deleted))

@@ -46,22 +46,22 @@ type collector struct {
 	sources Sources
 	always  func(chan<- prometheus.Metric)
 
-	uptime, cars                                                                             scraped
-	queue, queueLongest, queueAge, statusesLost, acksDropped, commandsDiscarded, moduleCars  scraped
-	posts, postsWaiting, postsSpooled, postBytes, postAge, postsRetried, spoolFaults, apiUp  scraped
-	apiCommands                                                                              scraped
-	linkUp, linkChanged, linkConnections, linkConnects, linkMessages, linkBytes, linkQueued  scraped
-	linkInFlight, linkDropped, linkIgnored, linkRefused, linkDeaf                            scraped
-	linkKept, linkResumed, linkBacklog, linkRedelivered, linkEndUnknown, linkLeftovers       scraped
-	linkTakenOver, linkUnrecorded, linkBrokerRefused, linkStopped, linkDeclined              scraped
-	processUp, processRestarts, processMemory, processContexts, processOut, processRedeliver scraped
-	processCommandsLost                                                                      scraped
-	brokerClients, brokerSubscriptions, brokerMessages, brokerBytes, brokerDropped           scraped
-	httpRequests, httpCars, httpDevices, httpWaiting, httpQueue, httpMessages, httpDeleted   scraped
-	httpTransactions, httpWrite, httpSlowest, httpFaults, httpStoreUp, httpStoreBytes        scraped
-	logLost, eventsTotal, declined, givenUp                                                  scraped
-	carState, carStatuses, carSessions, carSeen                                              scraped
-	cluster                                                                                  clusterMetrics
+	uptime, cars                                                                                                                              scraped
+	queue, queueLongest, queueAge, statusesLost, acksDropped, commandsDiscarded, moduleCars                                                   scraped
+	posts, postsWaiting, postsSpooled, postBytes, postAge, postsRetried, spoolFaults, apiUp                                                   scraped
+	apiCommands                                                                                                                               scraped
+	linkUp, linkChanged, linkConnections, linkConnects, linkMessages, linkBytes, linkQueued                                                   scraped
+	linkInFlight, linkDropped, linkIgnored, linkRefused, linkDeaf                                                                             scraped
+	linkKept, linkResumed, linkBacklog, linkRedelivered, linkEndUnknown, linkLeftovers                                                        scraped
+	linkTakenOver, linkUnrecorded, linkBrokerRefused, linkStopped, linkDeclined                                                               scraped
+	processUp, processRestarts, processMemory, processContexts, processOut, processRedeliver                                                  scraped
+	processCommandsLost                                                                                                                       scraped
+	brokerClients, brokerSubscriptions, brokerMessages, brokerBytes, brokerDropped                                                            scraped
+	httpRequests, httpCars, httpDevices, httpWaiting, httpHeld, httpShards, httpPassedOn, httpForOthers, httpQueue, httpMessages, httpDeleted scraped
+	httpTransactions, httpWrite, httpSlowest, httpFaults, httpStoreUp, httpStoreBytes                                                         scraped
+	logLost, eventsTotal, declined, givenUp                                                                                                   scraped
+	carState, carStatuses, carSessions, carSeen                                                                                               scraped
+	cluster                                                                                                                                   clusterMetrics
 }
 
 func newCollector(h *Hub, s Sources, c *catalogue, always func(chan<- prometheus.Metric)) *collector {
@@ -132,6 +132,10 @@ func newCollector(h *Hub, s Sources, c *catalogue, always func(chan<- prometheus
 	k.httpCars = c.scraped("http_api_cars", "gauge", "Cars known to the embedded HTTP API.")
 	k.httpDevices = c.scraped("http_api_devices", "gauge", "Devices known to the embedded HTTP API.")
 	k.httpWaiting = c.scraped("http_api_waiting", "gauge", "Requests held by wait=true.")
+	k.httpHeld = c.scraped("http_api_held", "gauge", "In a cluster: requests of own clients that are being answered, or wait for an owner of their car or its answer.")
+	k.httpShards = c.scraped("http_api_shards", "gauge", "In a cluster: shards whose requests are answered here.")
+	k.httpPassedOn = c.scraped("http_api_passed_on_total", "counter", "In a cluster: requests of own clients that another replica has answered.")
+	k.httpForOthers = c.scraped("http_api_for_others_total", "counter", "In a cluster: requests answered for other replicas, which count them as theirs.")
 	k.httpQueue = c.scraped("http_api_queue", "gauge", "Posts that wait for the message store.")
 	k.httpMessages = c.scraped("http_api_messages_total", "counter", "Messages stored.")
 	k.httpDeleted = c.scraped("http_api_messages_deleted_total", "counter", "Messages deleted by retention.")

@@ -168,7 +168,7 @@ func (w *clusterWorld) claim(r *replica) {
 	epoch := w.epochs
 	if r.srv.alive { // it announces the new epoch over the connection that it has
 		w.trace("--- replica %d claims again, epoch %d", r.name, epoch)
-		r.epoch, r.fileEpoch = epoch, epoch
+		r.epoch, r.fileEpoch, r.claims = epoch, epoch, append(r.claims, epoch)
 		if r.srv.link {
 			r.srv.out = append(r.srv.out, wireItem{epoch: true})
 			r.srv.plan()

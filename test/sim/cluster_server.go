@@ -18,6 +18,8 @@ type replica struct {
 
 	up          bool          // the process lives
 	epoch       int64         // of its claim, as far as it knows
+	until       int64         // up to this epoch nobody else has served the sessions that it has
+	claims      []int64       // its own epochs that the broker may have
 	fileEpoch   int64         // under which its journal was written
 	frozenUntil time.Duration // it does nothing before (SIGSTOP)
 	noEtcd      time.Duration // until then it reaches neither etcd nor its peers
@@ -46,10 +48,14 @@ func (r *replica) mayConnect(again bool) bool {
 }
 
 func (r *replica) permitted() bool {
-	if r.w.broker.epoch <= r.epoch {
+	at := slices.Index(r.claims, r.w.broker.epoch)
+	if at >= 0 { // told over its connection
+		r.until, r.claims = r.w.broker.epoch, r.claims[at:]
+	}
+	if r.w.broker.epoch <= r.until {
 		return true
 	}
-	r.w.trace("--- replica %d is fenced off: epoch %d, its own is %d", r.name, r.w.broker.epoch, r.epoch)
+	r.w.trace("--- replica %d is fenced off: epoch %d, its own is %d with the sessions of %d", r.name, r.w.broker.epoch, r.epoch, r.until)
 	r.closes()
 	return false
 }
@@ -96,7 +102,7 @@ func (r *replica) open(epoch int64) {
 		return
 	}
 	before := b.epoch
-	r.epoch = epoch
+	r.epoch, r.until, r.claims = epoch, before, []int64{epoch}
 	var known *session.Resumption
 	switch {
 	case len(r.offered) > 0 && r.w.now < r.offeredFor:

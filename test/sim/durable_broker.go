@@ -177,6 +177,12 @@ func (b *broker) cut(orderly bool) {
 		b.w.uncertain++ // the one place at which bytes cannot tell
 		b.w.excuse()
 	}
+	for i, it := range b.wire[n:] { // the answer to a status that was held, whose PUBACK has left long ago
+		if it.message != nil && it.message.message.Kind == fleet.ServerStatusResponse && (n+i == 0 || !b.wire[n+i-1].paired) {
+			b.w.uncertain++
+			b.w.excuse()
+		}
+	}
 	rest := b.wire[:n]
 	b.wire = nil
 	for _, it := range rest {

@@ -27,6 +27,8 @@ type durableServer struct {
 	linkLife int
 	served   bool // it was connected in this life
 	version  uint64
+	hinted   bool // it goes on from a record of another server
+	reading  bool // what the broker held is read and, perhaps, answered afterwards
 	barrier  int
 
 	file    [][]byte // the journal: records that survive
@@ -87,6 +89,7 @@ func (s *durableServer) goOn(known *session.Resumption) {
 	s.alive = true
 	s.begins()
 	s.version = 0
+	s.hinted = known != nil && known.Hint
 	for i, n := range moduleNumbers {
 		s.workers[i] = &durableWorker{s: s, number: n, known: map[fleet.DeviceID]bool{}}
 	}
@@ -167,6 +170,7 @@ func (s *durableServer) reach() {
 	s.link = true
 	s.barrier++
 	s.silent, s.late = kept && s.core.Phase() == session.PhaseRunning, kept && down >= 5*time.Second
+	s.reading = s.late || kept && s.hinted
 	s.step(session.Event{Kind: session.EventLinkUp, Kept: kept, Down: down}, 0)
 	if kept {
 		s.out = append(s.out, wireItem{barrier: true})
@@ -201,6 +205,7 @@ func (s *durableServer) kill(orderly bool) {
 
 // drop forgets what the process has in memory.
 func (s *durableServer) drop() {
+	s.lostWhileReading()
 	s.begins()
 	s.alive, s.core, s.served = false, nil, false
 	s.batch, s.out, s.armed, s.flushAt, s.timer = nil, nil, time.Time{}, 0, s.timer+1
@@ -237,7 +242,18 @@ func (s *durableServer) disconnected(conn int) {
 
 func (s *durableServer) frozen() bool { return s.replica != nil && s.w.now < s.replica.frozenUntil }
 
+// lostWhileReading: what had come again, and was to be answered when all was read, was acknowledged
+// already and does not come a third time.
+func (s *durableServer) lostWhileReading() {
+	if s.reading {
+		s.w.uncertain++
+		s.w.excuse()
+	}
+	s.reading = false
+}
+
 func (s *durableServer) linkLost() {
+	s.lostWhileReading()
 	s.link, s.lostAt = false, s.w.now
 	s.out = nil
 	s.step(session.Event{Kind: session.EventLinkDown, Kept: true}, 0)
@@ -255,7 +271,7 @@ func (s *durableServer) receive(m fleet.ClientMessage, id int, barrier bool) {
 	if barrier {
 		s.out = append(s.out, wireItem{ack: id})
 		s.plan()
-		s.late = false
+		s.late, s.reading = false, false
 		s.step(session.Event{Kind: session.EventBacklogRead}, 0)
 		return
 	}

@@ -184,6 +184,12 @@ func TestCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.settled("y has none", map[*node]int{x: 4, y: 0, z: 4})
+	for _, n := range []*node{x, y} {
+		testwait.Until(t, "all know that y drains", func() bool {
+			m, ok := n.View().Member("y")
+			return ok && m.State == cluster.StateDraining
+		})
+	}
 	y.set(func() {
 		for _, call := range y.calls {
 			if call == "close 0 to= lost=false" {

@@ -234,7 +234,7 @@ func (c *client) linger(ctx context.Context, each func(*wire.Packet) error) erro
 // The error is link.ErrFenced if the broker has a higher epoch than e; then nothing has changed.
 func Seize(ctx context.Context, b Broker, cluster string, shard int, e Epoch) (kept bool, err error) {
 	topic := EpochTopic(cluster, shard)
-	mayConnect := MayConnect(b, cluster, func(int) Epoch { return e })
+	mayConnect := MayConnect(b, cluster, func(int) *Standing { return NewStanding(e, e.Epoch) })
 	if err := mayConnect(ctx, shard); err != nil { // before the owner is disturbed
 		return false, err
 	}

@@ -13,7 +13,6 @@
 package fence
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
@@ -21,7 +20,6 @@ import (
 	"strings"
 
 	"external-server/internal/fleet"
-	"external-server/internal/link"
 )
 
 // Epoch says who serves a shard. Later owners have higher epochs.
@@ -119,30 +117,4 @@ func Decode(payload []byte) (e Epoch, err error) {
 		return Epoch{}, fmt.Errorf("replica and address: 1 and 0 to %d bytes were expected", maxName)
 	}
 	return e, nil
-}
-
-// MayConnect returns the function of that name of mqtt.Sessions for an owner: an error that is
-// link.ErrFenced means that the broker has a higher epoch.
-func MayConnect(b Broker, cluster string, own func(shard int) Epoch) func(context.Context, int) error {
-	return func(ctx context.Context, shard int) error {
-		e, found, err := Read(ctx, b, cluster, shard)
-		if err != nil {
-			return err
-		}
-		if found {
-			return e.permits(own(shard))
-		}
-		return nil
-	}
-}
-
-// permits tells whether own may serve a shard at whose topic e was found.
-func (e Epoch) permits(own Epoch) error {
-	switch {
-	case e.Epoch > own.Epoch:
-		return fmt.Errorf("%w: replica %q with epoch %d, this one has %d", link.ErrFenced, e.Replica, e.Epoch, own.Epoch)
-	case e.Epoch == own.Epoch && e.Replica != own.Replica: // etcd gives no number twice
-		return fmt.Errorf("%w: replica %q claims epoch %d too, two clusters use the name %q at this broker or etcd was made anew", link.ErrFenced, e.Replica, e.Epoch, own.Replica)
-	}
-	return nil
 }

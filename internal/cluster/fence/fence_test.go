@@ -13,7 +13,6 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
-	"external-server/internal/link/mqtt/wire"
 	"external-server/internal/support/brokertest"
 	"external-server/internal/support/testwait"
 )
@@ -64,12 +63,7 @@ func TestOwnEpochReconnects(t *testing.T) {
 	address := brokertest.Start(t, brokertest.Options{}).Address()
 	a := serve(t, brokerAt(address, "a"), 11, nil)
 	a.waitUp(1)
-	stranger, err := wire.Dial(t.Context(), wire.DialOptions{Address: address, Connect: wire.ConnectOptions{
-		Version: wire.V5, ClientID: fmt.Sprintf("%s-%d", fence.ClientID(cluster), shard()), Continue: true, SessionExpiry: 120, KeepAlive: 60}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stranger.Close()
+	stranger(t, address)
 	a.waitUp(2)
 	// An older server that wakes up disturbs, and gives way.
 	old := serve(t, brokerAt(address, "old"), 10, nil)

@@ -17,6 +17,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
+	"external-server/internal/link/mqtt/wire"
 	"external-server/internal/support/brokertest"
 	"external-server/internal/support/testwait"
 )
@@ -25,17 +26,18 @@ const cluster = "test"
 
 // replica is one server of a shard, as far as the link goes.
 type replica struct {
-	t       *testing.T
-	broker  fence.Broker
-	epoch   fence.Epoch
-	carrier *fence.Carrier
-	link    *mqtt.Link
-	port    link.Port
-	set     chan struct{} // closed when port is set
-	cancel  context.CancelCauseFunc
-	ended   chan struct{}
-	err     error // of Run, after ended
-	log     *lines
+	t        *testing.T
+	broker   fence.Broker
+	epoch    fence.Epoch
+	standing *fence.Standing
+	carrier  *fence.Carrier
+	link     *mqtt.Link
+	port     link.Port
+	set      chan struct{} // closed when port is set
+	cancel   context.CancelCauseFunc
+	ended    chan struct{}
+	err      error // of Run, after ended
+	log      *lines
 
 	mu       sync.Mutex
 	messages []string
@@ -78,16 +80,17 @@ func brokerAt(address, member string) fence.Broker {
 func serve(t *testing.T, b fence.Broker, epoch int64, change func(*mqtt.Options)) *replica {
 	t.Helper()
 	r := &replica{t: t, broker: b, epoch: fence.Epoch{Epoch: epoch, Replica: b.Member, Address: b.Member + ":1"},
-		carrier: fence.NewCarrier(cluster, shard()), set: make(chan struct{}), ended: make(chan struct{}), log: &lines{}}
+		standing: fence.NewStanding(fence.Epoch{Epoch: epoch, Replica: b.Member, Address: b.Member + ":1"}, epoch),
+		carrier:  fence.NewCarrier(cluster, shard()), set: make(chan struct{}), ended: make(chan struct{}), log: &lines{}}
 	o := mqtt.Options{
 		Address: b.Address, Username: b.Username, Password: b.Password, TLS: b.TLS,
 		Logger: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})), RetryMax: 100 * time.Millisecond,
 		Sessions: &mqtt.Sessions{ClientID: fence.ClientID(cluster), Shards: shards, Only: []int{shard()}, Self: b.Member,
 			Announce: func(n int) (string, []byte) {
 				r.carrier.Again()
-				return fence.EpochTopic(cluster, n), r.epoch.Encode()
+				return fence.EpochTopic(cluster, n), r.standing.Epoch().Encode()
 			},
-			MayConnect: fence.MayConnect(b, cluster, func(int) fence.Epoch { return r.epoch }),
+			MayConnect: fence.MayConnect(b, cluster, func(int) *fence.Standing { return r.standing }),
 			Records:    r.carrier.Records,
 		},
 	}
@@ -250,4 +253,15 @@ func plainBroker(t *testing.T) *brokertest.Mosquitto {
 		t.Fatal(err)
 	}
 	return brokertest.Start(t, brokertest.Options{File: file})
+}
+
+// stranger takes the shard's connection away without a word and leaves.
+func stranger(t *testing.T, address string) {
+	t.Helper()
+	c, err := wire.Dial(t.Context(), wire.DialOptions{Address: address, Connect: wire.ConnectOptions{
+		Version: wire.V5, ClientID: fmt.Sprintf("%s-%d", fence.ClientID(cluster), shard()), Continue: true, SessionExpiry: 120, KeepAlive: 60}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
 }

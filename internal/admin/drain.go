@@ -1,0 +1,95 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"external-server/internal/cluster"
+)
+
+// maxReplicaName bounds the name of a replica in a request, in bytes.
+const maxReplicaName = 64
+
+// drain reads {"replica": "es-1"}, or nothing for this replica, and makes it give its cars
+// to the others. The answer leaves when that begins; /api/v1/server says how far it is.
+func (s *Server) drain(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Replica string `json:"replica"`
+	}
+	decoder := json.NewDecoder(r.Body)
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&body); err != nil && !errors.Is(err, io.EOF) {
+		fail(w, http.StatusBadRequest, fmt.Sprintf("the body cannot be read: %v; expected {\"replica\": \"NAME\"} or nothing", err))
+		return
+	}
+	if decoder.More() || len(body.Replica) > maxReplicaName {
+		fail(w, http.StatusBadRequest, "expected {\"replica\": \"NAME\"} or nothing")
+		return
+	}
+	if s.opts.Cluster == nil {
+		fail(w, http.StatusConflict, "this server is alone, not a replica of a cluster: stop it, and the next start goes on with its sessions")
+		return
+	}
+	view := s.opts.Cluster.View()
+	if view == nil {
+		fail(w, http.StatusConflict, "this replica is joining the cluster and serves no car")
+		return
+	}
+	if body.Replica != "" && body.Replica != view.Self {
+		s.drainOther(w, r, view, body.Replica)
+		return
+	}
+	if err := s.opts.Cluster.Drain(); err != nil {
+		fail(w, http.StatusConflict, err.Error())
+		return
+	}
+	text := "replica " + view.Self + " gives its cars to the others, and takes none until it is started anew"
+	if len(view.Members) < 2 {
+		text = "replica " + view.Self + " is the only one: it suspends the sessions of its cars, and takes none until it is started anew"
+	}
+	s.told(r, "", text)
+	answer(w, http.StatusAccepted, done{Result: text})
+}
+
+// drainOther passes the request on.
+func (s *Server) drainOther(w http.ResponseWriter, r *http.Request, view *cluster.View, name string) {
+	m, ok := view.Member(name)
+	if !ok {
+		var names []string
+		for _, m := range view.Members {
+			names = append(names, m.Name)
+		}
+		fail(w, http.StatusNotFound, fmt.Sprintf("no replica %q is a member of the cluster; members are %s", name, strings.Join(names, ", ")))
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), gatherTimeout)
+	defer cancel()
+	out, err := s.forOther(ctx, r, http.MethodPost, "/api/v1/drain", nil, nil)
+	if err != nil {
+		fail(w, http.StatusInternalServerError, err.Error())
+		return
+	}
+	reply, err := s.opts.Cluster.Ask(ctx, m.Address, out)
+	if err != nil {
+		fail(w, http.StatusBadGateway, fmt.Sprintf("replica %s does not answer: %v", name, err))
+		return
+	}
+	defer func() { _ = reply.Body.Close() }() // read as far as needed
+	raw, err := io.ReadAll(io.LimitReader(reply.Body, maxForwarded))
+	if err != nil {
+		fail(w, http.StatusBadGateway, fmt.Sprintf("replica %s: %v", name, err))
+		return
+	}
+	if reply.StatusCode != http.StatusAccepted {
+		fail(w, reply.StatusCode, "replica "+name+": "+detailOf(reply.StatusCode, raw))
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusAccepted)
+	_, _ = w.Write(raw) // the client has gone
+}

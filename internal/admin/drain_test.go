@@ -1,0 +1,81 @@
+package admin_test
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"external-server/internal/admin"
+)
+
+// Drain gives the shards of the replica to the first other one.
+func (v *sight) Drain() error {
+	view := *v.view.Load()
+	view.Shards = slices.Clone(view.Shards)
+	for n := range view.Shards {
+		if o := &view.Shards[n]; o.Replica == v.self {
+			for _, m := range view.Members {
+				if m.Name != v.self {
+					o.Replica, o.Address = m.Name, m.Address
+				}
+			}
+		}
+	}
+	v.view.Store(&view)
+	return nil
+}
+
+// Any replica drains any replica, itself when none is named.
+func TestDrain(t *testing.T) {
+	all, view := newFleet(t, nil, []string{"car4"}, []string{"car1"}, []string{"car2"})
+	a, b, c := all[0], all[1], all[2]
+	shards := func(name string) (n int) {
+		for _, o := range view.Load().Shards {
+			if o.Replica == name {
+				n++
+			}
+		}
+		return n
+	}
+	if got := b.operate("POST", "/api/v1/drain", `{"replica": "a"}`); got.status != http.StatusAccepted || !strings.Contains(got.text(), "replica a gives its cars to the others") || shards("a") != 0 || shards("b") != 1 {
+		t.Errorf("%d %s, %+v", got.status, got.text(), view.Load().Shards)
+	}
+	if got := b.operate("POST", "/api/v1/drain", ""); got.status != http.StatusAccepted || shards("b") != 0 {
+		t.Errorf("%d %s, %+v", got.status, got.text(), view.Load().Shards)
+	}
+	for body, want := range map[string]struct {
+		status int
+		text   string
+	}{
+		`{"replica": "z"}`:    {http.StatusNotFound, "no replica \\\"z\\\" is a member of the cluster; members are a, b, c"},
+		`{"replica": 5}`:      {http.StatusBadRequest, "expected {"},
+		`{"replicas": "a"}`:   {http.StatusBadRequest, "expected {"},
+		`{"replica": "a"} {}`: {http.StatusBadRequest, "expected {"},
+		`{"replica": "` + strings.Repeat("x", 65) + `"}`: {http.StatusBadRequest, "expected {"},
+	} {
+		if got := a.operate("POST", "/api/v1/drain", body); got.status != want.status || !strings.Contains(got.text(), want.text) {
+			t.Errorf("%s: %d %s", body, got.status, got.text())
+		}
+	}
+	c.stop()
+	if got := a.operate("POST", "/api/v1/drain", `{"replica": "c"}`); got.status != http.StatusBadGateway || !strings.Contains(got.text(), "replica c does not answer") {
+		t.Errorf("%d %s", got.status, got.text())
+	}
+}
+
+// A server that is alone says what to do instead.
+func TestDrainAlone(t *testing.T) {
+	all, view := newFleet(t, nil, []string{"car4"})
+	if got := all[0].operate("POST", "/api/v1/drain", ""); got.status != http.StatusAccepted || !strings.Contains(got.text(), "is the only one: it suspends the sessions") {
+		t.Errorf("%d %s", got.status, got.text())
+	}
+	view.Store(nil)
+	if got := all[0].operate("POST", "/api/v1/drain", ""); got.status != http.StatusConflict || !strings.Contains(got.text(), "is joining the cluster") {
+		t.Errorf("%d %s", got.status, got.text())
+	}
+	all, _ = newFleet(t, func(o *admin.Options) { o.Cluster = nil }, []string{"car4"})
+	if got := all[0].operate("POST", "/api/v1/drain", ""); got.status != http.StatusConflict || !strings.Contains(got.text(), "not a replica of a cluster: stop it") {
+		t.Errorf("%d %s", got.status, got.text())
+	}
+}
