@@ -26,10 +26,10 @@ func clusterFault(name, fault string, short bool, v verdict, do func(f *replicas
 	}}
 }
 
-// silences of a cluster at which a row fails. They are generous, because the machine may be
-// busy: the row says what was measured.
+// Waits at which a row fails. They are generous, because the machine may be busy: the row says
+// what was measured.
 const (
-	takeover = 24 * time.Second // a silent network is noticed by the keepalive, 15 s; less than the faults last
+	takeover = 30 * time.Second // more would end sessions (GW-42)
 	smooth   = 5 * time.Second
 )
 

@@ -203,6 +203,8 @@ func (s *Store) read(ctx context.Context, client *clientv3.Client) (revision int
 
 // found writes what all replicas must agree on, as the first one.
 func (s *Store) found(ctx context.Context, client *clientv3.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
 	key := s.keys.settings()
 	answer, err := client.Txn(ctx).If(absent(key)).Then(clientv3.OpPut(key, encode(settings{format, s.opts.Shards}))).Commit()
 	if err != nil {
@@ -361,7 +363,10 @@ func (s *Store) follow(ctx context.Context, client *clientv3.Client, revision in
 		s.heart(ctx, client, lease, now, beats)
 	}()
 	defer func() { cancel(); <-done }()
-	changes := client.Watch(clientv3.WithRequireLeader(ctx), s.keys.prefix, clientv3.WithPrefix(), clientv3.WithRev(revision+1))
+	changes, err := s.watch(ctx, client, revision+1)
+	if err != nil {
+		return err
+	}
 	again := time.NewTimer(readAgain)
 	defer again.Stop()
 	own := s.keys.member(s.opts.Self.Name)
@@ -405,6 +410,17 @@ func (s *Store) follow(ctx context.Context, client *clientv3.Client, revision in
 			return errAgain
 		}
 	}
+}
+
+// watch begins a watch. The client's own Watch waits for etcd without end.
+func (s *Store) watch(ctx context.Context, client *clientv3.Client, revision int64) (clientv3.WatchChan, error) {
+	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	late := time.AfterFunc(callTimeout, cancel)
+	changes := client.Watch(ctx, s.keys.prefix, clientv3.WithPrefix(), clientv3.WithRev(revision))
+	if !late.Stop() {
+		return nil, describe(context.DeadlineExceeded)
+	}
+	return changes, nil
 }
 
 // changed takes in what the watch tells, and returns whether this server's own key is

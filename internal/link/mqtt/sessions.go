@@ -148,8 +148,11 @@ var (
 // fenced tells whether several servers may serve the shards.
 func (s *Sessions) fenced() bool { return s != nil && s.MayConnect != nil }
 
-// served returns the shards that this link serves.
+// served returns the shards that this link serves, none without sessions.
 func (s *Sessions) served() []int {
+	if s == nil {
+		return nil
+	}
 	if s.Only != nil {
 		return s.Only
 	}
