@@ -44,25 +44,22 @@ type replica struct {
 	server       *servertest.Server
 }
 
-// share starts a broker, etcd and n replicas, and cars that report once per second, or
-// ten times. The replicas are the build that is shipped, because the rows say how long the
-// cars had no answer; those of the short scenarios have the race detector.
+// share starts a broker, etcd and n replicas, and cars that report once per second. The
+// replicas are the build that is shipped, because the rows say how long the cars had no answer.
+// make test has the same with the race detector: TestReplicasShareCars of e2e.
 func (r *rig) share(n int, conf string) *replicas {
 	r.Helper()
-	if r.full {
-		r.opts.Binary = servertest.Plain(r)
-	}
-	r.patient = true
+	r.opts.Binary = servertest.Plain(r)
 	path := filepath.Join(r.dir, "mosquitto.conf")
 	r.write(path, []byte("listener 1883\nallow_anonymous true\nlog_dest stderr\nuser root\n"+conf))
 	r.broker = brokertest.Start(r, brokertest.Options{File: path})
-	f := &replicas{rig: r, cars: fleetOf("car", r.size(*carsFlag, 20), recorder, nil), etcd: etcdtest.Start(r, etcdtest.Options{})}
+	f := &replicas{rig: r, cars: fleetOf("car", *carsFlag, recorder, nil), etcd: etcdtest.Start(r, etcdtest.Options{})}
 	f.epochs = watchEpochs(r, r.broker.Address())
 	for range n {
 		f.start(f.another(fmt.Sprintf("r%d", len(f.all))))
 	}
 	f.spread()
-	r.startCars(f.cars, r.during(time.Second, 100*time.Millisecond))
+	r.startCars(f.cars, time.Second)
 	f.await("the sessions run", func() bool { return f.said("session running") >= len(f.cars) })
 	r.forgetWaits()
 	return f
@@ -188,7 +185,7 @@ func (f *replicas) judge(v verdict) {
 		f.Errorf("a car waited %v for an answer, longer than %v", longest, v.longest)
 	}
 	f.crew.halt()
-	f.crew.settle(f.during(35*time.Second, 15*time.Second))
+	f.crew.settle(35 * time.Second)
 	f.row.Note = "" // of awaitDelivery, which is said again below
 	if v.loss == "" {
 		f.awaitDelivery(func() bool { return f.missing(f.recorded()) == 0 })

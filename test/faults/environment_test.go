@@ -51,7 +51,6 @@ type rig struct {
 	// library of the modules by number
 	libraries map[int32]string
 	tls       *tls.Config // of the cars
-	patient   bool        // the cars are, also in the short scenarios
 }
 
 // cars is the size of the fleet: many for the table, few for `make test`.
@@ -73,12 +72,6 @@ func (r *rig) during(full, short time.Duration) time.Duration {
 func (r *rig) timing() gateway.Timing {
 	if r.full {
 		return gateway.Timing{LinkTimeout: 30 * time.Second}
-	}
-	if r.patient {
-		return gateway.Timing{
-			RetryPause: 300 * time.Millisecond, MessageTimeout: 5 * time.Second, LinkTimeout: 30 * time.Second,
-			StatusTimeout: 30 * time.Second, QueuePoll: 50 * time.Millisecond, LeaveStall: 50 * time.Millisecond,
-		}
 	}
 	// Short pauses, so that a test need not wait for them; patience, because the
 	// machine may be busy with other tests.
