@@ -2,7 +2,7 @@
 // type from 1000 on. The first such question creates the file $TYPES_ASKED and waits,
 // 60 s at most, until the file $TYPES_RELEASED exists.
 #define is_device_type_supported probe_supports
-#include "../../module/cabi/testdata/probe.c"
+#include "../../../internal/module/cabi/testdata/probe.c"
 #undef is_device_type_supported
 
 static atomic_int slow_asked;
