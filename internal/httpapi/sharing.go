@@ -264,15 +264,16 @@ func (s *sqlStore) epoch(ctx context.Context, shard int) (epoch int64, replica s
 	return epoch, replica, nil
 }
 
-// isKnown is the condition of a known device d: one of its statuses is stored (HTTP-18).
-var isKnown = fmt.Sprintf(`EXISTS (SELECT 1 FROM fleet_messages n WHERE n.car_id = d.car_id AND n.kind = 0
-	AND n.at BETWEEN d.status_at AND d.status_at + %d AND n.module = d.module AND n.type = d.type AND n.role = d.role
-	AND (n.message_type = 'STATUS' OR n.at = d.status_at))`, touchInterval)
+// isKnown is the condition of a known device d: one of its statuses is stored (HTTP-18). $1
+// is touchInterval.
+const isKnown = `EXISTS (SELECT 1 FROM fleet_messages n WHERE n.car_id = d.car_id AND n.kind = 0
+	AND n.at BETWEEN d.status_at AND d.status_at + $1 AND n.module = d.module AND n.type = d.type AND n.role = d.role
+	AND (n.message_type = 'STATUS' OR n.at = d.status_at))`
 
 // knownCars implements sharedStore.
 func (s *sqlStore) knownCars(ctx context.Context, since int64) ([]Car, error) {
-	rows, err := s.reader.QueryContext(ctx, `SELECT c.company, c.car FROM fleet_cars c WHERE c.known_at >= $1
-		AND EXISTS (SELECT 1 FROM fleet_devices d WHERE d.car_id = c.id AND `+isKnown+`) ORDER BY c.known_at, c.company, c.car`, since)
+	rows, err := s.reader.QueryContext(ctx, `SELECT c.company, c.car FROM fleet_cars c WHERE c.known_at >= $2
+		AND EXISTS (SELECT 1 FROM fleet_devices d WHERE d.car_id = c.id AND `+isKnown+`) ORDER BY c.known_at, c.company, c.car`, touchInterval, since)
 	if err != nil {
 		return nil, s.readError(ctx, err)
 	}
@@ -303,7 +304,7 @@ func (s *sqlStore) lastKnownAt(ctx context.Context) (at int64, err error) {
 // knownDevices implements sharedStore.
 func (s *sqlStore) knownDevices(ctx context.Context, car fleet.CarID) ([]DeviceID, error) {
 	rows, err := s.reader.QueryContext(ctx, `SELECT d.module, d.type, d.role, d.name
-		FROM fleet_devices d JOIN fleet_cars c ON c.id = d.car_id WHERE c.company = $1 AND c.car = $2 AND `+isKnown, car.Company, car.Car)
+		FROM fleet_devices d JOIN fleet_cars c ON c.id = d.car_id WHERE c.company = $2 AND c.car = $3 AND `+isKnown, touchInterval, car.Company, car.Car)
 	if err != nil {
 		return nil, s.readError(ctx, err)
 	}
