@@ -158,9 +158,22 @@ func (s *Store) updateLocked(change func(*cluster.Status)) {
 	close(before.Changed)
 }
 
-// refresh makes a registry from the table; the caller holds mu.
+// refresh makes a registry from the table; the caller holds mu. While another server has
+// the name of this one there is none: what the name has claimed is not this one's.
 func (s *Store) refreshLocked() {
+	if it := s.table.items[s.keys.member(s.opts.Self.Name)]; it.value != nil {
+		if m, err := decodeMember(s.opts.Self.Name, it.value); err != nil || s.another(m) {
+			s.updateLocked(func(st *cluster.Status) { st.Registry = nil })
+			return
+		}
+	}
 	s.updateLocked(func(st *cluster.Status) { st.Registry = s.table.registry(s.opts.Shards) })
+}
+
+// another tells whether m is neither this process nor the one before with the same state
+// directory.
+func (s *Store) another(m cluster.Member) bool {
+	return m.Instance != s.self.Instance && (m.Identity == "" || m.Identity != s.self.Identity)
 }
 
 // wake makes Run look at what it otherwise would look at later.

@@ -230,7 +230,7 @@ func (s *Store) join(ctx context.Context, client *clientv3.Client) error {
 		switch {
 		case err != nil:
 			return &NameError{Name: self.Name, Key: key}
-		case m.Instance != self.Instance && (m.Identity == "" || m.Identity != self.Identity):
+		case s.another(m):
 			return &NameError{Name: self.Name, Other: m, Key: key}
 		}
 		// This process, or the one before with the same state directory: that has ended,
