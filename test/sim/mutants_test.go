@@ -132,10 +132,10 @@ func (m mutant) caught(dir string) error {
 	}
 	args := []string{"-test.run", "^TestHistories$", "-seeds", fmt.Sprint(*mutantSeeds), "-shrink=false"}
 	if strings.HasPrefix(m.name, "resume_") {
-		args = []string{"-test.run", "^TestDurableHistories$", "-durable-seeds", fmt.Sprint(*mutantSeeds / 4)}
+		args = []string{"-test.run", "^TestDurableHistories$", "-durable-seeds", fmt.Sprint(*mutantSeeds)}
 	}
 	if strings.HasPrefix(m.name, "cluster_") {
-		args = []string{"-test.run", "^TestClusterHistories$", "-cluster-seeds", fmt.Sprint(*mutantSeeds / 4)}
+		args = []string{"-test.run", "^TestClusterHistories$", "-cluster-seeds", fmt.Sprint(*mutantSeeds / 2)}
 	}
 	out, err := exec.CommandContext(ctx, binary, args...).CombinedOutput()
 	switch {
