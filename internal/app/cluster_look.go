@@ -30,7 +30,7 @@ const (
 func (p *clusterPart) look(ctx context.Context) {
 	tick := time.NewTicker(healthTick)
 	defer tick.Stop()
-	defer func() { _ = p.a.shards.Scout(nil) }() // nobody watches
+	defer func() { _ = p.a.shards.Scout(nil) }() // the watch has ended
 	var reached, probed, last time.Time
 	reached, last = time.Now(), time.Now()
 	scouting, fit := false, false

@@ -13,7 +13,7 @@ import (
 )
 
 // Open implements cluster.Host. What the cars' sessions go on with is, in this order, what
-// the owner before has handed over, this replica's own journal if nobody has served the
+// the owner before has handed over, this replica's own journal if no other one has served the
 // shard since, or the records that the broker has.
 func (p *clusterPart) Open(ctx context.Context, n int, epoch int64) error {
 	p.turns[n].Lock()
@@ -207,8 +207,8 @@ func (p *clusterPart) connected(ctx context.Context, s *shard, ended <-chan erro
 	}
 }
 
-// announce goes on serving a shard under another epoch: its claim had vanished, and nobody
-// has taken it.
+// announce goes on serving a shard under another epoch: its claim had vanished, and no
+// other replica has taken it.
 func (p *clusterPart) announce(s *shard, epoch int64) error {
 	if known := s.epoch.Load(); epoch < known { // etcd was restored
 		return &cluster.StaleError{Shard: s.number, Epoch: epoch, Known: known}

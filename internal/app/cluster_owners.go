@@ -14,7 +14,7 @@ import (
 )
 
 // owners tells the HTTP API and the admin endpoint who serves which car. They are made
-// before the cluster is joined: until then nobody serves any.
+// before the cluster is joined: until then no shard has an owner.
 type owners struct {
 	a      *App
 	shards int

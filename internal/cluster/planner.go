@@ -61,7 +61,7 @@ type Planner struct {
 	ready             []string           // names and processes of the ready members
 	calm              time.Time          // since when they are these
 	refused           map[string]refusal // members that did not take a shard
-	scoutSince        time.Time          // since when nobody is the scout
+	scoutSince        time.Time          // since when there is no scout
 	scoutAt           time.Time          // when the next claim of it may be tried
 }
 

@@ -38,7 +38,7 @@ type Member struct {
 	Refuses  []int  `json:"refuses,omitempty"` // shards that it could not open a moment ago
 }
 
-// Owner is who serves a shard. The zero value is nobody.
+// Owner is the replica that serves a shard. The zero value means none.
 type Owner struct {
 	Replica string
 	Address string // of its peer endpoint, empty while unknown
@@ -82,7 +82,7 @@ type Host interface {
 	Open(ctx context.Context, shard int, epoch int64) error
 	// Close ends serving. With a name in to it hands the shard over to that replica first,
 	// and returns an error, serving on, when that replica does not take it. An empty to
-	// suspends the sessions for whoever serves the shard next. lost: another replica serves
+	// suspends the sessions for the next owner of the shard. lost: another replica serves
 	// the shard already; nothing may be sent to its cars any more.
 	Close(ctx context.Context, shard int, to Member, lost bool) error
 	// Health is nil when this replica can serve: the broker is reachable, no loop is

@@ -32,7 +32,7 @@ type Cluster struct {
 	// listens on, which is then one that can be reached.
 	PeerAddress string
 	PeerTLS     *PeerTLS // mutual; exactly one of PeerTLS and PeerToken is set
-	// PeerToken is sent without TLS. Whoever listens with it takes only what comes from
+	// PeerToken is sent without TLS. A replica that listens with it takes only what comes from
 	// addresses for which PrivateAddress is true.
 	PeerToken Secret
 	Shards    int           // fixed when the cluster is made

@@ -48,7 +48,7 @@ func (o *Options) pings() (after, timeout time.Duration) {
 	return o.pingAfter, o.pingTimeout
 }
 
-// minToken is the shortest token in bytes: whoever can connect may try tokens.
+// minToken is the shortest token in bytes: a stranger that can connect may try tokens.
 const minToken = 16
 
 // check tells what is wrong with the options.

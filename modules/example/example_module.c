@@ -207,7 +207,7 @@ void *init(const struct config config_data)
         }
     }
 
-    /* The monotonic clock: nobody waits for an hour because a clock was set. */
+    /* The monotonic clock: no call waits for an hour because a clock was set. */
     pthread_condattr_t attributes;
     if (pthread_condattr_init(&attributes) != 0) {
         free(con);

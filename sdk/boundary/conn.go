@@ -51,7 +51,7 @@ var ErrFrame = errors.New("not a frame of the module protocol")
 // its own frame at once, which is the shortest way for a lone one. Frames that
 // come while a write is under way are collected and leave together in the next
 // write, so that the number of system calls falls as the load grows. Frames that
-// nobody waits for can wait for others (Post, Append).
+// no caller waits for can wait for others (Post, Append).
 type Conn struct {
 	socket net.Conn
 	raw    syscall.RawConn // nil: the socket has none

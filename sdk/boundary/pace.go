@@ -9,7 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// pace is between two writes of frames that nobody waits for. A wake-up of the other
+// pace is between two writes of frames that no caller waits for. A wake-up of the other
 // process costs many times what such a frame costs.
 const pace = time.Millisecond
 

@@ -67,7 +67,7 @@ type carWatch struct {
 	ends       []string // reasons of failed sequences and of ended sessions
 	violations []string
 	expected   map[string]bool // violations that the test itself causes
-	answer     func()          // is told of each answer; nil: nobody is
+	answer     func()          // is told of each answer; nil: it is not called
 }
 
 func (w *carWatch) observe(e gateway.Effect) {

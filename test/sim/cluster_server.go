@@ -18,7 +18,7 @@ type replica struct {
 
 	up          bool          // the process lives
 	epoch       int64         // of its claim, as far as it knows
-	until       int64         // up to this epoch nobody else has served the sessions that it has
+	until       int64         // up to this epoch no other replica has served the sessions that it has
 	claims      []int64       // its own epochs that the broker may have
 	fileEpoch   int64         // under which its journal was written
 	frozenUntil time.Duration // it does nothing before (SIGSTOP)
@@ -136,7 +136,7 @@ func (r *replica) open(epoch int64) {
 	s.goOn(known)
 }
 
-// seize ends the connection of whoever serves the car (RES-25).
+// seize ends the connection of the replica that serves the car (RES-25).
 func (r *replica) seize(epoch int64) {
 	b := &r.w.broker
 	b.takeOver()

@@ -228,7 +228,7 @@ func (c *client) linger(ctx context.Context, each func(*wire.Packet) error) erro
 	return c.barrier(each)
 }
 
-// Seize ends the connection of whoever serves the shard, and publishes e as its epoch. The
+// Seize ends the connection of the replica that serves the shard, if there is one, and publishes e as its epoch. The
 // broker goes on keeping the shard's session; nothing of it is acknowledged. kept tells whether there
 // was one: otherwise what gateways have sent meanwhile is lost, and no session of theirs can go on.
 // The error is link.ErrFenced if the broker has a higher epoch than e; then nothing has changed.

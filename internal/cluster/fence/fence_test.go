@@ -233,7 +233,7 @@ func TestRecordTooLarge(t *testing.T) {
 	}
 }
 
-// Whoever reads at the same time as others do gets its answer.
+// A reader that reads at the same time as others do gets its answer.
 func TestReadsAtTheSameTime(t *testing.T) {
 	address := brokertest.Start(t, brokertest.Options{}).Address()
 	b := brokerAt(address, "b")

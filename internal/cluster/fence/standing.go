@@ -13,7 +13,7 @@ import (
 // then, and the shard is taken over from the records should the broker still have it.
 const maxClaims = 64
 
-// Standing tells under which epochs nobody else has served the sessions that an owner has. A
+// Standing tells under which epochs no other replica has served the sessions that an owner has. A
 // claim alone does not: another replica may have served the shard between two claims of the
 // same one, whose sessions are outdated then, although its new epoch is the highest (RES-25).
 type Standing struct {
@@ -54,7 +54,7 @@ func (s *Standing) permits(e Epoch) error {
 	defer s.mu.Unlock()
 	at := slices.Index(s.claims, e.Epoch)
 	switch {
-	case at >= 0 && e.Replica == s.own.Replica: // told over its connection, so nobody else has had it since
+	case at >= 0 && e.Replica == s.own.Replica: // told over its connection, so no other replica has had it since
 		s.until, s.claims = e.Epoch, slices.Delete(s.claims, 0, at)
 		return nil
 	case at >= 0 && e.Epoch > s.until || e.Epoch == s.own.Epoch: // etcd gives no number twice

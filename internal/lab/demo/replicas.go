@@ -326,7 +326,7 @@ func (r *replicas) stop() error {
 	return err
 }
 
-// freeAddresses are addresses of this machine at which nobody listens.
+// freeAddresses are addresses of this machine at which no program listens.
 func freeAddresses(n int) (out []string, err error) {
 	for range n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")

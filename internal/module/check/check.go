@@ -333,7 +333,7 @@ func (s *subject) call(ctx context.Context, f func(ctx context.Context) error) e
 			return err
 		case <-ticker.C:
 			if died := s.died(); died != nil {
-				return died // nobody replaces it
+				return died // the check starts no other process
 			}
 		}
 	}

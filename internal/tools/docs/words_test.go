@@ -1,6 +1,9 @@
 package docs
 
 import (
+	"io/fs"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -18,5 +21,30 @@ func TestWords(t *testing.T) {
 				t.Errorf("%s says %q; name who acts: %s", page, m, strings.TrimSpace(line))
 			}
 		}
+	}
+}
+
+// So do the comments of the product.
+func TestWordsOfComments(t *testing.T) {
+	avoided := regexp.MustCompile(`(?i)//.*\b(whoever|nobody)\b`)
+	files := 0
+	for _, folder := range []string{"cmd", "internal", "sdk", "modules/example-go"} {
+		err := filepath.WalkDir(filepath.Join("..", "..", "..", folder), func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.HasSuffix(path, ".pb.go") {
+				return err
+			}
+			files++
+			text, err := os.ReadFile(path)
+			for _, line := range avoided.FindAllString(string(text), -1) {
+				t.Errorf("%s: %q; name who acts", path, line)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if files < 300 {
+		t.Errorf("only %d files were read", files)
 	}
 }
