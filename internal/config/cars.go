@@ -38,6 +38,7 @@ func (l *loader) cars(top *object, cfg *Config) {
 		return
 	}
 	o := &object{l: l, n: n, path: "cars"}
+	l.labelNames = make(map[string]struct{})
 	cfg.Cars = make([]Car, 0, len(n.members))
 	for i := range n.members {
 		m := &n.members[i]
@@ -67,6 +68,7 @@ func (l *loader) car(m *member, path string, common modules, format Format) Car 
 	if n := o.get("specific_modules"); n != nil {
 		specific = l.modules(n, o.key("specific_modules"), format)
 	}
+	car.Labels = l.labels(o)
 	o.finish()
 	if len(specific.list) == 0 && len(common.list) == 0 {
 		l.errorf(m.off, path, "every car needs at least one module, here in specific_modules or for all cars in common_modules (CFG-10)")

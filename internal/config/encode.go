@@ -140,6 +140,13 @@ func (e encoder) config(c *Config) ordered {
 		if specific := e.modules(car.Modules, false); len(specific) > 0 {
 			entry.add("specific_modules", specific)
 		}
+		if len(car.Labels) > 0 && !e.brief {
+			labels := ordered{}
+			for _, label := range car.Labels {
+				labels.add(label.Name, label.Value)
+			}
+			entry.add("labels", labels)
+		}
 		all.add(car.Name, entry)
 	}
 	if e.brief {
