@@ -12,6 +12,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/module"
+	"external-server/internal/config/document"
 )
 
 // defaultModule is what a library without further keys becomes.
@@ -195,7 +196,7 @@ func TestManyProblems(t *testing.T) {
 func TestUnreadable(t *testing.T) {
 	dir := workdir(t)
 	write(t, "large.json", "")
-	if err := os.Truncate("large.json", maxFileBytes+1); err != nil {
+	if err := os.Truncate("large.json", document.MaxBytes+1); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ path, want string }{
