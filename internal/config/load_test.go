@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"external-server/internal/config/document"
 	"external-server/internal/fleet"
 	"external-server/internal/module"
-	"external-server/internal/config/document"
 )
 
 // defaultModule is what a library without further keys becomes.
