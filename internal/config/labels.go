@@ -4,6 +4,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"external-server/internal/config/document"
 )
 
 // Bounds of labels: what shows or exports them has a line or a column for each.
@@ -15,40 +17,40 @@ const (
 )
 
 // labels reads the labels of a car: an object of texts.
-func (l *loader) labels(car *object) []Label {
-	n := car.get("labels")
+func (l *loader) labels(car *document.Object) []Label {
+	n := car.Get("labels")
 	if n == nil {
 		return nil
 	}
-	o := l.object(n, car.key("labels"))
+	o := l.Object(n, car.Key("labels"))
 	if o == nil {
 		return nil
 	}
-	if len(n.members) > maxLabels {
-		l.errorf(n.off, o.path, "%d labels; expected %d at most", len(n.members), maxLabels)
+	if len(n.Members) > maxLabels {
+		l.Errorf(n.Off, o.Path, "%d labels; expected %d at most", len(n.Members), maxLabels)
 		return nil
 	}
-	out := make([]Label, 0, len(n.members))
-	for i := range n.members {
-		m := &n.members[i]
-		if !labelNameValid(m.key) {
-			l.errorf(m.off, o.key(m.key), "the name of a label has up to %d lower-case letters, digits, _ and -, such as depot", maxLabelName)
+	out := make([]Label, 0, len(n.Members))
+	for i := range n.Members {
+		m := &n.Members[i]
+		if !labelNameValid(m.Key) {
+			l.Errorf(m.Off, o.Key(m.Key), "the name of a label has up to %d lower-case letters, digits, _ and -, such as depot", maxLabelName)
 			continue
 		}
-		if m.value.kind != kindString {
-			l.wrong(&m.value, o.key(m.key), `a text, such as "brno"`)
+		if m.Value.Kind != document.KindString {
+			l.Wrong(&m.Value, o.Key(m.Key), `a text, such as "brno"`)
 			continue
 		}
-		if !labelValueValid(m.value.text) {
-			l.errorf(m.value.off, o.key(m.key), "expected a text of 1 to %d characters without line breaks and other control characters, and without space at its ends", maxLabelValue)
+		if !labelValueValid(m.Value.Text) {
+			l.Errorf(m.Value.Off, o.Key(m.Key), "expected a text of 1 to %d characters without line breaks and other control characters, and without space at its ends", maxLabelValue)
 			continue
 		}
-		if _, known := l.labelNames[m.key]; !known && len(l.labelNames) == maxLabelNames {
-			l.errorf(m.off, o.key(m.key), "the cars have labels of more than %d different names; use fewer names and more values", maxLabelNames)
+		if _, known := l.labelNames[m.Key]; !known && len(l.labelNames) == maxLabelNames {
+			l.Errorf(m.Off, o.Key(m.Key), "the cars have labels of more than %d different names; use fewer names and more values", maxLabelNames)
 			continue
 		}
-		l.labelNames[m.key] = struct{}{}
-		out = append(out, Label{Name: m.key, Value: m.value.text})
+		l.labelNames[m.Key] = struct{}{}
+		out = append(out, Label{Name: m.Key, Value: m.Value.Text})
 	}
 	return out
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"external-server/internal/config/document"
 	"external-server/internal/fleet"
 	"external-server/internal/module"
 )
@@ -195,7 +196,7 @@ func TestManyProblems(t *testing.T) {
 func TestUnreadable(t *testing.T) {
 	dir := workdir(t)
 	write(t, "large.json", "")
-	if err := os.Truncate("large.json", maxFileBytes+1); err != nil {
+	if err := os.Truncate("large.json", document.MaxBytes+1); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ path, want string }{
