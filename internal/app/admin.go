@@ -70,6 +70,8 @@ func (o operator) Car(name string) (car.Snapshot, bool) {
 	return c.Snapshot(), true
 }
 
+func (o operator) Labels(car string) map[string]string { return o.a.roster.labelsOf(car) }
+
 func (o operator) Modules() []admin.ModuleInfo { return o.a.libraries.describe() }
 
 func (o operator) Components() []admin.Component {
