@@ -92,7 +92,7 @@ var peerToken = config.NewSecret("token-of-the-replicas-of-a-test")
 // Their clocks are ahead by the durations.
 func startReplicas(t *testing.T, change func(*Options), ahead ...time.Duration) *replicas {
 	t.Helper()
-	store := sharedPostgres.database(t)
+	store := sharedPostgres.Database(t)
 	c := &replicas{t: t, http: testClient(t)}
 	for i, d := range ahead {
 		c.all = append(c.all, startReplica(t, string(rune('a'+i)), store, d, change))
@@ -593,7 +593,7 @@ func TestClusterRetention(t *testing.T) {
 
 // A replica and a server without cluster do not share a database, and SQLite is refused.
 func TestClusterStoreRefusals(t *testing.T) {
-	store := sharedPostgres.database(t)
+	store := sharedPostgres.Database(t)
 	r := startReplica(t, "a", store, 0, nil)
 	testwait.Until(t, "the store is open", func() bool { return r.server.core.starting.Load() == nil })
 	if s, err := OpenStore(t.Context(), store); err == nil {

@@ -150,8 +150,8 @@ func TestStartTellsWhatNoWaitingMends(t *testing.T) {
 // TestPostgresComesUpLater: the server starts before the database, as at a boot, and is
 // served as soon as that runs. Nothing it is given meanwhile is acknowledged.
 func TestPostgresComesUpLater(t *testing.T) {
-	url := sharedPostgres.database(t)
-	sharedPostgres.halt()
+	url := sharedPostgres.Database(t)
+	sharedPostgres.Halt()
 	log := &logLines{}
 	s := startServer(t, Options{Config: config.HTTPAPI{Store: config.NewSecret(url)}, Logger: log.logger()})
 	testwait.Until(t, "the server knows that the database is not there", func() bool { // it has begun to look for it
@@ -167,7 +167,7 @@ func TestPostgresComesUpLater(t *testing.T) {
 			t.Errorf("GET: %d %s", code, body)
 		}
 	}
-	if err := sharedPostgres.restart(); err != nil {
+	if err := sharedPostgres.Restart(); err != nil {
 		t.Fatal(err)
 	}
 	testwait.Until(t, "posts are stored", func() bool { return tryPost(s) == nil })

@@ -21,7 +21,7 @@ func BenchmarkStart(b *testing.B) {
 	rounds := *startRounds
 	store := tempStore(b)
 	if os.Getenv("FLEET_BENCH_STORE") == "postgres" {
-		store = config.NewSecret(sharedPostgres.database(b))
+		store = config.NewSecret(sharedPostgres.Database(b))
 	}
 	s, err := OpenStore(b.Context(), store.Reveal())
 	if err != nil {
