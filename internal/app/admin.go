@@ -39,7 +39,7 @@ func (a *App) sources() observe.Sources {
 		},
 	}
 	s.Stores = a.stores
-	s.Declined, s.GivenUp = a.sessions.declinedByReason, a.sessions.givenUpByReason
+	s.Declined, s.GivenUp, s.SetAside = a.sessions.declinedByReason, a.sessions.givenUpByReason, a.sessions.setAsideByReason
 	s.Cluster = func() (observe.ClusterState, bool) { return a.cluster.state() }
 	if a.logs != nil {
 		s.LogLost = a.logs.Lost
