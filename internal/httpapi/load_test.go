@@ -61,9 +61,7 @@ func TestStartDoesNotWaitForTheStore(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				log := &logLines{}
-				o := Options{Logger: log.logger()}
-				o.setDefaults()
-				core := newCore(o, c.store.open)
+				core := newCore(coreOptions{Open: c.store.open, Logger: log.logger()})
 				begin := time.Now()
 				if err := core.begin(t.Context()); err != nil {
 					t.Fatal(err)
@@ -115,9 +113,7 @@ func TestStopWhileTheStoreIsLoaded(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var o Options
-				o.setDefaults()
-				core := newCore(o, store.open)
+				core := newCore(coreOptions{Open: store.open})
 				if err := core.begin(t.Context()); err != nil {
 					t.Fatal(err)
 				}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
 
@@ -18,9 +17,8 @@ import (
 func openSharedStore(t *testing.T, store, name string, shards int) *sqlStore {
 	t.Helper()
 	v := &view{self: name}
-	s, err := openPostgres(t.Context(), store, slog.New(slog.DiscardHandler), &sharing{
-		replica: name, shards: shards, epochs: map[int]int64{},
-		shardOf: func(car fleet.CarID) int { return v.Shard(car) % shards },
+	s, err := openShared(t.Context(), store, Sharing{
+		Replica: name, Shards: shards, ShardOf: func(car fleet.CarID) int { return v.Shard(car) % shards },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -148,7 +146,7 @@ func TestSharedStoreFillsShards(t *testing.T) {
 	name := sharedPostgres.Database(t)
 	fill := func(at int64, cars ...int) {
 		t.Helper()
-		alone, err := OpenStore(t.Context(), name, slog.New(slog.DiscardHandler))
+		alone, err := OpenStore(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -189,9 +187,7 @@ func TestSharedStoresStartTogether(t *testing.T) {
 	errs := make(chan error, 6)
 	for range cap(errs) {
 		go func() {
-			s, err := openPostgres(context.Background(), name, slog.New(slog.DiscardHandler), &sharing{
-				replica: "a", shards: 4, epochs: map[int]int64{}, shardOf: func(fleet.CarID) int { return 0 },
-			})
+			s, err := openShared(context.Background(), name, Sharing{Replica: "a", Shards: 4, ShardOf: func(fleet.CarID) int { return 0 }})
 			if err == nil {
 				err = s.Close()
 			}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"log/slog"
 	"os"
 	"testing"
 	"time"
@@ -24,7 +23,7 @@ func BenchmarkStart(b *testing.B) {
 	if os.Getenv("FLEET_BENCH_STORE") == "postgres" {
 		store = config.NewSecret(sharedPostgres.Database(b))
 	}
-	s, err := OpenStore(b.Context(), store.Reveal(), slog.New(slog.DiscardHandler))
+	s, err := OpenStore(b.Context(), store.Reveal())
 	if err != nil {
 		b.Fatal(err)
 	}
