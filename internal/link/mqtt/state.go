@@ -99,6 +99,9 @@ func (c *conn) state() link.ConnectionState {
 		out.ClientID = c.shardID()
 	}
 	c.mu.Unlock()
+	if at := c.answeredAt.Load(); at > 0 {
+		out.Answered = c.link.born.Add(time.Duration(at))
+	}
 	out.Connects = s.connects.Load()
 	out.MessagesIn, out.BytesIn = s.messagesIn.Load(), s.bytesIn.Load()
 	out.MessagesOut, out.BytesOut = s.messagesOut.Load(), s.bytesOut.Load()
