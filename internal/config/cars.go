@@ -40,6 +40,7 @@ func (l *loader) cars(top *document.Object, cfg *Config) {
 		return
 	}
 	o := l.Object(n, "cars")
+	l.labelNames = make(map[string]struct{})
 	cfg.Cars = make([]Car, 0, len(n.Members))
 	for i := range n.Members {
 		m := &n.Members[i]
@@ -69,6 +70,7 @@ func (l *loader) car(m *document.Member, path string, common modules, format For
 	if n := o.Get("specific_modules"); n != nil {
 		specific = l.modules(n, o.Key("specific_modules"), format)
 	}
+	car.Labels = l.labels(o)
 	o.Finish()
 	if len(specific.list) == 0 && len(common.list) == 0 {
 		l.Errorf(m.Off, path, "every car needs at least one module, here in specific_modules or for all cars in common_modules (CFG-10)")

@@ -100,6 +100,13 @@ func (e encoder) config(c *Config) document.Ordered {
 		if specific := e.modules(car.Modules, false); len(specific) > 0 {
 			entry.Add("specific_modules", specific)
 		}
+		if len(car.Labels) > 0 && !e.brief {
+			labels := document.Ordered{}
+			for _, label := range car.Labels {
+				labels.Add(label.Name, label.Value)
+			}
+			entry.Add("labels", labels)
+		}
 		all.Add(car.Name, entry)
 	}
 	if e.brief {

@@ -108,9 +108,11 @@ type loader struct {
 	lookupEnv func(string) (string, bool)
 	files     files.Checker
 	places    map[string]place
-	users     int                    // where embedded_broker.users stands
-	converted bool                   // a module's config had values that were not strings
-	hostname  func() (string, error) // of this machine
+	users     int // where embedded_broker.users stands
+	// labelNames are those of the labels of all cars so far.
+	labelNames map[string]struct{}
+	converted  bool                   // a module's config had values that were not strings
+	hostname   func() (string, error) // of this machine
 }
 
 func newLoader(path string, data []byte, lookupEnv func(string) (string, bool)) *loader {

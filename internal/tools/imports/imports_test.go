@@ -37,7 +37,8 @@ func may() map[string][]string {
 	return map[string][]string{
 		"cmd/bench":                       {"internal/lab/bench", "internal/module/host"},
 		"cmd/external-server":             {everything},
-		"internal/admin":                  {"internal/car", "internal/cluster", "internal/config", "internal/fleet", "internal/httpapi/crowd", "internal/httpapi/forwarded", "internal/link", "internal/logging", "internal/module", "internal/observe", "internal/peer", "internal/state/process", "internal/session", "internal/config/tlsfiles"},
+		"internal/admin":                  {"internal/admin/carlist", "internal/car", "internal/cluster", "internal/config", "internal/fleet", "internal/httpapi/crowd", "internal/httpapi/forwarded", "internal/link", "internal/logging", "internal/module", "internal/observe", "internal/peer", "internal/state/process", "internal/session", "internal/config/tlsfiles"},
+		"internal/admin/carlist":          {},
 		"internal/app":                    {everything},
 		"internal/app/sdnotify":           {},
 		"internal/broker":                 {"internal/logging"},
@@ -87,6 +88,7 @@ func may() map[string][]string {
 		"internal/state/process":          {},
 		"internal/support/brokertest":     {"internal/link/mqtt/wire", "internal/support/testlog", "internal/support/testneed", "internal/support/testwait"},
 		"internal/support/etcdtest":       {"internal/support/brokertest", "internal/support/testlog", "internal/support/testneed"},
+		"internal/support/postgrestest":   {"internal/support/testneed", "internal/support/testwait"},
 		"internal/support/idlemodule":     {"internal/fleet", "internal/module", "internal/module/guest", "sdk/boundary"},
 		"internal/support/scripttest":     {"internal/fleet"},
 		"internal/support/servertest":     {"internal/support/testwait"},
