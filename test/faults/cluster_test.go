@@ -39,8 +39,9 @@ type replicas struct {
 type replica struct {
 	name         string
 	broker, etcd *proxy
+	peer         *proxy // from the others to it
 	dir          string // of the state
-	peers        string // address for the others
+	peers        string // where it listens to the others
 	server       *servertest.Server
 }
 
@@ -77,6 +78,7 @@ func (f *replicas) another(name string) *replica {
 		name: name, broker: newProxy(f, f.rig.broker.Address()), etcd: newProxy(f, f.etcd.Address()),
 		dir: filepath.Join(f.dir, fmt.Sprint("state", len(f.all))), peers: brokertest.FreeAddress(f),
 	}
+	m.peer = newProxy(f, m.peers)
 	f.all = append(f.all, m)
 	return m
 }
@@ -96,7 +98,7 @@ func (f *replicas) start(m *replica) {
 	config["state_directory"] = m.dir
 	config["cluster"] = obj{
 		"etcd": []string{"http://" + m.etcd.address()}, "name": clusterName, "replica": m.name,
-		"peer_listen": m.peers, "peer_token": "0123456789abcdef", "shards": clusterShards,
+		"peer_listen": m.peers, "peer_address": m.peer.address(), "peer_token": "0123456789abcdef", "shards": clusterShards,
 	}
 	o := f.opts
 	o.Config = config
