@@ -85,6 +85,7 @@ func may() map[string][]string {
 		"internal/support/brokertest":     {"internal/link/mqtt/wire", "internal/support/testlog", "internal/support/testneed", "internal/support/testwait"},
 		"internal/support/etcdtest":       {"internal/support/brokertest", "internal/support/testlog", "internal/support/testneed"},
 		"internal/support/idlemodule":     {"internal/fleet", "internal/module", "internal/module/guest", "sdk/boundary"},
+		"internal/support/mutants":        {},
 		"internal/support/scripttest":     {"internal/fleet"},
 		"internal/support/servertest":     {"internal/support/testwait"},
 		"internal/support/testchild":      {},
