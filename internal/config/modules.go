@@ -93,6 +93,7 @@ func (l *loader) module(n *node, path string, number int32, format Format) Modul
 		return m
 	}
 	l.moduleKind(o, &m)
+	l.answer(o, &m)
 	if own := o.get("config"); own != nil {
 		m.Config = l.moduleConfig(own, o.key("config"), format)
 	}
@@ -162,6 +163,20 @@ func (l *loader) moduleKind(o *object, m *Module) {
 		l.errorf(isolation.off, o.key("isolation"), `expected "process" or "none"`)
 	default:
 		m.Isolation = v
+	}
+}
+
+func (l *loader) answer(o *object, m *Module) {
+	m.Answer = AnswerQueued
+	n := o.get("answer")
+	if n == nil {
+		return
+	}
+	switch v := Answer(n.text); {
+	case n.kind != kindString, v != AnswerQueued && v != AnswerDelivered:
+		l.errorf(n.off, o.key("answer"), `expected "queued" or "delivered"`)
+	default:
+		m.Answer = v
 	}
 }
 

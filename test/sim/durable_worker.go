@@ -73,6 +73,9 @@ func (w *durableWorker) finish() {
 		}
 		w.s.w.handed(w.s.life, w.number, j)
 		w.s.batch = append(w.s.batch, session.AppendDelivered(nil, durableCar, w.number, j.number))
+		if w.s.w.awaited[w.number] {
+			w.s.step(session.Event{Kind: session.EventDelivered, Module: w.number, Number: j.number}, 0)
+		}
 	case jobDisconnected:
 		if !w.known[id] {
 			w.s.w.fail("device_disconnected of module %d for %v, which it does not know", w.number, j.device)
