@@ -48,6 +48,9 @@ func (p *sessionsPart) openShard(n int, cfg *config.Config) (*shard, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.SetAside != "" {
+		p.setAside(asideReason(s.Declined), 1, s.SetAside)
+	}
 	s.down = func() time.Duration {
 		down, _ := s.Down() // it has grown since the journal was read
 		return down

@@ -185,6 +185,7 @@ func (o *occupant) release(ctx context.Context, goesOn bool) error {
 			if err := end(ctx); err != nil {
 				errs[i] = fmt.Errorf("car %s: module %d: %w", o.opts.ID.Car, m.number, err)
 			}
+			o.hasEnded(m)
 		})
 	}
 	closing.Wait()

@@ -158,8 +158,9 @@ type Seat struct {
 	previous *occupant        // the last one, whose modules may still be closing
 	ending   sync.WaitGroup   // of occupants; Run waits for it
 
-	mu   sync.Mutex
-	view Snapshot
+	mu      sync.Mutex
+	view    Snapshot
+	closing []*boundModule // of occupants that were replaced, oldest first, see whole
 }
 
 // New returns an empty seat that is not attached to a link.
@@ -247,6 +248,7 @@ func (s *Seat) change(ctx context.Context, next *Occupant) (ended func(context.C
 			s.session = nil
 		}
 		s.previous = old
+		s.closes(old.modules)
 	}
 	if next == nil {
 		s.occupant.Store(nil)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"external-server/internal/config/document"
 	"external-server/internal/fleet"
 	"external-server/internal/module"
 )
@@ -62,7 +63,7 @@ func TestFormats(t *testing.T) {
 		common := defaultModule(1000, "common_modules.1000", "lib.so", pair("n", "5"))
 		specific := defaultModule(2, "cars.car_b.specific_modules.2", "other.so")
 		specific.Config = []Pair{}
-		compare(t, "cars", cfg.Cars, []Car{{"car_a", []Module{common}}, {"car_b", []Module{specific, common}}}) // CFG-13
+		compare(t, "cars", cfg.Cars, []Car{{Name: "car_a", Modules: []Module{common}}, {Name: "car_b", Modules: []Module{specific, common}}}) // CFG-13
 		console := console
 		console.Level = slog.LevelDebug
 		compare(t, "log", cfg.Logging, Logging{Console: console, File: Sink{Use: true, Level: slog.LevelDebug, Format: "text", Path: "./logs/", MaxBytes: 10485760, Keep: 5}})
@@ -84,8 +85,8 @@ func TestFormats(t *testing.T) {
 		thousand.Config, thousand.Isolation, thousand.PollTimeout = []Pair{}, IsolationNone, 500*time.Millisecond
 		seven := Module{Number: 7, KeyPath: "cars.*.specific_modules.7", Command: []string{"./run", "--fast"}, Config: []Pair{pair("flag", "1")},
 			Answer: AnswerDelivered, PollTimeout: time.Second, SpoolMaxBytes: 64 << 20, MemoryLimit: 64 << 20, MaxRestarts: 3, CallTimeout: 5 * time.Second}
-		compare(t, "cars", cfg.Cars, []Car{{"car_a", []Module{one, thousand}}})
-		compare(t, "any car", cfg.AnyCar, &Car{AnyCarName, []Module{seven, one, thousand}})
+		compare(t, "cars", cfg.Cars, []Car{{Name: "car_a", Modules: []Module{one, thousand}, Labels: []Label{{"depot", "Brno střed"}, {"model", "shuttle-2"}}}})
+		compare(t, "any car", cfg.AnyCar, &Car{Name: AnyCarName, Modules: []Module{seven, one, thousand}})
 		compare(t, "log", cfg.Logging, Logging{
 			Console: Sink{Use: true, Level: slog.LevelInfo, Format: "json"},
 			File:    Sink{Use: true, Level: slog.LevelWarn, Format: "text", Path: "logs", Keep: 9}})
@@ -195,7 +196,7 @@ func TestManyProblems(t *testing.T) {
 func TestUnreadable(t *testing.T) {
 	dir := workdir(t)
 	write(t, "large.json", "")
-	if err := os.Truncate("large.json", maxFileBytes+1); err != nil {
+	if err := os.Truncate("large.json", document.MaxBytes+1); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ path, want string }{

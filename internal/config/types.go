@@ -120,7 +120,12 @@ type User struct {
 type Car struct {
 	Name    string
 	Modules []Module
+	// Labels are for people: lists of cars are filtered by them. In the order of the file.
+	Labels []Label
 }
+
+// Label is a name and a value that an operator has given to a car, such as depot and brno.
+type Label struct{ Name, Value string }
 
 // Builtin names a module that is part of the server.
 type Builtin string

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -51,7 +50,7 @@ var sqliteMigrations = []string{`
 // openSQLite opens or creates the database file. A lock file beside it makes
 // sure that only one server uses it; SQLite's own locks would let two write in
 // turn, each with a clock of its own.
-func openSQLite(ctx context.Context, path string, _ *slog.Logger) (Store, error) {
+func openSQLite(ctx context.Context, path string) (Store, error) {
 	describe := func(err error) error {
 		var e *StoreError
 		if errors.As(err, &e) && e.Fault.hint() != "" {

@@ -243,6 +243,10 @@ func (w *Worker) CommandAck(command fleet.Command) bool {
 // the worker's and never change. One that is being confirmed may be among them.
 func (w *Worker) Waiting() []Status { return w.jobs.waiting() }
 
+// Resuming tells whether a status of an earlier process (Status.Again) still waits, or is
+// being handed over.
+func (w *Worker) Resuming() bool { return w.jobs.resuming() }
+
 // Free tells how many more statuses the queue takes.
 func (w *Worker) Free() int { return w.jobs.free() }
 

@@ -371,6 +371,9 @@ func (s *Session) lostCommands() (first int, certain bool) {
 	if len(r.again) > 0 {
 		cut = r.lowest
 	}
+	if first := s.unanswered(); int32(first-cut) < 0 { // that a held one does not come again says nothing of its answer
+		cut = first
+	}
 	known := 0 // all before have arrived
 	for i := range q.waiting {
 		c := &q.waiting[i]

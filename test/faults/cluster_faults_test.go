@@ -28,14 +28,14 @@ func clusterFault(name, fault string, v verdict, do func(f *replicas)) scenario 
 const (
 	takeover = 30 * time.Second // more would end sessions (GW-42)
 	smooth   = 5 * time.Second
+	cutOff   = 8 * time.Second // the broker is silent for one, which gives its shards away
 )
 
 func clusterFaults() []scenario {
 	suspects := max(1, *carsFlag/100) // a command may be under way in a session when its replica dies (RES-22)
 	gone := verdict{excused: suspects, longest: takeover, loss: queueGone}
 	kept := verdict{longest: smooth}
-	// It hears the broker, and does not know that its answers do not arrive.
-	unheard := verdict{excused: *carsFlag, longest: takeover, loss: queueGone}
+	cut := verdict{longest: cutOff}
 	all := []scenario{
 		clusterFault("kill", "one killed (SIGKILL) under load, started again 10 s later", gone, func(f *replicas) {
 			m := f.all[1]
@@ -77,16 +77,24 @@ func clusterFaults() []scenario {
 		clusterFault("no-etcd", "one cut off from etcd for 15 s", kept, func(f *replicas) {
 			f.spoiled(15*time.Second, network{silent: true}, f.all[1].etcd)
 		}),
-		clusterFault("no-broker", "one cut off from the broker for 25 s", gone, func(f *replicas) {
+		clusterFault("no-broker", "one cut off from the broker for 25 s", cut, func(f *replicas) {
 			f.spoiled(25*time.Second, network{silent: true}, f.all[1].broker)
 		}),
-		clusterFault("no-both", "one cut off from etcd and the broker for 15 s", gone, func(f *replicas) {
+		clusterFault("no-both", "one cut off from etcd and the broker for 15 s", gone.within(cutOff), func(f *replicas) {
 			f.spoiled(15*time.Second, network{silent: true}, f.all[1].etcd, f.all[1].broker)
 		}),
-		clusterFault("mute-broker", "what one says does not reach the broker for 25 s", unheard, func(f *replicas) {
+		clusterFault("no-broker-for-any", "all cut off from the broker for 10 s", kept.within(10*time.Second+cutOff), func(f *replicas) {
+			before := f.epochs.rises()
+			f.spoiled(10*time.Second, network{silent: true}, f.all[0].broker, f.all[1].broker, f.all[2].broker)
+			pause(10 * time.Second)
+			if now := f.epochs.rises(); now != before {
+				f.Errorf("%d shards have changed their owner although no replica had a broker", now-before)
+			}
+		}),
+		clusterFault("mute-broker", "what one says does not reach the broker for 25 s", cut, func(f *replicas) {
 			f.spoiled(25*time.Second, network{mute: true}, f.all[1].broker)
 		}),
-		clusterFault("deaf-broker", "what the broker says does not reach one for 15 s", gone, func(f *replicas) {
+		clusterFault("deaf-broker", "what the broker says does not reach one for 15 s", cut, func(f *replicas) {
 			f.spoiled(15*time.Second, network{deaf: true}, f.all[1].broker)
 		}),
 		clusterFault("mute-etcd", "what one says does not reach etcd for 15 s", kept, func(f *replicas) {

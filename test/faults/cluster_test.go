@@ -161,6 +161,12 @@ type verdict struct {
 	loss    string        // why an answered status may be lost; "": none may
 }
 
+// within returns the verdict with another bound of the waits.
+func (v verdict) within(longest time.Duration) verdict {
+	v.longest = longest
+	return v
+}
+
 // judge waits until all cars are served, says what they noticed, ends the replicas and
 // settles the account.
 func (f *replicas) judge(v verdict) {

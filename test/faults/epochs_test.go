@@ -23,7 +23,7 @@ import (
 type epochs struct {
 	mu     sync.Mutex
 	last   map[int]announced // by shard
-	rises  int
+	risen  int
 	broken []string
 }
 
@@ -93,12 +93,19 @@ func (e *epochs) note(m brokertest.Message) {
 	switch {
 	case now.Epoch > last.Epoch:
 		e.last[shard] = now
-		e.rises++
+		e.risen++
 	case now.Epoch < last.Epoch:
 		e.broken = append(e.broken, fmt.Sprintf("shard %d: %+v was published after %+v", shard, now, last))
 	case now.Replica != last.Replica:
 		e.broken = append(e.broken, fmt.Sprintf("shard %d: two replicas have published epoch %d: %s and %s", shard, now.Epoch, last.Replica, now.Replica))
 	}
+}
+
+// rises is the number of epochs that were above the one before.
+func (e *epochs) rises() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.risen
 }
 
 // shards is the number of shards that were ever owned.
@@ -116,7 +123,7 @@ func (e *epochs) verdict(t testing.TB) string {
 	for _, text := range e.broken {
 		t.Error(text)
 	}
-	return fmt.Sprintf("%d epochs, each above the one before", e.rises)
+	return fmt.Sprintf("%d epochs, each above the one before", e.risen)
 }
 
 // The judge of the epochs sees what it is there for.

@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -175,6 +176,9 @@ func (w *durableWorld) wasAnswered(sessionID string, counter uint32) {
 		}
 	}
 }
+
+// leisurely tells whether devices report so rarely that a slow module keeps up.
+func (w *durableWorld) leisurely() bool { return slices.Min(w.sc.Every[:]) >= 300*time.Millisecond }
 
 func riskKey(sessionID string, counter uint32) string { return fmt.Sprint(sessionID, " ", counter) }
 

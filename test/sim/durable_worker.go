@@ -47,7 +47,11 @@ func (w *durableWorker) work() {
 		return
 	}
 	w.busy = true
-	w.s.soon(time.Duration(w.s.rnd.Int64N(int64(time.Millisecond))), w.finish)
+	took := time.Duration(w.s.rnd.Int64N(int64(time.Millisecond)))
+	if w.s.w.awaited[w.number] && w.s.w.leisurely() && w.s.rnd.IntN(3) == 0 { // the broker hears of the status before its answer leaves
+		took = time.Duration(w.s.rnd.Int64N(int64(500 * time.Millisecond)))
+	}
+	w.s.soon(took, w.finish)
 }
 
 func (w *durableWorker) finish() {

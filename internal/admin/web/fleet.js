@@ -22,10 +22,17 @@ const columns = [
 /** group is the why without what differs from car to car. */
 const group = (car) => car.why || "";
 
-let kept = null; // filter and scroll position, for who comes back from a car
+const place = "external-server.fleet"; // in the tab: where the list was, for who comes back from a car
+
+function kept() {
+  try { return JSON.parse(sessionStorage.getItem(place)); } catch { return null; }
+}
+
+/** listAddress is that of the list as it was left. */
+export const listAddress = () => kept()?.hash || "#/";
 
 export function open({ root, store, params, on, title, address }) {
-  title("");
+  title("Fleet");
   const query = { q: params.get("q") ?? "", state: params.get("state") ?? "", why: params.get("why") ?? "", sort: params.get("sort") ?? "state", down: params.get("order") === "desc" };
   const verdict = h("h1", { class: "verdict", text: "Asking the server …" });
   const detail = h("p", { class: "muted" });
@@ -165,36 +172,48 @@ export function open({ root, store, params, on, title, address }) {
   }
 
   let typing;
+  const settle = () => {
+    clearTimeout(typing);
+    if (query.q === search.value) return;
+    query.q = search.value;
+    changed();
+    rows.first();
+  };
   search.addEventListener("input", () => {
     clearTimeout(typing);
-    typing = setTimeout(() => { query.q = search.value; changed(); }, 80);
+    typing = setTimeout(settle, 80);
   });
+  rows.follow(search, settle);
   clear.addEventListener("click", () => {
     Object.assign(query, { q: "", state: "", why: "" });
     search.value = "";
     search.focus();
     changed();
   });
-  const slash = (e) => {
-    if (e.key === "/" && !/^(input|select|textarea)$/i.test(e.target.tagName) && !document.querySelector("dialog[open]")) {
-      e.preventDefault();
-      search.focus();
-    }
-  };
-  document.addEventListener("keydown", slash);
-  on("cars", draw);
+  on("cars", () => { draw(); back(); });
   on("tick", () => rows.render());
   draw();
-  // Who comes back from a car finds the list where it was.
-  const here = { hash: location.hash, y: 0 };
-  if (kept && kept.hash === location.hash) requestAnimationFrame(() => scrollTo(0, kept.y));
-  const remember = () => Object.assign(here, { hash: location.hash, y: scrollY });
-  addEventListener("scrollend", remember);
+  // Who comes back from a car finds the list where it was, and the focus at that car.
+  body.addEventListener("click", (e) => {
+    const link = e.target.closest("[role=row]")?.querySelector("a");
+    if (link) sessionStorage.setItem(place, JSON.stringify({ hash: location.hash, y: scrollY, car: decodeURIComponent(link.hash.slice("#/car/".length)) }));
+  });
+  let left = kept();
+  function back() {
+    if (!left || !store.carsKnown) return;
+    const { hash, y, car } = left;
+    left = null;
+    sessionStorage.removeItem(place);
+    if (hash !== location.hash) return;
+    requestAnimationFrame(() => {
+      scrollTo(0, y);
+      rows.reveal(car);
+    });
+  }
+  back();
   return {
     leave: () => {
-      kept = here;
-      document.removeEventListener("keydown", slash);
-      removeEventListener("scrollend", remember);
+      clearTimeout(typing);
       rows.destroy();
     },
     changed: (p) => {

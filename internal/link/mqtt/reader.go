@@ -127,6 +127,7 @@ func (c *conn) handle(p *wire.Packet) error {
 	case wire.Publish:
 		return c.deliver(p)
 	case wire.Puback:
+		c.answer()
 		c.mu.Lock()
 		c.batch = true
 		c.releaseID(p.ID)
@@ -143,8 +144,10 @@ func (c *conn) handle(p *wire.Packet) error {
 		c.refusedMessage(p)
 		return nil
 	case wire.Suback, wire.Unsuback:
+		c.answer()
 		return c.answered(p)
 	case wire.Pingresp:
+		c.answer()
 		if c.persistent {
 			c.mu.Lock()
 			c.batch = true
