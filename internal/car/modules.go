@@ -42,6 +42,7 @@ func (s *Seat) bind(b Binding) *boundModule {
 		Logger:    s.log,
 		QueueSize: s.limits.Queue,
 		Supports:  b.Module.Supports,
+		Permit:    s.opts.Permit,
 		Lost:      b.Lost,
 		Notify: func() {
 			if s.mail.putCommands(number) {

@@ -103,6 +103,8 @@ type Options struct {
 	// Carrier gets the record of the session for other servers, which go on with it should
 	// this one fail; nil: there are none. It needs a Journal.
 	Carrier Carrier
+	// Permit is asked before the modules are called; nil: they always may be.
+	Permit module.Permit
 	// Down is for how long the car had been out of reach when the seat was made.
 	Down time.Duration
 	// OwnBroker says that the broker ends and begins with this process and that the one
