@@ -49,11 +49,17 @@ type replica struct {
 // make test has the same with the race detector: TestReplicasShareCars of e2e.
 func (r *rig) share(n int, conf string) *replicas {
 	r.Helper()
+	return r.shareCars(n, conf, fleetOf("car", *carsFlag, recorder, nil))
+}
+
+// shareCars is share with certain cars.
+func (r *rig) shareCars(n int, conf string, cars map[string]int32) *replicas {
+	r.Helper()
 	r.opts.Binary = servertest.Plain(r)
 	path := filepath.Join(r.dir, "mosquitto.conf")
 	r.write(path, []byte("listener 1883\nallow_anonymous true\nlog_dest stderr\nuser root\n"+conf))
 	r.broker = brokertest.Start(r, brokertest.Options{File: path})
-	f := &replicas{rig: r, cars: fleetOf("car", *carsFlag, recorder, nil), etcd: etcdtest.Start(r, etcdtest.Options{})}
+	f := &replicas{rig: r, cars: cars, etcd: etcdtest.Start(r, etcdtest.Options{})}
 	f.epochs = watchEpochs(r, r.broker.Address())
 	for range n {
 		f.start(f.another(fmt.Sprintf("r%d", len(f.all))))
