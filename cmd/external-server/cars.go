@@ -20,11 +20,13 @@ func newCarsCommand() *cobra.Command {
 	var watch watched
 	var raw, descending bool
 	var text, state, reason, sort string
+	var labels []string
 	var limit, module int
 	cmd := &cobra.Command{
 		Use:   "cars",
 		Short: "List the cars of a running server, and why they are not connected",
 		Example: `  external-server cars --state waiting
+  external-server cars --label depot=brno --label model=shuttle
   external-server cars --sort last_seen --watch`,
 		Args: noArguments,
 		RunE: endpoint.with(func(ctx context.Context, c *console.Client, out, notes io.Writer) error {
@@ -33,6 +35,9 @@ func newCarsCommand() *cobra.Command {
 				if value != "" {
 					q.Set(key, value)
 				}
+			}
+			if len(labels) > 0 {
+				q["label"] = labels
 			}
 			if descending {
 				q.Set("order", "desc")
@@ -55,10 +60,12 @@ func newCarsCommand() *cobra.Command {
 	fs.StringVar(&text, "name", "", "only cars whose name contains `TEXT`")
 	fs.StringVar(&state, "state", "", "only cars that are waiting, connecting or running")
 	fs.StringVar(&reason, "why", "", "only cars that are not running for a reason that contains `TEXT`")
+	fs.StringArrayVar(&labels, "label", nil, "only cars with the label `NAME=VALUE`, or NAME for any value; several: cars with all of them")
 	fs.IntVar(&module, "module", -1, "only cars that have the module `NUMBER`")
 	fs.StringVar(&sort, "sort", "name", "name, state, since, last_seen, devices, statuses, sessions, ends or why")
 	fs.BoolVar(&descending, "desc", false, "largest first")
 	fs.IntVar(&limit, "limit", mostCars, "most cars to list")
+	_ = cmd.RegisterFlagCompletionFunc("label", endpoint.completeLabel) // fails for unknown flags only
 	offer(cmd, "state", "waiting", "connecting", "running")
 	offer(cmd, "sort", "name", "state", "since", "last_seen", "devices", "statuses", "sessions", "ends", "why")
 	return cmd

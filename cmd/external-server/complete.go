@@ -49,6 +49,14 @@ func (f *endpointFlags) completeCar(cmd *cobra.Command, args []string, begun str
 	})
 }
 
+// completeLabel offers the labels of the cars of the running server.
+func (f *endpointFlags) completeLabel(cmd *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
+	return f.ask(cmd, func(ctx context.Context, c *console.Client) ([]string, error) {
+		labels, err := console.Labels(ctx, c, mostCars)
+		return beginning(labels, begun), err
+	})
+}
+
 // completeLevel offers the components of the running server, then the levels.
 func (f *endpointFlags) completeLevel(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 	switch len(args) {

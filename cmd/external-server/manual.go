@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"external-server/internal/config"
+	"external-server/internal/config/manual"
 )
 
 // manualSections are what a page tells beyond the help: files, variables, exit codes.
@@ -15,7 +16,7 @@ func manualSections(cmd *cobra.Command) string {
 	section := func(title string, entries ...[2]string) {
 		fmt.Fprintf(&b, ".SH %s\n", title)
 		for _, e := range entries {
-			fmt.Fprintf(&b, ".TP\n\\fB%s\\fP\n%s\n", config.Roff(e[0]), config.Roff(e[1]))
+			fmt.Fprintf(&b, ".TP\n\\fB%s\\fP\n%s\n", manual.Roff(e[0]), manual.Roff(e[1]))
 		}
 	}
 	flags := cmd.Flags()

@@ -56,8 +56,9 @@ func (s *some) Car(name string) (car.Snapshot, bool) {
 	return car.Snapshot{}, false
 }
 
-func (s *some) Link() link.State              { return link.State{Up: true} }
-func (s *some) Components() []admin.Component { return nil }
+func (s *some) Labels(string) map[string]string { return nil }
+func (s *some) Link() link.State                { return link.State{Up: true} }
+func (s *some) Components() []admin.Component   { return nil }
 
 func (s *some) act(what, name string) error {
 	if _, ok := s.Car(name); !ok {

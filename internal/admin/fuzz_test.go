@@ -13,29 +13,6 @@ import (
 	"external-server/internal/observe"
 )
 
-// FuzzCarQuery: whatever a query says, it is understood or refused with a text.
-func FuzzCarQuery(f *testing.F) {
-	for _, s := range []string{"", "q=a&state=running&sort=why&order=desc&limit=1&offset=2&module=3", "limit=x", "%", "sort=;", "q=%ff&reason=%00"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		values, err := url.ParseQuery(s)
-		if err != nil {
-			return
-		}
-		q, err := parseCarQuery(values, maxLimit)
-		if err != nil {
-			if err.Error() == "" {
-				t.Error("refused without a text")
-			}
-			return
-		}
-		if q.limit < 1 || q.limit > maxLimit || q.offset < 0 || orders[q.sort] == nil {
-			t.Errorf("%+v", q)
-		}
-	})
-}
-
 // FuzzPayload: any payload becomes valid JSON, without control characters in a
 // text.
 func FuzzPayload(f *testing.F) {

@@ -3,6 +3,7 @@ package admin
 import (
 	"compress/gzip"
 	"encoding/json"
+	"io"
 	"net/http"
 	"strings"
 )
@@ -29,23 +30,28 @@ func answer(w http.ResponseWriter, status int, body any) {
 	_ = json.NewEncoder(w).Encode(body)
 }
 
-// answerLong writes a JSON answer that is long with many cars, compressed when the
-// peer takes that: a list of ten thousand cars is 3 MB, or a tenth of it.
+// answerLong writes a JSON answer that is long with many cars.
 func answerLong(w http.ResponseWriter, r *http.Request, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	write(w, r, func(out io.Writer) error { return json.NewEncoder(out).Encode(body) })
+}
+
+// write writes an answer, compressed when the peer takes that: a list of ten thousand cars
+// is 3 MB, or a tenth of it.
+func write(w http.ResponseWriter, r *http.Request, body func(io.Writer) error) {
 	w.Header().Set("Vary", "Accept-Encoding")
 	if !acceptsGzip(r.Header.Get("Accept-Encoding")) {
-		answer(w, http.StatusOK, body)
+		w.WriteHeader(http.StatusOK)
+		_ = body(w) // the peer may be gone and cannot be told
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Encoding", "gzip")
 	w.WriteHeader(http.StatusOK)
 	z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
 	if err != nil {
 		panic(err) // the level is one of the package's
 	}
-	// The peer may be gone and cannot be told.
-	_ = json.NewEncoder(z).Encode(body)
+	_ = body(z)
 	_ = z.Close()
 }
 

@@ -19,6 +19,8 @@ type Source interface {
 	// Cars returns all cars; Car one of them.
 	Cars() []car.Snapshot
 	Car(name string) (car.Snapshot, bool)
+	// Labels are those that the configuration gives to a car; they must not be changed.
+	Labels(car string) map[string]string
 	Link() link.State
 	Modules() []ModuleInfo
 	// Components says what is ready and why not.

@@ -39,7 +39,7 @@ func (a *App) sources() observe.Sources {
 		},
 	}
 	s.Stores = a.stores
-	s.Declined, s.GivenUp = a.sessions.declinedByReason, a.sessions.givenUpByReason
+	s.Declined, s.GivenUp, s.SetAside = a.sessions.declinedByReason, a.sessions.givenUpByReason, a.sessions.setAsideByReason
 	s.Cluster = func() (observe.ClusterState, bool) { return a.cluster.state() }
 	if a.logs != nil {
 		s.LogLost = a.logs.Lost
@@ -69,6 +69,8 @@ func (o operator) Car(name string) (car.Snapshot, bool) {
 	}
 	return c.Snapshot(), true
 }
+
+func (o operator) Labels(car string) map[string]string { return o.a.roster.labelsOf(car) }
 
 func (o operator) Modules() []admin.ModuleInfo { return o.a.libraries.describe() }
 

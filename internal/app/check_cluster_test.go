@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"external-server/internal/config"
+	"external-server/internal/support/brokertest"
 	"external-server/internal/support/etcdtest"
 )
 
@@ -91,5 +92,50 @@ func TestCheckAsksEtcd(t *testing.T) {
 	report = Check(t.Context(), load(e.URL()))
 	if len(report.Problems) != 0 || len(report.Warnings) != 1 || !strings.Contains(report.Warnings[0], "config.json:2:21: cluster.etcd: etcd ") {
 		t.Errorf("%v, %q", report.Problems, report.Warnings)
+	}
+}
+
+// TestCheckAsksSecuredEtcd: with certificate, user and password etcd is asked, and a check says
+// what it refuses, without a secret.
+func TestCheckAsksSecuredEtcd(t *testing.T) {
+	certs, others := brokertest.NewCerts(t), brokertest.NewCerts(t)
+	e := etcdtest.Start(t, etcdtest.Options{CertFile: certs.Replica.CertFile, KeyFile: certs.Replica.KeyFile, ClientCAFile: certs.CAFile})
+	e.Secure(certs.ClientConfig(&certs.Client), "company", "es", "planted-password")
+	for name, tt := range map[string]struct {
+		ca, password string
+		client       brokertest.Pair
+		want         string
+	}{
+		"all is well":         {certs.CAFile, "planted-password", certs.Client, ""},
+		"wrong password":      {certs.CAFile, "planted-wrong", certs.Client, "etcd refuses the user name or the password"},
+		"wrong authority":     {others.CAFile, "planted-password", certs.Client, "is signed by none of the authorities that this server trusts (cluster.tls.ca_file)"},
+		"expired certificate": {certs.CAFile, "planted-password", certs.ClientExpired, "refuses the certificate of this server (cluster.tls.cert_file), which is not valid now"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			path := filepath.Join(dir, "config.json")
+			text := fmt.Sprintf(`{"company_name": "company", "mqtt_address": "127.0.0.1", "state_directory": %q,
+"cluster": {"etcd": [%q], "peer_listen": "127.0.0.1:0", "peer_token": "planted-planted-planted",
+"username": "es", "password": %q, "tls": {"ca_file": %q, "cert_file": %q, "key_file": %q}},
+"common_modules": {"1": {"builtin": "mission", "config": {"api_url": "http://127.0.0.1:1"}}}, "cars": {"car": {}}}`,
+				dir, e.URL(), tt.password, tt.ca, tt.client.CertFile, tt.client.KeyFile)
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			cfg, _, err := config.Load(path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			report := Check(t.Context(), cfg)
+			told := fmt.Sprint(report.Problems, report.Warnings)
+			if tt.want == "" && len(report.Problems)+len(report.Warnings) > 0 || tt.want != "" && (len(report.Warnings) != 1 ||
+				!strings.Contains(told, "config.json:2:21: cluster.etcd: ") || !strings.Contains(told, tt.want)) {
+				t.Errorf("%s, want %q", told, tt.want)
+			}
+			if strings.Contains(told, "planted") {
+				t.Errorf("a secret is told: %s", told)
+			}
+		})
 	}
 }

@@ -1,11 +1,18 @@
 package app
 
 import (
+	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
 	"external-server/internal/config"
+	"external-server/internal/journal"
+	"external-server/internal/link"
+	"external-server/internal/observe"
 	"external-server/internal/session"
+	"external-server/internal/state"
 )
 
 // suspectDeaths is how many processes, in a row, have to die soon after they had begun
@@ -72,4 +79,69 @@ func inProcess(cfg *config.Config, name string, number int32) bool {
 		}
 	}
 	return cfg.AnyCar != nil && find(cfg.AnyCar)
+}
+
+// outlived tells whether all that this process has begun with has been dealt with: the
+// modules have the statuses that the process before had accepted, and what the broker held
+// has been read. A journal that has been lived through so far does not end the next
+// process either.
+func (p *sessionsPart) outlived() bool {
+	connections := p.a.link.State().Connections
+	if len(connections) == 0 || slices.ContainsFunc(connections, func(c link.ConnectionState) bool { return !c.Up || c.Reading }) {
+		return false
+	}
+	return !p.a.roster.resuming()
+}
+
+// resuming tells whether statuses that an earlier process had accepted wait for a module.
+func (r *roster) resuming() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.entries {
+		if e.seat.Resuming() {
+			return true
+		}
+	}
+	return false
+}
+
+// Reasons for which journals are set aside.
+const (
+	asideDeaths     = "the server died again and again"
+	asideUnfinished = "not written to its end"
+	asideDamaged    = "damaged"
+	asideNewer      = "of a newer version"
+	asideForeign    = "of another directory"
+)
+
+func asideReason(err error) string {
+	switch {
+	case errors.Is(err, state.ErrUnfinished):
+		return asideUnfinished
+	case errors.Is(err, journal.ErrNewer):
+		return asideNewer
+	case errors.Is(err, journal.ErrForeign):
+		return asideForeign
+	}
+	return asideDamaged
+}
+
+// setAside counts journals that were set aside, and tells where they are.
+func (p *sessionsPart) setAside(why string, journals int, to string) {
+	p.mu.Lock()
+	p.aside[why] += journals
+	p.mu.Unlock()
+	if hub := p.a.hub; hub != nil {
+		hub.Events.Put(observe.Event{
+			Kind: observe.KindFault, Count: journals, Reason: "journals set aside",
+			Text: why + ": no session is resumed from " + to,
+		})
+	}
+}
+
+// setAsideByReason counts the journals that were set aside.
+func (p *sessionsPart) setAsideByReason() map[string]int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.aside)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -16,11 +17,17 @@ import (
 type Changes struct {
 	Added, Removed, Changed []string
 	Unchanged               int
+	// Labelled is how many of the unchanged cars have got other labels.
+	Labelled int
 }
 
 // String says it in one line.
 func (c Changes) String() string {
-	return fmt.Sprintf("%d cars added, %d removed, %d changed, %d unchanged", len(c.Added), len(c.Removed), len(c.Changed), c.Unchanged)
+	text := fmt.Sprintf("%d cars added, %d removed, %d changed, %d unchanged", len(c.Added), len(c.Removed), len(c.Changed), c.Unchanged)
+	if c.Labelled > 0 {
+		text += fmt.Sprintf(", of which %d have other labels", c.Labelled)
+	}
+	return text
 }
 
 // Reload puts a validated configuration in force. Everything that can fail is
@@ -149,6 +156,9 @@ func (r *roster) prepare(ctx context.Context, cfg *config.Config, w *waits) (*pr
 		switch {
 		case served && !old.found && sameCar(old.cfg, cc):
 			changes.Unchanged++
+			if !maps.Equal(r.labelsOf(cc.Name), labels(cc)) {
+				changes.Labelled++
+			}
 			continue
 		case served:
 			changes.Changed = append(changes.Changed, cc.Name)

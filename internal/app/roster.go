@@ -49,8 +49,9 @@ type roster struct {
 	cfg      *config.Config  // in force
 	ctx      context.Context // of start; nil: not running
 	entries  map[string]*entry
-	order    []string        // of the configured cars
-	named    map[string]bool // those in order
+	order    []string                     // of the configured cars
+	named    map[string]bool              // those in order
+	labels   map[string]map[string]string // of the configured cars, by car; AnyCarName: of those found
 	any      anyCars
 	running  sync.WaitGroup
 	discards sync.Once // the line of mayDiscard
@@ -79,10 +80,37 @@ func newRoster(cfg *config.Config, log *slog.Logger, libs *libraries) *roster {
 // use puts a configuration in force; mu is held.
 func (r *roster) use(cfg *config.Config) {
 	r.cfg, r.order, r.named = cfg, nil, make(map[string]bool, len(cfg.Cars))
+	r.labels = make(map[string]map[string]string)
 	for _, cc := range cfg.Cars {
 		r.order = append(r.order, cc.Name)
 		r.named[cc.Name] = true
+		r.labels[cc.Name] = labels(cc)
 	}
+	if cfg.AnyCar != nil {
+		r.labels[config.AnyCarName] = labels(*cfg.AnyCar)
+	}
+}
+
+func labels(cc config.Car) map[string]string {
+	if len(cc.Labels) == 0 {
+		return nil
+	}
+	out := make(map[string]string, len(cc.Labels))
+	for _, l := range cc.Labels {
+		out[l.Name] = l.Value
+	}
+	return out
+}
+
+// labelsOf are the labels of a car by the configuration in force, which must not be
+// changed.
+func (r *roster) labelsOf(name string) map[string]string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.named[name] {
+		name = config.AnyCarName
+	}
+	return r.labels[name]
 }
 
 func (r *roster) config() *config.Config {

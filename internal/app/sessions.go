@@ -33,8 +33,8 @@ const (
 	// it the cars are served without: an orchestrator that waits for this process to be
 	// ready before it ends the other one must not wait for ever.
 	standbyTimeout = 30 * time.Second
-	// journalTick is how often journals are written that have no answer to wait for, and how
-	// soon the directory knows that a shard is served.
+	// journalTick is how often journals are looked at that have no answer to wait for, see
+	// flushIdle, and how soon the directory knows that a shard is served.
 	journalTick = 200 * time.Millisecond
 	// lastPollsShare of limits.stop_timeout_ms is waited for the last commands of the modules
 	// before the connections are left. With the defaults that is longer than a module waits.
@@ -61,6 +61,7 @@ type sessionsPart struct {
 	mu       sync.Mutex
 	declined map[string]int // sessions that cannot go on, by reason
 	givenUp  map[string]int // statuses of the process before, by reason
+	aside    map[string]int // journals that were set aside, by reason
 }
 
 func (*sessionsPart) keys() []string { return []string{"OnStop"} }
@@ -102,10 +103,13 @@ func (p *sessionsPart) open(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	p.dir = dir
+	p.declined, p.givenUp, p.aside = make(map[string]int), make(map[string]int), make(map[string]int)
 	if dir.Poisoned() {
-		if err := dir.SetAside(); err != nil {
+		to, err := dir.SetAside()
+		if err != nil {
 			return errors.Join(err, p.giveUp())
 		}
+		p.setAside(asideDeaths, dir.Shards(), to)
 	}
 	if err := dir.Resuming(); err != nil {
 		return errors.Join(err, p.giveUp())
@@ -113,7 +117,6 @@ func (p *sessionsPart) open(ctx context.Context, cfg *config.Config) error {
 	down, known := dir.Down()
 	p.resumes = known && down <= resumable
 	p.alone = make(alone, 1)
-	p.declined, p.givenUp = make(map[string]int), make(map[string]int)
 	p.shards = make([]atomic.Pointer[shard], dir.Shards())
 	if cfg.Cluster != nil { // they are opened when they are claimed
 		return nil
@@ -177,6 +180,9 @@ func (p *sessionsPart) options(id fleet.CarID, o *car.Options) {
 	o.Journal = s.Journal
 	if s.carrier != nil {
 		o.Carrier = s.carrier
+	}
+	if s.permit != nil {
+		o.Permit = s.permit
 	}
 	o.Down = s.down()
 	if p.dir.Deaths() > 0 {
@@ -285,11 +291,15 @@ func self() string {
 func (p *sessionsPart) keep(ctx context.Context) error {
 	tick := time.NewTicker(journalTick)
 	defer tick.Stop()
-	for {
+	for outlived := p.a.shards != nil; ; { // in a cluster shards come later
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		}
+		if !outlived && p.outlived() {
+			outlived = true
+			p.dir.Outlived()
 		}
 		up := p.up()
 		for _, s := range p.inService() {
@@ -297,7 +307,7 @@ func (p *sessionsPart) keep(ctx context.Context) error {
 				s.Serving(up)
 				s.served = up
 			}
-			_ = s.Flush() // told by OnFault
+			s.flushIdle()
 			p.mend(s)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -274,6 +275,62 @@ func TestJournalBeginsAnew(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A journal that begins anew while modules that a reload has replaced still take what was
+// accepted for them gets that, too: it is delivered first if the process ends now.
+func TestJournalBeginsAnewDuringAReload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hold := make(chan struct{})
+		stuck := func() *fakeModule {
+			return &fakeModule{number: 2, onCall: func(_ context.Context, call string) error {
+				if call == "status button s3" {
+					<-hold
+				}
+				return nil
+			}}
+		}
+		journal := new(memory)
+		r := newRig(t, Options{Journal: journal, Limits: Limits{Stop: time.Minute}}, stuck()).run()
+		r.connect(button)
+		r.status(2, button, "s2")
+		r.status(3, button, "s3")
+		r.status(4, button, "s4")
+		second := stuck() // begins when the first has ended
+		first := r.replace(second)
+		r.status(5, button, "s5")
+		last := r.replace(stuck())
+		r.status(6, button, "s6")
+		journal.restart()
+		r.status(7, button, "s7")
+		known := journal.known(t)
+		if known == nil || known.Record == nil || known.Record.Expected != 8 {
+			t.Fatalf("the journal knows %+v", known)
+		}
+		var left []string
+		for _, l := range known.Left {
+			left = append(left, string(l.Data))
+		}
+		if got := strings.Join(left, " "); got != "s3 s4 s5 s6 s7" {
+			t.Errorf("left are %q", got)
+		}
+		close(hold)
+		for _, ended := range []func(context.Context) error{first, last} {
+			if err := ended(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		synctest.Wait()
+		if known := journal.known(t); len(known.Left) != 0 || len(known.Numbers) != 1 || known.Numbers[0].Next != 7 {
+			t.Errorf("when everything is confirmed: %+v", known)
+		}
+		if n := len(r.seat.closing); n != 0 {
+			t.Errorf("%d modules that have ended are remembered", n)
+		}
+		if err := r.end(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // A defect that a car meets once costs it nothing: the next occupant goes on with the

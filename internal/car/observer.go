@@ -40,8 +40,8 @@ const (
 	// SessionEnded: SessionID, Reason, Established, Count (commands without
 	// response), Since is the start of the session.
 	SessionEnded
-	// DeviceConnected and DeviceDisconnected: Device. Of a session that ends
-	// every device is disconnected before SessionEnded.
+	// DeviceConnected and DeviceDisconnected: Device; OK of the latter if the device said
+	// so. Of a session that ends every other device is disconnected before SessionEnded.
 	DeviceConnected
 	DeviceDisconnected
 	// Forwarded: a status was queued for its module, OK if it was taken; Device,
@@ -187,7 +187,7 @@ func (o *occupant) tellSession(e *session.Effect, now, started time.Time) {
 
 func (o *occupant) tellDisconnected(e *session.Effect) {
 	if o.observing() {
-		o.event.Device = e.Device
+		o.event.Device, o.event.OK = e.Device, e.Disconnect == fleet.DisconnectAnnounced
 		o.tell(DeviceDisconnected, time.Time{})
 	}
 }

@@ -65,6 +65,10 @@ func newOccupant(s *Seat, sess *session.Session, modules []Binding) *occupant {
 	} else {
 		sess.UseModules(moduleView{o})
 		sess.Configure(s.limits.Session)
+		o.session = sess
+	}
+	for _, m := range o.modules {
+		m.session = o.session
 	}
 	return o
 }
@@ -181,6 +185,7 @@ func (o *occupant) release(ctx context.Context, goesOn bool) error {
 			if err := end(ctx); err != nil {
 				errs[i] = fmt.Errorf("car %s: module %d: %w", o.opts.ID.Car, m.number, err)
 			}
+			o.hasEnded(m)
 		})
 	}
 	closing.Wait()

@@ -1,6 +1,10 @@
 package car
 
-import "external-server/internal/session"
+import (
+	"slices"
+
+	"external-server/internal/session"
+)
 
 // Record makes the car write down its whole session if its journal has begun anew. It may
 // be called from any goroutine; it does not wait.
@@ -50,10 +54,10 @@ func (o *occupant) journal(step []byte, effects []session.Effect) {
 }
 
 // whole is what a journal has to know of the car: the statuses that its modules have not
-// confirmed, those of the step included, and the session.
+// confirmed, those of the step and of modules that were replaced included, and the session.
 func (o *occupant) whole(effects []session.Effect) (records [][]byte) {
 	name := o.opts.ID.String()
-	for _, m := range o.modules {
+	for _, m := range o.all() {
 		for _, w := range m.worker.Waiting() {
 			l := session.Left{Device: w.Device, Data: w.Data, Error: w.Error, Number: w.Number}
 			records = append(records, session.AppendLeft(nil, name, &l))
@@ -70,9 +74,31 @@ func (o *occupant) whole(effects []session.Effect) (records [][]byte) {
 
 // confirmed says what the modules have confirmed meanwhile.
 func (o *occupant) confirmed() {
-	for _, m := range o.modules {
+	for _, m := range o.all() {
 		if n := m.confirmed.Load(); n > 0 {
 			o.opts.Journal.Append(session.AppendDelivered(nil, o.opts.ID.String(), m.number, n-1))
 		}
 	}
+}
+
+// all are the modules that statuses may wait for: those of occupants that were replaced,
+// oldest first, which still take what was accepted for them, and then the present ones.
+func (o *occupant) all() []*boundModule {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Concat(o.closing, o.modules)
+}
+
+// closes notes modules that are about to be closed.
+func (s *Seat) closes(modules []*boundModule) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closing = append(s.closing, modules...)
+}
+
+// hasEnded forgets a module that was closed.
+func (s *Seat) hasEnded(m *boundModule) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closing = slices.DeleteFunc(s.closing, func(c *boundModule) bool { return c == m })
 }

@@ -112,6 +112,13 @@ func (s *Seat) Connecting() bool {
 	return s.view.Phase != session.PhaseWaiting && s.view.Phase != session.PhaseRunning
 }
 
+// Resuming tells whether statuses that an earlier process had accepted have not been taken
+// by their modules yet. It costs little.
+func (s *Seat) Resuming() bool {
+	o := s.occupant.Load()
+	return o != nil && slices.ContainsFunc(o.modules, func(m *boundModule) bool { return m.worker.Resuming() })
+}
+
 // heard notes that a message has come.
 func (s *Seat) heard(now time.Time) {
 	s.counters.lastSeen.Store(now.UnixNano())

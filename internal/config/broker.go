@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"external-server/internal/config/document"
 )
 
 // Ports of MQTT, used when none is configured.
@@ -40,9 +42,9 @@ func (k brokerKeys) all() []string {
 	return []string{k.address, k.port, k.timeout, k.username, k.password, k.connections, k.clientID, k.tls, k.caFile, k.certFile, k.privKeyFile}
 }
 
-func hasFlatBroker(top *object) bool {
+func hasFlatBroker(top *document.Object) bool {
 	for _, k := range flatBroker.all() {
-		if top.has(k) {
+		if top.Has(k) {
 			return true
 		}
 	}
@@ -51,57 +53,39 @@ func hasFlatBroker(top *object) bool {
 
 // broker reads the connection to the broker in the notation of format D or that
 // of the others; D's wins (CFG-1).
-func (l *loader) broker(top *object, cfg *Config) {
-	block := top.get("external_communication")
+func (l *loader) broker(top *document.Object, cfg *Config) {
+	block := top.Get("external_communication")
 	if block == nil {
 		l.brokerBy(top, flatBroker, cfg)
 		return
 	}
 	for _, key := range flatBroker.all() {
-		if top.get(key) != nil {
-			l.warnf(top.offset(key), key, "ignored, because external_communication is present and wins (CFG-1)")
+		if top.Get(key) != nil {
+			l.Warnf(top.KeyAt(key), key, "ignored, because external_communication is present and wins (CFG-1)")
 		}
 	}
-	o := l.object(block, "external_communication")
+	o := l.Object(block, "external_communication")
 	if o == nil {
 		return
 	}
-	if n := o.get("protocol"); n != nil && (n.kind != kindString || n.text != "MQTT") {
-		l.errorf(n.off, o.key("protocol"), `expected "MQTT"; there is no other protocol`)
+	if n := o.Get("protocol"); n != nil && (n.Kind != document.KindString || n.Text != "MQTT") {
+		l.Errorf(n.Off, o.Key("protocol"), `expected "MQTT"; there is no other protocol`)
 	}
 	l.brokerBy(o, blockBroker, cfg)
-	o.finish()
+	o.Finish()
 }
 
-// value returns where the value of a key stands, or the object without it.
-func (o *object) value(key string) int {
-	if n := o.n.member(key); n != nil {
-		return n.off
-	}
-	return o.n.off
-}
-
-// offset returns where the key itself stands.
-func (o *object) offset(key string) int {
-	for i := range o.n.members {
-		if o.n.members[i].key == key {
-			return o.n.members[i].off
-		}
-	}
-	return o.n.off
-}
-
-func (l *loader) brokerBy(o *object, k brokerKeys, cfg *Config) {
+func (l *loader) brokerBy(o *document.Object, k brokerKeys, cfg *Config) {
 	b := &cfg.Broker
 	schemeTLS := false
-	address := o.get(k.address)
+	address := o.Get(k.address)
 	switch {
-	case address != nil && address.kind != kindString:
-		l.wrong(address, o.key(k.address), "a host name or IP address")
-	case address != nil && (address.text != "" || cfg.EmbeddedBroker == nil):
-		host, secure, fault := parseAddress(address.text)
+	case address != nil && address.Kind != document.KindString:
+		l.Wrong(address, o.Key(k.address), "a host name or IP address")
+	case address != nil && (address.Text != "" || cfg.EmbeddedBroker == nil):
+		host, secure, fault := parseAddress(address.Text)
 		if fault != "" {
-			l.errorf(address.off, o.key(k.address), "%s", fault)
+			l.Errorf(address.Off, o.Key(k.address), "%s", fault)
 		}
 		b.Host, schemeTLS = host, secure
 	case cfg.EmbeddedBroker == nil:
@@ -109,20 +93,20 @@ func (l *loader) brokerBy(o *object, k brokerKeys, cfg *Config) {
 		if k == flatBroker {
 			other = "an external_communication or embedded_broker block"
 		}
-		l.errorf(o.n.off, o.key(k.address), "required, but missing; expected the host name of the MQTT broker, or %s", other)
+		l.Errorf(o.Value.Off, o.Key(k.address), "required, but missing; expected the host name of the MQTT broker, or %s", other)
 	}
-	if n := o.get(k.port); n != nil {
-		if v, ok := n.number(); ok && v == 0 {
-			l.errorf(n.off, o.key(k.port), "nothing can be reached on port 0; expected the port of the broker, usually %d", defaultPort)
+	if n := o.Get(k.port); n != nil {
+		if v, ok := n.Number(); ok && v == 0 {
+			l.Errorf(n.Off, o.Key(k.port), "nothing can be reached on port 0; expected the port of the broker, usually %d", defaultPort)
 		} else {
-			b.Port = int(o.integer(k.port, 0, 1, 65535))
+			b.Port = int(o.Integer(k.port, 0, 1, 65535))
 		}
 	}
-	cfg.SessionTimeout = o.duration(k.timeout, k.timeoutUnit, defaultSessionTimeout, leastTimeout)
-	if n := o.get(k.timeout); n != nil && cfg.SessionTimeout < advisedSessionTimeout {
-		l.warnf(n.off, o.key(k.timeout), "below %v s sessions of gateways that merely stall are ended (GW-57)", advisedSessionTimeout.Seconds())
+	cfg.SessionTimeout = o.Duration(k.timeout, k.timeoutUnit, defaultSessionTimeout, leastTimeout)
+	if n := o.Get(k.timeout); n != nil && cfg.SessionTimeout < advisedSessionTimeout {
+		l.Warnf(n.Off, o.Key(k.timeout), "below %v s sessions of gateways that merely stall are ended (GW-57)", advisedSessionTimeout.Seconds())
 	}
-	b.Connections = int(o.integer(k.connections, 0, 0, 64))
+	b.Connections = int(o.Integer(k.connections, 0, 0, 64))
 	b.ClientID = l.clientID(o, k.clientID)
 	l.brokerTLS(o, k, b, schemeTLS)
 	cfg.defaultPort = b.Port == 0
@@ -153,11 +137,11 @@ func (c *Config) settlePort() {
 
 // credentials reads user name and password; those of the environment win. On
 // the embedded broker the server logs in as the first user when none is named.
-func (l *loader) credentials(o *object, k brokerKeys, cfg *Config) {
+func (l *loader) credentials(o *document.Object, k brokerKeys, cfg *Config) {
 	b := &cfg.Broker
-	b.Username = o.str(k.username, "")
-	b.Password = NewSecret(o.str(k.password, ""))
-	where := o.offset(k.password)
+	b.Username = o.Str(k.username, "")
+	b.Password = NewSecret(o.Str(k.password, ""))
+	where := o.KeyAt(k.password)
 	if v, ok := l.lookupEnv(EnvUsername); ok {
 		b.Username = v
 	}
@@ -165,7 +149,7 @@ func (l *loader) credentials(o *object, k brokerKeys, cfg *Config) {
 		b.Password = NewSecret(v)
 	}
 	if b.Username == "" && !b.Password.IsZero() {
-		l.errorf(where, o.key(k.password), "a password without user name; expected %s (or %s in the environment) too", o.key(k.username), EnvUsername)
+		l.Errorf(where, o.Key(k.password), "a password without user name; expected %s (or %s in the environment) too", o.Key(k.username), EnvUsername)
 	}
 	if !cfg.ownBroker() || len(cfg.EmbeddedBroker.Users) == 0 {
 		return
@@ -181,42 +165,42 @@ func (l *loader) credentials(o *object, k brokerKeys, cfg *Config) {
 		}
 	}
 	if b.Username == "" {
-		l.errorf(l.users, "embedded_broker.users", "every user is restricted to a car; add one without car, with which the server itself logs in")
+		l.Errorf(l.users, "embedded_broker.users", "every user is restricted to a car; add one without car, with which the server itself logs in")
 		return
 	}
-	l.errorf(o.offset(k.username), o.key(k.username), "no user of embedded_broker without car has this name and password; leave it out to use the first one")
+	l.Errorf(o.KeyAt(k.username), o.Key(k.username), "no user of embedded_broker without car has this name and password; leave it out to use the first one")
 }
 
 // brokerTLS reads the TLS files. TLS is on when any is set, or by the switch;
 // files beside a switch that is off are kept for --tls (DEF-30).
-func (l *loader) brokerTLS(o *object, k brokerKeys, b *Broker, schemeTLS bool) {
+func (l *loader) brokerTLS(o *document.Object, k brokerKeys, b *Broker, schemeTLS bool) {
 	files := TLS{
 		CAFile:   l.pemFile(o, k.caFile),
 		CertFile: l.pemFile(o, k.certFile),
 		KeyFile:  l.pemFile(o, k.privKeyFile),
 	}
-	l.note(PlaceBrokerCA, o.value(k.caFile), o.key(k.caFile))
-	l.note(PlaceBrokerCert, o.value(k.certFile), o.key(k.certFile))
+	l.note(PlaceBrokerCA, o.At(k.caFile), o.Key(k.caFile))
+	l.note(PlaceBrokerCert, o.At(k.certFile), o.Key(k.certFile))
 	switch {
 	case files.CertFile != "" && files.KeyFile == "":
-		l.errorf(o.offset(k.certFile), o.key(k.certFile), "a certificate without private key; expected %s too", o.key(k.privKeyFile))
+		l.Errorf(o.KeyAt(k.certFile), o.Key(k.certFile), "a certificate without private key; expected %s too", o.Key(k.privKeyFile))
 	case files.CertFile == "" && files.KeyFile != "":
-		l.errorf(o.offset(k.privKeyFile), o.key(k.privKeyFile), "a private key without certificate; expected %s too", o.key(k.certFile))
+		l.Errorf(o.KeyAt(k.privKeyFile), o.Key(k.privKeyFile), "a private key without certificate; expected %s too", o.Key(k.certFile))
 	}
 	b.files = files
-	if o.boolean(k.tls, schemeTLS || files != TLS{}) {
+	if o.Boolean(k.tls, schemeTLS || files != TLS{}) {
 		b.TLS = &files
 	}
 }
 
 // pemFile reads the path of a file that must be readable; empty is none.
-func (l *loader) pemFile(o *object, key string) string {
-	path := o.str(key, "")
+func (l *loader) pemFile(o *document.Object, key string) string {
+	path := o.Str(key, "")
 	if path == "" {
 		return ""
 	}
-	if fault := l.files.readable(path); fault != "" {
-		l.errorf(o.n.member(key).off, o.key(key), "%s", fault)
+	if fault := l.files.Readable(path); fault != "" {
+		l.Errorf(o.Value.Member(key).Off, o.Key(key), "%s", fault)
 	}
 	return path
 }

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"external-server/internal/config/document"
 )
 
 // Environment variables that replace the secrets of the cluster.
@@ -70,59 +72,59 @@ var (
 
 // cluster reads the block with which several servers share the cars. What else is
 // configured is known by then.
-func (l *loader) cluster(top *object, cfg *Config) *Cluster {
-	o := top.block("cluster")
+func (l *loader) cluster(top *document.Object, cfg *Config) *Cluster {
+	o := top.Block("cluster")
 	if o == nil {
 		return nil
 	}
 	c := &Cluster{
-		Shards: int(o.integer("shards", defaultShards, 1, maxShards)),
-		Lease:  o.duration("lease_ms", time.Millisecond, defaultLease, leastLease),
+		Shards: int(o.Integer("shards", defaultShards, 1, maxShards)),
+		Lease:  o.Duration("lease_ms", time.Millisecond, defaultLease, leastLease),
 	}
-	l.note(o.key("shards"), o.value("shards"), o.key("shards"))
-	if n := o.get("lease_ms"); c.Lease > maxLease || c.Lease%time.Second != 0 {
-		l.errorf(n.off, o.key("lease_ms"), "expected whole seconds from %d to %d, in milliseconds", leastLease.Milliseconds(), maxLease.Milliseconds())
+	l.note(o.Key("shards"), o.At("shards"), o.Key("shards"))
+	if n := o.Get("lease_ms"); c.Lease > maxLease || c.Lease%time.Second != 0 {
+		l.Errorf(n.Off, o.Key("lease_ms"), "expected whole seconds from %d to %d, in milliseconds", leastLease.Milliseconds(), maxLease.Milliseconds())
 	}
 	l.etcd(o, c)
 	l.clusterNames(o, c, cfg.Company)
 	l.peers(o, c)
 	l.clusterNeeds(o, cfg)
-	o.finish()
+	o.Finish()
 	return c
 }
 
 // etcd reads how etcd is reached.
-func (l *loader) etcd(o *object, c *Cluster) {
+func (l *loader) etcd(o *document.Object, c *Cluster) {
 	const expected = `an array of URLs such as ["http://etcd-0.example.org:2379"]`
-	n := o.required("etcd", expected)
-	l.note(o.key("etcd"), o.value("etcd"), o.key("etcd"))
+	n := o.Required("etcd", expected)
+	l.note(o.Key("etcd"), o.At("etcd"), o.Key("etcd"))
 	secure, plain := false, false
 	switch {
 	case n == nil:
-	case n.kind != kindArray:
-		l.wrong(n, o.key("etcd"), expected)
-	case len(n.items) == 0 || len(n.items) > maxEtcd:
-		l.errorf(n.off, o.key("etcd"), "expected 1 to %d URLs", maxEtcd)
+	case n.Kind != document.KindArray:
+		l.Wrong(n, o.Key("etcd"), expected)
+	case len(n.Items) == 0 || len(n.Items) > maxEtcd:
+		l.Errorf(n.Off, o.Key("etcd"), "expected 1 to %d URLs", maxEtcd)
 	default:
-		for i := range n.items {
-			item, key := &n.items[i], o.key("etcd")+"["+strconv.Itoa(i)+"]"
-			if item.kind != kindString {
-				l.wrong(item, key, "a URL")
+		for i := range n.Items {
+			item, key := &n.Items[i], o.Key("etcd")+"["+strconv.Itoa(i)+"]"
+			if item.Kind != document.KindString {
+				l.Wrong(item, key, "a URL")
 				continue
 			}
-			u, fault := etcdURL(item.text)
+			u, fault := etcdURL(item.Text)
 			if fault != "" {
-				l.errorf(item.off, key, "%s", fault)
+				l.Errorf(item.Off, key, "%s", fault)
 				continue
 			}
 			secure, plain = secure || u.Scheme == "https", plain || u.Scheme == "http"
 			c.Etcd = append(c.Etcd, u.String())
 		}
 		if secure && plain {
-			l.errorf(n.off, o.key("etcd"), "some are http, some https; expected one of the two for all")
+			l.Errorf(n.Off, o.Key("etcd"), "some are http, some https; expected one of the two for all")
 		}
 	}
-	c.Username, c.Password = o.str("username", ""), NewSecret(o.str("password", ""))
+	c.Username, c.Password = o.Str("username", ""), NewSecret(o.Str("password", ""))
 	if v, ok := l.lookupEnv(EnvEtcdUsername); ok {
 		c.Username = v
 	}
@@ -131,9 +133,9 @@ func (l *loader) etcd(o *object, c *Cluster) {
 	}
 	switch {
 	case c.Username == "" && !c.Password.IsZero():
-		l.errorf(o.offset("password"), o.key("password"), "a password without user name; expected %s (or %s in the environment) too", o.key("username"), EnvEtcdUsername)
+		l.Errorf(o.KeyAt("password"), o.Key("password"), "a password without user name; expected %s (or %s in the environment) too", o.Key("username"), EnvEtcdUsername)
 	case c.Username != "" && c.Password.IsZero():
-		l.errorf(o.offset("username"), o.key("username"), "a user name without password; expected %s (or %s in the environment) too", o.key("password"), EnvEtcdPassword)
+		l.Errorf(o.KeyAt("username"), o.Key("username"), "a user name without password; expected %s (or %s in the environment) too", o.Key("password"), EnvEtcdPassword)
 	case c.Username != "" && plain:
 		l.plainPassword(o, c)
 	}
@@ -141,34 +143,34 @@ func (l *loader) etcd(o *object, c *Cluster) {
 }
 
 // plainPassword warns about a password that others on the way can read.
-func (l *loader) plainPassword(o *object, c *Cluster) {
+func (l *loader) plainPassword(o *document.Object, c *Cluster) {
 	for _, text := range c.Etcd {
 		if u, err := url.Parse(text); err == nil && !loopback(u.Host) {
-			l.warnf(o.offset("username"), o.key("username"), "the password goes to etcd without encryption; use https URLs")
+			l.Warnf(o.KeyAt("username"), o.Key("username"), "the password goes to etcd without encryption; use https URLs")
 			return
 		}
 	}
 }
 
-func (l *loader) etcdTLS(o *object, c *Cluster, plain bool) {
-	t := o.block("tls")
+func (l *loader) etcdTLS(o *document.Object, c *Cluster, plain bool) {
+	t := o.Block("tls")
 	if t == nil {
 		if len(c.Etcd) > 0 && !plain {
 			c.TLS = &TLS{} // the authorities of the system
 		}
 		return
 	}
-	l.note(t.path, t.n.off, t.path)
+	l.note(t.Path, t.Value.Off, t.Path)
 	c.TLS = &TLS{CAFile: l.pemFile(t, "ca_file"), CertFile: l.pemFile(t, "cert_file"), KeyFile: l.pemFile(t, "key_file")}
 	switch {
 	case c.TLS.CertFile != "" && c.TLS.KeyFile == "":
-		l.errorf(t.offset("cert_file"), t.key("cert_file"), "a certificate without private key; expected %s too", t.key("key_file"))
+		l.Errorf(t.KeyAt("cert_file"), t.Key("cert_file"), "a certificate without private key; expected %s too", t.Key("key_file"))
 	case c.TLS.CertFile == "" && c.TLS.KeyFile != "":
-		l.errorf(t.offset("key_file"), t.key("key_file"), "a private key without certificate; expected %s too", t.key("cert_file"))
+		l.Errorf(t.KeyAt("key_file"), t.Key("key_file"), "a private key without certificate; expected %s too", t.Key("cert_file"))
 	}
-	t.finish()
+	t.Finish()
 	if plain {
-		l.errorf(o.offset("tls"), t.path, "the URLs of etcd are http, which is without TLS; expected https URLs, or no tls")
+		l.Errorf(o.KeyAt("tls"), t.Path, "the URLs of etcd are http, which is without TLS; expected https URLs, or no tls")
 	}
 }
 
@@ -191,28 +193,28 @@ func etcdURL(text string) (*url.URL, string) {
 }
 
 // clusterNames reads the names of the cluster and of this server.
-func (l *loader) clusterNames(o *object, c *Cluster, company string) {
-	c.Name = o.str("name", company)
-	c.nameDefault = o.n.member("name") == nil
+func (l *loader) clusterNames(o *document.Object, c *Cluster, company string) {
+	c.Name = o.Str("name", company)
+	c.nameDefault = o.Value.Member("name") == nil
 	switch {
 	case c.nameDefault && (c.Name == "" || len(c.Name) <= maxClusterName):
 	case c.nameDefault:
-		l.errorf(o.n.off, o.key("name"), "required, because the name of the company is longer than %d bytes; expected a shorter name of the cluster", maxClusterName)
+		l.Errorf(o.Value.Off, o.Key("name"), "required, because the name of the company is longer than %d bytes; expected a shorter name of the cluster", maxClusterName)
 	case len(c.Name) > maxClusterName || !clusterName.MatchString(c.Name):
-		l.errorf(o.value("name"), o.key("name"), "expected 1 to %d lower-case letters, digits, - and _", maxClusterName)
+		l.Errorf(o.At("name"), o.Key("name"), "expected 1 to %d lower-case letters, digits, - and _", maxClusterName)
 	}
-	n := o.get("replica")
+	n := o.Get("replica")
 	if n == nil {
 		c.Replica, c.replicaDefault = l.machine(), true
 	} else {
-		c.Replica = o.str("replica", "")
+		c.Replica = o.Str("replica", "")
 	}
 	if len(c.Replica) > maxReplicaName || !replicaName.MatchString(c.Replica) {
-		off, why := o.value("replica"), ""
+		off, why := o.At("replica"), ""
 		if n == nil {
-			off, why = o.n.off, "required, because the name of this machine cannot be the default; "
+			off, why = o.Value.Off, "required, because the name of this machine cannot be the default; "
 		}
-		l.errorf(off, o.key("replica"), "%sexpected 1 to %d letters, digits, -, _ and dots, different for each server", why, maxReplicaName)
+		l.Errorf(off, o.Key("replica"), "%sexpected 1 to %d letters, digits, -, _ and dots, different for each server", why, maxReplicaName)
 	}
 }
 
@@ -229,39 +231,39 @@ func (l *loader) machine() string {
 }
 
 // peers reads where servers reach each other, and how they prove who they are.
-func (l *loader) peers(o *object, c *Cluster) {
+func (l *loader) peers(o *document.Object, c *Cluster) {
 	const expected = "the address on which this server listens for the others, such as \"10.0.0.1:8070\""
-	o.required("peer_listen", expected)
+	o.Required("peer_listen", expected)
 	c.PeerListen = l.listenAt(o, "peer_listen", defaultPeers)
 	host, port, _ := net.SplitHostPort(c.PeerListen)
 	ip, all := listenIP(host)
-	if n := o.get("peer_address"); n != nil {
+	if n := o.Get("peer_address"); n != nil {
 		c.PeerAddress = l.peerAddress(o, n)
-	} else if all && o.has("peer_listen") {
-		l.errorf(o.value("peer_listen"), o.key("peer_address"), "required, because %s stands for every address of this machine; expected host:port at which the other servers reach this one", o.key("peer_listen"))
+	} else if all && o.Has("peer_listen") {
+		l.Errorf(o.At("peer_listen"), o.Key("peer_address"), "required, because %s stands for every address of this machine; expected host:port at which the other servers reach this one", o.Key("peer_listen"))
 	}
-	if n := o.n.member("peer_address"); n != nil && port == "0" {
-		l.errorf(o.value("peer_listen"), o.key("peer_listen"), "port 0 is any free one, which %s cannot name; expected the port", o.key("peer_address"))
+	if n := o.Value.Member("peer_address"); n != nil && port == "0" {
+		l.Errorf(o.At("peer_listen"), o.Key("peer_listen"), "port 0 is any free one, which %s cannot name; expected the port", o.Key("peer_address"))
 	}
 	l.peerTLS(o, c)
-	token := o.get("peer_token")
-	c.PeerToken = NewSecret(o.str("peer_token", ""))
+	token := o.Get("peer_token")
+	c.PeerToken = NewSecret(o.Str("peer_token", ""))
 	if v, ok := l.lookupEnv(EnvPeerToken); ok && v != "" {
 		c.PeerToken = NewSecret(v)
 	}
-	where := o.offset("peer_token")
+	where := o.KeyAt("peer_token")
 	switch {
 	case c.PeerTLS == nil && c.PeerToken.IsZero():
-		l.errorf(o.n.off, o.key("peer_tls"), "required, but missing; expected ca_file, cert_file and key_file, with which the servers trust each other, or %s on a private network", o.key("peer_token"))
+		l.Errorf(o.Value.Off, o.Key("peer_tls"), "required, but missing; expected ca_file, cert_file and key_file, with which the servers trust each other, or %s on a private network", o.Key("peer_token"))
 		return
 	case c.PeerTLS != nil && !c.PeerToken.IsZero():
-		l.errorf(where, o.key("peer_token"), "%s is there too; expected one of the two", o.key("peer_tls"))
+		l.Errorf(where, o.Key("peer_token"), "%s is there too; expected one of the two", o.Key("peer_tls"))
 		return
 	case c.PeerTLS != nil:
 		return
 	case len(c.PeerToken.Reveal()) < leastToken || strings.ContainsFunc(c.PeerToken.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }):
-		if token == nil || token.kind == kindString { // of another kind: told already
-			l.errorf(where, o.key("peer_token"), "expected at least %d printable ASCII characters without blanks, the same for all servers, such as openssl rand -hex 32 makes", leastToken)
+		if token == nil || token.Kind == document.KindString { // of another kind: told already
+			l.Errorf(where, o.Key("peer_token"), "expected at least %d printable ASCII characters without blanks, the same for all servers, such as openssl rand -hex 32 makes", leastToken)
 		}
 		return
 	}
@@ -270,23 +272,23 @@ func (l *loader) peers(o *object, c *Cluster) {
 
 // tokenOnly judges the addresses of servers that trust each other by a token, which goes
 // over the network as it is.
-func (l *loader) tokenOnly(o *object, c *Cluster, listen netip.Addr, all bool) {
+func (l *loader) tokenOnly(o *document.Object, c *Cluster, listen netip.Addr, all bool) {
 	const public = "a token goes over the network without encryption, which is for loopback and private addresses only; expected such an address, or %s"
 	name := func(host string) (private, name bool) {
 		ip, _ := listenIP(host)
 		return ip.IsValid() && PrivateAddress(ip), !ip.IsValid()
 	}
 	if listen.IsValid() && !all && !PrivateAddress(listen) {
-		l.errorf(o.value("peer_listen"), o.key("peer_listen"), public, o.key("peer_tls"))
+		l.Errorf(o.At("peer_listen"), o.Key("peer_listen"), public, o.Key("peer_tls"))
 		return
 	}
 	host, _, err := net.SplitHostPort(c.PeerAddress)
 	if private, named := name(host); err == nil && !private && !named {
-		l.errorf(o.value("peer_address"), o.key("peer_address"), public, o.key("peer_tls"))
+		l.Errorf(o.At("peer_address"), o.Key("peer_address"), public, o.Key("peer_tls"))
 		return
 	}
 	if !loopback(c.PeerListen) {
-		l.warnf(o.offset("peer_token"), o.key("peer_token"), "what the servers tell each other, and the token itself, is not encrypted; on a network that others share use %s", o.key("peer_tls"))
+		l.Warnf(o.KeyAt("peer_token"), o.Key("peer_token"), "what the servers tell each other, and the token itself, is not encrypted; on a network that others share use %s", o.Key("peer_tls"))
 	}
 }
 
@@ -299,12 +301,12 @@ func PrivateAddress(ip netip.Addr) bool {
 	return ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast() || shared.Contains(ip)
 }
 
-func (l *loader) peerTLS(o *object, c *Cluster) {
-	t := o.block("peer_tls")
+func (l *loader) peerTLS(o *document.Object, c *Cluster) {
+	t := o.Block("peer_tls")
 	if t == nil {
 		return
 	}
-	l.note(t.path, t.n.off, t.path)
+	l.note(t.Path, t.Value.Off, t.Path)
 	c.PeerTLS = &PeerTLS{}
 	for _, f := range []struct {
 		key, what string
@@ -314,20 +316,20 @@ func (l *loader) peerTLS(o *object, c *Cluster) {
 		{"cert_file", "the PEM certificate of this server, for both directions", &c.PeerTLS.CertFile},
 		{"key_file", "its PEM private key", &c.PeerTLS.KeyFile},
 	} {
-		if t.required(f.key, f.what) == nil {
+		if t.Required(f.key, f.what) == nil {
 			continue
 		}
-		if *f.path = l.pemFile(t, f.key); *f.path == "" && t.n.member(f.key).kind == kindString {
-			l.errorf(t.n.member(f.key).off, t.key(f.key), "must not be empty; expected %s", f.what)
+		if *f.path = l.pemFile(t, f.key); *f.path == "" && t.Value.Member(f.key).Kind == document.KindString {
+			l.Errorf(t.Value.Member(f.key).Off, t.Key(f.key), "must not be empty; expected %s", f.what)
 		}
 	}
-	t.finish()
+	t.Finish()
 }
 
 // peerAddress reads host:port under which others reach this server.
-func (l *loader) peerAddress(o *object, n *node) string {
-	text := o.str("peer_address", "")
-	if n.kind != kindString {
+func (l *loader) peerAddress(o *document.Object, n *document.Value) string {
+	text := o.Str("peer_address", "")
+	if n.Kind != document.KindString {
 		return ""
 	}
 	host, port, err := net.SplitHostPort(text)
@@ -337,27 +339,25 @@ func (l *loader) peerAddress(o *object, n *node) string {
 		all = true
 	}
 	if err != nil || bad != nil || p == 0 || all {
-		l.errorf(n.off, o.key("peer_address"), `expected host:port at which the other servers reach this one, such as "es-0.example.org:8070"`)
+		l.Errorf(n.Off, o.Key("peer_address"), `expected host:port at which the other servers reach this one, such as "es-0.example.org:8070"`)
 		return ""
 	}
 	return text
 }
 
 // clusterNeeds judges what else is configured.
-func (l *loader) clusterNeeds(o *object, cfg *Config) {
-	at := o.n.off
+func (l *loader) clusterNeeds(o *document.Object, cfg *Config) {
+	at := o.Value.Off
 	if cfg.EmbeddedBroker != nil {
-		l.errorf(at, o.path, "embedded_broker is there too, which one server alone has; expected an MQTT broker of its own for all servers (external_communication.server_address)")
+		l.Errorf(at, o.Path, "embedded_broker is there too, which one server alone has; expected an MQTT broker of its own for all servers (external_communication.server_address)")
 	}
 	if cfg.StateDirectory == "" {
-		l.errorf(at, o.path, "a server of a cluster keeps sessions on its disk; expected state_directory too, a local directory for each server")
+		l.Errorf(at, o.Path, "a server of a cluster keeps sessions on its disk; expected state_directory too, a local directory for each server")
 	}
 	if h := cfg.HTTPAPI; h != nil && strings.HasPrefix(h.Store.Reveal(), "sqlite:") {
 		store := l.places["http_api.store"]
-		l.errs.add(func() Problem {
-			return Problem{File: l.path, Line: store.line, Column: store.column, Key: "http_api.store",
-				Text: `SQLite serves one server only; in a cluster expected "postgres://…", the same database for all servers`}
-		})
+		l.ErrorAt(store.line, store.column, "http_api.store",
+			`SQLite serves one server only; in a cluster expected "postgres://…", the same database for all servers`)
 	}
 	for _, w := range []struct {
 		set       bool
@@ -368,23 +368,23 @@ func (l *loader) clusterNeeds(o *object, cfg *Config) {
 		{cfg.OnStop == OnStopNotify, "on_stop", "has no effect in a cluster: a stop hands the cars over to the other servers"},
 	} {
 		if w.set {
-			l.warnf(at, o.path, "%s %s", w.key, w.text)
+			l.Warnf(at, o.Path, "%s %s", w.key, w.text)
 		}
 	}
 }
 
 // cluster writes the block.
-func (e encoder) cluster(c *Cluster) ordered {
-	o := ordered{{"etcd", c.Etcd}}
+func (e encoder) cluster(c *Cluster) document.Ordered {
+	o := document.Ordered{{Key: "etcd", Value: c.Etcd}}
 	if c.Username != "" {
-		o.add("username", c.Username)
-		o.add("password", e.secret(c.Password))
+		o.Add("username", c.Username)
+		o.Add("password", e.secret(c.Password))
 	}
-	files := func(ca, cert, key string) ordered {
-		out := ordered{}
+	files := func(ca, cert, key string) document.Ordered {
+		out := document.Ordered{}
 		for _, f := range []struct{ key, path string }{{"ca_file", ca}, {"cert_file", cert}, {"key_file", key}} {
 			if f.path != "" {
-				out.add(f.key, f.path)
+				out.Add(f.key, f.path)
 			}
 		}
 		return out
@@ -394,14 +394,14 @@ func (e encoder) cluster(c *Cluster) ordered {
 	}
 	e.optional(&o, "name", c.Name, c.nameDefault)
 	e.optional(&o, "replica", c.Replica, c.replicaDefault)
-	o.add("peer_listen", c.PeerListen)
+	o.Add("peer_listen", c.PeerListen)
 	if c.PeerAddress != "" {
-		o.add("peer_address", c.PeerAddress)
+		o.Add("peer_address", c.PeerAddress)
 	}
 	if t := c.PeerTLS; t != nil {
-		o.add("peer_tls", files(t.CAFile, t.CertFile, t.KeyFile))
+		o.Add("peer_tls", files(t.CAFile, t.CertFile, t.KeyFile))
 	} else {
-		o.add("peer_token", e.secret(c.PeerToken))
+		o.Add("peer_token", e.secret(c.PeerToken))
 	}
 	e.optional(&o, "shards", c.Shards, c.Shards == defaultShards)
 	e.optional(&o, "lease_ms", c.Lease.Milliseconds(), c.Lease == defaultLease)

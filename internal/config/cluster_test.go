@@ -47,7 +47,7 @@ func TestClusterDefaults(t *testing.T) {
 func TestClusterLongMachineName(t *testing.T) {
 	load := func(name string) (*Config, error) {
 		l := newLoader("f.json", []byte(clusterFile(someEtcd+", "+somePeers)), nil)
-		l.files.skip, l.hostname = true, func() (string, error) { return name, nil }
+		l.files.Skip, l.hostname = true, func() (string, error) { return name, nil }
 		cfg, _, err := l.result(l.load())
 		return cfg, err
 	}

@@ -8,6 +8,8 @@ import (
 	"math"
 	"strings"
 	"time"
+
+	"external-server/internal/config/document"
 )
 
 // Redacted is the configuration in force as indented JSON in the shape of
@@ -54,48 +56,6 @@ func (r RedactedConfig) Line() string {
 	return string(raw)
 }
 
-// ordered is a JSON object whose keys keep their order.
-type ordered []field
-
-type field struct {
-	key   string
-	value any
-}
-
-func (o *ordered) add(key string, value any) { *o = append(*o, field{key, value}) }
-
-// MarshalJSON writes the keys in order and leaves <, > and & as they are.
-func (o ordered) MarshalJSON() ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	b.WriteByte('{')
-	for i, f := range o {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		if err := enc.Encode(f.key); err != nil {
-			return nil, err
-		}
-		b.Truncate(b.Len() - 1) // the newline of Encode
-		b.WriteByte(':')
-		if nested, ok := f.value.(ordered); ok {
-			raw, err := nested.MarshalJSON()
-			if err != nil {
-				return nil, err
-			}
-			b.Write(raw)
-			continue
-		}
-		if err := enc.Encode(f.value); err != nil {
-			return nil, err
-		}
-		b.Truncate(b.Len() - 1)
-	}
-	b.WriteByte('}')
-	return b.Bytes(), nil
-}
-
 // encoder writes a Config in format D: full and without secrets for people, or
 // revealed and without defaults as a file. What is brief cannot be read back.
 type encoder struct{ full, reveal, brief bool }
@@ -108,9 +68,9 @@ func (e encoder) secret(s Secret) string {
 }
 
 // optional adds a value that a file may leave out because it is the default.
-func (e encoder) optional(o *ordered, key string, value any, isDefault bool) {
+func (e encoder) optional(o *document.Ordered, key string, value any, isDefault bool) {
 	if e.full || !isDefault {
-		o.add(key, value)
+		o.Add(key, value)
 	}
 }
 
@@ -118,56 +78,63 @@ func seconds(d time.Duration) float64 { return d.Seconds() }
 
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-func (e encoder) config(c *Config) ordered {
-	var o ordered
-	o.add("company_name", c.Company)
-	o.add("external_communication", e.broker(c))
-	o.add("timeout", seconds(c.MessageTimeout))
-	o.add("send_invalid_command", c.SendInvalidCommand)
-	o.add("sleep_duration_after_connection_refused", seconds(c.RetryDelay))
+func (e encoder) config(c *Config) document.Ordered {
+	var o document.Ordered
+	o.Add("company_name", c.Company)
+	o.Add("external_communication", e.broker(c))
+	o.Add("timeout", seconds(c.MessageTimeout))
+	o.Add("send_invalid_command", c.SendInvalidCommand)
+	o.Add("sleep_duration_after_connection_refused", seconds(c.RetryDelay))
 	cars := c.Cars
 	if c.AnyCar != nil {
 		cars = append(cars[:len(cars):len(cars)], *c.AnyCar)
 	}
-	common := ordered{}
+	common := document.Ordered{}
 	if len(cars) > 0 {
 		common = e.modules(cars[0].Modules, true)
 	}
-	o.add("common_modules", common)
-	all := make(ordered, 0, len(cars))
+	o.Add("common_modules", common)
+	all := make(document.Ordered, 0, len(cars))
 	for _, car := range cars {
-		entry := ordered{}
+		entry := document.Ordered{}
 		if specific := e.modules(car.Modules, false); len(specific) > 0 {
-			entry.add("specific_modules", specific)
+			entry.Add("specific_modules", specific)
 		}
-		all.add(car.Name, entry)
+		if len(car.Labels) > 0 && !e.brief {
+			labels := document.Ordered{}
+			for _, label := range car.Labels {
+				labels.Add(label.Name, label.Value)
+			}
+			entry.Add("labels", labels)
+		}
+		all.Add(car.Name, entry)
 	}
 	if e.brief {
 		all = alike(all)
 	}
-	o.add("cars", all)
-	o.add("logging", ordered{{"console", e.sink(c.Logging.Console, false)}, {"file", e.sink(c.Logging.File, true)}})
+	o.Add("cars", all)
+	o.Add("logging", document.Ordered{{Key: "console", Value: e.sink(c.Logging.Console, false)}, {Key: "file", Value: e.sink(c.Logging.File, true)}})
 	if b := c.EmbeddedBroker; b != nil {
-		o.add("embedded_broker", e.embedded(b))
+		o.Add("embedded_broker", e.embedded(b))
 	}
 	if limits := e.limits(c.Limits); len(limits) > 0 {
-		o.add("limits", limits)
+		o.Add("limits", limits)
 	}
 	if c.HTTPAPI != nil {
-		o.add("http_api", e.httpAPI(c.HTTPAPI))
+		o.Add("http_api", e.httpAPI(c.HTTPAPI))
 	}
 	if c.Admin != nil {
-		o.add("admin", e.admin(c.Admin))
+		o.Add("admin", e.admin(c.Admin))
 	}
 	if t := c.Tracing; t != nil {
-		o.add("tracing", ordered{{"endpoint", t.Endpoint}, {"sample_ratio", t.SampleRatio}})
+		o.Add("tracing", document.Ordered{{Key: "endpoint", Value: t.Endpoint}, {Key: "sample_ratio", Value: t.SampleRatio}})
 	}
 	if c.Cluster != nil {
-		o.add("cluster", e.cluster(c.Cluster))
+		o.Add("cluster", e.cluster(c.Cluster))
 	}
 	e.optional(&o, "presence", c.Presence, !c.Presence)
 	if c.StateDirectory != "" {
-		o.add("state_directory", c.StateDirectory)
+		o.Add("state_directory", c.StateDirectory)
 		e.optional(&o, "state_sync", c.StateSync, !c.StateSync)
 		e.optional(&o, "on_stop", string(c.OnStop), c.OnStop == OnStopSuspend)
 	}
@@ -183,22 +150,22 @@ const (
 
 // alike folds cars with the same settings into one entry, and what is beyond so many
 // entries into a last one.
-func alike(cars ordered) ordered {
-	var out ordered
+func alike(cars document.Ordered) document.Ordered {
+	var out document.Ordered
 	names := make(map[string][]string)
 	var order []string
 	values := make(map[string]any)
 	for _, car := range cars {
-		raw, err := car.value.(ordered).MarshalJSON()
+		raw, err := car.Value.(document.Ordered).MarshalJSON()
 		if err != nil {
 			return cars
 		}
 		key := string(raw)
 		if _, known := names[key]; !known {
 			order = append(order, key)
-			values[key] = car.value
+			values[key] = car.Value
 		}
-		names[key] = append(names[key], car.key)
+		names[key] = append(names[key], car.Key)
 	}
 	others := 0
 	for i, key := range order {
@@ -211,24 +178,24 @@ func alike(cars ordered) ordered {
 		if more := len(list) - briefNames; more > 0 {
 			text += fmt.Sprintf(" and %d more", more)
 		}
-		out.add(text, values[key])
+		out.Add(text, values[key])
 	}
 	if others > 0 {
-		out.add(fmt.Sprintf("and %d more", others), "each with settings of its own")
+		out.Add(fmt.Sprintf("and %d more", others), "each with settings of its own")
 	}
 	return out
 }
 
-func (e encoder) broker(c *Config) ordered {
+func (e encoder) broker(c *Config) document.Ordered {
 	b := c.Broker
-	o := ordered{{"protocol", "MQTT"}}
+	o := document.Ordered{{Key: "protocol", Value: "MQTT"}}
 	if b.Host != "" {
-		o.add("server_address", b.Host)
+		o.Add("server_address", b.Host)
 	}
 	if b.Port != 0 {
-		o.add("server_port", b.Port)
+		o.Add("server_port", b.Port)
 	}
-	o.add("timeout_ms", int64(math.Ceil(millis(c.SessionTimeout))))
+	o.Add("timeout_ms", int64(math.Ceil(millis(c.SessionTimeout))))
 	files := b.files
 	if b.TLS != nil {
 		files = *b.TLS
@@ -236,50 +203,50 @@ func (e encoder) broker(c *Config) ordered {
 	e.optional(&o, "tls", b.TLS != nil, (b.TLS != nil) == (files != TLS{}))
 	for _, f := range []struct{ key, path string }{{"ca_certs_file", files.CAFile}, {"cert_file", files.CertFile}, {"key_file", files.KeyFile}} {
 		if f.path != "" {
-			o.add(f.key, f.path)
+			o.Add(f.key, f.path)
 		}
 	}
 	if b.Username != "" && (e.full || b.Host != "") { // on the embedded broker its first user is the default
-		o.add("username", b.Username)
-		o.add("password", e.secret(b.Password))
+		o.Add("username", b.Username)
+		o.Add("password", e.secret(b.Password))
 	}
 	e.optional(&o, "connections", b.Connections, b.Connections == 0)
 	if b.ClientID != "" {
-		o.add("client_id", b.ClientID)
+		o.Add("client_id", b.ClientID)
 	}
 	return o
 }
 
 // modules writes the common or the specific ones of the list.
-func (e encoder) modules(list []Module, common bool) ordered {
-	o := ordered{}
+func (e encoder) modules(list []Module, common bool) document.Ordered {
+	o := document.Ordered{}
 	for _, m := range list {
 		if m.common() == common {
-			o.add(m.id(), e.module(m))
+			o.Add(m.id(), e.module(m))
 		}
 	}
 	return o
 }
 
-func (e encoder) module(m Module) ordered {
-	o := ordered{}
+func (e encoder) module(m Module) document.Ordered {
+	o := document.Ordered{}
 	switch {
 	case m.Builtin != "":
-		o.add("builtin", m.Builtin)
+		o.Add("builtin", m.Builtin)
 	case len(m.Command) > 0:
-		o.add("command", m.Command)
+		o.Add("command", m.Command)
 	default:
-		o.add("lib_path", m.LibPath)
+		o.Add("lib_path", m.LibPath)
 		e.optional(&o, "isolation", m.Isolation, m.Isolation == IsolationProcess)
 	}
 	if e.reveal {
-		own := ordered{}
+		own := document.Ordered{}
 		for _, p := range m.Config {
-			own.add(p.Key, p.Value.Reveal())
+			own.Add(p.Key, p.Value.Reveal())
 		}
-		o.add("config", own)
+		o.Add("config", own)
 	} else {
-		o.add("config", Hidden)
+		o.Add("config", Hidden)
 	}
 	e.optional(&o, "timeout_ms", m.PollTimeout.Milliseconds(), m.PollTimeout == defaultPollTimeout)
 	if m.Builtin != "" {
@@ -288,29 +255,30 @@ func (e encoder) module(m Module) ordered {
 		return o
 	}
 	e.optional(&o, "memory_limit_mb", m.MemoryLimit>>20, m.MemoryLimit == 0)
+	e.optional(&o, "answer", m.Answer, m.Answer == AnswerQueued)
 	e.optional(&o, "max_restarts", m.MaxRestarts, m.MaxRestarts == defaultMaxRestarts)
 	e.optional(&o, "call_timeout_ms", millis(m.CallTimeout), m.CallTimeout == defaultCallTimeout)
 	return o
 }
 
-func (e encoder) sink(s Sink, file bool) ordered {
-	o := ordered{{"level", levelName(s.Level)}, {"use", s.Use}}
+func (e encoder) sink(s Sink, file bool) document.Ordered {
+	o := document.Ordered{{Key: "level", Value: levelName(s.Level)}, {Key: "use", Value: s.Use}}
 	e.optional(&o, "format", s.Format, s.Format == "text")
 	if file {
 		path := s.Path
 		if s.Use && path == "" {
 			path = "." // what it means in formats A and B; here it has to be said (CLI-14)
 		}
-		o.add("path", path)
+		o.Add("path", path)
 		e.optional(&o, "max_size_bytes", s.MaxBytes, s.MaxBytes == defaultLogMaxBytes)
 		e.optional(&o, "files_to_keep", s.Keep, s.Keep == defaultLogKeep)
 	}
 	return o
 }
 
-func (e encoder) limits(l Limits) ordered {
+func (e encoder) limits(l Limits) document.Ordered {
 	d := defaultLimits()
-	o := ordered{}
+	o := document.Ordered{}
 	e.optional(&o, "statuses_ahead", l.StatusesAhead, l.StatusesAhead == d.StatusesAhead)
 	e.optional(&o, "module_queue", l.ModuleQueue, l.ModuleQueue == d.ModuleQueue)
 	e.optional(&o, "stop_timeout_ms", millis(l.Stop), l.Stop == d.Stop)
@@ -323,27 +291,27 @@ func (e encoder) limits(l Limits) ordered {
 	return o
 }
 
-func serverTLSFields(o *ordered, t *ServerTLS) {
+func serverTLSFields(o *document.Ordered, t *ServerTLS) {
 	if t == nil {
 		return
 	}
-	tls := ordered{{"cert_file", t.CertFile}, {"key_file", t.KeyFile}}
+	tls := document.Ordered{{Key: "cert_file", Value: t.CertFile}, {Key: "key_file", Value: t.KeyFile}}
 	if t.ClientCAFile != "" {
-		tls.add("client_ca_file", t.ClientCAFile)
+		tls.Add("client_ca_file", t.ClientCAFile)
 	}
-	o.add("tls", tls)
+	o.Add("tls", tls)
 }
 
-func (e encoder) embedded(b *EmbeddedBroker) ordered {
-	o := ordered{{"listen", b.Listen}}
+func (e encoder) embedded(b *EmbeddedBroker) document.Ordered {
+	o := document.Ordered{{Key: "listen", Value: b.Listen}}
 	serverTLSFields(&o, b.TLS)
-	users := make([]ordered, len(b.Users))
+	users := make([]document.Ordered, len(b.Users))
 	for i, u := range b.Users {
-		users[i] = ordered{{"name", u.Name}, {"password", e.secret(u.Password)}}
+		users[i] = document.Ordered{{Key: "name", Value: u.Name}, {Key: "password", Value: e.secret(u.Password)}}
 		e.optional(&users[i], "car", u.Car, u.Car == "")
 	}
 	if e.brief && len(users) > briefUsers {
-		o.add("users", fmt.Sprintf("%d users", len(users)))
+		o.Add("users", fmt.Sprintf("%d users", len(users)))
 	} else {
 		e.optional(&o, "users", users, len(users) == 0)
 	}
@@ -351,10 +319,10 @@ func (e encoder) embedded(b *EmbeddedBroker) ordered {
 	return o
 }
 
-func (e encoder) httpAPI(a *HTTPAPI) ordered {
-	o := ordered{{"listen", a.Listen}}
+func (e encoder) httpAPI(a *HTTPAPI) document.Ordered {
+	o := document.Ordered{{Key: "listen", Value: a.Listen}}
 	serverTLSFields(&o, a.TLS)
-	o.add("store", e.secret(a.Store))
+	o.Add("store", e.secret(a.Store))
 	e.optional(&o, "keys_file", a.KeysFile, a.KeysFile == "")
 	e.optional(&o, "retention_s", seconds(a.Retention), a.Retention == defaultAPIRetention)
 	e.optional(&o, "max_cars", a.MaxCars, a.MaxCars == defaultAPICars)
@@ -362,20 +330,31 @@ func (e encoder) httpAPI(a *HTTPAPI) ordered {
 	return o
 }
 
-func (e encoder) admin(a *Admin) ordered {
-	o := ordered{{"listen", a.Listen}}
+func (e encoder) admin(a *Admin) document.Ordered {
+	o := document.Ordered{{Key: "listen", Value: a.Listen}}
 	serverTLSFields(&o, a.TLS)
-	tokens := make([]ordered, len(a.Tokens))
+	tokens := make([]document.Ordered, len(a.Tokens))
 	for i, t := range a.Tokens {
-		tokens[i] = ordered{{"name", t.Name}, {"role", t.Role}}
+		tokens[i] = document.Ordered{{Key: "name", Value: t.Name}, {Key: "role", Value: t.Role}}
 		if t.TokenFile != "" {
-			tokens[i].add("token_file", t.TokenFile)
+			tokens[i].Add("token_file", t.TokenFile)
 		} else {
-			tokens[i].add("token", e.secret(t.Token))
+			tokens[i].Add("token", e.secret(t.Token))
 		}
 	}
 	e.optional(&o, "tokens", tokens, len(tokens) == 0)
 	e.optional(&o, "per_car_metrics", a.PerCarMetrics, !a.PerCarMetrics)
 	e.optional(&o, "insecure", a.Insecure, !a.Insecure)
+	if a.MapTiles != "" {
+		tiles, _, keys := strings.Cut(a.MapTiles, "?")
+		if keys && !e.reveal { // the key of a customer, perhaps
+			tiles += "?" + Hidden
+		} else {
+			tiles = a.MapTiles
+		}
+		o.Add("map_tiles", tiles)
+		e.optional(&o, "map_attribution", a.MapAttribution, a.MapAttribution == "")
+		e.optional(&o, "map_max_zoom", a.MapMaxZoom, a.MapMaxZoom == defaultMapMaxZoom)
+	}
 	return o
 }

@@ -3,6 +3,8 @@ package config
 import (
 	"errors"
 	"strings"
+
+	"external-server/internal/config/files"
 )
 
 // Flags are the options of the command line that override the file (CLI-4 to CLI-7).
@@ -41,12 +43,12 @@ func (c *Config) ApplyFlags(f Flags) error {
 	merged := c.Broker.files
 	paths := []*string{&merged.CAFile, &merged.CertFile, &merged.KeyFile}
 	var missing, faults []string
-	check := &files{}
+	check := &files.Checker{}
 	for i, o := range options {
 		if o.value != "" {
 			*paths[i] = o.value
 			c.movePlace(o.name)
-			if fault := check.readable(o.value); fault != "" { // CLI-11
+			if fault := check.Readable(o.value); fault != "" { // CLI-11
 				faults = append(faults, o.name+": "+fault)
 			}
 		}

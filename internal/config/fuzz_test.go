@@ -77,7 +77,7 @@ func FuzzLoad(f *testing.F) {
 		"cluster":{"etcd":["https://e","http://[::1]:1/"],"username":"u","password":"p","tls":true,"peer_listen":":0","peer_address":"[::]:1","peer_token":"0123456789abcdef","peer_tls":{"ca_file":""},"shards":"7","lease_ms":2500}}`))
 	read := func(data []byte) (*Config, []Problem, error) {
 		l := newLoader("f.json", data, nil)
-		l.files.skip = true
+		l.files.Skip = true
 		return l.result(l.load())
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -4,6 +4,7 @@ import (
 	"math"
 	"time"
 
+	"external-server/internal/config/document"
 	"external-server/internal/module"
 )
 
@@ -20,9 +21,9 @@ func defaultLimits() Limits {
 	}
 }
 
-func (l *loader) limits(top *object) Limits {
+func (l *loader) limits(top *document.Object) Limits {
 	d := defaultLimits()
-	o := top.block("limits")
+	o := top.Block("limits")
 	if o == nil {
 		return d
 	}
@@ -31,19 +32,19 @@ func (l *loader) limits(top *object) Limits {
 		maxPayload = 256 << 20 // of MQTT
 	)
 	count := func(key string, def int, least int64) int {
-		return int(o.integer(key, int64(def), least, most))
+		return int(o.Integer(key, int64(def), least, most))
 	}
 	out := Limits{
 		StatusesAhead:    count("statuses_ahead", d.StatusesAhead, 1),
 		ModuleQueue:      count("module_queue", d.ModuleQueue, 1),
-		Stop:             o.duration("stop_timeout_ms", time.Millisecond, d.Stop, leastTimeout),
-		Payload:          int(o.integer("payload_bytes", int64(d.Payload), 1, maxPayload)),
+		Stop:             o.Duration("stop_timeout_ms", time.Millisecond, d.Stop, leastTimeout),
+		Payload:          int(o.Integer("payload_bytes", int64(d.Payload), 1, maxPayload)),
 		MessagesPerSec:   count("messages_per_second", d.MessagesPerSec, 0),
-		MessageBurst:     int(o.integer("message_burst", int64(d.MessageBurst), 0, math.MaxInt32)),
-		IdleCar:          o.duration("idle_car_s", time.Second, d.IdleCar, time.Second),
+		MessageBurst:     int(o.Integer("message_burst", int64(d.MessageBurst), 0, math.MaxInt32)),
+		IdleCar:          o.Duration("idle_car_s", time.Second, d.IdleCar, time.Second),
 		AnyCars:          count("any_cars", d.AnyCars, 1),
-		AdmissionTimeout: o.duration("admission_timeout_ms", time.Millisecond, d.AdmissionTimeout, leastTimeout),
+		AdmissionTimeout: o.Duration("admission_timeout_ms", time.Millisecond, d.AdmissionTimeout, leastTimeout),
 	}
-	o.finish()
+	o.Finish()
 	return out
 }

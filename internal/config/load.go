@@ -8,6 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"external-server/internal/config/document"
+	"external-server/internal/config/files"
 )
 
 // Defaults of keys that may be left out. The times follow GW-57: a gateway
@@ -28,6 +31,13 @@ const (
 	EnvUsername = "EXTERNAL_SERVER_MQTT_USERNAME"
 	EnvPassword = "EXTERNAL_SERVER_MQTT_PASSWORD"
 )
+
+// Problem is one error or warning about a configuration. Its text says what was
+// expected and never quotes secrets (CFG-22, DEF-45).
+type Problem = document.Problem
+
+// Errors are all errors of one configuration, in the order of the file.
+type Errors = document.Errors
 
 // Load reads and validates the file at path, whichever of the four formats it
 // has. It returns the configuration and its warnings. The error is of type
@@ -53,7 +63,7 @@ func LoadElsewhere(path string, lookupEnv func(string) (string, bool)) (*Config,
 		return nil, nil, err
 	}
 	l := newLoader(path, data, lookupEnv)
-	l.files.skip = true
+	l.files.Skip = true
 	return l.result(l.load())
 }
 
@@ -69,70 +79,53 @@ func readFile(path string) ([]byte, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fail(fmt.Sprintf("the configuration file was not found: %s; give its path with -c or as the argument", absolute))
 	case err != nil:
-		return nil, fail("the configuration cannot be read: " + reason(absolute, err))
+		return nil, fail("the configuration cannot be read: " + files.Reason(absolute, err))
 	case !info.Mode().IsRegular():
 		return nil, fail(fmt.Sprintf("%s is not a regular file; expected a JSON file", absolute))
-	case info.Size() > maxFileBytes:
-		return nil, fail(tooLarge)
+	case info.Size() > document.MaxBytes:
+		return nil, fail(document.TooLarge)
 	}
 	file, err := os.Open(path)
 	if err != nil {
-		return nil, fail("the configuration cannot be read: " + reason(absolute, err))
+		return nil, fail("the configuration cannot be read: " + files.Reason(absolute, err))
 	}
 	defer func() { _ = file.Close() }() // nothing was written
-	data, err := io.ReadAll(io.LimitReader(file, maxFileBytes+1))
+	data, err := io.ReadAll(io.LimitReader(file, document.MaxBytes+1))
 	switch {
 	case err != nil:
-		return nil, fail("the configuration cannot be read: " + reason(absolute, err))
-	case len(data) > maxFileBytes:
-		return nil, fail(tooLarge) // it has grown
+		return nil, fail("the configuration cannot be read: " + files.Reason(absolute, err))
+	case len(data) > document.MaxBytes:
+		return nil, fail(document.TooLarge) // it has grown
 	}
 	return data, nil
 }
 
-// loader turns one document into a Config and collects what is wrong with it.
+// loader turns one document into a Config.
 type loader struct {
+	*document.Reader
 	path      string
-	doc       *document
+	root      *document.Value // nil: the document is no object
 	lookupEnv func(string) (string, bool)
-	files     files
+	files     files.Checker
 	places    map[string]place
-	users     int  // where embedded_broker.users stands
-	converted bool // a module's config had values that were not strings
-	errs      problems
-	warns     problems
-	hostname  func() (string, error) // of this machine
+	users     int // where embedded_broker.users stands
+	// labelNames are those of the labels of all cars so far.
+	labelNames map[string]struct{}
+	converted  bool                   // a module's config had values that were not strings
+	hostname   func() (string, error) // of this machine
 }
 
 func newLoader(path string, data []byte, lookupEnv func(string) (string, bool)) *loader {
 	if lookupEnv == nil {
 		lookupEnv = func(string) (string, bool) { return "", false }
 	}
-	return &loader{path: path, doc: newDocument(data), lookupEnv: lookupEnv, hostname: os.Hostname}
-}
-
-func (l *loader) problem(off int, key, format string, args []any) Problem {
-	line, column := l.doc.position(off)
-	return Problem{File: l.path, Line: line, Column: column, Key: key, Text: fmt.Sprintf(format, args...)}
-}
-
-func (l *loader) errorf(off int, key, format string, args ...any) {
-	l.errs.add(func() Problem { return l.problem(off, key, format, args) })
-}
-
-func (l *loader) warnf(off int, key, format string, args ...any) {
-	l.warns.add(func() Problem { return l.problem(off, key, format, args) })
-}
-
-// wrong reports a value of the wrong type without quoting it.
-func (l *loader) wrong(n *node, key, what string) {
-	l.errorf(n.off, key, "expected %s, got %s", what, n.kind)
+	return &loader{Reader: document.NewReader(path, data), path: path, lookupEnv: lookupEnv, hostname: os.Hostname}
 }
 
 func (l *loader) result(cfg *Config) (*Config, []Problem, error) {
-	warnings := l.warns.sorted("warnings")
-	if len(l.errs.list) > 0 {
-		return nil, warnings, Errors(l.errs.sorted("errors"))
+	warnings, err := l.Result()
+	if err != nil {
+		return nil, warnings, err
 	}
 	return cfg, warnings, nil
 }
@@ -140,31 +133,24 @@ func (l *loader) result(cfg *Config) (*Config, []Problem, error) {
 // load reads the document. The broker, the cars and logging may each be in the
 // notation of any format; their combination names the format.
 func (l *loader) load() *Config {
-	root, bad := l.doc.parse(func(off int, path, key string) {
-		l.errorf(off, join(path, key), "the key appears twice in one object; remove one")
-	})
-	if bad != nil {
-		l.errs = problems{}
-		l.errorf(bad.off, "", "%s", bad.text)
-		return nil
-	}
-	top := l.object(&root, "")
+	top := l.Root()
 	if top == nil {
 		return nil
 	}
+	l.root = top.Value
 	cfg := &Config{Source: l.path, Format: formatOf(top)}
-	top.get("$schema")
-	cfg.Company = top.name("company_name", "the name of the company")
+	top.Get("$schema")
+	cfg.Company = l.name(top, "company_name", "the name of the company")
 	if tooLong(cfg.Company, "") {
-		l.errorf(top.value("company_name"), "company_name", nameTooLong)
+		l.Errorf(top.At("company_name"), "company_name", nameTooLong)
 	}
-	cfg.MessageTimeout = top.duration("timeout", time.Second, defaultMessageTimeout, leastTimeout)
-	if n := top.get("timeout"); n != nil && cfg.MessageTimeout < advisedMessageTimeout {
-		l.warnf(n.off, "timeout", "below %v s gateways on slow networks never finish the connect sequence (GW-57)", advisedMessageTimeout.Seconds())
+	cfg.MessageTimeout = top.Duration("timeout", time.Second, defaultMessageTimeout, leastTimeout)
+	if n := top.Get("timeout"); n != nil && cfg.MessageTimeout < advisedMessageTimeout {
+		l.Warnf(n.Off, "timeout", "below %v s gateways on slow networks never finish the connect sequence (GW-57)", advisedMessageTimeout.Seconds())
 	}
-	cfg.RetryDelay = max(leastRetryDelay, top.duration("sleep_duration_after_connection_refused", time.Second, defaultRetryDelay, 0))
-	cfg.SendInvalidCommand = top.boolean("send_invalid_command", false)
-	cfg.Presence = top.boolean("presence", false)
+	cfg.RetryDelay = max(leastRetryDelay, top.Duration("sleep_duration_after_connection_refused", time.Second, defaultRetryDelay, 0))
+	cfg.SendInvalidCommand = top.Boolean("send_invalid_command", false)
+	cfg.Presence = top.Boolean("presence", false)
 	l.state(top, cfg)
 	cfg.EmbeddedBroker = l.embeddedBroker(top)
 	l.broker(top, cfg)
@@ -178,20 +164,20 @@ func (l *loader) load() *Config {
 	cfg.spool()
 	l.clashes(cfg)
 	cfg.places = l.places
-	top.finish()
+	top.Finish()
 	return cfg
 }
 
 // formatOf names the format by the keys that only one of them has.
-func formatOf(top *object) Format {
-	single := top.has("car_name") || top.has("modules") || top.has("log_files_directory")
-	logging := top.n.member("logging")
+func formatOf(top *document.Object) Format {
+	single := top.Has("car_name") || top.Has("modules") || top.Has("log_files_directory")
+	logging := top.Value.Member("logging")
 	switch {
-	case single && !top.has("cars"):
+	case single && !top.Has("cars"):
 		return FormatA
-	case top.has("external_communication"):
+	case top.Has("external_communication"):
 		return FormatD
-	case logging != nil && (logging.member("log-path") != nil || logging.member("verbose") != nil):
+	case logging != nil && (logging.Member("log-path") != nil || logging.Member("verbose") != nil):
 		return FormatB
 	case hasFlatBroker(top):
 		return FormatC
@@ -201,19 +187,19 @@ func formatOf(top *object) Format {
 
 // name reads a company or car name (VOC-1, VOC-2): part of every topic, so it
 // may not be empty although the reference takes an empty one.
-func (o *object) name(key, what string) string {
-	n := o.required(key, what)
+func (l *loader) name(o *document.Object, key, what string) string {
+	n := o.Required(key, what)
 	if n == nil {
 		return ""
 	}
-	if n.kind != kindString {
-		o.l.wrong(n, o.key(key), "a string")
+	if n.Kind != document.KindString {
+		l.Wrong(n, o.Key(key), "a string")
 		return ""
 	}
-	if fault := nameFault(n.text); fault != "" {
-		o.l.errorf(n.off, o.key(key), "%s", fault)
+	if fault := nameFault(n.Text); fault != "" {
+		l.Errorf(n.Off, o.Key(key), "%s", fault)
 	}
-	return n.text
+	return n.Text
 }
 
 func nameFault(name string) string {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"external-server/internal/config/document"
 	"external-server/internal/fleet"
 	"external-server/internal/module"
 )
@@ -17,7 +18,7 @@ import (
 // defaultModule is what a library without further keys becomes.
 func defaultModule(number int32, path, lib string, own ...Pair) Module {
 	return Module{Number: number, KeyPath: path, LibPath: lib, Isolation: IsolationProcess, Config: own,
-		PollTimeout: time.Second, SpoolMaxBytes: 64 << 20, MaxRestarts: 10, CallTimeout: time.Minute}
+		Answer: AnswerQueued, PollTimeout: time.Second, SpoolMaxBytes: 64 << 20, MaxRestarts: 10, CallTimeout: time.Minute}
 }
 
 func pair(key, value string) Pair { return Pair{key, NewSecret(value)} }
@@ -62,7 +63,7 @@ func TestFormats(t *testing.T) {
 		common := defaultModule(1000, "common_modules.1000", "lib.so", pair("n", "5"))
 		specific := defaultModule(2, "cars.car_b.specific_modules.2", "other.so")
 		specific.Config = []Pair{}
-		compare(t, "cars", cfg.Cars, []Car{{"car_a", []Module{common}}, {"car_b", []Module{specific, common}}}) // CFG-13
+		compare(t, "cars", cfg.Cars, []Car{{Name: "car_a", Modules: []Module{common}}, {Name: "car_b", Modules: []Module{specific, common}}}) // CFG-13
 		console := console
 		console.Level = slog.LevelDebug
 		compare(t, "log", cfg.Logging, Logging{Console: console, File: Sink{Use: true, Level: slog.LevelDebug, Format: "text", Path: "./logs/", MaxBytes: 10485760, Keep: 5}})
@@ -79,13 +80,13 @@ func TestFormats(t *testing.T) {
 		files := TLS{CAFile: "ca.pem", CertFile: "cert.pem", KeyFile: "key.pem"}
 		compare(t, "broker", cfg.Broker, Broker{Host: "broker.example.org", Port: 8883, Username: "name", Password: NewSecret("word"), Connections: 4, TLS: &files, files: files})
 		one := Module{Number: 1, KeyPath: "common_modules.1", Builtin: BuiltinMission, Config: []Pair{pair("api_url", "http://localhost")},
-			PollTimeout: time.Second, SpoolDirectory: "logs", SpoolMaxBytes: 1000000, MaxRestarts: 10, CallTimeout: time.Minute}
+			Answer: AnswerQueued, PollTimeout: time.Second, SpoolDirectory: "logs", SpoolMaxBytes: 1000000, MaxRestarts: 10, CallTimeout: time.Minute}
 		thousand := defaultModule(1000, "common_modules.1000", "lib.so")
 		thousand.Config, thousand.Isolation, thousand.PollTimeout = []Pair{}, IsolationNone, 500*time.Millisecond
 		seven := Module{Number: 7, KeyPath: "cars.*.specific_modules.7", Command: []string{"./run", "--fast"}, Config: []Pair{pair("flag", "1")},
-			PollTimeout: time.Second, SpoolMaxBytes: 64 << 20, MemoryLimit: 64 << 20, MaxRestarts: 3, CallTimeout: 5 * time.Second}
-		compare(t, "cars", cfg.Cars, []Car{{"car_a", []Module{one, thousand}}})
-		compare(t, "any car", cfg.AnyCar, &Car{AnyCarName, []Module{seven, one, thousand}})
+			Answer: AnswerDelivered, PollTimeout: time.Second, SpoolMaxBytes: 64 << 20, MemoryLimit: 64 << 20, MaxRestarts: 3, CallTimeout: 5 * time.Second}
+		compare(t, "cars", cfg.Cars, []Car{{Name: "car_a", Modules: []Module{one, thousand}, Labels: []Label{{"depot", "Brno střed"}, {"model", "shuttle-2"}}}})
+		compare(t, "any car", cfg.AnyCar, &Car{Name: AnyCarName, Modules: []Module{seven, one, thousand}})
 		compare(t, "log", cfg.Logging, Logging{
 			Console: Sink{Use: true, Level: slog.LevelInfo, Format: "json"},
 			File:    Sink{Use: true, Level: slog.LevelWarn, Format: "text", Path: "logs", Keep: 9}})
@@ -96,7 +97,8 @@ func TestFormats(t *testing.T) {
 		compare(t, "HTTP API", cfg.HTTPAPI, &HTTPAPI{Listen: ":8080", TLS: &ServerTLS{CertFile: "cert.pem", KeyFile: "key.pem"},
 			Store: NewSecret("postgres://u:p@db/fleet"), KeysFile: "keys", Retention: time.Minute, MaxCars: 500, WaitTimeout: 700 * time.Millisecond})
 		compare(t, "admin", cfg.Admin, &Admin{Listen: "0.0.0.0:8090", TLS: &ServerTLS{CertFile: "cert.pem", KeyFile: "key.pem"},
-			Tokens: []Token{{Name: "n", Role: RoleOperate, Token: NewSecret("t")}, {Name: "f", Role: RoleRead, Token: NewSecret("from-file"), TokenFile: "token"}}, PerCarMetrics: true})
+			Tokens: []Token{{Name: "n", Role: RoleOperate, Token: NewSecret("t")}, {Name: "f", Role: RoleRead, Token: NewSecret("from-file"), TokenFile: "token"}}, PerCarMetrics: true,
+			MapTiles: "https://tiles.example.org:8443/{z}/{x}/{y}.png?key=k", MapAttribution: "© the owners", MapMaxZoom: 14})
 		compare(t, "tracing", cfg.Tracing, &Tracing{"https://collector:4318/v1", 0.5})
 		compare(t, "presence", cfg.Presence, true)
 	})
@@ -195,7 +197,7 @@ func TestManyProblems(t *testing.T) {
 func TestUnreadable(t *testing.T) {
 	dir := workdir(t)
 	write(t, "large.json", "")
-	if err := os.Truncate("large.json", maxFileBytes+1); err != nil {
+	if err := os.Truncate("large.json", document.MaxBytes+1); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ path, want string }{

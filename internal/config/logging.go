@@ -3,6 +3,8 @@ package config
 import (
 	"log/slog"
 	"strings"
+
+	"external-server/internal/config/document"
 )
 
 // LevelCritical is the level CRITICAL of the reference: above ERROR.
@@ -33,48 +35,48 @@ var flatLogging = []string{"log_files_directory", "log_files_to_keep", "log_file
 
 // logging reads the block of formats C and D, that of B, or the keys of A. A
 // block wins over the keys of A. Without any of them INFO goes to the console.
-func (l *loader) logging(top *object, format Format) Logging {
-	n := top.get("logging")
+func (l *loader) logging(top *document.Object, format Format) Logging {
+	n := top.Get("logging")
 	var given []string
 	for _, key := range flatLogging {
-		if top.get(key) != nil {
+		if top.Get(key) != nil {
 			given = append(given, key)
 		}
 	}
 	if n == nil {
 		if len(given) > 0 && format != FormatA {
-			l.warnf(top.offset(given[0]), given[0], "belongs to the format with a single car, but is used, because there is no logging block")
+			l.Warnf(top.KeyAt(given[0]), given[0], "belongs to the format with a single car, but is used, because there is no logging block")
 		}
 		return l.loggingA(top, len(given) > 0)
 	}
 	for _, key := range given {
-		l.warnf(top.offset(key), key, "ignored, because the logging block is present and wins")
+		l.Warnf(top.KeyAt(key), key, "ignored, because the logging block is present and wins")
 	}
 	out := Logging{Console: defaultConsole()}
-	o := l.object(n, "logging")
+	o := l.Object(n, "logging")
 	if o == nil {
 		return out
 	}
-	if o.has("log-path") || o.has("verbose") {
+	if o.Has("log-path") || o.Has("verbose") {
 		out = l.loggingB(o)
 	} else {
 		out.Console = l.sink(o, "console", out.Console)
 		out.File = l.sink(o, "file", Sink{Level: slog.LevelInfo, Format: "text", MaxBytes: defaultLogMaxBytes, Keep: defaultLogKeep})
 	}
-	o.finish()
+	o.Finish()
 	return out
 }
 
 func defaultConsole() Sink { return Sink{Use: true, Level: slog.LevelInfo, Format: "text"} }
 
 // loggingA gives the keys of format A the effect they never had (CFG-7).
-func (l *loader) loggingA(top *object, file bool) Logging {
+func (l *loader) loggingA(top *document.Object, file bool) Logging {
 	out := Logging{Console: defaultConsole()}
 	out.File = Sink{
 		Level: slog.LevelInfo, Format: "text",
-		Path:     top.str("log_files_directory", ""),
-		MaxBytes: top.integer("log_file_max_size_bytes", defaultLogMaxBytes, 0, maxInteger),
-		Keep:     int(top.integer("log_files_to_keep", defaultLogKeep, 0, maxLogFiles)),
+		Path:     top.Str("log_files_directory", ""),
+		MaxBytes: top.Integer("log_file_max_size_bytes", defaultLogMaxBytes, 0, document.MaxInteger),
+		Keep:     int(top.Integer("log_files_to_keep", defaultLogKeep, 0, maxLogFiles)),
 	}
 	out.File.Use = file && out.File.Keep > 0
 	l.logDirectory(top, "log_files_directory", out.File)
@@ -85,16 +87,16 @@ func (l *loader) loggingA(top *object, file bool) Logging {
 const maxLogFiles = 10_000
 
 // loggingB reads the block of v2.0: one level for both sinks (CFG-16).
-func (l *loader) loggingB(o *object) Logging {
+func (l *loader) loggingB(o *document.Object) Logging {
 	level := slog.LevelWarn
-	if o.boolean("verbose", false) {
+	if o.Boolean("verbose", false) {
 		level = slog.LevelDebug
 	}
 	out := Logging{Console: defaultConsole()}
 	out.Console.Level = level
 	out.File = Sink{
-		Use: o.has("log-path"), Level: level, Format: "text",
-		Path: o.str("log-path", ""), MaxBytes: defaultLogMaxBytes, Keep: defaultLogKeep,
+		Use: o.Has("log-path"), Level: level, Format: "text",
+		Path: o.Str("log-path", ""), MaxBytes: defaultLogMaxBytes, Keep: defaultLogKeep,
 	}
 	l.logDirectory(o, "log-path", out.File)
 	return out
@@ -102,44 +104,44 @@ func (l *loader) loggingB(o *object) Logging {
 
 // sink reads one sink of formats C and D; a sink that is described is used
 // unless it says otherwise.
-func (l *loader) sink(parent *object, key string, def Sink) Sink {
-	n := parent.get(key)
+func (l *loader) sink(parent *document.Object, key string, def Sink) Sink {
+	n := parent.Get(key)
 	if n == nil {
 		return def
 	}
-	o := l.object(n, parent.key(key))
+	o := l.Object(n, parent.Key(key))
 	if o == nil {
 		return def
 	}
 	s := def
-	s.Use = o.boolean("use", true)
+	s.Use = o.Boolean("use", true)
 	s.Level = l.level(o, def.Level)
-	s.Format = o.str("format", def.Format)
+	s.Format = o.Str("format", def.Format)
 	if s.Format != "text" && s.Format != "json" {
-		l.errorf(o.n.member("format").off, o.key("format"), `expected "text" or "json"`)
+		l.Errorf(o.Value.Member("format").Off, o.Key("format"), `expected "text" or "json"`)
 	}
-	path := o.str("path", def.Path) // allowed for the console too, without effect
+	path := o.Str("path", def.Path) // allowed for the console too, without effect
 	if key == "file" {
 		s.Path = path
-		s.MaxBytes = o.integer("max_size_bytes", def.MaxBytes, 0, maxInteger)
-		s.Keep = int(o.integer("files_to_keep", int64(def.Keep), 0, maxLogFiles))
+		s.MaxBytes = o.Integer("max_size_bytes", def.MaxBytes, 0, document.MaxInteger)
+		s.Keep = int(o.Integer("files_to_keep", int64(def.Keep), 0, maxLogFiles))
 		s.Use = s.Use && s.Keep > 0
 		if s.Use && s.Path == "" { // CLI-14
-			l.errorf(n.off, o.key("path"), `required when the file is used; expected an existing directory, "." is the working directory`)
+			l.Errorf(n.Off, o.Key("path"), `required when the file is used; expected an existing directory, "." is the working directory`)
 		}
 		l.logDirectory(o, "path", s)
 	}
-	o.finish()
+	o.Finish()
 	return s
 }
 
-func (l *loader) level(o *object, def slog.Level) slog.Level {
-	n := o.get("level")
+func (l *loader) level(o *document.Object, def slog.Level) slog.Level {
+	n := o.Get("level")
 	if n == nil {
 		return def
 	}
-	if n.kind == kindString {
-		name := strings.ToUpper(strings.TrimSpace(n.text))
+	if n.Kind == document.KindString {
+		name := strings.ToUpper(strings.TrimSpace(n.Text))
 		if name == "WARN" {
 			name = "WARNING"
 		}
@@ -149,20 +151,20 @@ func (l *loader) level(o *object, def slog.Level) slog.Level {
 			}
 		}
 	}
-	l.errorf(n.off, o.key("level"), "expected DEBUG, INFO, WARNING, ERROR or CRITICAL")
+	l.Errorf(n.Off, o.Key("level"), "expected DEBUG, INFO, WARNING, ERROR or CRITICAL")
 	return def
 }
 
 // logDirectory checks the directory of a file sink that is used (CLI-14).
-func (l *loader) logDirectory(o *object, key string, s Sink) {
-	n := o.n.member(key)
+func (l *loader) logDirectory(o *document.Object, key string, s Sink) {
+	n := o.Value.Member(key)
 	if s.Use {
-		l.note(PlaceLogPath, o.value(key), o.key(key))
+		l.note(PlaceLogPath, o.At(key), o.Key(key))
 	}
-	if n == nil || n.kind != kindString || !s.Use {
+	if n == nil || n.Kind != document.KindString || !s.Use {
 		return
 	}
-	if fault := l.files.directory(s.Path); fault != "" {
-		l.errorf(n.off, o.key(key), "%s", fault)
+	if fault := l.files.Directory(s.Path); fault != "" {
+		l.Errorf(n.Off, o.Key(key), "%s", fault)
 	}
 }

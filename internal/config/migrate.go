@@ -17,7 +17,7 @@ func Migrate(path string) ([]byte, []string, error) {
 		return nil, nil, err
 	}
 	l := newLoader(path, data, nil)
-	l.files.skip = true
+	l.files.Skip = true
 	cfg, warnings, err := l.result(l.load())
 	if err != nil {
 		return nil, nil, err
@@ -68,7 +68,7 @@ var filled = []struct{ key, from string }{
 }
 
 func (l *loader) migrationNotes(cfg *Config) []string {
-	root, _ := l.doc.parse(func(int, string, string) {})
+	root := l.root
 	var notes []string
 	add := func(format string, args ...any) { notes = append(notes, fmt.Sprintf(format, args...)) }
 	if cfg.Format == FormatD {
@@ -76,36 +76,36 @@ func (l *loader) migrationNotes(cfg *Config) []string {
 	} else {
 		add("format %s became format D", cfg.Format)
 	}
-	d := root.member("external_communication")
+	d := root.Member("external_communication")
 	for _, m := range moved {
 		ignored := d != nil && strings.HasPrefix(m.old, "mqtt_") ||
-			root.member("logging") != nil && strings.HasPrefix(m.old, "log_file") ||
+			root.Member("logging") != nil && strings.HasPrefix(m.old, "log_file") ||
 			cfg.Format != FormatA && (m.old == "car_name" || m.old == "modules")
-		if root.member(m.old) != nil && !ignored {
+		if root.Member(m.old) != nil && !ignored {
 			add("%s is now %s", m.old, m.now)
 		}
 	}
-	if n := root.member("logging"); n != nil {
-		if n.member("log-path") != nil {
+	if n := root.Member("logging"); n != nil {
+		if n.Member("log-path") != nil {
 			add("logging.log-path is now logging.file.path")
 		}
-		if n.member("verbose") != nil {
+		if n.Member("verbose") != nil {
 			add("logging.verbose is now the level of console and file")
 		}
 	}
-	if cfg.Format != FormatA && root.member("common_modules") == nil {
+	if cfg.Format != FormatA && root.Member("common_modules") == nil {
 		add("common_modules was missing; it is written empty")
 	}
 	for _, f := range filled {
-		if root.member(f.key) == nil && (f.from == "" || root.member(f.from) == nil) {
+		if root.Member(f.key) == nil && (f.from == "" || root.Member(f.from) == nil) {
 			add("%s was missing; the default is written", f.key)
 		}
 	}
-	address := root.member("mqtt_address")
+	address := root.Member("mqtt_address")
 	if d != nil {
-		address = d.member("server_address")
+		address = d.Member("server_address")
 	}
-	if address != nil && address.text != cfg.Broker.Host && cfg.Broker.Host != "" {
+	if address != nil && address.Text != cfg.Broker.Host && cfg.Broker.Host != "" {
 		add("the scheme or brackets around the address of the broker are gone")
 	}
 	if l.converted {

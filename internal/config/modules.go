@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"external-server/internal/config/document"
 	"external-server/internal/module/spool"
 )
 
@@ -50,30 +51,30 @@ func (m modules) find(number int32) int {
 
 // modules reads an object of modules in file order. reserved keys in their own
 // config are errors in format A (CFG-4), replacements elsewhere (MOD-8).
-func (l *loader) modules(n *node, path string, format Format) modules {
-	o := l.object(n, path)
+func (l *loader) modules(n *document.Value, path string, format Format) modules {
+	o := l.Object(n, path)
 	if o == nil {
 		return modules{}
 	}
-	out := modules{list: make([]Module, 0, len(n.members)), offs: make([]int, 0, len(n.members))}
-	for i := range n.members {
-		m := &n.members[i]
-		key := o.key(m.key)
-		number, ok := moduleNumber(m.key)
+	out := modules{list: make([]Module, 0, len(n.Members)), offs: make([]int, 0, len(n.Members))}
+	for i := range n.Members {
+		m := &n.Members[i]
+		key := o.Key(m.Key)
+		number, ok := moduleNumber(m.Key)
 		if !ok {
-			l.errorf(m.off, key, "expected a module number as the key, digits only and at most %d", math.MaxInt32)
+			l.Errorf(m.Off, key, "expected a module number as the key, digits only and at most %d", math.MaxInt32)
 			continue
 		}
 		if at := out.find(number); at >= 0 {
-			l.errorf(m.off, key, "the same module number as %s; remove one (DEF-55)", out.list[at].KeyPath)
-			l.module(&m.value, key, number, format) // for its own errors
+			l.Errorf(m.Off, key, "the same module number as %s; remove one (DEF-55)", out.list[at].KeyPath)
+			l.module(&m.Value, key, number, format) // for its own errors
 			continue
 		}
 		if number == 0 {
-			l.warnf(m.off, key, "module number 0 is reserved (VOC-7)")
+			l.Warnf(m.Off, key, "module number 0 is reserved (VOC-7)")
 		}
-		out.list = append(out.list, l.module(&m.value, key, number, format))
-		out.offs = append(out.offs, m.off)
+		out.list = append(out.list, l.module(&m.Value, key, number, format))
+		out.offs = append(out.offs, m.Off)
 	}
 	return out
 }
@@ -86,62 +87,54 @@ func moduleNumber(key string) (int32, bool) {
 	return int32(v), err == nil
 }
 
-func (l *loader) module(n *node, path string, number int32, format Format) Module {
+func (l *loader) module(n *document.Value, path string, number int32, format Format) Module {
 	m := Module{Number: number, KeyPath: path}
-	o := l.object(n, path)
+	o := l.Object(n, path)
 	if o == nil {
 		return m
 	}
 	l.moduleKind(o, &m)
-	if own := o.get("config"); own != nil {
-		m.Config = l.moduleConfig(own, o.key("config"), format)
+	l.answer(o, &m)
+	if own := o.Get("config"); own != nil {
+		m.Config = l.moduleConfig(own, o.Key("config"), format)
 	}
-	m.PollTimeout = time.Duration(o.integer("timeout_ms", defaultPollTimeout.Milliseconds(), 1, math.MaxInt32)) * time.Millisecond
-	m.SpoolDirectory = o.str("spool_directory", "")
-	m.SpoolMaxBytes = o.integer("spool_max_bytes", defaultSpoolMaxBytes, 1, maxInteger)
+	m.PollTimeout = time.Duration(o.Integer("timeout_ms", defaultPollTimeout.Milliseconds(), 1, math.MaxInt32)) * time.Millisecond
+	m.SpoolDirectory = o.Str("spool_directory", "")
+	m.SpoolMaxBytes = o.Integer("spool_max_bytes", defaultSpoolMaxBytes, 1, document.MaxInteger)
 	const mb = 1 << 20
-	m.MemoryLimit = o.integer("memory_limit_mb", 0, 0, maxInteger/mb) * mb
-	m.MaxRestarts = int(o.integer("max_restarts", defaultMaxRestarts, 0, math.MaxInt32))
-	m.CallTimeout = o.duration("call_timeout_ms", time.Millisecond, defaultCallTimeout, leastTimeout)
+	m.MemoryLimit = o.Integer("memory_limit_mb", 0, 0, document.MaxInteger/mb) * mb
+	m.MaxRestarts = int(o.Integer("max_restarts", defaultMaxRestarts, 0, math.MaxInt32))
+	m.CallTimeout = o.Duration("call_timeout_ms", time.Millisecond, defaultCallTimeout, leastTimeout)
 	if m.SpoolDirectory != "" && m.Builtin != "" {
-		if fault := l.files.directory(m.SpoolDirectory); fault != "" {
-			l.errorf(o.n.member("spool_directory").off, o.key("spool_directory"), "%s", fault)
+		if fault := l.files.Directory(m.SpoolDirectory); fault != "" {
+			l.Errorf(o.Value.Member("spool_directory").Off, o.Key("spool_directory"), "%s", fault)
 		}
 	}
 	if m.Builtin != "" {
-		o.without("a built-in module", "isolation", "memory_limit_mb", "max_restarts", "call_timeout_ms")
+		o.Without("a built-in module", "isolation", "memory_limit_mb", "max_restarts", "call_timeout_ms")
 	} else {
-		o.without("a library or command", "spool_directory", "spool_max_bytes")
+		o.Without("a library or command", "spool_directory", "spool_max_bytes")
 	}
-	o.finish()
+	o.Finish()
 	return m
 }
 
-// without warns about keys that have no effect on this kind of module.
-func (o *object) without(what string, keys ...string) {
-	for _, key := range keys {
-		if o.has(key) {
-			o.l.warnf(o.offset(key), o.key(key), "has no effect on %s", what)
-		}
-	}
-}
-
 // moduleKind reads the one key that says what the module is.
-func (l *loader) moduleKind(o *object, m *Module) {
-	lib, builtin, command := o.get("lib_path"), o.get("builtin"), o.get("command")
-	isolation := o.get("isolation")
+func (l *loader) moduleKind(o *document.Object, m *Module) {
+	lib, builtin, command := o.Get("lib_path"), o.Get("builtin"), o.Get("command")
+	isolation := o.Get("isolation")
 	given := 0
-	for _, n := range []*node{lib, builtin, command} {
+	for _, n := range []*document.Value{lib, builtin, command} {
 		if n != nil {
 			given++
 		}
 	}
 	switch {
 	case given == 0:
-		l.errorf(o.n.off, o.key("lib_path"), "required, but missing; expected the path of the module library (or builtin, or command)")
+		l.Errorf(o.Value.Off, o.Key("lib_path"), "required, but missing; expected the path of the module library (or builtin, or command)")
 		return
 	case given > 1:
-		l.errorf(o.n.off, o.path, "expected exactly one of lib_path, builtin and command")
+		l.Errorf(o.Value.Off, o.Path, "expected exactly one of lib_path, builtin and command")
 		return
 	case lib != nil:
 		l.library(o, m, lib)
@@ -157,107 +150,121 @@ func (l *loader) moduleKind(o *object, m *Module) {
 	if isolation == nil {
 		return
 	}
-	switch v := Isolation(isolation.text); {
-	case isolation.kind != kindString, v != IsolationProcess && v != IsolationNone:
-		l.errorf(isolation.off, o.key("isolation"), `expected "process" or "none"`)
+	switch v := Isolation(isolation.Text); {
+	case isolation.Kind != document.KindString, v != IsolationProcess && v != IsolationNone:
+		l.Errorf(isolation.Off, o.Key("isolation"), `expected "process" or "none"`)
 	default:
 		m.Isolation = v
 	}
 }
 
-func (l *loader) library(o *object, m *Module, n *node) {
-	if n.kind != kindString || n.text == "" {
-		l.errorf(n.off, o.key("lib_path"), "expected the path of the module library")
+func (l *loader) answer(o *document.Object, m *Module) {
+	m.Answer = AnswerQueued
+	n := o.Get("answer")
+	if n == nil {
 		return
 	}
-	m.LibPath = n.text
-	if fault := l.files.library(n.text); fault != "" {
-		l.errorf(n.off, o.key("lib_path"), "%s", fault)
+	switch v := Answer(n.Text); {
+	case n.Kind != document.KindString, v != AnswerQueued && v != AnswerDelivered:
+		l.Errorf(n.Off, o.Key("answer"), `expected "queued" or "delivered"`)
+	default:
+		m.Answer = v
 	}
 }
 
-func (l *loader) builtin(o *object, m *Module, n *node) {
-	b := Builtin(n.text)
+func (l *loader) library(o *document.Object, m *Module, n *document.Value) {
+	if n.Kind != document.KindString || n.Text == "" {
+		l.Errorf(n.Off, o.Key("lib_path"), "expected the path of the module library")
+		return
+	}
+	m.LibPath = n.Text
+	if fault := l.files.Library(n.Text); fault != "" {
+		l.Errorf(n.Off, o.Key("lib_path"), "%s", fault)
+	}
+}
+
+func (l *loader) builtin(o *document.Object, m *Module, n *document.Value) {
+	b := Builtin(n.Text)
 	switch {
-	case n.kind != kindString, b.Number() == 0:
-		l.errorf(n.off, o.key("builtin"), `expected "mission", "io" or "transparent"`)
+	case n.Kind != document.KindString, b.Number() == 0:
+		l.Errorf(n.Off, o.Key("builtin"), `expected "mission", "io" or "transparent"`)
 	case b.Number() != m.Number:
-		l.errorf(n.off, o.key("builtin"), "the built-in module %s has number %d, but its key is %d", b, b.Number(), m.Number)
+		l.Errorf(n.Off, o.Key("builtin"), "the built-in module %s has number %d, but its key is %d", b, b.Number(), m.Number)
 	default:
 		m.Builtin = b
 	}
 }
 
-func (l *loader) command(o *object, m *Module, n *node) {
-	key := o.key("command")
+func (l *loader) command(o *document.Object, m *Module, n *document.Value) {
+	key := o.Key("command")
 	const what = `an array of strings, the executable and its arguments`
-	if n.kind != kindArray {
-		l.wrong(n, key, what)
+	if n.Kind != document.KindArray {
+		l.Wrong(n, key, what)
 		return
 	}
-	for i := range n.items {
-		if n.items[i].kind != kindString {
-			l.wrong(&n.items[i], key, what)
+	for i := range n.Items {
+		if n.Items[i].Kind != document.KindString {
+			l.Wrong(&n.Items[i], key, what)
 			return
 		}
-		m.Command = append(m.Command, n.items[i].text)
+		m.Command = append(m.Command, n.Items[i].Text)
 	}
 	if len(m.Command) == 0 || m.Command[0] == "" {
-		l.errorf(n.off, key, "must not be empty; expected %s", what)
+		l.Errorf(n.Off, key, "must not be empty; expected %s", what)
 		return
 	}
-	if fault := l.files.executable(m.Command[0]); fault != "" {
-		l.errorf(n.items[0].off, key, "%s", fault)
+	if fault := l.files.Executable(m.Command[0]); fault != "" {
+		l.Errorf(n.Items[0].Off, key, "%s", fault)
 	}
 }
 
 // moduleConfig reads the module's own pairs in file order (MOD-8, MOD-9).
 // Errors name keys and never values (DEF-45).
-func (l *loader) moduleConfig(n *node, path string, format Format) []Pair {
-	o := l.object(n, path)
+func (l *loader) moduleConfig(n *document.Value, path string, format Format) []Pair {
+	o := l.Object(n, path)
 	if o == nil {
 		return nil
 	}
-	pairs := make([]Pair, 0, len(n.members))
-	for i := range n.members {
-		m := &n.members[i]
-		if format == FormatA && (m.key == "company_name" || m.key == "car_name") {
-			l.errorf(m.off, o.key(m.key), "must not be in the config of a module: the server adds it (CFG-4)")
+	pairs := make([]Pair, 0, len(n.Members))
+	for i := range n.Members {
+		m := &n.Members[i]
+		if format == FormatA && (m.Key == "company_name" || m.Key == "car_name") {
+			l.Errorf(m.Off, o.Key(m.Key), "must not be in the config of a module: the server adds it (CFG-4)")
 			continue
 		}
-		value, ok := pairValue(&m.value)
+		value, ok := pairValue(&m.Value)
 		if !ok {
-			got := m.value.kind.String()
-			if m.value.kind == kindNumber {
+			got := m.Value.Kind.String()
+			if m.Value.Kind == document.KindNumber {
 				got = "a fraction or a number too large"
 			}
-			l.errorf(m.value.off, o.key(m.key), "expected a string, a whole number, true or false, got %s (MOD-9)", got)
+			l.Errorf(m.Value.Off, o.Key(m.Key), "expected a string, a whole number, true or false, got %s (MOD-9)", got)
 			continue
 		}
-		l.converted = l.converted || m.value.kind != kindString
-		pairs = append(pairs, Pair{Key: m.key, Value: NewSecret(value)})
+		l.converted = l.converted || m.Value.Kind != document.KindString
+		pairs = append(pairs, Pair{Key: m.Key, Value: NewSecret(value)})
 	}
 	return pairs
 }
 
 // pairValue returns the text a module gets for a value (MOD-9).
-func pairValue(n *node) (string, bool) {
-	switch n.kind {
-	case kindString:
-		return n.text, true
-	case kindBool:
-		if n.text == "true" {
+func pairValue(n *document.Value) (string, bool) {
+	switch n.Kind {
+	case document.KindString:
+		return n.Text, true
+	case document.KindBool:
+		if n.Text == "true" {
 			return "1", true
 		}
 		return "0", true
-	case kindNumber:
-		if n.text == "-0" {
+	case document.KindNumber:
+		if n.Text == "-0" {
 			return "0", true
 		}
-		if !strings.ContainsAny(n.text, ".eE") {
-			return n.text, true // of any size, as in the reference
+		if !strings.ContainsAny(n.Text, ".eE") {
+			return n.Text, true // of any size, as in the reference
 		}
-		v, err := strconv.ParseFloat(n.text, 64)
+		v, err := strconv.ParseFloat(n.Text, 64)
 		if err != nil || v != math.Trunc(v) {
 			return "", false
 		}

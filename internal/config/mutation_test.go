@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"external-server/internal/config/document"
 )
 
 // TestMutations replaces every value of every example by values of each type,
@@ -28,7 +30,7 @@ func TestMutations(t *testing.T) {
 			}
 			what := name + " with another " + path
 			l := newLoader("f.json", raw, nil)
-			l.files.skip = true
+			l.files.Skip = true
 			cfg, warnings, err := l.result(l.load())
 			if err != nil {
 				for _, p := range err.(Errors) {
@@ -75,8 +77,8 @@ func TestMutations(t *testing.T) {
 				for _, key := range slices.Sorted(maps.Keys(v)) {
 					inner := v[key]
 					delete(v, key)
-					try(join(path, key))
-					visit(inner, join(path, key), func(x any) { v[key] = x })
+					try(document.Join(path, key))
+					visit(inner, document.Join(path, key), func(x any) { v[key] = x })
 				}
 			case []any:
 				for i := range v {

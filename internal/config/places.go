@@ -26,7 +26,7 @@ func (l *loader) note(name string, off int, key string) {
 	if l.places == nil {
 		l.places = make(map[string]place)
 	}
-	line, column := l.doc.position(off)
+	line, column := l.Position(off)
 	l.places[name] = place{key, line, column}
 }
 
@@ -58,10 +58,7 @@ func (l *loader) clashes(cfg *Config) {
 		for i, other := range addresses {
 			if clash(address, other) {
 				at := l.places[key]
-				l.errs.add(func() Problem {
-					return Problem{File: l.path, Line: at.line, Column: at.column, Key: key,
-						Text: fmt.Sprintf("%s listens on the same address; each needs a port of its own", keys[i])}
-				})
+				l.ErrorAt(at.line, at.column, key, fmt.Sprintf("%s listens on the same address; each needs a port of its own", keys[i]))
 				return
 			}
 		}

@@ -16,8 +16,8 @@ func planted() *Config {
 	return &Config{
 		Broker:         Broker{Username: "u", Password: secret},
 		EmbeddedBroker: &EmbeddedBroker{Users: []User{{"u", secret, "v"}}},
-		Cars:           []Car{{"v", []Module{m}}},
-		AnyCar:         &Car{AnyCarName, []Module{m}},
+		Cars:           []Car{{Name: "v", Modules: []Module{m}}},
+		AnyCar:         &Car{Name: AnyCarName, Modules: []Module{m}},
 		HTTPAPI:        &HTTPAPI{Store: NewSecret("postgres://u:planted@h/d")},
 		Admin:          &Admin{Tokens: []Token{{Name: "n", Role: RoleRead, Token: secret}}},
 		Cluster:        &Cluster{Username: "u", Password: secret, PeerToken: secret},
@@ -96,6 +96,7 @@ func TestRedacted(t *testing.T) {
       "config": "HIDDEN",
       "timeout_ms": 1000,
       "memory_limit_mb": 0,
+      "answer": "queued",
       "max_restarts": 10,
       "call_timeout_ms": 60000
     }

@@ -15,6 +15,7 @@ import (
 // carBrief is what the tables need of a car.
 type carBrief struct {
 	Name     string     `json:"name"`
+	Labels   labels     `json:"labels"`
 	State    string     `json:"state"`
 	Since    *time.Time `json:"since"`
 	Session  string     `json:"session"`
@@ -56,15 +57,19 @@ func Cars(ctx context.Context, c *Client, query url.Values, out io.Writer, colou
 	now := time.Now()
 	table := newTable(colours, 1)
 	shared := len(list.Missing) > 0 || slices.ContainsFunc(list.Cars, func(b carBrief) bool { return b.Replica != "" })
-	row := func(replica, epoch, why string, cells ...string) {
+	labelled := slices.ContainsFunc(list.Cars, func(b carBrief) bool { return len(b.Labels) > 0 })
+	row := func(replica, epoch, labels, why string, cells ...string) {
 		if shared {
 			cells = append(cells, replica, epoch)
 		}
+		if labelled {
+			cells = append(cells, labels)
+		}
 		table.row(append(cells, why)...)
 	}
-	row("REPLICA", "EPOCH", "WHY", "CAR", "STATE", "FOR", "LAST SEEN", "DEVICES", "STATUSES")
+	row("REPLICA", "EPOCH", "LABELS", "WHY", "CAR", "STATE", "FOR", "LAST SEEN", "DEVICES", "STATUSES")
 	for _, b := range list.Cars {
-		row(b.Replica, fmt.Sprint(b.Epoch), b.news(now), b.Name, b.State, ago(now, b.Since), ago(now, b.LastSeen), fmt.Sprint(b.Devices), fmt.Sprint(b.Statuses))
+		row(b.Replica, fmt.Sprint(b.Epoch), b.Labels.String(), b.news(now), b.Name, b.State, ago(now, b.Since), ago(now, b.LastSeen), fmt.Sprint(b.Devices), fmt.Sprint(b.Statuses))
 	}
 	if err := table.write(out); err != nil {
 		return err
@@ -190,6 +195,7 @@ type command struct {
 
 type carDetail struct {
 	Name     string     `json:"name"`
+	Labels   labels     `json:"labels"`
 	Company  string     `json:"company"`
 	State    string     `json:"state"`
 	Phase    string     `json:"phase"`
@@ -247,6 +253,9 @@ func Car(ctx context.Context, c *Client, name string, out io.Writer, colours boo
 		fmt.Fprintf(&b, ", resumed %s ago", ago(now, d.Resumed))
 	}
 	fmt.Fprintf(&b, "\nlast message of the gateway: %s ago; %d statuses, %d sessions\n", ago(now, d.LastSeen), d.Statuses, d.Sessions)
+	if len(d.Labels) > 0 {
+		fmt.Fprintf(&b, "labels: %s\n", Clean(d.Labels.String()))
+	}
 	if d.Why != "" {
 		fmt.Fprintf(&b, "why: %s\n", Clean(d.Why))
 	}

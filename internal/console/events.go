@@ -70,7 +70,7 @@ func eventLine(sent Sent, colours bool) string {
 	if ev.Seconds > 0 {
 		add("after %s", duration(time.Duration(ev.Seconds*float64(time.Second))))
 	}
-	if ev.Count > 1 {
+	if ev.Count > 1 && !strings.HasPrefix(sent.Kind, "device_") { // of those the text says how many
 		add("(%d)", ev.Count)
 	}
 	if ev.Lost > 0 {

@@ -11,10 +11,46 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
+	"net/url"
+	"strconv"
+	"strings"
 
 	"external-server/internal/fleet"
 )
+
+// BasePath is the path below which the API lives; what module configurations
+// call api_url ends with it (HTTP-1).
+const BasePath = "/v2/protocol"
+
+// carPath returns the path of a route for a car, below BasePath. Routes begin with "/".
+func carPath(route string, car fleet.CarID) string {
+	return route + "/" + url.PathEscape(car.Company) + "/" + url.PathEscape(car.Car)
+}
+
+// isJSON tells media types that are JSON: application/json and those with the suffix
+// +json, such as application/vnd.api+json. A browser sends none of them across origins
+// without asking first.
+func isJSON(mediaType string) bool {
+	return mediaType == "application/json" || strings.HasPrefix(mediaType, "application/") && strings.HasSuffix(mediaType, "+json")
+}
+
+// kind separates what /status carries from what /command carries. The numbers
+// are stored.
+type kind int
+
+// The kinds of messages.
+const (
+	kindStatus  kind = 0
+	kindCommand kind = 1
+)
+
+// String returns the name of the kind, which is that of its route.
+func (k kind) String() string {
+	if k == kindCommand {
+		return "command"
+	}
+	return "status"
+}
 
 // Message types of a payload. STATUS and STATUS_ERROR travel by /status,
 // COMMAND by /command.
@@ -50,6 +86,16 @@ type DeviceID struct {
 	Type     int64  `json:"type"`
 }
 
+// DeviceKey is the identity of a device (HTTP-17).
+type DeviceKey struct {
+	Module int64
+	Type   int64
+	Role   string
+}
+
+// Key returns the identity of the device.
+func (d DeviceID) Key() DeviceKey { return DeviceKey{d.ModuleID, d.Type, d.Role} }
+
 // Payload is the content of a message. Data is one JSON object, array or string;
 // its bytes must not be changed after the message was handed over. The client returns
 // a message without device or data with nil Data (MM-14): skip it, but let its
@@ -78,8 +124,15 @@ type Query struct {
 	// Wait holds a request that has nothing to return until something is posted
 	// or the API's timeout (5 s by default) is over.
 	Wait bool
+}
 
-	limit time.Duration // of the wait; 0: the API's timeout
+// Values returns the query of a request: since always and wait only when it is true (MM-4).
+func (q Query) Values() url.Values {
+	values := url.Values{"since": {strconv.FormatInt(q.Since, 10)}}
+	if q.Wait {
+		values.Set("wait", "true")
+	}
+	return values
 }
 
 // API is the Fleet Protocol HTTP API as its users see it. The HTTP client and
@@ -145,6 +198,7 @@ func StatusOf(err error) int {
 	return 0
 }
 
+// newError returns an answer with a status code and a text for people.
 func newError(status int, format string, args ...any) *Error {
 	return &Error{Status: status, Title: http.StatusText(status), Type: "about:blank", Detail: fmt.Sprintf(format, args...)}
 }

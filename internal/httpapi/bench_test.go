@@ -22,7 +22,7 @@ import (
 // PostgreSQL in a cluster of one replica, or a file of SQLite's.
 func benchStore(b *testing.B) config.Secret {
 	if name := os.Getenv("FLEET_BENCH_STORE"); name == "postgres" || name == "cluster" {
-		return config.NewSecret(sharedPostgres.database(b))
+		return config.NewSecret(sharedPostgres.Database(b))
 	}
 	return tempStore(b)
 }

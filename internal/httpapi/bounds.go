@@ -23,9 +23,9 @@ func (c *core) room(s *staged, car *carState, p *post) error {
 		}
 		becomes = 1
 	}
-	added := map[deviceKey]bool{}
+	added := map[DeviceKey]bool{}
 	for i := range p.messages {
-		key := keyOf(p.messages[i].DeviceID)
+		key := p.messages[i].DeviceID.Key()
 		if !s.seen[p.car][key] && (car == nil || car.devices[key] == nil) {
 			added[key] = true
 		}

@@ -159,7 +159,7 @@ func (c *Client) PollCommands(car fleet.CarID, since int64, done func([]Message,
 // Cars implements API.
 func (c *Client) Cars(ctx context.Context, q Query) ([]Car, error) {
 	var cars []Car
-	err := c.query(ctx, "/cars", queryValues(q), &cars)
+	err := c.query(ctx, "/cars", q.Values(), &cars)
 	return cars, err
 }
 
@@ -182,19 +182,6 @@ func (c *Client) AvailableDevices(ctx context.Context, car fleet.CarID, module *
 	return modules, err
 }
 
-func carPath(route string, car fleet.CarID) string {
-	return route + "/" + url.PathEscape(car.Company) + "/" + url.PathEscape(car.Car)
-}
-
-// queryValues writes since always and wait only when it is true (MM-4).
-func queryValues(q Query) url.Values {
-	values := url.Values{"since": {strconv.FormatInt(q.Since, 10)}}
-	if q.Wait {
-		values.Set("wait", "true")
-	}
-	return values
-}
-
 func (c *Client) post(ctx context.Context, k kind, car fleet.CarID, messages []Message) error {
 	if messages == nil {
 		messages = []Message{}
@@ -211,7 +198,7 @@ func (c *Client) post(ctx context.Context, k kind, car fleet.CarID, messages []M
 
 func (c *Client) get(ctx context.Context, k kind, car fleet.CarID, q Query) ([]Message, error) {
 	var items []json.RawMessage
-	if err := c.query(ctx, carPath("/"+k.String(), car), queryValues(q), &items); err != nil {
+	if err := c.query(ctx, carPath("/"+k.String(), car), q.Values(), &items); err != nil {
 		return nil, err
 	}
 	if items == nil { // null

@@ -2,10 +2,7 @@ package httpapi
 
 import (
 	"context"
-	"fmt"
-	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 )
 
@@ -34,29 +31,9 @@ const PeerPrefix = "/v1/api"
 // cars have one after the lease, 3 s by default, and the time to take them over.
 const defaultHold = 10 * time.Second
 
-// CheckSharedStore tells what keeps a store from being shared by the replicas of a
-// cluster, as far as its name tells.
-func CheckSharedStore(name string) error {
-	if strings.HasPrefix(name, "sqlite:") {
-		return fmt.Errorf("http_api.store: the replicas of a cluster need a store that they share; expected postgres://USER:PASSWORD@HOST/DATABASE, not a SQLite file")
-	}
-	return nil
-}
-
-// openShared opens the store as one of several servers that use it.
-func (c *Cluster) openShared(ctx context.Context, name string, log *slog.Logger) (Store, error) {
-	if err := CheckSharedStore(name); err != nil {
-		return nil, err
-	}
-	return openPostgres(ctx, name, log, &sharing{replica: c.Replica, shards: c.Owners.Shards(), shardOf: c.Owners.Shard, epochs: map[int]int64{}})
-}
-
 // StoreEpoch returns the epoch of a shard that the store has noted and the replica that
 // has noted it; 0 and "" when there is none. An owner with an epoch that is not higher can
 // store nothing.
 func (s *Server) StoreEpoch(ctx context.Context, shard int) (epoch int64, replica string, err error) {
-	if s.core.starting.Load() != nil || s.core.own == nil {
-		return 0, "", nil
-	}
-	return s.core.shared.epoch(ctx, shard)
+	return s.core.storeEpoch(ctx, shard)
 }

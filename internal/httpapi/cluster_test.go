@@ -92,7 +92,7 @@ var peerToken = config.NewSecret("token-of-the-replicas-of-a-test")
 // Their clocks are ahead by the durations.
 func startReplicas(t *testing.T, change func(*Options), ahead ...time.Duration) *replicas {
 	t.Helper()
-	store := sharedPostgres.database(t)
+	store := sharedPostgres.Database(t)
 	c := &replicas{t: t, http: testClient(t)}
 	for i, d := range ahead {
 		c.all = append(c.all, startReplica(t, string(rune('a'+i)), store, d, change))
@@ -593,24 +593,24 @@ func TestClusterRetention(t *testing.T) {
 
 // A replica and a server without cluster do not share a database, and SQLite is refused.
 func TestClusterStoreRefusals(t *testing.T) {
-	store := sharedPostgres.database(t)
+	store := sharedPostgres.Database(t)
 	r := startReplica(t, "a", store, 0, nil)
 	testwait.Until(t, "the store is open", func() bool { return r.server.core.starting.Load() == nil })
-	if s, err := OpenStore(t.Context(), store, slog.New(slog.DiscardHandler)); err == nil {
+	if s, err := OpenStore(t.Context(), store); err == nil {
 		_ = s.Close()
 		t.Error("a server without cluster uses the database of one")
 	}
 	r.stop()
-	alone, err := OpenStore(t.Context(), store, slog.New(slog.DiscardHandler))
+	alone, err := OpenStore(t.Context(), store)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = alone.Close() }()
-	cluster := &Cluster{Replica: "a", Owners: r.owners}
-	if _, err := cluster.openShared(t.Context(), store, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "belongs to no cluster") {
+	sharing := Sharing{Replica: "a", Shards: testShards, ShardOf: r.owners.Shard}
+	if _, err := openShared(t.Context(), store, sharing); err == nil || !strings.Contains(err.Error(), "belongs to no cluster") {
 		t.Errorf("%v", err)
 	}
-	if _, err := cluster.openShared(t.Context(), "sqlite:/x", slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "postgres://") {
+	if _, err := openShared(t.Context(), "sqlite:/x", sharing); err == nil || !strings.Contains(err.Error(), "postgres://") {
 		t.Errorf("%v", err)
 	}
 }

@@ -14,17 +14,35 @@ import (
 
 // Limits of the core.
 const (
-	queueLength      = 4096             // posts that wait for the writer
-	queueWait        = 5 * time.Second  // how long a post waits for room in the queue
-	batchPosts       = 256              // posts in one transaction
-	batchBytes       = 4 << 20          // of data in one transaction, beyond its first post
-	storeTimeout     = 30 * time.Second // of one transaction
-	parallelReads    = 8                // reads of the store for polls at a time
+	queueLength   = 4096             // posts that wait for the writer
+	queueWait     = 5 * time.Second  // how long a post waits for room in the queue
+	batchPosts    = 256              // posts in one transaction
+	batchBytes    = 4 << 20          // of data in one transaction, beyond its first post
+	storeTimeout  = 30 * time.Second // of one transaction
+	parallelReads = 8                // reads of the store for polls at a time
+)
+
+// What coreOptions that are 0 mean.
+const (
 	defaultRetention = time.Hour
 	defaultWait      = 5 * time.Second // HTTP-11
 	defaultWaits     = 50_000
 	defaultCars      = 50_000
 )
+
+// coreOptions are what a core is made from. Only Open is required.
+type coreOptions struct {
+	// Open opens the store. It is called again until it succeeds.
+	Open        func(ctx context.Context) (Store, error)
+	Logger      *slog.Logger     // nil: none
+	Now         func() time.Time // the API's clock; nil is time.Now
+	Retention   time.Duration    // how long messages are kept; 0 is 1 h
+	WaitTimeout time.Duration    // of requests with wait=true; 0 is 5 s
+	MaxWaits    int              // requests that may wait at a time; 0 is 50 000
+	MaxCars     int              // cars that may be known at a time; 0 is 50 000
+	// Owners is set when several servers share the store, which must then be a sharedStore.
+	Owners Owners
+}
 
 // core is the API itself, without HTTP: the known cars and devices, the requests
 // that wait, and the one writer of the store. It implements API.
@@ -46,7 +64,7 @@ type core struct {
 	wait      atomic.Int64 // time.Duration
 	maxWaits  int
 	maxCars   atomic.Int64
-	stats     *counters
+	stats     counters
 	faults    *faultLog
 
 	queue   chan *post
@@ -77,15 +95,6 @@ type core struct {
 	shared sharedStore // store, set with it
 }
 
-// deviceKey is the identity of a device (HTTP-17).
-type deviceKey struct {
-	module int64
-	typ    int64
-	role   string
-}
-
-func keyOf(d DeviceID) deviceKey { return deviceKey{d.ModuleID, d.Type, d.Role} }
-
 type deviceState struct {
 	id       DeviceID
 	storedAt int64 // when the newest STATUS was stored, or what made the device known, by ageClock
@@ -101,7 +110,7 @@ type carState struct {
 	// others' concern.
 	last     int64
 	knownAt  int64
-	devices  map[deviceKey]*deviceState
+	devices  map[DeviceKey]*deviceState
 	held     bool  // counted: it has had a message, which a car that is waited for need not
 	storedAt int64 // when its newest message was stored, by ageClock; 0: not known
 	// newest is an upper bound of the stored timestamps of each kind: a request
@@ -113,24 +122,70 @@ type carState struct {
 func (c *carState) known() bool { return len(c.devices) > 0 }
 
 // newCore makes a core. It does nothing yet: begin starts it.
-func newCore(o Options, open func(ctx context.Context) (Store, error)) *core {
+func newCore(o coreOptions) *core {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.MaxWaits <= 0 {
+		o.MaxWaits = defaultWaits
+	}
 	c := &core{
-		open: open, log: o.Logger, now: o.Now, maxWaits: o.MaxWaits,
-		stats: o.counters, faults: newFaultLog(o.Logger), first: make(chan error, 1),
+		open: o.Open, log: o.Logger, now: o.Now, maxWaits: o.MaxWaits,
+		faults: newFaultLog(o.Logger), first: make(chan error, 1),
 		queue: make(chan *post, queueLength), reads: make(chan struct{}, parallelReads),
 		stopped: make(chan struct{}), done: make(chan struct{}),
 		cars: map[fleet.CarID]*carState{}, age: newAgeClock(o.Now),
 	}
 	c.starting.Store(newError(http.StatusServiceUnavailable, "the message store is being opened and loaded after the start of the server; try again"))
-	c.wait.Store(int64(o.Config.WaitTimeout))
-	c.retention.Store(int64(o.Config.Retention))
-	c.maxCars.Store(int64(o.Config.MaxCars))
+	c.setWaitTimeout(o.WaitTimeout)
+	c.setRetention(o.Retention)
+	c.setMaxCars(o.MaxCars)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	if o.Cluster != nil {
-		c.own = newOwnership(o.Cluster.Owners)
+	if o.Owners != nil {
+		c.own = newOwnership(o.Owners)
 	}
 	return c
 }
+
+// setRetention changes how long messages are kept; 0 is 1 h.
+func (c *core) setRetention(d time.Duration) {
+	if d <= 0 {
+		d = defaultRetention
+	}
+	c.retention.Store(int64(d))
+}
+
+// setWaitTimeout changes how long requests wait from now on; 0 is 5 s.
+func (c *core) setWaitTimeout(d time.Duration) {
+	if d <= 0 {
+		d = defaultWait
+	}
+	c.wait.Store(int64(d))
+}
+
+// setMaxCars changes how many cars may be known at a time; 0 is 50 000. Those that are
+// known stay.
+func (c *core) setMaxCars(n int) {
+	if n <= 0 {
+		n = defaultCars
+	}
+	c.maxCars.Store(int64(n))
+}
+
+// notReady returns the answer to every request until the store is loaded, and nil from
+// then on.
+func (c *core) notReady() error {
+	if err := c.starting.Load(); err != nil {
+		return err
+	}
+	return nil
+}
+
+// stopping returns a channel that is closed when no new requests are taken.
+func (c *core) stopping() <-chan struct{} { return c.stopped }
 
 // restore takes over what the store knows of certain cars. Requests that wait stay. The
 // lock is held.
@@ -143,7 +198,7 @@ func (c *core) restore(state *StoredState, of func(fleet.CarID) bool) {
 			c.known--
 		}
 		c.devices -= len(car.devices)
-		car.devices = map[deviceKey]*deviceState{}
+		car.devices = map[DeviceKey]*deviceState{}
 	}
 	for _, d := range state.Devices {
 		car := c.car(d.Car)
@@ -152,7 +207,7 @@ func (c *core) restore(state *StoredState, of func(fleet.CarID) bool) {
 		}
 		car.knownAt = state.Cars[d.Car]
 		c.devices++
-		car.devices[keyOf(d.Device)] = &deviceState{id: d.Device, storedAt: d.StoredAt, notedAt: d.StatusAt - touchInterval}
+		car.devices[d.Device.Key()] = &deviceState{id: d.Device, storedAt: d.StoredAt, notedAt: d.StatusAt - touchInterval}
 	}
 	for id, last := range state.Last {
 		car := c.car(id)
@@ -174,12 +229,13 @@ func (c *core) restore(state *StoredState, of func(fleet.CarID) bool) {
 func (c *core) car(id fleet.CarID) *carState {
 	car := c.cars[id]
 	if car == nil {
-		car = &carState{id: id, devices: map[deviceKey]*deviceState{}}
+		car = &carState{id: id, devices: map[DeviceKey]*deviceState{}}
 		c.cars[id] = car
 	}
 	return car
 }
 
+// errStopping is the answer to every request that comes or waits while the server stops.
 var errStopping = newError(http.StatusServiceUnavailable, "the server is stopping")
 
 // PostStatuses implements API.
@@ -263,15 +319,17 @@ func (c *core) put(ctx context.Context, p *post) error {
 
 // Statuses implements API.
 func (c *core) Statuses(ctx context.Context, car fleet.CarID, q Query) ([]Message, error) {
-	return c.read(ctx, kindStatus, car, q)
+	return c.read(ctx, kindStatus, car, q, 0)
 }
 
 // Commands implements API.
 func (c *core) Commands(ctx context.Context, car fleet.CarID, q Query) ([]Message, error) {
-	return c.read(ctx, kindCommand, car, q)
+	return c.read(ctx, kindCommand, car, q, 0)
 }
 
-func (c *core) read(ctx context.Context, k kind, car fleet.CarID, q Query) ([]Message, error) {
+// read returns the messages of a car as Statuses and Commands do. limit is how long it
+// waits at most; 0 is the API's timeout.
+func (c *core) read(ctx context.Context, k kind, car fleet.CarID, q Query, limit time.Duration) ([]Message, error) {
 	if err := checkCar(car); err != nil {
 		return nil, err
 	}
@@ -279,7 +337,7 @@ func (c *core) read(ctx context.Context, k kind, car fleet.CarID, q Query) ([]Me
 		return nil, err
 	}
 	answers := make(chan answer, 1)
-	w := &waiter{deliver: func(m []Message, err error) { answers <- answer{m, err} }, limit: q.limit}
+	w := &waiter{deliver: func(m []Message, err error) { answers <- answer{m, err} }, limit: limit}
 	messages, parked, err := c.lookup(ctx, k, car, q, w)
 	if !parked {
 		return messages, err

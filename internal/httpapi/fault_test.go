@@ -180,14 +180,14 @@ func TestOneBadPostDoesNotHarmOthers(t *testing.T) {
 // TestPostgresConnectionsLost ends the server's connections while posts come: the
 // refused ones are said to be, none of the acknowledged ones is lost.
 func TestPostgresConnectionsLost(t *testing.T) {
-	url := sharedPostgres.database(t)
+	url := sharedPostgres.Database(t)
 	s, _, log := faultServer(t, url)
 	database := url[strings.LastIndex(url[:strings.Index(url, "?")], "/")+1 : strings.Index(url, "?")]
 	var acknowledged atomic.Int64
 	acknowledged.Store(1)
 	last := int64(0)
 	for round := range 3 {
-		sharedPostgres.exec(t, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+database+"'")
+		sharedPostgres.Exec(t, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+database+"'")
 		testwait.Until(t, "posts are stored again", func() bool {
 			err := tryPost(s)
 			if err == nil {
@@ -216,8 +216,8 @@ func TestPostgresConnectionsLost(t *testing.T) {
 
 // TestPostgresStopsAndReturns stops the database server as a whole.
 func TestPostgresStopsAndReturns(t *testing.T) {
-	s, _, log := faultServer(t, sharedPostgres.database(t))
-	sharedPostgres.halt()
+	s, _, log := faultServer(t, sharedPostgres.Database(t))
+	sharedPostgres.Halt()
 	for range 3 {
 		if err := tryPost(s); StatusOf(err) != 503 || !strings.Contains(err.Error(), "not reachable") {
 			t.Errorf("post: %v", err)
@@ -229,7 +229,7 @@ func TestPostgresStopsAndReturns(t *testing.T) {
 	if n := log.count("operation=write fault=unavailable"); n != 1 {
 		t.Errorf("%d log lines", n)
 	}
-	if err := sharedPostgres.restart(); err != nil {
+	if err := sharedPostgres.Restart(); err != nil {
 		t.Fatal(err)
 	}
 	testwait.Until(t, "posts are stored again", func() bool { return tryPost(s) == nil })

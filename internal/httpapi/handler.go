@@ -12,19 +12,16 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"external-server/internal/fleet"
 	"external-server/internal/peer"
 )
 
-// BasePath is the path below which the API lives; what module configurations
-// call api_url ends with it (HTTP-1).
-const BasePath = "/v2/protocol"
-
 // handler is the API over HTTP.
 type handler struct {
 	core    *core
-	stats   *counters
+	stats   *requestCounters
 	log     *slog.Logger
 	keys    *keyring // nil: requests from this machine need none
 	trusted bool     // requests come from this process and need no key
@@ -115,9 +112,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.fail(recorder, r, err)
 	}
 	if h.remote {
-		h.stats.forOthers()
+		h.stats.countForOthers()
 	} else {
-		h.stats.request(method+" "+name, recorder.code)
+		h.stats.count(method+" "+name, recorder.code)
 	}
 	if h.remote {
 		from, _ := peer.FromRequest(r)
@@ -207,16 +204,17 @@ func (h *handler) getMessages(k kind, w http.ResponseWriter, r *http.Request, q 
 	if err != nil {
 		return err
 	}
+	limit := time.Duration(0) // the API's timeout
 	switch {
 	case h.router != nil:
 		return h.router.serve(h, w, r, &routedRequest{kind: k, car: car, query: query, key: nameOfKey(r)})
 	case h.remote:
-		query.limit = h.remoteWait(r)
-		if err := h.awaitLoaded(r.Context(), car, query.limit); err != nil {
+		limit = h.remoteWait(r)
+		if err := h.awaitLoaded(r.Context(), car, limit); err != nil {
 			return err
 		}
 	}
-	messages, err := h.core.read(r.Context(), k, car, query)
+	messages, err := h.core.read(r.Context(), k, car, query, limit)
 	return answerMessages(w, r, messages, err)
 }
 
@@ -277,13 +275,6 @@ func (h *handler) storeMessages(w http.ResponseWriter, r *http.Request, k kind, 
 	// type (HTTP-5, HTTP-7).
 	writeJSON(w, r, http.StatusOK, "application/json", sent(len(messages)))
 	return nil
-}
-
-// isJSON tells media types that are JSON: application/json and those with the suffix
-// +json, such as application/vnd.api+json. A browser sends none of them across origins
-// without asking first.
-func isJSON(mediaType string) bool {
-	return mediaType == "application/json" || strings.HasPrefix(mediaType, "application/") && strings.HasSuffix(mediaType, "+json")
 }
 
 // sent is the text that answers a POST.

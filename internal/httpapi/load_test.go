@@ -61,9 +61,7 @@ func TestStartDoesNotWaitForTheStore(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				log := &logLines{}
-				o := Options{Logger: log.logger()}
-				o.setDefaults()
-				core := newCore(o, c.store.open)
+				core := newCore(coreOptions{Open: c.store.open, Logger: log.logger()})
 				begin := time.Now()
 				if err := core.begin(t.Context()); err != nil {
 					t.Fatal(err)
@@ -115,9 +113,7 @@ func TestStopWhileTheStoreIsLoaded(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var o Options
-				o.setDefaults()
-				core := newCore(o, store.open)
+				core := newCore(coreOptions{Open: store.open})
 				if err := core.begin(t.Context()); err != nil {
 					t.Fatal(err)
 				}
@@ -154,8 +150,8 @@ func TestStartTellsWhatNoWaitingMends(t *testing.T) {
 // TestPostgresComesUpLater: the server starts before the database, as at a boot, and is
 // served as soon as that runs. Nothing it is given meanwhile is acknowledged.
 func TestPostgresComesUpLater(t *testing.T) {
-	url := sharedPostgres.database(t)
-	sharedPostgres.halt()
+	url := sharedPostgres.Database(t)
+	sharedPostgres.Halt()
 	log := &logLines{}
 	s := startServer(t, Options{Config: config.HTTPAPI{Store: config.NewSecret(url)}, Logger: log.logger()})
 	testwait.Until(t, "the server knows that the database is not there", func() bool { // it has begun to look for it
@@ -171,7 +167,7 @@ func TestPostgresComesUpLater(t *testing.T) {
 			t.Errorf("GET: %d %s", code, body)
 		}
 	}
-	if err := sharedPostgres.restart(); err != nil {
+	if err := sharedPostgres.Restart(); err != nil {
 		t.Fatal(err)
 	}
 	testwait.Until(t, "posts are stored", func() bool { return tryPost(s) == nil })

@@ -14,22 +14,6 @@ import (
 	"external-server/internal/fleet"
 )
 
-// kind separates what /status carries from what /command carries. The numbers
-// are stored.
-type kind int
-
-const (
-	kindStatus  kind = 0
-	kindCommand kind = 1
-)
-
-func (k kind) String() string {
-	if k == kindCommand {
-		return "command"
-	}
-	return "status"
-}
-
 // maxDepth bounds the nesting of posted JSON: readers in other languages parse
 // recursively.
 const maxDepth = 128
@@ -40,6 +24,7 @@ const maxMessages = 10_000
 // checkName decides about company and car names (HTTP-3) and roles.
 func checkName(s string) bool { return fleet.ValidName(s) }
 
+// checkCar decides about the names of a car (HTTP-3). Its errors are *Error 400.
 func checkCar(car fleet.CarID) error {
 	if !checkName(car.Company) {
 		return newError(http.StatusBadRequest, "the company name %s does not match ^[0-9a-z_]+$", quote(car.Company))

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"time"
 
@@ -54,7 +53,7 @@ var postgresMigrations = []string{`
 // openPostgres connects to a database server. The writing connection holds an
 // advisory lock as long as it lives, so that a second server is refused, also
 // after a reconnect. With sharing other replicas, which share the lock, are not.
-func openPostgres(ctx context.Context, dsn string, _ *slog.Logger, sharing *sharing) (Store, error) {
+func openPostgres(ctx context.Context, dsn string, sharing *sharing) (*sqlStore, error) {
 	config, err := parsePostgres(dsn)
 	if err != nil {
 		return nil, fmt.Errorf("http_api.store: %w", err)

@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"external-server/internal/config"
 	"external-server/internal/fleet"
 )
 
@@ -151,9 +150,10 @@ func newSteppedCore(t *testing.T, store Store) *steppedCore {
 	t.Helper()
 	now := &atomic.Int64{}
 	now.Store(1_700_000_000_000)
-	o := Options{Config: config.HTTPAPI{Retention: time.Hour}, Now: func() time.Time { return time.UnixMilli(now.Load()) }}
-	o.setDefaults()
-	c := newCore(o, func(context.Context) (Store, error) { return store, nil })
+	c := newCore(coreOptions{
+		Open:      func(context.Context) (Store, error) { return store, nil },
+		Retention: time.Hour, Now: func() time.Time { return time.UnixMilli(now.Load()) },
+	})
 	if err := c.begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}

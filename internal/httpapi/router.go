@@ -46,10 +46,12 @@ const (
 // while none does; a request that only reads and is not to wait is then answered from the
 // store, which every replica can read.
 type router struct {
-	core  *core
-	peers Peers
-	log   *slog.Logger
-	hold  time.Duration
+	core   *core
+	owners Owners
+	peers  Peers
+	log    *slog.Logger
+	hold   time.Duration
+	most   int // requests that may be under way
 
 	under     atomic.Int64 // requests that are held or were passed on
 	passed    atomic.Int64 // requests that another replica has answered, in all
@@ -69,7 +71,7 @@ type routedRequest struct {
 
 // serve answers a request here, lets the owner of the car answer it, or holds it.
 func (rt *router) serve(h *handler, w http.ResponseWriter, r *http.Request, q *routedRequest) error {
-	if n := rt.under.Add(1); n > int64(rt.core.maxWaits) {
+	if n := rt.under.Add(1); n > int64(rt.most) {
 		rt.under.Add(-1)
 		return newError(http.StatusServiceUnavailable, "%d requests wait already, which is the limit; try again later or without wait", n-1)
 	}
@@ -84,7 +86,7 @@ func (rt *router) serve(h *handler, w http.ResponseWriter, r *http.Request, q *r
 		q.until = now
 	}
 	for {
-		if err := rt.core.starting.Load(); err != nil {
+		if err := rt.core.notReady(); err != nil {
 			return err
 		}
 		owner, ready, changed := rt.core.where(q.car)
@@ -113,7 +115,7 @@ func (rt *router) serve(h *handler, w http.ResponseWriter, r *http.Request, q *r
 			return err
 		}
 		if q.post && !time.Now().Before(q.until) {
-			shard := rt.core.own.owners.Shard(q.car)
+			shard := rt.owners.Shard(q.car)
 			return newError(http.StatusServiceUnavailable, "no replica of the cluster serves the car %s at the moment (shard %d), which took longer than %s; nothing was stored, try again", q.car, shard, rt.hold)
 		}
 	}
@@ -131,7 +133,7 @@ func (rt *router) await(ctx context.Context, changed <-chan struct{}, until time
 	select {
 	case <-changed:
 	case <-timer.C:
-	case <-rt.core.stopped:
+	case <-rt.core.stopping():
 		return errStopping
 	case <-ctx.Done():
 		return ctx.Err()
@@ -144,13 +146,11 @@ func (q *routedRequest) local(h *handler, w http.ResponseWriter, r *http.Request
 	if q.post {
 		return h.storeMessages(w, r, q.kind, q.car, q.body)
 	}
-	query := q.query
-	if query.Wait {
-		if query.limit = time.Until(q.until); query.limit <= 0 {
-			query.limit = time.Millisecond // 0 means the API's
-		}
+	limit := time.Duration(0)
+	if q.query.Wait {
+		limit = max(time.Until(q.until), time.Millisecond) // 0 means the API's
 	}
-	messages, err := h.core.read(r.Context(), q.kind, q.car, query)
+	messages, err := h.core.read(r.Context(), q.kind, q.car, q.query, limit)
 	return answerMessages(w, r, messages, err)
 }
 
@@ -158,24 +158,20 @@ func (q *routedRequest) local(h *handler, w http.ResponseWriter, r *http.Request
 // return, otherwise when its time is over.
 func (rt *router) fromStore(w http.ResponseWriter, r *http.Request, q *routedRequest) (answered bool, err error) {
 	over := !time.Now().Before(q.until)
-	messages, err := rt.core.shared.Messages(r.Context(), q.car, q.kind == kindCommand, q.query.Since, math.MaxInt64)
+	messages, err := rt.core.storedMessages(r.Context(), q.kind, q.car, q.query.Since)
 	if err == nil && len(messages) == 0 {
 		if !over {
 			return false, nil
 		}
 		var devices []DeviceID
-		devices, err = rt.core.shared.knownDevices(r.Context(), q.car)
+		devices, err = rt.core.storedDevices(r.Context(), q.car)
 		if err == nil && (len(devices) == 0 || q.query.Wait && q.kind == kindStatus) {
 			return true, answerMessages(w, r, nil, notKnown(q.car)) // HTTP-12, HTTP-13
 		}
 	}
 	if err != nil {
-		if r.Context().Err() != nil {
-			return true, r.Context().Err()
-		}
-		return true, rt.core.faults.report("read", asStoreError(err))
+		return true, err
 	}
-	rt.core.faults.ok("read")
 	return true, answerMessages(w, r, messages, nil)
 }
 
@@ -261,7 +257,7 @@ func (rt *router) unanswered(r *http.Request, q *routedRequest, owner Owner, err
 func (q *routedRequest) forOwner(ctx context.Context, r *http.Request) (*http.Request, error) {
 	values := url.Values{}
 	if !q.post {
-		values = queryValues(q.query)
+		values = q.query.Values()
 	}
 	u := &url.URL{Path: PeerPrefix + BasePath + carPath("/"+q.kind.String(), q.car), RawQuery: values.Encode()}
 	var body io.Reader
@@ -317,7 +313,7 @@ func (h *handler) awaitLoaded(ctx context.Context, car fleet.CarID, limit time.D
 		case <-changed:
 		case <-timer.C:
 			return errMoved
-		case <-h.core.stopped:
+		case <-h.core.stopping():
 			return errMoved
 		case <-ctx.Done():
 			return ctx.Err()

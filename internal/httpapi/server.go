@@ -39,10 +39,9 @@ type Options struct {
 	// Cluster is set when several servers share the store.
 	Cluster *Cluster
 
-	counters *counters
-	open     func(ctx context.Context) (Store, error) // OpenStore, for tests
-	header   time.Duration                            // headerTimeout, for tests
-	read     time.Duration                            // readTimeout, for tests
+	open   func(ctx context.Context) (Store, error) // OpenStore, for tests
+	header time.Duration                            // headerTimeout, for tests
+	read   time.Duration                            // readTimeout, for tests
 }
 
 // Server is the embedded Fleet Protocol HTTP API: listener, handler, core and
@@ -81,14 +80,14 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("http_api.listen: %w; choose another address or end the program that uses it", err)
 	}
-	core := newCore(o, o.open)
+	core := newCore(o.core())
 	if err := core.begin(ctx); err != nil {
 		core.close()
 		return nil, errors.Join(err, core.closeStore(), listener.Close())
 	}
-	h := &handler{core: core, stats: o.counters, log: o.Logger, keys: keys, maxBody: o.MaxBody}
+	h := &handler{core: core, stats: &requestCounters{requests: map[RequestKey]int64{}}, log: o.Logger, keys: keys, maxBody: o.MaxBody}
 	if o.Cluster != nil {
-		h.router = &router{core: core, peers: o.Cluster.Peers, log: o.Logger, hold: o.Cluster.Hold}
+		h.router = &router{core: core, owners: o.Cluster.Owners, peers: o.Cluster.Peers, log: o.Logger, hold: o.Cluster.Hold, most: o.MaxWaits}
 	}
 	trusted := *h
 	trusted.trusted = true
@@ -130,23 +129,11 @@ func (o *Options) setDefaults() {
 	if o.MaxWaits <= 0 {
 		o.MaxWaits = defaultWaits
 	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	if o.Config.Retention <= 0 {
-		o.Config.Retention = defaultRetention
-	}
-	if o.Config.WaitTimeout <= 0 {
-		o.Config.WaitTimeout = defaultWait
-	}
 	if o.Config.Listen == "" {
 		o.Config.Listen = "127.0.0.1:8080"
 	}
 	if o.header == 0 {
 		o.header, o.read = headerTimeout, readTimeout
-	}
-	if o.Config.MaxCars <= 0 {
-		o.Config.MaxCars = defaultCars
 	}
 	if o.Cluster != nil && o.Cluster.Hold <= 0 {
 		cluster := *o.Cluster
@@ -154,14 +141,25 @@ func (o *Options) setDefaults() {
 		o.Cluster = &cluster
 	}
 	if o.open == nil {
-		name, log := o.Config.Store.Reveal(), o.Logger
-		o.open = func(ctx context.Context) (Store, error) { return OpenStore(ctx, name, log) }
-		if o.Cluster != nil {
-			cluster := o.Cluster
-			o.open = func(ctx context.Context) (Store, error) { return cluster.openShared(ctx, name, log) }
+		name := o.Config.Store.Reveal()
+		o.open = func(ctx context.Context) (Store, error) { return OpenStore(ctx, name) }
+		if c := o.Cluster; c != nil {
+			sharing := Sharing{Replica: c.Replica, Shards: c.Owners.Shards(), ShardOf: c.Owners.Shard}
+			o.open = func(ctx context.Context) (Store, error) { return openShared(ctx, name, sharing) }
 		}
 	}
-	o.counters = newCounters()
+}
+
+// core returns what the core is made from.
+func (o *Options) core() coreOptions {
+	c := coreOptions{
+		Open: o.open, Logger: o.Logger, Now: o.Now, MaxWaits: o.MaxWaits,
+		Retention: o.Config.Retention, WaitTimeout: o.Config.WaitTimeout, MaxCars: o.Config.MaxCars,
+	}
+	if o.Cluster != nil {
+		c.Owners = o.Cluster.Owners
+	}
+	return c
 }
 
 // openKeys reads the keys. Without any, only this machine may be served.
@@ -257,29 +255,21 @@ func (s *Server) Handler() http.Handler { return s.handler }
 // retention, wait timeout, number of cars and certificate files. The error is about the latter, of
 // which the old ones stay in force then.
 func (s *Server) Configure(c config.HTTPAPI) error {
-	if c.Retention <= 0 {
-		c.Retention = defaultRetention
-	}
-	s.core.retention.Store(int64(c.Retention))
-	if c.MaxCars <= 0 {
-		c.MaxCars = defaultCars
-	}
-	s.core.maxCars.Store(int64(c.MaxCars))
-	s.SetWaitTimeout(c.WaitTimeout)
+	s.core.setRetention(c.Retention)
+	s.core.setMaxCars(c.MaxCars)
+	s.core.setWaitTimeout(c.WaitTimeout)
 	return s.files.Use(c.TLS)
 }
 
 // SetWaitTimeout changes how long requests with wait=true are held from now on.
 func (s *Server) SetWaitTimeout(d time.Duration) {
-	if d <= 0 {
-		d = defaultWait
-	}
-	s.core.wait.Store(int64(d))
+	s.core.setWaitTimeout(d)
 }
 
 // Stats returns the counters.
 func (s *Server) Stats() Stats {
-	stats := s.core.snapshot()
+	stats := Stats{coreStats: s.core.snapshot()}
+	stats.Requests, stats.ForOthers = s.handler.stats.snapshot()
 	if rt := s.handler.router; rt != nil {
 		stats.PassedOn, stats.Held = rt.passed.Load(), int(rt.under.Load())
 	}

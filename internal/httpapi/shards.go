@@ -275,6 +275,15 @@ func (c *core) claimAgain() error {
 	return nil
 }
 
+// storeEpoch returns the epoch of a shard that the store has noted and the replica that
+// has noted it; 0 and "" when there is none, and while the store is not loaded.
+func (c *core) storeEpoch(ctx context.Context, shard int) (epoch int64, replica string, err error) {
+	if c.starting.Load() != nil || c.own == nil {
+		return 0, "", nil
+	}
+	return c.shared.epoch(ctx, shard)
+}
+
 // openShards counts the shards that are served. The lock is held.
 func (c *core) openShards() (n int) {
 	if c.own == nil {

@@ -50,6 +50,27 @@ func (c *core) readFault(ctx context.Context, err error) error {
 	return c.faults.report("read", asStoreError(err))
 }
 
+// storedMessages returns the messages of any car of the cluster from the store, whoever
+// serves the car.
+func (c *core) storedMessages(ctx context.Context, k kind, car fleet.CarID, since int64) ([]Message, error) {
+	messages, err := c.shared.Messages(ctx, car, k == kindCommand, since, math.MaxInt64)
+	if err != nil {
+		return nil, c.readFault(ctx, err)
+	}
+	c.faults.ok("read")
+	return messages, nil
+}
+
+// storedDevices returns the known devices of any car of the cluster from the store.
+func (c *core) storedDevices(ctx context.Context, car fleet.CarID) ([]DeviceID, error) {
+	devices, err := c.shared.knownDevices(ctx, car)
+	if err != nil {
+		return nil, c.readFault(ctx, err)
+	}
+	c.faults.ok("read")
+	return devices, nil
+}
+
 // watchCars wakes the requests that wait for cars until the core stops.
 func (c *core) watchCars() {
 	defer c.running.Done()
@@ -109,11 +130,10 @@ func (c *core) lookForCars() {
 // sharedDevices returns the known devices of a car in a cluster by module, all modules or
 // one.
 func (c *core) sharedDevices(ctx context.Context, id fleet.CarID, module *int64) (map[int64][]DeviceID, error) {
-	devices, err := c.shared.knownDevices(ctx, id)
+	devices, err := c.storedDevices(ctx, id)
 	if err != nil {
-		return nil, c.readFault(ctx, err)
+		return nil, err
 	}
-	c.faults.ok("read")
 	if len(devices) == 0 {
 		return nil, notKnown(id)
 	}

@@ -6,19 +6,46 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"external-server/internal/fleet"
 )
 
-// sharing is what a store knows when several servers, the replicas of a cluster, use it
-// at a time. Each car belongs to a shard, and each shard to the replica that has noted
-// the highest epoch for it: every transaction checks the epochs of its cars' shards and
-// fails when one of them is not this replica's any more.
+// Sharing makes a store one that several servers, the replicas of a cluster, use at a
+// time. Each car belongs to a shard, and each shard to the replica that has noted the
+// highest epoch for it: every transaction checks the epochs of its cars' shards and fails
+// when one of them is not this replica's any more.
+type Sharing struct {
+	Replica string // this one
+	Shards  int
+	ShardOf func(fleet.CarID) int
+}
+
+// sharing is what a store knows that is shared.
 type sharing struct {
-	replica string
-	shards  int
-	shardOf func(fleet.CarID) int
-	epochs  map[int]int64 // of the shards that this replica has claimed
+	Sharing
+	epochs map[int]int64 // of the shards that this replica has claimed
+}
+
+// checkSharedStore tells what keeps a store from being shared by the replicas of a
+// cluster, as far as its name tells.
+func checkSharedStore(name string) error {
+	if strings.HasPrefix(name, "sqlite:") {
+		return fmt.Errorf("http_api.store: the replicas of a cluster need a store that they share; expected postgres://USER:PASSWORD@HOST/DATABASE, not a SQLite file")
+	}
+	return nil
+}
+
+// openShared opens the store as one of several servers that use it.
+func openShared(ctx context.Context, name string, s Sharing) (sharedStore, error) {
+	if err := checkSharedStore(name); err != nil {
+		return nil, err
+	}
+	store, err := openPostgres(ctx, name, &sharing{Sharing: s, epochs: map[int]int64{}})
+	if err != nil {
+		return nil, err
+	}
+	return store, nil
 }
 
 // sharedStore is a Store of several servers. The methods that Store does not have may be
@@ -87,12 +114,12 @@ func (s *sqlStore) fillShards(ctx context.Context) error {
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return err
 	}
-	if before != s.sharing.shards {
+	if before != s.sharing.Shards {
 		if _, err := s.writer.ExecContext(ctx, `UPDATE fleet_cars SET shard = NULL WHERE shard IS NOT NULL`); err != nil {
 			return err
 		}
 		if _, err := s.writer.ExecContext(ctx, `INSERT INTO fleet_meta (name, value) VALUES ('shards', $1)
-			ON CONFLICT (name) DO UPDATE SET value = excluded.value`, s.sharing.shards); err != nil {
+			ON CONFLICT (name) DO UPDATE SET value = excluded.value`, s.sharing.Shards); err != nil {
 			return err
 		}
 	}
@@ -104,7 +131,7 @@ func (s *sqlStore) fillShards(ctx context.Context) error {
 			if err := scan(&id, &car.Company, &car.Car); err != nil {
 				return err
 			}
-			ids, shards = append(ids, id), append(shards, int64(s.sharing.shardOf(car)))
+			ids, shards = append(ids, id), append(shards, int64(s.sharing.ShardOf(car)))
 			return nil
 		})
 		if err != nil || len(ids) == 0 {
@@ -141,10 +168,10 @@ func (s *sqlStore) claim(ctx context.Context, shard int, epoch int64) (*StoredSt
 		if err := st.QueryRowContext(ctx, shard).Scan(&known, &replica); err != nil {
 			return err
 		}
-		if known > epoch || known == epoch && replica != s.sharing.replica {
+		if known > epoch || known == epoch && replica != s.sharing.Replica {
 			return movedError([]int{shard}, fmt.Errorf("the replica %s has epoch %d of shard %d, this one epoch %d", replica, known, shard, epoch))
 		}
-		_, err = s.exec(ctx, `UPDATE fleet_shards SET epoch = ?2, replica = ?3 WHERE shard = ?1`, shard, epoch, s.sharing.replica)
+		_, err = s.exec(ctx, `UPDATE fleet_shards SET epoch = ?2, replica = ?3 WHERE shard = ?1`, shard, epoch, s.sharing.Replica)
 		return err
 	})
 	if err != nil {
@@ -152,7 +179,7 @@ func (s *sqlStore) claim(ctx context.Context, shard int, epoch int64) (*StoredSt
 	}
 	s.sharing.epochs[shard] = epoch
 	for car := range s.carIDs { // another owner may have forgotten and stored it anew
-		if s.sharing.shardOf(car) == shard {
+		if s.sharing.ShardOf(car) == shard {
 			delete(s.carIDs, car)
 		}
 	}
@@ -174,7 +201,7 @@ func (s *sqlStore) checkEpochs(ctx context.Context, cars func(yield func(fleet.C
 	}
 	stale := map[int]bool{}
 	for car := range cars {
-		stale[s.sharing.shardOf(car)] = true
+		stale[s.sharing.ShardOf(car)] = true
 	}
 	shards := make([]int64, 0, len(stale))
 	for n := range stale {

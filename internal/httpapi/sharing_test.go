@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
 
@@ -18,9 +17,8 @@ import (
 func openSharedStore(t *testing.T, store, name string, shards int) *sqlStore {
 	t.Helper()
 	v := &view{self: name}
-	s, err := openPostgres(t.Context(), store, slog.New(slog.DiscardHandler), &sharing{
-		replica: name, shards: shards, epochs: map[int]int64{},
-		shardOf: func(car fleet.CarID) int { return v.Shard(car) % shards },
+	s, err := openShared(t.Context(), store, Sharing{
+		Replica: name, Shards: shards, ShardOf: func(car fleet.CarID) int { return v.Shard(car) % shards },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +47,7 @@ func moved(err error) bool {
 // After a claim no transaction under an earlier epoch is made, of whatever kind, and none
 // of a shard that was never claimed; other shards are served.
 func TestSharedStoreChecksEpochs(t *testing.T) {
-	name := sharedPostgres.database(t)
+	name := sharedPostgres.Database(t)
 	a, b := openSharedStore(t, name, "a", 4), openSharedStore(t, name, "b", 4)
 	mustClaim(t, a, 1, 10)
 	mustClaim(t, a, 2, 11)
@@ -95,7 +93,7 @@ func TestSharedStoreChecksEpochs(t *testing.T) {
 // Two stores with the same epochs, which cannot be: the rows of the cars keep their
 // timestamps rising all the same.
 func TestSharedStoreKeepsTimestampsRising(t *testing.T) {
-	name := sharedPostgres.database(t)
+	name := sharedPostgres.Database(t)
 	a, b := openSharedStore(t, name, "a", 1), openSharedStore(t, name, "a", 1)
 	mustClaim(t, a, 0, 1)
 	apply(t, a, 100, statusPost(car1, 600, status(1, 1, "a", `1`))) // by a clock that is 500 ms ahead
@@ -122,7 +120,7 @@ func TestSharedStoreKeepsTimestampsRising(t *testing.T) {
 // An owner that stands still in the middle of a transaction keeps its shard for about
 // 2 s: then the database ends the transaction.
 func TestSharedStoreOfAStoppedOwner(t *testing.T) {
-	name := sharedPostgres.database(t)
+	name := sharedPostgres.Database(t)
 	a, b := openSharedStore(t, name, "a", 1), openSharedStore(t, name, "b", 1)
 	mustClaim(t, a, 0, 1)
 	for _, q := range []string{"BEGIN", "SELECT epoch FROM fleet_shards WHERE shard = 0 FOR SHARE"} {
@@ -145,10 +143,10 @@ func TestSharedStoreOfAStoppedOwner(t *testing.T) {
 // A database of a server without cluster becomes that of a cluster, also of one with
 // another number of shards, and back.
 func TestSharedStoreFillsShards(t *testing.T) {
-	name := sharedPostgres.database(t)
+	name := sharedPostgres.Database(t)
 	fill := func(at int64, cars ...int) {
 		t.Helper()
-		alone, err := OpenStore(t.Context(), name, slog.New(slog.DiscardHandler))
+		alone, err := OpenStore(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -185,13 +183,11 @@ func TestSharedStoreFillsShards(t *testing.T) {
 
 // Replicas that start together on an empty database make the schema once.
 func TestSharedStoresStartTogether(t *testing.T) {
-	name := sharedPostgres.database(t)
+	name := sharedPostgres.Database(t)
 	errs := make(chan error, 6)
 	for range cap(errs) {
 		go func() {
-			s, err := openPostgres(context.Background(), name, slog.New(slog.DiscardHandler), &sharing{
-				replica: "a", shards: 4, epochs: map[int]int64{}, shardOf: func(fleet.CarID) int { return 0 },
-			})
+			s, err := openShared(context.Background(), name, Sharing{Replica: "a", Shards: 4, ShardOf: func(fleet.CarID) int { return 0 }})
 			if err == nil {
 				err = s.Close()
 			}

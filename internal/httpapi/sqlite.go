@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -51,7 +50,7 @@ var sqliteMigrations = []string{`
 // openSQLite opens or creates the database file. A lock file beside it makes
 // sure that only one server uses it; SQLite's own locks would let two write in
 // turn, each with a clock of its own.
-func openSQLite(ctx context.Context, path string, _ *slog.Logger) (Store, error) {
+func openSQLite(ctx context.Context, path string) (Store, error) {
 	describe := func(err error) error {
 		var e *StoreError
 		if errors.As(err, &e) && e.Fault.hint() != "" {
@@ -173,7 +172,15 @@ func lockFile(path string) (*os.File, error) {
 		}
 		return nil, err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	// A server that was killed may still be ending.
+	again := time.NewTicker(sqliteWait / 100)
+	defer again.Stop()
+	for late := time.Now().Add(sqliteWait); ; <-again.C {
+		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); !errors.Is(err, syscall.EWOULDBLOCK) || time.Now().After(late) {
+			break
+		}
+	}
+	if err != nil {
 		_ = f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, errors.New("another server uses this database; each needs its own")

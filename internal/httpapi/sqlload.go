@@ -90,7 +90,7 @@ const windowsPerQuery = 200
 func (s *sqlStore) loadDevices(ctx context.Context, state *StoredState, where string) error {
 	type key struct {
 		car int64
-		deviceKey
+		DeviceKey
 	}
 	devices := map[key]*StoredDevice{}
 	var order []key
@@ -103,7 +103,7 @@ func (s *sqlStore) loadDevices(ctx context.Context, state *StoredState, where st
 		if err := scan(&car, &d.Car.Company, &d.Car.Car, &knownAt, &d.Device.ModuleID, &d.Device.Type, &d.Device.Role, &d.Device.Name, &noted); err != nil {
 			return err
 		}
-		k := key{car, keyOf(d.Device)}
+		k := key{car, d.Device.Key()}
 		devices[k], known[d.Car] = d, knownAt
 		order = append(order, k)
 		if n := len(windows); n > 0 && windows[n-1].car == car && noted <= windows[n-1].to+1 {
@@ -120,7 +120,7 @@ func (s *sqlStore) loadDevices(ctx context.Context, state *StoredState, where st
 		err := s.rows(ctx, newestStatuses(part), func(scan func(...any) error) error {
 			var k key
 			var at, storedAt int64
-			if err := scan(&k.car, &k.module, &k.typ, &k.role, &at, &storedAt); err != nil {
+			if err := scan(&k.car, &k.Module, &k.Type, &k.Role, &at, &storedAt); err != nil {
 				return err
 			}
 			if d := devices[k]; d != nil {

@@ -207,7 +207,7 @@ func (s *sqlStore) applyCar(ctx context.Context, p *StoredPost, ids map[fleet.Ca
 		}
 		query, args = `INSERT INTO fleet_cars (company, car, known_at, shard)
 			VALUES (?1, ?2, GREATEST(?3, (SELECT COALESCE(max(known_at), 0) + 1 FROM fleet_cars)), ?4)
-			ON CONFLICT (company, car) DO UPDATE SET known_at = excluded.known_at, shard = excluded.shard RETURNING id`, append(args, s.sharing.shardOf(p.Car))
+			ON CONFLICT (company, car) DO UPDATE SET known_at = excluded.known_at, shard = excluded.shard RETURNING id`, append(args, s.sharing.ShardOf(p.Car))
 	}
 	st, err := s.stmt(ctx, query)
 	if err != nil {
@@ -226,9 +226,9 @@ const touchDevice = `INSERT INTO fleet_devices (car_id, module, type, role, name
 	DO UPDATE SET status_at = excluded.status_at`
 
 func (s *sqlStore) applyDevices(ctx context.Context, id int64, p *StoredPost) error {
-	first := map[deviceKey]bool{}
+	first := map[DeviceKey]bool{}
 	for _, d := range p.First {
-		first[keyOf(d)] = true
+		first[d.Key()] = true
 		if _, err := s.exec(ctx, `DELETE FROM fleet_messages
 			WHERE car_id = ?1 AND kind = 1 AND module = ?2 AND type = ?3 AND role = ?4`, id, d.ModuleID, d.Type, d.Role); err != nil {
 			return err
@@ -236,7 +236,7 @@ func (s *sqlStore) applyDevices(ctx context.Context, id int64, p *StoredPost) er
 	}
 	for _, d := range p.Touch {
 		query := touchDevice // keeps the first name (HTTP-19)
-		if first[keyOf(d)] {
+		if first[d.Key()] {
 			query = touchDevice + `, name = excluded.name`
 		}
 		if _, err := s.exec(ctx, query, id, d.ModuleID, d.Type, d.Role, d.Name, p.At); err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"log/slog"
 	"os"
 	"testing"
 	"time"
@@ -22,9 +21,9 @@ func BenchmarkStart(b *testing.B) {
 	rounds := *startRounds
 	store := tempStore(b)
 	if os.Getenv("FLEET_BENCH_STORE") == "postgres" {
-		store = config.NewSecret(sharedPostgres.database(b))
+		store = config.NewSecret(sharedPostgres.Database(b))
 	}
-	s, err := OpenStore(b.Context(), store.Reveal(), slog.New(slog.DiscardHandler))
+	s, err := OpenStore(b.Context(), store.Reveal())
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 
 	"external-server/internal/fleet"
@@ -128,26 +127,7 @@ func (e *StoreError) Error() string { return fmt.Sprintf("store %s: %v", e.Fault
 // Unwrap returns the cause.
 func (e *StoreError) Unwrap() error { return e.Err }
 
-// answer is what a client gets to see: the fault, without the internals of the
-// database.
-func (e *StoreError) answer() *Error {
-	switch e.Fault {
-	case FaultMoved:
-		return errMoved
-	case FaultBusy:
-		return newError(503, "the message store is locked by another program; try again")
-	case FaultFull:
-		return newError(503, "the message store has no space left; nothing was stored")
-	case FaultReadOnly:
-		return newError(503, "the message store cannot be written; nothing was stored")
-	case FaultUnavailable:
-		return newError(503, "the message store is not reachable; try again")
-	case FaultCorrupt:
-		return newError(500, "the message store is damaged; the operator must repair or replace it")
-	}
-	return newError(500, "the message store failed; the server's log tells why")
-}
-
+// hint says what an operator can do, "" if there is nothing to say.
 func (f StoreFault) hint() string {
 	switch f {
 	case FaultBusy:
@@ -164,6 +144,7 @@ func (f StoreFault) hint() string {
 	return ""
 }
 
+// asStoreError returns the *StoreError in err, or one that holds it.
 func asStoreError(err error) *StoreError {
 	var e *StoreError
 	if errors.As(err, &e) {
@@ -189,12 +170,16 @@ func CheckStore(name string) error {
 // OpenStore opens the store named by the configuration: "sqlite:PATH" or a
 // "postgres://" or "postgresql://" URL. It creates or migrates the schema. Errors
 // do not repeat the password of the URL.
-func OpenStore(ctx context.Context, name string, log *slog.Logger) (Store, error) {
+func OpenStore(ctx context.Context, name string) (Store, error) {
 	switch {
 	case strings.HasPrefix(name, "sqlite:") && len(name) > len("sqlite:"):
-		return openSQLite(ctx, strings.TrimPrefix(name, "sqlite:"), log)
+		return openSQLite(ctx, strings.TrimPrefix(name, "sqlite:"))
 	case strings.HasPrefix(name, "postgres://"), strings.HasPrefix(name, "postgresql://"):
-		return openPostgres(ctx, name, log, nil)
+		store, err := openPostgres(ctx, name, nil)
+		if err != nil {
+			return nil, err
+		}
+		return store, nil
 	}
 	scheme, _, _ := strings.Cut(name, ":")
 	return nil, fmt.Errorf("http_api.store: unknown kind of store %q; expected sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE", scheme)

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -17,7 +16,7 @@ import (
 
 func openStore(t *testing.T, name string) Store {
 	t.Helper()
-	s, err := OpenStore(context.Background(), name, slog.Default())
+	s, err := OpenStore(context.Background(), name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +123,7 @@ func TestStoreRemembers(t *testing.T) {
 		}
 		load := func() *StoredState {
 			var err error
-			if s, err = OpenStore(context.Background(), name, slog.Default()); err != nil {
+			if s, err = OpenStore(context.Background(), name); err != nil {
 				t.Fatal(err)
 			}
 			state, err := s.Load(context.Background())
@@ -190,7 +189,7 @@ func TestStoreMakesAllOfABatchOrNothing(t *testing.T) {
 func TestStoreHasOneOwner(t *testing.T) {
 	forEachStore(t, func(t *testing.T, name string) {
 		s := openStore(t, name)
-		if second, err := OpenStore(context.Background(), name, slog.Default()); err == nil {
+		if second, err := OpenStore(context.Background(), name); err == nil {
 			_ = second.Close()
 			t.Fatal("a second server could open the store")
 		} else if !strings.Contains(err.Error(), "another server uses this database") {
@@ -208,7 +207,7 @@ func TestStoreRefusesANewerSchema(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = s.Close()
-		second, err := OpenStore(context.Background(), name, slog.Default())
+		second, err := OpenStore(context.Background(), name)
 		if err == nil {
 			_ = second.Close()
 			t.Fatal("opened")
@@ -282,7 +281,7 @@ func TestOpenStoreErrors(t *testing.T) {
 		"postgres://user:planted@127.0.0.1:1/db?connect_timeout=5": "check that the database runs",
 		"postgres://user:planted@[/db":                             "not valid",
 	} {
-		s, err := OpenStore(context.Background(), name, slog.Default())
+		s, err := OpenStore(context.Background(), name)
 		if err == nil {
 			_ = s.Close()
 			t.Errorf("%s: opened", name)
@@ -325,7 +324,7 @@ func TestCheckStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	used := filepath.Join(dir, "used")
-	store, err := OpenStore(t.Context(), "sqlite:"+used, slog.New(slog.DiscardHandler))
+	store, err := OpenStore(t.Context(), "sqlite:"+used)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -353,7 +352,7 @@ func TestCheckStore(t *testing.T) {
 		if want == "" || strings.HasPrefix(name, "postgres:") {
 			continue
 		}
-		if s, err := OpenStore(t.Context(), name, slog.New(slog.DiscardHandler)); err == nil {
+		if s, err := OpenStore(t.Context(), name); err == nil {
 			t.Errorf("%s was opened", name)
 			_ = s.Close()
 		}
@@ -366,7 +365,7 @@ func TestCheckStore(t *testing.T) {
 
 // TestPostgresFaultIsOneLine: a start that fails has one reason, in one line.
 func TestPostgresFaultIsOneLine(t *testing.T) {
-	_, err := OpenStore(t.Context(), "postgres://u:planted@127.0.0.1:1/d", slog.New(slog.DiscardHandler))
+	_, err := OpenStore(t.Context(), "postgres://u:planted@127.0.0.1:1/d")
 	if err == nil || strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), "planted") || !strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("%q", err)
 	}

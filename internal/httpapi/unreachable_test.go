@@ -35,10 +35,8 @@ func (u *unreachable) Apply(context.Context, *Batch) error { return u.lost() }
 // tried are all refused when that attempt is over, not one batch per attempt.
 func TestUnreachableStoreAnswersEverybody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var o Options
-		o.setDefaults()
 		store := &unreachable{}
-		c := newCore(o, func(context.Context) (Store, error) { return store, nil })
+		c := newCore(coreOptions{Open: func(context.Context) (Store, error) { return store, nil }})
 		if err := c.begin(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -113,7 +113,7 @@ type staged struct {
 	last  map[fleet.CarID]int64
 	added int                                // cars that become held with it
 	more  int                                // devices that become known with it
-	seen  map[fleet.CarID]map[deviceKey]bool // devices that become known in this batch
+	seen  map[fleet.CarID]map[DeviceKey]bool // devices that become known in this batch
 }
 
 // writeBatch stores posts and answers them. It returns true when the store must
@@ -173,7 +173,7 @@ func (c *core) moved(s *staged, shards []int) (reload bool) {
 // stage decides about every post in order (HTTP-14, HTTP-15) and gives out the
 // timestamps. Posts that are refused are answered here.
 func (c *core) stage(posts []*post) *staged {
-	s := &staged{batch: &Batch{StoredAt: c.age.now().UnixMilli()}, last: map[fleet.CarID]int64{}, seen: map[fleet.CarID]map[deviceKey]bool{}}
+	s := &staged{batch: &Batch{StoredAt: c.age.now().UnixMilli()}, last: map[fleet.CarID]int64{}, seen: map[fleet.CarID]map[DeviceKey]bool{}}
 	now := c.now().UnixMilli()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -228,23 +228,23 @@ func (s *staged) commandable(car *carState, p *post) error {
 		return notKnown(p.car)
 	}
 	for i := range p.messages {
-		key := keyOf(p.messages[i].DeviceID)
+		key := p.messages[i].DeviceID.Key()
 		if seen[key] || car != nil && car.devices[key] != nil {
 			continue
 		}
 		module := false
 		if car != nil {
 			for k := range car.devices {
-				module = module || k.module == key.module
+				module = module || k.Module == key.Module
 			}
 		}
 		for k := range seen {
-			module = module || k.module == key.module
+			module = module || k.Module == key.Module
 		}
 		if !module {
-			return newError(http.StatusNotFound, "the car %s has no known device of module %d", p.car, key.module)
+			return newError(http.StatusNotFound, "the car %s has no known device of module %d", p.car, key.Module)
 		}
-		return newError(http.StatusNotFound, "the car %s has no known device %d/%d/%s (module/type/role)", p.car, key.module, key.typ, key.role)
+		return newError(http.StatusNotFound, "the car %s has no known device %d/%d/%s (module/type/role)", p.car, key.Module, key.Type, key.Role)
 	}
 	return nil
 }
@@ -255,10 +255,10 @@ func (s *staged) commandable(car *carState, p *post) error {
 func (s *staged) statusPost(car *carState, p *post, stored *StoredPost) {
 	seen := s.seen[p.car]
 	known := car != nil && car.known() || len(seen) > 0
-	touched := map[deviceKey]bool{}
+	touched := map[DeviceKey]bool{}
 	for i := range p.messages {
 		id := p.messages[i].DeviceID
-		key := keyOf(id)
+		key := id.Key()
 		if touched[key] {
 			continue
 		}
@@ -272,7 +272,7 @@ func (s *staged) statusPost(car *carState, p *post, stored *StoredPost) {
 		touched[key] = true
 		if device == nil && !seen[key] {
 			if seen == nil {
-				seen = map[deviceKey]bool{}
+				seen = map[DeviceKey]bool{}
 				s.seen[p.car] = seen
 			}
 			seen[key] = true
@@ -355,10 +355,10 @@ func (c *core) noteStatuses(car *carState, p *StoredPost, storedAt int64) (becam
 	}
 	for i := range p.Messages {
 		id := p.Messages[i].DeviceID
-		d := car.devices[keyOf(id)]
+		d := car.devices[id.Key()]
 		if d == nil {
 			d = &deviceState{id: id} // the name stays the first one (HTTP-19)
-			car.devices[keyOf(id)] = d
+			car.devices[id.Key()] = d
 			c.devices++
 		} else if p.Messages[i].Payload.MessageType != TypeStatus {
 			continue
@@ -366,7 +366,7 @@ func (c *core) noteStatuses(car *carState, p *StoredPost, storedAt int64) (becam
 		d.storedAt = storedAt
 	}
 	for _, id := range p.Touch {
-		if d := car.devices[keyOf(id)]; d != nil {
+		if d := car.devices[id.Key()]; d != nil {
 			d.notedAt = p.At
 		}
 	}

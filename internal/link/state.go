@@ -39,6 +39,7 @@ type ConnectionState struct {
 	Up                     bool
 	Since                  time.Time
 	LastError              string
+	Answered               time.Time // when the broker answered something last; zero: never, or Options.Heartbeat is not used
 	Cars                   int
 	Connects               uint64 // successful ones; all but the first are reconnects
 	MessagesIn, BytesIn    uint64
@@ -60,6 +61,7 @@ type ConnectionState struct {
 	Version         string // of MQTT: "3.1.1" or "5"
 	Kept            bool   // the broker keeps the session when the connection is lost
 	Continued       bool   // it had kept the session before this connection
+	Reading         bool   // what the broker had kept is being read
 	Unacknowledged  int    // received, not acknowledged yet by the receivers
 	Resumed         uint64 // connections whose session continued
 	Backlog         uint64 // messages that the broker had kept

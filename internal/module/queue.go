@@ -53,6 +53,7 @@ type jobs struct {
 	connects int    // waiting
 	asks     int    // waiting, 0 or 1
 	statuses int    // waiting and running
+	earlier  int    // of the statuses: those of an earlier process
 	acks     int
 	bytes    int // of the statuses
 	limit    int // for statuses and for acks
@@ -209,6 +210,9 @@ func (q *jobs) count(j *job, sign int) {
 	switch j.kind {
 	case jobStatus:
 		q.statuses += sign
+		if j.again {
+			q.earlier += sign
+		}
 		q.bytes += sign * (len(j.data) + len(j.message) + len(j.device.Role) + len(j.device.Name))
 	case jobAck:
 		q.acks += sign
@@ -330,7 +334,7 @@ func (q *jobs) abandon() (left []job, statuses int) {
 		left[i] = q.ring[(q.head+i)%len(q.ring)]
 	}
 	statuses = q.statuses
-	q.ring, q.head, q.n, q.connects, q.asks, q.statuses, q.acks, q.bytes = nil, 0, 0, 0, 0, 0, 0, 0
+	q.ring, q.head, q.n, q.connects, q.asks, q.statuses, q.earlier, q.acks, q.bytes = nil, 0, 0, 0, 0, 0, 0, 0, 0
 	q.under = nil
 	return left, statuses
 }
@@ -362,6 +366,13 @@ func (q *jobs) free() int {
 		return 0
 	}
 	return max(0, q.limit-q.statuses) // the limit may have been lowered
+}
+
+// resuming tells whether a status of an earlier process waits, or its call is under way.
+func (q *jobs) resuming() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.earlier > 0
 }
 
 // depth returns how many jobs wait or run and when the oldest was queued.

@@ -25,6 +25,8 @@ type Car struct {
 	state  state
 	values values
 	faults map[string]fault // by reason
+	joins  folded           // devices of the session that connects
+	leaves folded           // devices of the session that ends
 }
 
 // tail is the ring of a car's messages while somebody watches.
@@ -102,12 +104,14 @@ func (c *Car) remember(ev *car.Event) {
 		c.become(stateWaiting)
 		c.values.ended(ev)
 		out.Kind, out.Reason, out.Count, out.Seconds = KindDisconnect, ev.Reason, ev.Count, ev.At.Sub(ev.Since).Seconds()
-	case car.DeviceConnected:
-		c.values.connected(ev.Device, true, ev.At)
+	case car.DeviceConnected, car.DeviceDisconnected:
+		if !c.device(ev) {
+			return
+		}
 		out.Kind, out.Device, out.Module = KindDeviceJoined, ev.Device.String(), ev.Device.Module
-	case car.DeviceDisconnected:
-		c.values.connected(ev.Device, false, ev.At)
-		out.Kind, out.Device, out.Module = KindDeviceLeft, ev.Device.String(), ev.Device.Module
+		if ev.Kind == car.DeviceDisconnected {
+			out.Kind = KindDeviceLeft
+		}
 	case car.CommandFetched:
 		c.values.fetched(ev.Module, &ev.Command)
 	case car.CommandSent:
@@ -125,6 +129,7 @@ func (c *Car) remember(ev *car.Event) {
 		c.fault(ev, &out)
 	}
 	if out.Kind != "" {
+		c.tellFolded(ev.SessionID)
 		c.hub.Events.Put(out)
 	}
 }

@@ -32,6 +32,8 @@ type Sources struct {
 	// GivenUp counts the answered statuses of the process before that are not delivered, by
 	// reason.
 	GivenUp func() map[string]int
+	// SetAside counts the journals of sessions that were set aside, by reason.
+	SetAside func() map[string]int
 }
 
 // Store is a place on disk that the server writes to.
@@ -59,7 +61,7 @@ type collector struct {
 	brokerClients, brokerSubscriptions, brokerMessages, brokerBytes, brokerDropped                                                            scraped
 	httpRequests, httpCars, httpDevices, httpWaiting, httpHeld, httpShards, httpPassedOn, httpForOthers, httpQueue, httpMessages, httpDeleted scraped
 	httpTransactions, httpWrite, httpSlowest, httpFaults, httpStoreUp, httpStoreBytes                                                         scraped
-	logLost, eventsTotal, declined, givenUp                                                                                                   scraped
+	logLost, eventsTotal, declined, givenUp, setAside                                                                                         scraped
 	carState, carStatuses, carSessions, carSeen                                                                                               scraped
 	cluster                                                                                                                                   clusterMetrics
 }
@@ -102,6 +104,7 @@ func newCollector(h *Hub, s Sources, c *catalogue, always func(chan<- prometheus
 	k.linkRefused = c.scraped("link_subscriptions_refused_total", "counter", "Subscriptions the broker refused.")
 	k.linkKept = c.scraped("link_sessions_kept", "gauge", "Connections whose session the broker keeps when they are lost.")
 	k.givenUp = c.scraped("statuses_given_up_total", "counter", "Answered statuses of the process before that are not delivered, by reason.", "reason")
+	k.setAside = c.scraped("journals_set_aside_total", "counter", "Journals of the process before that no session is resumed from, by reason.", "reason")
 	k.linkDeclined = c.scraped("link_sessions_declined", "gauge", "1 when sessions are not kept although there is a state directory.")
 	k.linkStopped = c.scraped("link_stopped", "gauge", "1 when the server has stopped serving because another one has its sessions.")
 	k.linkResumed = c.scraped("link_sessions_resumed_total", "counter", "Connections to the broker whose session went on.")
@@ -177,6 +180,11 @@ func (k *collector) Collect(to chan<- prometheus.Metric) {
 	if k.sources.GivenUp != nil {
 		for reason, n := range k.sources.GivenUp() {
 			k.givenUp.send(to, float64(n), reason)
+		}
+	}
+	if k.sources.SetAside != nil {
+		for reason, n := range k.sources.SetAside() {
+			k.setAside.send(to, float64(n), reason)
 		}
 	}
 	if k.sources.Cars != nil {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"go.uber.org/goleak"
 
@@ -296,4 +297,46 @@ func TestMemoryPerCar(t *testing.T) {
 		t.Errorf("%d bytes per car", perCar)
 	}
 	runtime.KeepAlive(h)
+}
+
+// The devices that come with a session, or go with it, are one event: a fleet that connects
+// at once does not fill the stream with them. One that comes or goes by itself is told.
+func TestDevicesOfASessionAreOneEvent(t *testing.T) {
+	h := newHub(t, Options{})
+	c := h.Car(carID)
+	var devices []fleet.Device
+	for i := range 12 {
+		d := lamp
+		d.Role, d.Name = fmt.Sprint("lamp", i), strings.Repeat("é", 3*i)
+		devices = append(devices, d)
+	}
+	connect(c, "s1", at(0), devices...)
+	c.Observe(&car.Event{Kind: car.DeviceConnected, At: at(1), Device: button})
+	c.Observe(&car.Event{Kind: car.DeviceDisconnected, At: at(2), Device: button, OK: true})
+	for _, d := range devices {
+		c.Observe(&car.Event{Kind: car.DeviceDisconnected, At: at(3), Device: d})
+	}
+	ended(c, "s1", at(3), session.ReasonSessionTimeout)
+	connect(c, "s2", at(4), lamp)
+	evs, _, _ := h.Events.Read(1, 100, nil)
+	var got []string
+	for _, ev := range evs {
+		got = append(got, fmt.Sprintf("%s %s %d %s", ev.Kind, ev.Device, ev.Count, ev.Session))
+	}
+	want := []string{"connect  0 s1", "device_joined  12 s1", "running  0 s1",
+		"device_joined " + button.String() + " 0 ", "device_left " + button.String() + " 0 ",
+		"device_left  12 s1", "disconnect  0 s1", "connect  0 s2", "device_joined 2/1/lamp/l 0 s2", "running  0 s2"}
+	if !slices.Equal(got, want) {
+		t.Errorf("events\n got %q\nwant %q", got, want)
+	}
+	text := evs[1].Text
+	if !strings.HasPrefix(text, "12 devices: lamp0, ééé, ") || !strings.HasSuffix(text, " and 4 more") || !utf8.ValidString(text) {
+		t.Errorf("the text is %q", text)
+	}
+	if evs[1].At != at(0) || evs[5].At != at(3) {
+		t.Errorf("the times are %v and %v", evs[1].At, evs[5].At)
+	}
+	if v := c.View(); len(v.Devices) != 14 {
+		t.Errorf("%d devices are known", len(v.Devices))
+	}
 }

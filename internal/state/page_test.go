@@ -148,15 +148,16 @@ func TestPoison(t *testing.T) {
 			if !d.Poisoned() {
 				t.Fatal("not poisoned")
 			}
-			if err := d.SetAside(); err != nil {
-				t.Fatal(err)
+			to, err := d.SetAside()
+			if err != nil || filepath.Base(to) != fmt.Sprintf("poisoned-%d", n) {
+				t.Fatal(to, err)
 			}
 			if d.Poisoned() || !log.Has("level=ERROR", "died again and again", "deaths=8", fmt.Sprintf("poisoned-%d", n)) {
 				t.Errorf("still poisoned, or not told: %s", &log)
 			}
 			s := openShard(t, d, 0)
 			want(t, s.Replayed())
-			if s.Declined != nil || d.SetAside() == nil {
+			if _, err := d.SetAside(); s.Declined != nil || err == nil {
 				t.Errorf("declined %v; or set aside while open", s.Declined)
 			}
 			put(t, s, "again")
@@ -165,6 +166,30 @@ func TestPoison(t *testing.T) {
 		names, err := filepath.Glob(filepath.Join(opts.Dir, "poisoned-*"))
 		if err != nil || len(names) != 3 || filepath.Base(names[0]) != "poisoned-3" {
 			t.Errorf("kept are %v, %v", names, err)
+		}
+	})
+}
+
+// TestOutlived: a process that has dealt with all that it has begun with was not ended by
+// the journals, however soon it ends; what it begins to resume afterwards does not count.
+func TestOutlived(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opts := newOptions(t)
+		opts.clock = newMachine().clock()
+		d := open(t, opts)
+		put(t, openShard(t, d, 0), "one")
+		for n := range 3 * poisonDeaths {
+			opts = killed(t, opts)
+			d = open(t, opts)
+			if d.Poisoned() || d.Deaths() != n {
+				t.Fatalf("poisoned %v after %d deaths, %d are noted", d.Poisoned(), n, d.Deaths())
+			}
+			if err := d.Resuming(); err != nil {
+				t.Fatal(err)
+			}
+			d.Resumed()
+			d.Outlived()
+			pass(10 * time.Millisecond)
 		}
 	})
 }

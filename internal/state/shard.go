@@ -41,6 +41,8 @@ type Shard struct {
 	// Rest is, when Declined is not nil, what could still be read: an older state
 	// than the process before had, no base to answer from. It may be nil.
 	Rest journal.Fold
+	// SetAside is where the files were moved that cannot be resumed from; "": there were none.
+	SetAside string
 
 	dir     *Dir
 	options journal.Options
@@ -90,12 +92,11 @@ func (d *Dir) OpenShard(number int, opts ShardOptions) (*Shard, error) {
 		return nil, err
 	}
 	s.Declined = err
-	to, err := d.setAside(jo.Dir, "damaged")
-	if err != nil {
+	if s.SetAside, err = d.setAside(jo.Dir, "damaged"); err != nil {
 		return nil, errors.Join(s.Declined, err)
 	}
-	if to != "" {
-		d.log.Warn("the journal of a shard cannot be resumed from: its cars connect anew", "shard", number, "error", s.Declined, "set aside as", to)
+	if s.SetAside != "" {
+		d.log.Warn("the journal of a shard cannot be resumed from: its cars connect anew", "shard", number, "error", s.Declined, "set aside as", s.SetAside)
 	}
 	jo.AtLeast = 0
 	s.Journal, err = journal.Open(jo)
@@ -206,22 +207,22 @@ func (d *Dir) shardPath(number int) string {
 func (d *Dir) removeShard(number int) error { return journal.Remove(d.shardPath(number)) }
 
 // SetAside moves the journals of all shards out of the way, so that nothing is
-// resumed. It is for Poisoned, before any shard is opened.
-func (d *Dir) SetAside() error {
+// resumed, and returns where they are. It is for Poisoned, before any shard is opened.
+func (d *Dir) SetAside() (to string, err error) {
 	d.opening.Lock()
 	defer d.opening.Unlock()
 	d.mu.Lock()
 	open := slices.ContainsFunc(d.shards[:], func(s *Shard) bool { return s != nil })
 	d.mu.Unlock()
 	if open {
-		return errors.New("set the journals aside: a shard is open already")
+		return "", errors.New("set the journals aside: a shard is open already")
 	}
-	to, err := d.setAside(d.shardsPath(), "poisoned")
+	to, err = d.setAside(d.shardsPath(), "poisoned")
 	if err == nil {
 		err = os.Mkdir(d.shardsPath(), 0o700)
 	}
 	if err != nil {
-		return fmt.Errorf("set the journals aside: %w", err)
+		return "", fmt.Errorf("set the journals aside: %w", err)
 	}
 	d.mu.Lock()
 	clear(d.before.shards[:])
@@ -231,7 +232,7 @@ func (d *Dir) SetAside() error {
 	d.mu.Unlock()
 	d.log.Error("the server died again and again soon after it had resumed the cars' sessions: they are not resumed this time, the cars connect anew",
 		"deaths", deaths, "journals set aside as", to)
-	return d.write()
+	return to, d.write()
 }
 
 // setAside renames a directory to the next free name of a kind and removes the

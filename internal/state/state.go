@@ -15,10 +15,10 @@ import (
 const (
 	stampInterval = time.Second
 	// poisonDeaths is how many deaths at once after a resume make all journals suspect
-	// (RES-17). It leaves the caller time to leave out what it suspects, and is not reached by
-	// somebody who kills the process again and again at any moments.
+	// (RES-17). It leaves the caller time to leave out what it suspects.
 	poisonDeaths = 8
-	// atOnce is how long a process must live after Resumed not to count among them.
+	// atOnce is how long a process must live after Resumed not to count among them, unless
+	// Outlived is called before.
 	atOnce = 2 * time.Second
 )
 
@@ -47,7 +47,7 @@ type Dir struct {
 	opts  Options
 	log   *slog.Logger
 	id    identity
-	lock  *os.File
+	lock  *locked
 	alive *os.File
 	clock clock
 	turn  sync.Mutex // of the journals' compaction
@@ -60,6 +60,7 @@ type Dir struct {
 	shards   [MaxShards]*Shard
 	resuming bool  // Resuming was called
 	resumed  bool  // Resumed was called
+	outlived bool  // Outlived was called
 	served   bool  // a shard was served by this process
 	trouble  error // the last write of the page
 	closed   bool
@@ -109,7 +110,7 @@ func Open(ctx context.Context, opts Options) (_ *Dir, err error) {
 		return nil, err
 	}
 	if err := writeHolder(d.lock, opts.Version); err != nil {
-		return nil, fmt.Errorf("write %s: %w", d.lock.Name(), err)
+		return nil, fmt.Errorf("write %s: %w", d.lock.file.Name(), err)
 	}
 	if err := os.Mkdir(d.shardsPath(), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, fmt.Errorf("make the state directory: %w", err)
@@ -221,6 +222,15 @@ func (d *Dir) Resumed() {
 	d.poke()
 }
 
+// Outlived says that all that this process has begun with has been dealt with: whatever
+// ends it from now on is not in the journals. Without it that is so after 2 s.
+func (d *Dir) Outlived() {
+	d.mu.Lock()
+	d.outlived = true
+	d.mu.Unlock()
+	d.poke()
+}
+
 // Deaths is how many processes before this one, in a row, died soon after they had
 // begun to resume. From two on the caller should suspect what all of them have begun
 // with.
@@ -320,6 +330,9 @@ func (d *Dir) stamp(ctx context.Context) {
 			settled.Reset(d.opts.Settled)
 			survived.Reset(atOnce)
 			resumed = true
+		}
+		if d.resumed && d.outlived {
+			d.page.early = 0
 		}
 		d.stampShards()
 		d.mu.Unlock()

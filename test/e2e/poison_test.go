@@ -81,3 +81,42 @@ func TestPoisonedStatus(t *testing.T) {
 	}
 	k.terminate()
 }
+
+// A server that dies again and again before it has dealt with what it resumes begins without
+// the journals; metrics and events say so (RES-17).
+func TestJournalsSetAside(t *testing.T) {
+	t.Parallel()
+	k := keep(t, 2, exampleModule(t))
+	admin := brokertest.FreeAddress(t)
+	k.config["admin"] = obj{"listen": admin}
+	k.run()
+	k.server.Kill()
+	k.broker.Kill() // what it held cannot be read
+	for deaths := 0; ; deaths++ {
+		k.start()
+		k.server.WaitLog("serving company=")
+		if k.said("died again and again") {
+			break
+		}
+		if k.server.Kill(); deaths > 200 {
+			t.Fatal("the journals are used again and again")
+		}
+	}
+	if got := get(t, "http://"+admin+"/metrics"); !strings.Contains(got, `external_server_journals_set_aside_total{reason="the server died again and again"} 32`) {
+		t.Errorf("the metrics do not tell of the journals that were set aside:\n%.3000s", got)
+	}
+	stream, err := http.Get("http://" + admin + "/api/v1/events?after=0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Body.Close()
+	events := bufio.NewScanner(stream.Body)
+	for events.Scan() && !strings.Contains(events.Text(), `"reason":"journals set aside"`) {
+	}
+	if !strings.Contains(events.Text(), filepath.Join(k.state, "poisoned-1")) {
+		t.Errorf("the event is %q, %v", events.Text(), events.Err())
+	}
+	k.broker.Restart()
+	k.connectedAnew(2, k.cars...)
+	k.finish()
+}

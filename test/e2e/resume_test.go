@@ -249,3 +249,20 @@ func TestStopNotifies(t *testing.T) {
 	k.connectedAnew(2, k.cars...)
 	k.finish()
 }
+
+// A server that is killed again and again, each time as soon as it has served all cars, is
+// not taken for one that its journals end: no session is lost (RES-17).
+func TestKilledWheneverItServes(t *testing.T) {
+	t.Parallel()
+	k := keep(t, 4, exampleModule(t))
+	k.run()
+	for range 12 {
+		k.server.Kill()
+		k.start()
+		k.served(10)
+		if k.said("died again and again") {
+			t.Fatal("the journals were set aside")
+		}
+	}
+	k.finishUnnoticed()
+}

@@ -23,7 +23,7 @@ import (
 type epochs struct {
 	mu     sync.Mutex
 	last   map[int]announced // by shard
-	rises  int
+	risen  int
 	broken []string
 }
 
@@ -93,7 +93,7 @@ func (e *epochs) note(m brokertest.Message) {
 	switch {
 	case now.Epoch > last.Epoch:
 		e.last[shard] = now
-		e.rises++
+		e.risen++
 	case now.Epoch < last.Epoch:
 		e.broken = append(e.broken, fmt.Sprintf("shard %d: %+v was published after %+v", shard, now, last))
 	case now.Replica != last.Replica:
@@ -101,11 +101,25 @@ func (e *epochs) note(m brokertest.Message) {
 	}
 }
 
+// rises is the number of epochs that were above the one before.
+func (e *epochs) rises() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.risen
+}
+
 // shards is the number of shards that were ever owned.
 func (e *epochs) shards() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return len(e.last)
+}
+
+// owner is the replica that has published the epoch of the shard last.
+func (e *epochs) owner(shard int) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.last[shard].Replica
 }
 
 // verdict demands that every epoch was higher than those before it.
@@ -116,7 +130,7 @@ func (e *epochs) verdict(t testing.TB) string {
 	for _, text := range e.broken {
 		t.Error(text)
 	}
-	return fmt.Sprintf("%d epochs, each above the one before", e.rises)
+	return fmt.Sprintf("%d epochs, each above the one before", e.risen)
 }
 
 // The judge of the epochs sees what it is there for.

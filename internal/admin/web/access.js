@@ -4,6 +4,12 @@ import { h, show, text, toast } from "./dom.js";
 
 let open = null; // the token dialog, while it is shown
 
+/** closeDialogs ends the dialogs of a page that is left. The one without which the server
+ * answers nothing stays. */
+export function closeDialogs() {
+  for (const d of document.querySelectorAll("dialog[open]")) if (!open?.needed(d)) d.close();
+}
+
 /** askForToken shows the dialog once; asked tells that the user wants it. */
 export function askForToken(store, asked = false) {
   if (open) {
@@ -40,7 +46,7 @@ export function askForToken(store, asked = false) {
     why.classList.toggle("bad", store.access === "refused");
   };
   const granted = () => { if (submitted && store.access === "granted" && store.server?.you) shut(); };
-  const mine = { problem };
+  const mine = { problem, needed: (d) => d === dialog && store.access === "refused" };
   // Not left to the close event, which comes later: a refusal that came before it would
   // find the dialog still open and show none.
   const shut = () => {

@@ -2,7 +2,7 @@
 // the connection, access, theme.
 import { Store } from "./store.js";
 import { token } from "./api.js";
-import { askForToken } from "./access.js";
+import { askForToken, closeDialogs } from "./access.js";
 import { attr, h, number, say, show, text } from "./dom.js";
 import * as fleet from "./fleet.js";
 import * as car from "./car.js";
@@ -27,6 +27,7 @@ function route() {
 }
 
 function navigate() {
+  closeDialogs();
   const to = route();
   const key = `${to.name}/${to.argument}`;
   if (page?.key === key) {
@@ -72,7 +73,7 @@ function showStream() {
   if (s.state === "waiting") words = `reconnecting in ${Math.max(0, Math.ceil((s.retryAt - Date.now()) / 1000))} s`;
   $("stream").dataset.state = s.state;
   text($("stream-text"), words);
-  attr($("stream"), "title", s.state === "live" ? "Events arrive as they happen." : `${s.problem?.message ?? ""} Press to try at once.`.trim());
+  attr($("stream"), "title", s.state === "live" ? "Events arrive from the server as they happen. Press to connect anew." : `${s.problem?.message ?? "Events do not arrive."} Press to try at once.`);
   const now = streamWords[s.state];
   if (s.state !== "connecting" && now !== heard && !document.hidden) {
     if (heard) say(`Event stream: ${now}`);
@@ -80,11 +81,15 @@ function showStream() {
   }
 }
 
+const roles = { read: "You see everything and change nothing.", operate: "You see everything, and may disconnect cars, send commands, change log levels, reload and stop." };
+
 function showAccess() {
   const you = store.server?.you;
   const refused = store.access === "refused";
-  text($("access"), refused ? "enter token" : you ? (you.token ? `${you.token} · ${you.role}` : you.role) : "access");
-  attr($("access"), "aria-label", refused ? "Access refused: enter a token" : `Access: ${$("access").textContent}. Change token`);
+  const mine = refused ? "enter token" : you ? (you.token ? `${you.token} · ${you.role}` : you.role) : "asking";
+  text($("access-text"), mine);
+  attr($("access"), "aria-label", refused ? "Access refused: enter a token" : `Access: ${mine}. Change token`);
+  attr($("access"), "title", refused ? "The server refuses this page. Press to enter a token." : you ? `${roles[you.role] ?? ""} ${you.token ? `By the token “${you.token}”.` : "Without token."} Press to change the token.`.trim() : "The server is asked who you are.");
   $("access").dataset.state = refused ? "refused" : you?.role ?? "";
   if (refused) askForToken(store);
   showAlarm();
@@ -109,8 +114,9 @@ const themes = { "": "auto", light: "light", dark: "dark" };
 
 function showTheme() {
   const now = document.documentElement.dataset.theme ?? "";
-  text($("theme"), themes[now]);
+  text($("theme-text"), themes[now]);
   attr($("theme"), "aria-label", `Colours: ${themes[now]}. Change`);
+  attr($("theme"), "title", `${now ? `This page is ${now}.` : "This page is light or dark as the system is."} Press for another choice: auto, light, dark.`);
 }
 
 $("theme").addEventListener("click", () => {
@@ -138,6 +144,13 @@ store.addEventListener("cars", () => {
   $("main").dataset.away = number(n);
 });
 addEventListener("hashchange", navigate);
+document.addEventListener("keydown", (e) => { // to the filter of the page
+  const filter = document.querySelector("main input[type=search]");
+  if (e.key !== "/" || !filter || /^(input|select|textarea)$/i.test(e.target.tagName) || document.querySelector("dialog[open]")) return;
+  e.preventDefault();
+  filter.focus();
+  filter.select();
+});
 document.querySelector(".skip").addEventListener("click", (e) => { // the fragment is the page's
   e.preventDefault();
   $("main").focus();

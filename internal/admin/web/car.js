@@ -2,8 +2,10 @@
 // messages.
 import { Problem, carPath, get } from "./api.js";
 import { confirmAction } from "./access.js";
-import { ago, attr, brief, date, duration, h, keyed, ms, number, plural, say, show, text } from "./dom.js";
+import { listAddress } from "./fleet.js";
+import { ago, attr, brief, date, duration, h, keyed, moment, ms, number, plural, say, show, text } from "./dom.js";
 import { commandItem, commandUpdate } from "./commands.js";
+import { labelLinks } from "./labels.js";
 import { explain, endMeaning, stateWords } from "./reasons.js";
 import { figure, fill } from "./payload.js";
 import { Timeline } from "./timeline.js";
@@ -13,7 +15,7 @@ import { CarMap } from "./mapview.js";
 const pause = 1000; // between readings, ms
 
 export function open({ root, store, argument: name, on, signal, title }) {
-  title(name);
+  title(brief(name));
   let detail = null;
   const badge = h("span", { class: "state" });
   const why = h("div", { class: "why", hidden: true }, h("b"), h("span"), h("span", { class: "muted" }));
@@ -24,6 +26,7 @@ export function open({ root, store, argument: name, on, signal, title }) {
   const queues = h("tbody");
   const drops = h("tbody");
   const missing = h("p", { class: "empty", hidden: true });
+  const labels = labelLinks();
   const timeline = new Timeline(store, name);
   const tail = new Tail(name, (m) => { timeline.message(m); if (m.kind === "status" || m.kind === "command") soon(); });
   const mapPanel = h("section", { class: "panel", "aria-labelledby": "h-map", hidden: true }, h("h2", { id: "h-map", text: "Position" }));
@@ -57,11 +60,11 @@ export function open({ root, store, argument: name, on, signal, title }) {
         panel("h-queues", "Queues of its modules", h("div", { class: "scroll" }, h("table", {},
           h("thead", {}, h("tr", {}, ...["Module", "Queued", "Oldest", "Handed over", "Errors", "Lost"].map((t, i) => h("th", { scope: "col", text: t, class: i ? "n" : "" })))), queues))))));
   root.append(
-    h("p", { class: "crumb" }, h("a", { href: "#/", text: "← Fleet" })),
+    h("p", { class: "crumb" }, h("a", { href: listAddress(), text: "← Fleet" })),
     h("div", { class: "row title" }, h("h1", { text: name }), badge, h("span", { class: "grow" }),
       operate("Re-announce", "reannounce", "The gateway is asked to connect anew and to announce its devices. The session goes on until it does."),
       operate("Disconnect", "disconnect", "The session ends and the gateway is told. It connects anew by itself. Modules see its devices leave for a moment.")),
-    missing, page);
+    labels.el, missing, page);
 
   function fact(list) {
     keyed(facts, list, (f) => f[0], (f) => h("div", {}, h("dt", { text: f[0] }), h("dd")), (el, f) => {
@@ -101,7 +104,7 @@ export function open({ root, store, argument: name, on, signal, title }) {
     }
     timeline.draw(detail, newer);
     for (const el of devices.children) if (el.refresh) el.refresh(now);
-    for (const el of ends.children) text(el.firstChild, ago(el.at, now));
+    for (const el of ends.children) text(el.firstChild.firstChild, ago(el.at, now));
   }
 
   const deviceKey = (d) => `${d.module}/${d.type}/${d.role}`;
@@ -148,6 +151,7 @@ export function open({ root, store, argument: name, on, signal, title }) {
     show(missing, false);
     show(page, true);
     head();
+    labels.draw(detail);
     const sorted = [...detail.devices].sort((a, b) => b.connected - a.connected || a.module - b.module || a.type - b.type);
     keyed(devices, sorted.length ? sorted : [null], (d) => (d ? deviceKey(d) : "none"),
       (d) => (d ? deviceItem(d) : h("p", { class: "muted", text: "No device has connected since the server started." })),
@@ -157,7 +161,7 @@ export function open({ root, store, argument: name, on, signal, title }) {
       (c) => (c ? commandItem(c) : h("li", { class: "muted", text: "No module has given a command since the server started." })),
       (el, c) => c && commandUpdate(el, c, store.now()));
     keyed(ends, detail.session_ends, (e) => `${e.at} ${e.reason}`, (e) => {
-      const tr = h("tr", {}, h("td", { title: date(e.at) }), h("td", {}, e.reason, h("br"), h("small", { text: endMeaning(e.reason) })), h("td", { text: duration(e.seconds) + (e.established ? "" : ", never complete") }));
+      const tr = h("tr", {}, h("td", {}, h("span"), h("br"), h("small", { text: moment(e.at).slice(0, -4) })), h("td", {}, e.reason, h("br"), h("small", { text: endMeaning(e.reason) })), h("td", { text: duration(e.seconds) + (e.established ? "" : ", never complete") }));
       tr.at = e.at;
       return tr;
     });
@@ -173,28 +177,44 @@ export function open({ root, store, argument: name, on, signal, title }) {
   let reading = false;
   let again = false;
   let timer;
+  let unknown = false; // the server has no car of that name: it is not asked for ever
   async function read() {
     if (reading || document.hidden) { again = true; return; }
     reading = true;
     clearTimeout(timer);
     try {
       detail = await get(carPath(name), { detail: true });
+      if (unknown && !signal.aborted) known();
       if (!signal.aborted) draw();
     } catch (error) {
       if (!signal.aborted && error instanceof Problem && error.status === 404) {
+        unknown = true;
+        title(`No car ${brief(name)}`);
         show(page, false);
         show(missing, true);
-        text(missing, `The server does not serve a car named “${name}”.`);
+        text(missing, `The server does not serve a car named “${name}”. This page looks again when a car of that name appears.`);
+        for (const b of root.querySelectorAll("[data-operate]")) b.disabled = true;
+        text(badge, "not served");
+        attr(badge, "data-state", null);
+        say(missing.textContent);
       } else if (!(error instanceof Problem)) console.error(error);
     }
     reading = false;
-    if (signal.aborted) return;
+    if (signal.aborted || unknown) return;
     timer = setTimeout(read, again ? 150 : pause);
     again = false;
   }
 
+  function known() {
+    unknown = false;
+    title(brief(name));
+    for (const b of root.querySelectorAll("[data-operate]")) b.disabled = false;
+    tail.start();
+    positions();
+  }
+
   function soon() {
-    if (again) return;
+    if (again || unknown) return;
     again = true;
     if (!reading) { clearTimeout(timer); timer = setTimeout(() => { again = false; read(); }, 120); }
   }
@@ -203,14 +223,14 @@ export function open({ root, store, argument: name, on, signal, title }) {
     const seen = await map.read(signal);
     if (seen !== null) show(mapPanel, seen > 0);
   }
-  const positionTimer = setInterval(() => { if (!document.hidden) positions(); }, 1000);
+  const positionTimer = setInterval(() => { if (!document.hidden && !unknown) positions(); }, 1000);
   positions();
   on("tick", head);
-  on("cars", head);
+  on("cars", () => { if (!unknown) head(); else if (store.cars.has(name)) read(); });
   on("theme", () => map.draw());
   on("access", () => { if (store.access === "granted") { read(); tail.start(); } });
   on("stream", () => { if (store.stream.state === "live") read(); });
-  const visible = () => { if (document.hidden) tail.stop(); else { tail.start(); read(); } };
+  const visible = () => { if (document.hidden) tail.stop(); else { if (!unknown) tail.start(); read(); } };
   document.addEventListener("visibilitychange", visible, { signal });
   read();
   tail.start();

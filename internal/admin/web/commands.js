@@ -1,5 +1,5 @@
 // The life of a command: queued, sent, and how it ended.
-import { ago, brief, clock, duration, h, ms, text } from "./dom.js";
+import { ago, brief, duration, h, moment, ms, text } from "./dom.js";
 import { figure, fill, oneLine } from "./payload.js";
 
 const endings = {
@@ -17,7 +17,7 @@ export function commandItem(c) {
 export function commandUpdate(el, c, now) {
   const [head, steps, details] = el.children;
   text(head.lastChild, ago(c.queued, now));
-  head.lastChild.title = clock(c.queued, true);
+  head.lastChild.title = moment(c.queued);
   const [queued, sent, end, took] = steps.children;
   queued.className = "done";
   text(queued, "queued");

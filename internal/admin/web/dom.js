@@ -135,12 +135,21 @@ const clocked = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-d
 const dated = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 export const date = (t) => (t ? dated.format(new Date(t)) : "never");
 
-/** clock is the time of day, with the date when it is not today. */
-export function clock(t, fraction = false) {
+/** clock is the time of day to the millisecond. */
+export function clock(t) {
   if (!t) return "never";
   const d = new Date(t);
-  const time = clocked.format(d) + (fraction ? "." + String(d.getMilliseconds()).padStart(3, "0") : "");
-  return d.toDateString() === new Date().toDateString() ? time : `${d.toISOString().slice(0, 10)} ${time}`;
+  return `${clocked.format(d)}.${String(d.getMilliseconds()).padStart(3, "0")}`;
+}
+
+const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+const dayOfYear = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric" });
+
+/** moment is a time with its date, for lists; the year is written when it is another one. */
+export function moment(t) {
+  if (!t) return "never";
+  const d = new Date(t);
+  return `${(d.getFullYear() === new Date().getFullYear() ? day : dayOfYear).format(d)} ${clock(t)}`;
 }
 
 export function bytes(n) {

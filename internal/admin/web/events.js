@@ -1,5 +1,5 @@
 // What has happened, newest first.
-import { attr, brief, clock, date, duration, h, keyed, number, plural, say, show, text } from "./dom.js";
+import { attr, brief, date, duration, h, keyed, moment, ms, number, plural, say, show, text } from "./dom.js";
 import { VirtualRows } from "./virtual.js";
 
 const kinds = {
@@ -15,12 +15,42 @@ export function sentence(ev) {
     case "running": return `completed its connect sequence in ${duration(ev.seconds ?? 0)}`;
     case "resumed": return `its session goes on after ${duration(ev.seconds ?? 0)} out of reach`;
     case "disconnect": return `${ev.reason}, after ${duration(ev.seconds ?? 0)}${ev.count ? `, ${plural(ev.count, "command")} without answer` : ""}`;
-    case "device_joined": case "device_left": return brief(ev.device, 160);
+    case "device_joined": case "device_left": return ev.names?.join(", ") ?? (ev.device ? brief(ev.device, 160) : ev.text);
     case "fault": return [ev.reason, brief(ev.device, 160), ev.module && !ev.device ? `module ${ev.module}` : "", ev.count > 1 ? `${number(ev.count)} times` : ""].filter(Boolean).join(", ");
     case "operator": return `${ev.reason}: ${ev.text}`;
     case "module": return `module ${ev.module} ${ev.reason}: ${ev.text}`;
   }
   return [ev.reason, ev.text].filter(Boolean).join(": ");
+}
+
+/** what says in two words what an event is. */
+const what = (ev) => ((ev.kind === "device_joined" || ev.kind === "device_left") && ev.count > 1 ? `${number(ev.count)} devices ${ev.kind === "device_left" ? "left" : "joined"}` : kinds[ev.kind] ?? ev.kind);
+
+const near = 5000; // ms between devices that are told together
+const shownNames = 8;
+
+/** folded makes one entry of the devices of a car that came, or went, one after the other. */
+function folded(list) {
+  const out = [];
+  const last = new Map(); // entry by car
+  for (const ev of list) {
+    const car = `${ev.replica ?? ""} ${ev.car ?? ""}`;
+    const before = last.get(car);
+    const device = ev.kind === "device_joined" || ev.kind === "device_left";
+    const name = ev.device ? brief(ev.device.split("/").at(-1) || ev.device, 40) : "";
+    if (device && before?.kind === ev.kind && name && before.names && ms(ev.at) - ms(before.until) < near) {
+      before.count++;
+      before.until = ev.at;
+      if (before.names.length < shownNames) before.names.push(name);
+      else before.names[shownNames] = `and ${number(before.count - shownNames)} more`;
+      continue;
+    }
+    const entry = device && name ? { ...ev, until: ev.at, count: 1, names: [name] } : ev;
+    last.set(car, entry);
+    out.push(entry);
+  }
+  for (const ev of out) if (ev.names?.length === 1) delete ev.names; // one is told in full
+  return out;
 }
 
 export function open({ root, store, params, on, title, address }) {
@@ -39,18 +69,23 @@ export function open({ root, store, params, on, title, address }) {
   const rows = new VirtualRows(body, {
     key: (ev) => `${ev.replica ?? ""} ${ev.id}`,
     create: (ev) => h("div", { role: "row", class: "tr", data: { kind: ev.kind } },
-      h("div", { role: "cell", class: "c-time", title: date(ev.at), text: clock(ev.at, true) }),
-      h("div", { role: "cell", class: "c-kind kind", text: kinds[ev.kind] ?? ev.kind }),
+      h("div", { role: "cell", class: "c-time", title: date(ev.at), text: moment(ev.at) }),
+      h("div", { role: "cell", class: "c-kind kind", text: what(ev) }),
       h("div", { role: "cell", class: "c-name" }, ev.car ? h("a", { href: `#/car/${encodeURIComponent(ev.car)}`, text: ev.car }) : h("a", { href: ev.kind === "module" ? "#/modules" : "#/server", text: ev.replica ? `server ${ev.replica}` : "server" })),
       h("div", { role: "cell", class: "c-text", text: sentence(ev), title: sentence(ev) })),
-    update: () => {},
+    update: (row, ev) => {
+      if (!ev.names) return;
+      text(row.children[1], what(ev)); // more devices have come since
+      text(row.children[3], sentence(ev));
+      attr(row.children[3], "title", sentence(ev));
+    },
   });
 
   let held = null;
   function draw() {
     const words = query.q.trim().toLowerCase();
     const source = held ?? store.events;
-    const found = source.filter((ev) => (!query.kind || (groupOf[ev.kind] ?? "server") === query.kind) && (!words || `${ev.car ?? ""} ${ev.replica ?? ""} ${kinds[ev.kind] ?? ev.kind} ${sentence(ev)}`.toLowerCase().includes(words)));
+    const found = folded(source).filter((ev) => (!query.kind || (groupOf[ev.kind] ?? "server") === query.kind) && (!words || `${ev.car ?? ""} ${ev.replica ?? ""} ${what(ev)} ${sentence(ev)}`.toLowerCase().includes(words)));
     found.reverse();
     rows.set(found);
     attr(table, "aria-rowcount", found.length + 1);
@@ -66,7 +101,8 @@ export function open({ root, store, params, on, title, address }) {
     address(p);
     draw();
   }
-  search.addEventListener("input", () => { query.q = search.value; changed(); });
+  search.addEventListener("input", () => { query.q = search.value; changed(); rows.first(); });
+  rows.follow(search, () => {});
   hold.addEventListener("click", () => {
     held = held ? null : [...store.events];
     attr(hold, "aria-pressed", String(Boolean(held)));

@@ -69,7 +69,7 @@ export class Tail {
     const out = m.direction === "out";
     const el = h("details", { class: out ? "out" : "in", data: { kind: m.kind } },
       h("summary", {},
-        h("span", { class: "muted", text: clock(m.at, true) }),
+        h("span", { class: "muted", text: clock(m.at) }),
         h("span", { class: "dir", text: out ? "→" : "←", title: out ? "to the gateway" : "from the gateway" }),
         h("span", { text: m.kind }), h("span", { text: m.counter ?? "" }), h("span", { text: device }),
         h("span", { class: "muted", text: [note, oneLine(m.payload)].filter(Boolean).join(" ") })));

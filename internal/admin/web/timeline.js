@@ -1,6 +1,6 @@
 // The session of a car over time: when it was connected, how sessions ended, when
 // devices came and went, and the messages since the page was opened.
-import { attr, clock, duration, h, ms, s } from "./dom.js";
+import { attr, clock, duration, h, moment, ms, s } from "./dom.js";
 
 const ranges = [["2 min", 120], ["15 min", 900], ["2 h", 7200], ["24 h", 86400]];
 const keptMessages = 2000;
@@ -53,15 +53,15 @@ export class Timeline {
     };
     for (const e of detail.session_ends) {
       const end = ms(e.at);
-      span(e.established ? "session" : "failed", end - e.seconds * 1000, end, `${clock(e.at)}: ${e.reason} after ${duration(e.seconds)}`);
+      span(e.established ? "session" : "failed", end - e.seconds * 1000, end, `${moment(e.at)}: ${e.reason} after ${duration(e.seconds)}`);
       if (end >= from) out.push(s("line", { class: "end", x1: x(end), x2: x(end), y1: 8, y2: 42 }));
     }
-    if (brief.state !== "waiting") span(brief.state === "running" ? "session" : "failed", ms(brief.since), now, `${brief.state} since ${clock(brief.since)}`);
+    if (brief.state !== "waiting") span(brief.state === "running" ? "session" : "failed", ms(brief.since), now, `${brief.state} since ${moment(brief.since)}`);
     for (const ev of this.store.events) {
       const at = ms(ev.at);
       if (ev.car !== this.name || at < from) continue;
-      if (ev.kind === "fault") out.push(s("path", { class: "fault", d: `M${x(at)} 44l5 9h-10z` }, s("title", { text: `${clock(ev.at)} ${ev.reason}` })));
-      if (ev.kind.startsWith("device_")) out.push(s("circle", { class: "device-mark", cx: x(at), cy: 49, r: 3.5, opacity: ev.kind === "device_left" ? 0.45 : 1 }, s("title", { text: `${clock(ev.at)} ${ev.device} ${ev.kind === "device_left" ? "left" : "joined"}` })));
+      if (ev.kind === "fault") out.push(s("path", { class: "fault", d: `M${x(at)} 44l5 9h-10z` }, s("title", { text: `${moment(ev.at)} ${ev.reason}` })));
+      if (ev.kind.startsWith("device_")) out.push(s("circle", { class: "device-mark", cx: x(at), cy: 49, r: 3.5, opacity: ev.kind === "device_left" ? 0.45 : 1 }, s("title", { text: `${moment(ev.at)} ${ev.device ?? ev.text} ${ev.kind === "device_left" ? "left" : "joined"}` })));
     }
     let drawn = -1; // one mark per pixel and direction
     for (const m of this.#messages) {
@@ -75,7 +75,7 @@ export class Timeline {
     const marks = width > 520 ? 6 : 3;
     for (let i = 0; i <= marks; i++) {
       const t = from + ((now - from) * i) / marks;
-      out.push(s("text", { x: x(t), y: 93, "text-anchor": i === 0 ? "start" : i === marks ? "end" : "middle", text: i === marks ? "now" : clock(t).slice(-8, this.#range > 3600 ? -3 : undefined) }));
+      out.push(s("text", { x: x(t), y: 93, "text-anchor": i === 0 ? "start" : i === marks ? "end" : "middle", text: i === marks ? "now" : clock(t).slice(0, this.#range > 3600 ? 5 : 8) }));
     }
     this.svg.replaceChildren(...out);
     const within = detail.session_ends.filter((e) => ms(e.at) >= from).length;

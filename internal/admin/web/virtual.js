@@ -106,12 +106,43 @@ export class VirtualRows {
     }
   }
 
+  /** follow lets a filter move in the rows: arrows go into them, Enter opens the active
+   * one. settle applies what was typed last, before. */
+  follow(input, settle) {
+    input.addEventListener("keydown", (e) => {
+      if (!["ArrowDown", "ArrowUp", "PageDown", "PageUp", "Enter"].includes(e.key) || e.isComposing || e.ctrlKey || e.altKey || e.metaKey) return;
+      e.preventDefault();
+      settle();
+      if (!this.#items.length) return;
+      if (e.key === "Enter") this.#rows.get(this.#key(this.#items[this.#active])).querySelector("a, button").click();
+      else if (e.key === "ArrowDown") this.#go(this.#active);
+      else this.#keydown(e);
+    });
+  }
+
+  /** first makes the first row the active one: the items are others than before. */
+  first() { this.#setActive(0); }
+
+  get activeKey() { return this.#activeKey; }
+
+  /** reveal shows the row of a key and gives it the focus; false: there is none. */
+  reveal(key) {
+    const at = this.#items.findIndex((i) => this.#key(i) === key);
+    if (at >= 0) this.#go(at);
+    return at >= 0;
+  }
+
   #keydown(e) {
     const page = Math.max(1, Math.floor(innerHeight / parseFloat(getComputedStyle(this.el).getPropertyValue("--row"))) - 6);
     const by = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity }[e.key];
     if (by === undefined || e.ctrlKey || e.altKey || e.metaKey || !this.#items.length) return;
     e.preventDefault();
-    this.#setActive(Math.max(0, Math.min(this.#items.length - 1, this.#active + by)));
+    this.#go(Math.max(0, Math.min(this.#items.length - 1, this.#active + by)));
+  }
+
+  /** go makes a row the active one, with the focus, where it is seen. */
+  #go(index) {
+    this.#setActive(index);
     this.render();
     const row = this.#rows.get(this.#activeKey);
     row.querySelector("a, button").focus({ preventScroll: true });

@@ -206,13 +206,17 @@ func (s *Store) SetFingerprint(fingerprint string) {
 func Check(ctx context.Context, opts Options) error {
 	client, err := dial(opts)
 	if err != nil {
-		return describe(err)
+		err, _ = opts.explain(ctx, describe(err))
+		return err
 	}
 	defer func() { _ = client.Close() }() // nothing was written
 	s := New(opts)
-	got, err := client.Get(ctx, s.keys.settings())
+	asking, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	got, err := client.Get(asking, s.keys.settings())
 	if err != nil {
-		return describe(err)
+		err, _ = opts.explain(ctx, describe(err))
+		return err
 	}
 	if len(got.Kvs) == 0 {
 		return nil

@@ -62,13 +62,22 @@ func (s *Store) agree(value []byte) error {
 	return nil
 }
 
+// silence says no more than that etcd did not answer.
+type silence struct {
+	text  string
+	cause error
+}
+
+func (e *silence) Error() string { return e.text }
+func (e *silence) Unwrap() error { return e.cause }
+
 // describe says what an error of the client means to an operator.
 func describe(err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded:
-		return fmt.Errorf("etcd does not answer within %v: %w", callTimeout, err)
+		return &silence{text: fmt.Sprintf("etcd does not answer within %v: %v", callTimeout, err), cause: err}
 	case errors.Is(err, rpctypes.ErrAuthFailed):
 		return fmt.Errorf("etcd refuses the user name or the password: %w", err)
 	case errors.Is(err, rpctypes.ErrUserEmpty):
@@ -79,7 +88,7 @@ func describe(err error) error {
 		return fmt.Errorf("etcd has more below the prefix of this cluster than servers write; delete what is not theirs: %w", err)
 	case status.Code(err) == codes.Unavailable:
 		text := strings.TrimPrefix(status.Convert(err).Message(), "connection error: desc = ")
-		return fmt.Errorf("etcd cannot be reached: %s", text)
+		return &silence{text: "etcd cannot be reached: " + text, cause: err}
 	}
 	return fmt.Errorf("etcd: %w", err)
 }

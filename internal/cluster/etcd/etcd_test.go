@@ -359,21 +359,7 @@ func TestCompaction(t *testing.T) {
 // replica needs no more than the rights on its prefix.
 func TestPassword(t *testing.T) {
 	e := etcdtest.Start(t, etcdtest.Options{})
-	c := operator(t, e)
-	ctx := t.Context()
-	must := func(_ any, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	must(c.UserAdd(ctx, "root", "planted-root"))
-	must(c.UserGrantRole(ctx, "root", "root"))
-	must(c.RoleAdd(ctx, "fleet"))
-	must(c.RoleGrantPermission(ctx, "fleet", "/external-server/c/", clientv3.GetPrefixRangeEnd("/external-server/c/"), clientv3.PermissionType(clientv3.PermReadWrite)))
-	must(c.UserAdd(ctx, "es", "planted-es"))
-	must(c.UserGrantRole(ctx, "es", "fleet"))
-	must(c.AuthEnable(ctx))
+	e.Secure(nil, "c", "es", "planted-es")
 	for name, set := range map[string]struct {
 		change func(*etcd.Options)
 		want   string

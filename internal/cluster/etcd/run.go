@@ -61,9 +61,12 @@ func (s *Store) Run(ctx context.Context) error {
 			continue
 		}
 		since = time.Time{}
+		found := false
+		if !s.Status().Up { // else what is known at once is told at once
+			err, found = s.opts.explain(ctx, err)
+		}
 		s.down(err)
-		failures++
-		if failures%redial == 0 {
+		if failures++; found || failures%redial == 0 {
 			s.hangUp()
 		}
 		s.pause(ctx, wait/2+rand.N(wait))
@@ -84,7 +87,8 @@ func (s *Store) pause(ctx context.Context, d time.Duration) {
 func (s *Store) down(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.status.Up || s.status.Registry == nil && s.status.Problem != err.Error() {
+	mute := (*silence)(nil) // of such errors only the first one is news
+	if news := s.status.Problem != err.Error(); s.status.Up || news && (s.status.Registry == nil || !errors.As(err, &mute)) {
 		s.log.Warn("etcd is away; this server goes on serving what it serves", "reason", err)
 	}
 	s.updateLocked(func(st *cluster.Status) { st.Up, st.Problem = false, err.Error() })
@@ -143,7 +147,7 @@ func (s *Store) session(ctx context.Context) error {
 		if b := s.beat(ctx, client, lease); b.err != nil {
 			return s.beaten(b)
 		} else {
-			s.beats(b)
+			s.beats(b, lease)
 		}
 	}
 	revision, err := s.read(ctx, client)
@@ -243,7 +247,7 @@ func (s *Store) join(ctx context.Context, client *clientv3.Client) error {
 				return b.err
 			}
 			lease = held
-			s.beats(b)
+			s.beats(b, lease)
 		}
 	}
 	if lease == 0 {
@@ -253,7 +257,7 @@ func (s *Store) join(ctx context.Context, client *clientv3.Client) error {
 			return describe(err)
 		}
 		lease = granted.ID
-		s.beats(heartbeat{deadline: sent.Add(time.Duration(granted.TTL) * time.Second)})
+		s.beats(heartbeat{deadline: sent.Add(time.Duration(granted.TTL) * time.Second)}, lease)
 	}
 	s.mu.Lock()
 	s.lease = lease
@@ -347,7 +351,7 @@ func (s *Store) follow(ctx context.Context, client *clientv3.Client, revision in
 			if b.err != nil {
 				return s.beaten(b)
 			}
-			s.beats(b)
+			s.beats(b, lease)
 			s.mu.Lock()
 			backwards := b.revision < s.table.latest
 			s.mu.Unlock()

@@ -160,7 +160,7 @@ func run(ctx context.Context, opts *Options, dir string) (err error) {
 	f := &fleetOfCars{narrator: n, at: at, server: server, pace: opts.Pace, module: opts.Module, names: carNames(opts.Cars)}
 	err = f.run(running, func() {
 		restart.Wait()
-		n.say("", "stopping: every car is told, every module sees its devices leave")
+		n.ends("stopping: every car is told, every module sees its devices leave")
 		_ = stopServer() // its error is returned below
 	})
 	n.summary()

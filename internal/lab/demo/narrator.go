@@ -22,11 +22,13 @@ type narrator struct {
 	waits    []time.Duration // status sent to answer
 	told     map[string]string
 	running  map[string]bool // cars with a session
+	ending   bool            // the servers are being stopped for good
+	over     map[string]bool // cars whose session has ended since: their story is told
 	restart  *restarted      // nil: not yet
 }
 
 func newNarrator(out io.Writer) *narrator {
-	return &narrator{out: out, start: time.Now(), told: make(map[string]string), running: make(map[string]bool)}
+	return &narrator{out: out, start: time.Now(), told: make(map[string]string), running: make(map[string]bool), over: make(map[string]bool)}
 }
 
 // say prints one line about a car, or about the whole when car is empty.
@@ -36,6 +38,9 @@ func (n *narrator) say(car, format string, args ...any) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.over[car] {
+		return
+	}
 	if car == "" {
 		car = "server"
 	}
@@ -54,6 +59,15 @@ func (n *narrator) sayOnce(car, subject, text string) {
 	if !same {
 		n.say(car, "%s", text)
 	}
+}
+
+// ends says that the servers are stopped for good. A car whose session ends after that is
+// not told of any more: it tries to connect again, and nothing is there to answer it.
+func (n *narrator) ends(words string) {
+	n.mu.Lock()
+	n.ending = true
+	n.mu.Unlock()
+	n.say("", "%s", words)
 }
 
 func (n *narrator) print(text string) {
@@ -124,6 +138,9 @@ func (n *narrator) observe(car string, told bool) func(gateway.Effect) {
 			}
 			n.mu.Unlock()
 			say(car, "disconnected: %v", e.Reason)
+			n.mu.Lock()
+			n.over[car] = n.ending
+			n.mu.Unlock()
 		case gateway.EffectAnswered:
 			n.mu.Lock()
 			n.statuses++

@@ -74,7 +74,7 @@ func runReplicas(ctx context.Context, opts *Options, dir string) (err error) {
 	f := &fleetOfCars{narrator: n, at: at, server: &ward{}, pace: opts.Pace, module: opts.Module, names: carNames(opts.Cars)}
 	err = f.run(running, func() {
 		story.Wait()
-		n.say("", "all stop: every car is told, every module sees its devices leave")
+		n.ends("all stop: every car is told, every module sees its devices leave")
 		_ = r.stopServers() // its error is returned below
 	})
 	n.summary()

@@ -93,11 +93,15 @@ func (c *conn) state() link.ConnectionState {
 	}
 	out.Refused, out.RefusedTopic = c.deaf()
 	out.Version, out.Kept, out.Continued = c.version.String(), c.persistent, c.continued
+	out.Reading = c.alive && c.barrier.open
 	out.Unacknowledged = len(c.owed)
 	if c.persistent {
 		out.ClientID = c.shardID()
 	}
 	c.mu.Unlock()
+	if at := c.answeredAt.Load(); at > 0 {
+		out.Answered = c.link.born.Add(time.Duration(at))
+	}
 	out.Connects = s.connects.Load()
 	out.MessagesIn, out.BytesIn = s.messagesIn.Load(), s.bytesIn.Load()
 	out.MessagesOut, out.BytesOut = s.messagesOut.Load(), s.bytesOut.Load()
@@ -116,6 +120,9 @@ func (c *conn) state() link.ConnectionState {
 // deaf counts the cars, and the watched companies, whose subscription the broker refuses,
 // and names one topic; c.mu is held.
 func (c *conn) deaf() (n int, topic string) {
+	if c.stats.refused.Load() == 0 { // usually, and there may be many cars
+		return 0, ""
+	}
 	for _, w := range c.watches {
 		if w.denied {
 			n++

@@ -5,6 +5,8 @@
 package etcdtest
 
 import (
+	"context"
+	"crypto/tls"
 	"fmt"
 	"net/http"
 	"os"
@@ -13,6 +15,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 
 	"external-server/internal/support/brokertest"
 	"external-server/internal/support/testlog"
@@ -66,6 +71,36 @@ func Start(t testing.TB, opts Options) *Etcd {
 	}
 	t.Fatalf("etcd did not start:\n%s", e.log.String())
 	return nil
+}
+
+// Secure makes etcd demand a user, and one that may read and write what the cluster of that
+// name needs; settings are those of an operator's connection, nil without TLS.
+func (e *Etcd) Secure(settings *tls.Config, cluster, user, password string) {
+	e.t.Helper()
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{e.URL()}, TLS: settings, DialTimeout: 20 * time.Second, Logger: zap.NewNop()})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	prefix := "/external-server/" + cluster + "/"
+	for _, step := range []func() error{
+		func() error { _, err := c.UserAdd(ctx, "root", "planted-root"); return err },
+		func() error { _, err := c.UserGrantRole(ctx, "root", "root"); return err },
+		func() error { _, err := c.RoleAdd(ctx, "fleet"); return err },
+		func() error {
+			_, err := c.RoleGrantPermission(ctx, "fleet", prefix, clientv3.GetPrefixRangeEnd(prefix), clientv3.PermissionType(clientv3.PermReadWrite))
+			return err
+		},
+		func() error { _, err := c.UserAdd(ctx, user, password); return err },
+		func() error { _, err := c.UserGrantRole(ctx, user, "fleet"); return err },
+		func() error { _, err := c.AuthEnable(ctx); return err },
+	} {
+		if err := step(); err != nil {
+			e.t.Fatal(err)
+		}
+	}
 }
 
 // URL is what a client connects to.

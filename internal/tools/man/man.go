@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
 
-	"external-server/internal/config"
+	"external-server/internal/config/manual"
 )
 
 // Write writes the page of each command that users can see, from root on, and that of
@@ -25,7 +25,7 @@ func Write(root *cobra.Command, dir, version string, sections func(*cobra.Comman
 	if err := writePages(root, dir, version, sections); err != nil {
 		return err
 	}
-	page, err := config.Manual(version)
+	page, err := manual.Page(version)
 	if err != nil {
 		return err
 	}

@@ -1,22 +1,24 @@
-package config
+package manual
 
 import (
 	"encoding/json"
 	"regexp"
 	"strings"
 	"testing"
+
+	"external-server/internal/config"
 )
 
 // The manual page has every key of the schema, however deep, and no line that troff
 // would take for a request.
 func TestManualHasEveryKey(t *testing.T) {
-	page, err := Manual("1.2-3")
+	page, err := Page("1.2-3")
 	if err != nil {
 		t.Fatal(err)
 	}
 	text := strings.ReplaceAll(string(page), `\-`, "-")
 	var schema any
-	if err := json.Unmarshal(Schema(), &schema); err != nil {
+	if err := json.Unmarshal(config.Schema(), &schema); err != nil {
 		t.Fatal(err)
 	}
 	names := make(map[string]bool)

@@ -1,4 +1,4 @@
-package config
+package document
 
 import (
 	"cmp"
@@ -11,10 +11,10 @@ import (
 // maxProblems bounds what one file can report; the rest is counted.
 const maxProblems = 1000
 
-// Problem is one error or warning about a configuration. Its text says what was
+// Problem is one error or warning about a document. Its text says what was
 // expected and never quotes secrets (CFG-22, DEF-45).
 type Problem struct {
-	File   string // as given to Load; empty: not about the file
+	File   string // as given to NewReader; empty: not about the file
 	Line   int    // from 1; 0: about the file as a whole
 	Column int    // in characters, from 1
 	Key    string // path such as common_modules.1.lib_path; empty: the whole document
@@ -39,7 +39,7 @@ func (p Problem) String() string {
 	return b.String()
 }
 
-// Errors are all errors of one configuration, in the order of the file.
+// Errors are all errors of one document, in the order of the file.
 type Errors []Problem
 
 // Error returns one line per problem.
@@ -80,11 +80,11 @@ func (p *problems) sorted(what string) []Problem {
 	return p.list
 }
 
-// join appends a key to a path. Keys that a person would not recognise between
+// Join appends a key to a path. Keys that a person would not recognise between
 // dots are quoted.
-func join(path, key string) string {
+func Join(path, key string) string {
 	if !plainKey(key) {
-		key = strconv.Quote(shorten(key))
+		key = strconv.Quote(Shorten(key))
 	}
 	if path == "" {
 		return key
@@ -109,11 +109,13 @@ func plainKey(key string) bool {
 // maxShown bounds what of a key, a path or an address an error quotes.
 const maxShown = 200
 
-func shorten(s string) string {
+// Shorten returns text that an error may quote: what is too long ends with "…".
+func Shorten(s string) string {
 	if len(s) <= maxShown {
 		return s
 	}
 	return strings.ToValidUTF8(s[:maxShown], "") + "…"
 }
 
-func quote(s string) string { return strconv.Quote(shorten(s)) }
+// Quote returns the text between quotes, shortened.
+func Quote(s string) string { return strconv.Quote(Shorten(s)) }

@@ -1,4 +1,5 @@
-package config
+// Package manual writes the manual page of the configuration file from its JSON schema.
+package manual
 
 import (
 	"bytes"
@@ -6,12 +7,14 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+
+	"external-server/internal/config"
 )
 
-// Manual returns external-server-config(5): every key of the schema with its meaning,
+// Page returns external-server-config(5): every key of the schema with its meaning,
 // default and limits, as a manual page of the given version of the program.
-func Manual(version string) ([]byte, error) {
-	root, err := readSchema(schema)
+func Page(version string) ([]byte, error) {
+	root, err := readSchema(config.Schema())
 	if err != nil {
 		return nil, err
 	}
@@ -22,18 +25,18 @@ func Manual(version string) ([]byte, error) {
 	b.WriteString(Roff("The command \"external-server check\" tells whether a server would start with the file, \"external-server config schema\" prints the JSON schema from which this page is made, "+
 		"\"external-server reload\" puts a changed file in force. A key that is misspelt is a warning with its line.") + "\n")
 	b.WriteString(".SH KEYS\n")
-	m := manual{out: &b, root: root}
-	m.keys(root, "")
+	w := writer{out: &b, root: root}
+	w.keys(root, "")
 	b.WriteString(".SH ENVIRONMENT\n")
-	fmt.Fprintf(&b, ".TP\n\\fB%s\\fP, \\fB%s\\fP\nUser name and password at the broker; they win over the file.\n", EnvUsername, EnvPassword)
-	fmt.Fprintf(&b, ".TP\n\\fB%s\\fP, \\fB%s\\fP, \\fB%s\\fP\nUser name and password at etcd, and the token of the servers of a cluster; they win over the file.\n", EnvEtcdUsername, EnvEtcdPassword, EnvPeerToken)
+	fmt.Fprintf(&b, ".TP\n\\fB%s\\fP, \\fB%s\\fP\nUser name and password at the broker; they win over the file.\n", config.EnvUsername, config.EnvPassword)
+	fmt.Fprintf(&b, ".TP\n\\fB%s\\fP, \\fB%s\\fP, \\fB%s\\fP\nUser name and password at etcd, and the token of the servers of a cluster; they win over the file.\n", config.EnvEtcdUsername, config.EnvEtcdPassword, config.EnvPeerToken)
 	b.WriteString(".SH FILES\n.TP\n\\fB./config/config.json\\fP\nThe default.\n.TP\n\\fB/etc/external-server/config.json\\fP\nThe file of the service that the packages install.\n")
-	b.WriteString(".SH EXAMPLE\n.nf\n" + Roff(manualExample) + "\n.fi\n.SH SEE ALSO\n\\fBexternal-server(1)\\fP, \\fBexternal-server-check(1)\\fP, \\fBexternal-server-config-migrate(1)\\fP\n")
+	b.WriteString(".SH EXAMPLE\n.nf\n" + Roff(example) + "\n.fi\n.SH SEE ALSO\n\\fBexternal-server(1)\\fP, \\fBexternal-server-check(1)\\fP, \\fBexternal-server-config-migrate(1)\\fP\n")
 	return b.Bytes(), nil
 }
 
-// manualExample is the smallest useful file.
-const manualExample = `{
+// example is the smallest useful file.
+const example = `{
   "company_name": "my_company",
   "embedded_broker": {},
   "admin": {},
@@ -100,23 +103,23 @@ func (n schemaNode) child(key string) schemaNode {
 	return schemaNode{}
 }
 
-// manual writes the keys of a schema.
-type manual struct {
+// writer writes the keys of a schema.
+type writer struct {
 	out  *bytes.Buffer
 	root schemaNode
 }
 
 // resolve follows a reference, and takes of several shapes the one that has keys.
-func (m manual) resolve(n schemaNode) schemaNode {
+func (w writer) resolve(n schemaNode) schemaNode {
 	if ref, ok := strings.CutPrefix(n.text("$ref"), "#/$defs/"); ok {
-		return m.resolve(m.root.child("$defs").child(ref)) // no definition refers to itself
+		return w.resolve(w.root.child("$defs").child(ref)) // no definition refers to itself
 	}
 	for _, several := range []string{"anyOf", "oneOf"} {
 		var shapes []json.RawMessage
 		_ = json.Unmarshal(n.values[several], &shapes) // none when it is absent
 		for _, raw := range shapes {
 			if s, err := readSchema(raw); err == nil {
-				if s = m.resolve(s); len(s.child("properties").order) > 0 || len(s.child("items").order) > 0 {
+				if s = w.resolve(s); len(s.child("properties").order) > 0 || len(s.child("items").order) > 0 {
 					return s
 				}
 			}
@@ -126,31 +129,31 @@ func (m manual) resolve(n schemaNode) schemaNode {
 }
 
 // keys writes what an object may hold, and what is in there.
-func (m manual) keys(n schemaNode, prefix string) {
+func (w writer) keys(n schemaNode, prefix string) {
 	properties := n.child("properties")
 	for _, name := range properties.order {
 		if name != "$schema" {
-			m.key(properties.child(name), prefix+name)
+			w.key(properties.child(name), prefix+name)
 		}
 	}
 }
 
-func (m manual) key(n schemaNode, path string) {
-	shape := m.resolve(n)
+func (w writer) key(n schemaNode, path string) {
+	shape := w.resolve(n)
 	description := n.text("description")
 	if description == "" {
 		description = shape.text("description")
 	}
-	fmt.Fprintf(m.out, ".TP\n\\fB%s\\fP\n%s%s\n", Roff(path), Roff(description), Roff(limitsOf(n, shape)))
-	m.keys(shape, path+".")
-	if items := m.resolve(shape.child("items")); len(items.order) > 0 {
-		m.keys(items, path+"[].")
+	fmt.Fprintf(w.out, ".TP\n\\fB%s\\fP\n%s%s\n", Roff(path), Roff(description), Roff(limitsOf(n, shape)))
+	w.keys(shape, path+".")
+	if items := w.resolve(shape.child("items")); len(items.order) > 0 {
+		w.keys(items, path+"[].")
 	}
-	if entry := m.resolve(shape.child("additionalProperties")); len(entry.order) > 0 {
-		m.keys(entry, path+".NAME.")
+	if entry := w.resolve(shape.child("additionalProperties")); len(entry.order) > 0 {
+		w.keys(entry, path+".NAME.")
 	}
 	for _, pattern := range shape.child("patternProperties").order {
-		m.keys(m.resolve(shape.child("patternProperties").child(pattern)), path+".NUMBER.")
+		w.keys(w.resolve(shape.child("patternProperties").child(pattern)), path+".NUMBER.")
 	}
 }
 
