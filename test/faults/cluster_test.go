@@ -49,11 +49,17 @@ type replica struct {
 // make test has the same with the race detector: TestReplicasShareCars of e2e.
 func (r *rig) share(n int, conf string) *replicas {
 	r.Helper()
+	return r.shareCars(n, conf, fleetOf("car", *carsFlag, recorder, nil))
+}
+
+// shareCars is share with certain cars.
+func (r *rig) shareCars(n int, conf string, cars map[string]int32) *replicas {
+	r.Helper()
 	r.opts.Binary = servertest.Plain(r)
 	path := filepath.Join(r.dir, "mosquitto.conf")
 	r.write(path, []byte("listener 1883\nallow_anonymous true\nlog_dest stderr\nuser root\n"+conf))
 	r.broker = brokertest.Start(r, brokertest.Options{File: path})
-	f := &replicas{rig: r, cars: fleetOf("car", *carsFlag, recorder, nil), etcd: etcdtest.Start(r, etcdtest.Options{})}
+	f := &replicas{rig: r, cars: cars, etcd: etcdtest.Start(r, etcdtest.Options{})}
 	f.epochs = watchEpochs(r, r.broker.Address())
 	for range n {
 		f.start(f.another(fmt.Sprintf("r%d", len(f.all))))
@@ -159,6 +165,9 @@ type verdict struct {
 	excused int           // sessions that may be lost
 	longest time.Duration // wait for an answer
 	loss    string        // why an answered status may be lost; "": none may
+	// once is how many statuses may be delivered twice although no module's process has ended: those that were
+	// being handed over. Negative: any number.
+	once int
 }
 
 // within returns the verdict with another bound of the waits.
@@ -209,6 +218,9 @@ func (f *replicas) judge(v verdict) {
 	}
 	f.row.Note = fmt.Sprintf("sessions lost %d, double answers %d, counter gaps %d, longest wait for an answer %v, %s",
 		lost, doubles, gaps, longest.Round(10*time.Millisecond), f.epochs.verdict(f)) + prefixed("; ", late)
+	if v.once >= 0 && f.row.Again > v.once {
+		f.Errorf("%d statuses were delivered twice, at most %d were being handed over", f.row.Again, v.once)
+	}
 	if f.row.Again > 0 {
 		f.row.Note += fmt.Sprintf("; %d delivered again by another process", f.row.Again)
 	}

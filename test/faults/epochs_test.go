@@ -115,6 +115,13 @@ func (e *epochs) shards() int {
 	return len(e.last)
 }
 
+// owner is the replica that has published the epoch of the shard last.
+func (e *epochs) owner(shard int) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.last[shard].Replica
+}
+
 // verdict demands that every epoch was higher than those before it.
 func (e *epochs) verdict(t testing.TB) string {
 	t.Helper()
