@@ -86,6 +86,7 @@ func may() map[string][]string {
 		"internal/session":                {"internal/fleet"},
 		"internal/state":                  {"internal/journal", "internal/state/process"},
 		"internal/state/process":          {},
+		"internal/support/badnetwork":     {},
 		"internal/support/brokertest":     {"internal/link/mqtt/wire", "internal/support/testlog", "internal/support/testneed", "internal/support/testwait"},
 		"internal/support/etcdtest":       {"internal/support/brokertest", "internal/support/testlog", "internal/support/testneed"},
 		"internal/support/postgrestest":   {"internal/support/testneed", "internal/support/testwait"},
