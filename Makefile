@@ -9,7 +9,7 @@ ETCD := build/etcd
 MODULES := . sdk modules/example-go test
 VERSION ?= $(shell scripts/version)
 
-.PHONY: help build server packages release site chart nats etcd modules demo quick test lint generate cover bench fuzz clean deps sim sim-handover sim-cluster bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure boundary
+.PHONY: help build server packages image release site chart nats etcd modules demo quick test lint generate cover bench fuzz clean deps sim sim-handover sim-cluster bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure boundary
 .DEFAULT_GOAL := build
 
 help: ## list the targets
@@ -133,6 +133,10 @@ fuzz: ## fuzz every parser and entry point for FUZZTIME each: FUZZ=expression se
 PACKAGES ?= build/packages
 packages: ## build a deb and an rpm in build/packages
 	scripts/release --packages $(PACKAGES)
+
+# The Debian that the tests of packages have fetched, if they have run.
+image: ## build the container image without a container engine and try it (as root, with buildah)
+	scripts/build-image $(wildcard build/test/debian-bookworm.tar)
 
 RELEASE ?= build/release
 ARCHES ?= amd64 arm64

@@ -127,6 +127,7 @@ type runner struct {
 	done    chan func()      // what is to be done by Run's goroutine when some work has ended
 	known   *Registry        // what the planner was told last
 	fresh   bool             // the planner was told whether etcd answers
+	unwell  bool             // the operator was told that this replica cannot serve
 }
 
 // Run takes part until the context ends. Then it waits for the calls to the Host, whose

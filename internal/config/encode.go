@@ -344,5 +344,16 @@ func (e encoder) admin(a *Admin) document.Ordered {
 	e.optional(&o, "tokens", tokens, len(tokens) == 0)
 	e.optional(&o, "per_car_metrics", a.PerCarMetrics, !a.PerCarMetrics)
 	e.optional(&o, "insecure", a.Insecure, !a.Insecure)
+	if a.MapTiles != "" {
+		tiles, _, keys := strings.Cut(a.MapTiles, "?")
+		if keys && !e.reveal { // the key of a customer, perhaps
+			tiles += "?" + Hidden
+		} else {
+			tiles = a.MapTiles
+		}
+		o.Add("map_tiles", tiles)
+		e.optional(&o, "map_attribution", a.MapAttribution, a.MapAttribution == "")
+		e.optional(&o, "map_max_zoom", a.MapMaxZoom, a.MapMaxZoom == defaultMapMaxZoom)
+	}
 	return o
 }

@@ -97,7 +97,8 @@ func TestFormats(t *testing.T) {
 		compare(t, "HTTP API", cfg.HTTPAPI, &HTTPAPI{Listen: ":8080", TLS: &ServerTLS{CertFile: "cert.pem", KeyFile: "key.pem"},
 			Store: NewSecret("postgres://u:p@db/fleet"), KeysFile: "keys", Retention: time.Minute, MaxCars: 500, WaitTimeout: 700 * time.Millisecond})
 		compare(t, "admin", cfg.Admin, &Admin{Listen: "0.0.0.0:8090", TLS: &ServerTLS{CertFile: "cert.pem", KeyFile: "key.pem"},
-			Tokens: []Token{{Name: "n", Role: RoleOperate, Token: NewSecret("t")}, {Name: "f", Role: RoleRead, Token: NewSecret("from-file"), TokenFile: "token"}}, PerCarMetrics: true})
+			Tokens: []Token{{Name: "n", Role: RoleOperate, Token: NewSecret("t")}, {Name: "f", Role: RoleRead, Token: NewSecret("from-file"), TokenFile: "token"}}, PerCarMetrics: true,
+			MapTiles: "https://tiles.example.org:8443/{z}/{x}/{y}.png?key=k", MapAttribution: "© the owners", MapMaxZoom: 14})
 		compare(t, "tracing", cfg.Tracing, &Tracing{"https://collector:4318/v1", 0.5})
 		compare(t, "presence", cfg.Presence, true)
 	})

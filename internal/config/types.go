@@ -255,6 +255,11 @@ type Admin struct {
 	PerCarMetrics bool
 	// Insecure allows requests without token beyond loopback.
 	Insecure bool
+	// MapTiles is the URL of a tile of the dashboard's map, with {z}, {x} and {y}; empty:
+	// none are shown.
+	MapTiles       string
+	MapAttribution string // shown on the map with tiles; their licence may ask for it
+	MapMaxZoom     int    // the largest {z} that there are tiles of
 }
 
 // Role of a token.

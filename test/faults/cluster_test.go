@@ -54,11 +54,17 @@ type replica struct {
 // named in clocked have wall clocks of their own.
 func (r *rig) share(n int, conf string, clocked ...string) *replicas {
 	r.Helper()
+	return r.shareCars(n, conf, fleetOf("car", *carsFlag, recorder, nil), clocked...)
+}
+
+// shareCars is share with certain cars.
+func (r *rig) shareCars(n int, conf string, cars map[string]int32, clocked ...string) *replicas {
+	r.Helper()
 	r.opts.Binary = servertest.Plain(r)
 	path := filepath.Join(r.dir, "mosquitto.conf")
 	r.write(path, []byte("listener 1883\nallow_anonymous true\nlog_dest stderr\nuser root\n"+conf))
 	r.broker = brokertest.Start(r, brokertest.Options{File: path})
-	f := &replicas{rig: r, cars: fleetOf("car", *carsFlag, recorder, nil), etcd: etcdtest.Start(r, etcdtest.Options{})}
+	f := &replicas{rig: r, cars: cars, etcd: etcdtest.Start(r, etcdtest.Options{})}
 	f.epochs = newRecorder(r, r.broker.Address())
 	for range n {
 		m := f.another(fmt.Sprintf("r%d", len(f.all)))

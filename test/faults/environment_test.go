@@ -208,7 +208,8 @@ func (r *rig) startCars(cars map[string]int32, period time.Duration) {
 	var pool *gateway.Pool
 	if len(cars) > 50 {
 		var err error
-		if pool, err = gateway.NewPool(broker, 4); err != nil {
+		// The broker queues 1000 messages per connection, after a silence all answers at once.
+		if pool, err = gateway.NewPool(broker, max(4, len(cars)/50)); err != nil {
 			r.Fatal(err)
 		}
 	}

@@ -253,6 +253,18 @@ func (r *epochRecorder) shards() int {
 	return len(r.owned)
 }
 
+// owner is the replica that has announced the epoch of the shard last.
+func (r *epochRecorder) owner(shard int) (replica string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, u := range r.uses {
+		if u.kind == announce && u.shard == shard && u.end != never {
+			replica = u.value.Replica
+		}
+	}
+	return replica
+}
+
 // history returns what was noted.
 func (r *epochRecorder) history() (uses []use, broken []string) {
 	r.mu.Lock()

@@ -16,6 +16,7 @@ export class Store extends EventTarget {
   missing = []; // replicas whose cars are not known
   states = { waiting: 0, connecting: 0, running: 0 };
   server = null;
+  map = null; // tiles, as they were when the page was loaded, which may load no others
   modules = null;
   samples = new Map(); // of modules, by number and name
   events = []; // oldest first
@@ -131,6 +132,7 @@ export class Store extends EventTarget {
     const s = await this.#ask("api/v1/server");
     this.offset = ms(s.now) - Date.now();
     this.server = s;
+    this.map ??= s.map ?? {};
     this.emit("server");
   }
 

@@ -175,11 +175,13 @@ func openLoop(name string, cars int, rate float64, m ...metric) scenario {
 	return scenario{
 		name: name, roles: both, metrics: m,
 		run: func(ctx context.Context, b *bencher, role string) (map[string]float64, error) {
-			l, err := b.startLoad(ctx, Child{Role: role, Cars: cars}, simulate.Options{Cars: cars, Rate: rate})
+			l, err := b.startLoad(ctx, Child{Role: role, Cars: cars}, simulate.Options{
+				Cars: cars, Rate: rate, Ramp: ramp(cars), ConnectTimeout: 3 * time.Minute})
 			if err != nil {
 				return nil, err
 			}
 			defer l.stop()
+			l.fleet.Drive(ctx, b.opts.seconds()/4) // both processes warm up
 			r, u, err := l.drive(ctx, 2*b.opts.seconds())
 			return values(r, u), err
 		},

@@ -120,6 +120,9 @@ func (c *conn) state() link.ConnectionState {
 // deaf counts the cars, and the watched companies, whose subscription the broker refuses,
 // and names one topic; c.mu is held.
 func (c *conn) deaf() (n int, topic string) {
+	if c.stats.refused.Load() == 0 { // usually, and there may be many cars
+		return 0, ""
+	}
 	for _, w := range c.watches {
 		if w.denied {
 			n++
