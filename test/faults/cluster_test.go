@@ -175,6 +175,9 @@ type verdict struct {
 	excused int           // sessions that may be lost
 	longest time.Duration // wait for an answer
 	loss    string        // why an answered status may be lost; "": none may
+	// once is how many statuses may be delivered twice although no module's process has ended: those that were
+	// being handed over. Negative: any number.
+	once int
 }
 
 // within returns the verdict with another bound of the waits.
@@ -225,6 +228,9 @@ func (f *replicas) judge(v verdict) {
 	}
 	f.row.Note = fmt.Sprintf("sessions lost %d, double answers %d, counter gaps %d, longest wait for an answer %v, %s",
 		lost, doubles, gaps, longest.Round(10*time.Millisecond), f.epochs.verdict(f)) + prefixed("; ", late)
+	if v.once >= 0 && f.row.Again > v.once {
+		f.Errorf("%d statuses were delivered twice, at most %d were being handed over", f.row.Again, v.once)
+	}
 	if f.row.Again > 0 {
 		f.row.Note += fmt.Sprintf("; %d delivered again by another process", f.row.Again)
 	}

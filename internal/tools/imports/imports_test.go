@@ -91,6 +91,7 @@ func may() map[string][]string {
 		"internal/support/etcdtest":       {"internal/support/brokertest", "internal/support/testlog", "internal/support/testneed"},
 		"internal/support/postgrestest":   {"internal/support/testneed", "internal/support/testwait"},
 		"internal/support/idlemodule":     {"internal/fleet", "internal/module", "internal/module/guest", "sdk/boundary"},
+		"internal/support/mutants":        {},
 		"internal/support/scripttest":     {"internal/fleet"},
 		"internal/support/servertest":     {"internal/support/testwait"},
 		"internal/support/testchild":      {},
