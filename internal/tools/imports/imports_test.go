@@ -91,6 +91,7 @@ func may() map[string][]string {
 		"internal/state":                  {"internal/journal", "internal/state/process"},
 		"internal/state/process":          {},
 		"internal/support/apitest":        {"internal/config", "internal/fleet", "internal/httpapi", "internal/support/postgrestest"},
+		"internal/support/badnetwork":     {},
 		"internal/support/brokertest":     {"internal/link/mqtt/wire", "internal/support/testlog", "internal/support/testneed", "internal/support/testwait"},
 		"internal/support/etcdtest":       {"internal/support/brokertest", "internal/support/testlog", "internal/support/testneed"},
 		"internal/support/postgrestest":   {"internal/support/testneed", "internal/support/testwait"},
