@@ -60,6 +60,9 @@ type membership interface {
 	BeginDrain()
 	// Counts is what this replica did.
 	Counts() cluster.Counts
+	// Lease is the lease of this replica, and when it ends by this machine's monotonic clock unless etcd is
+	// heard from before.
+	Lease() (id int64, until time.Time)
 	// Lost says that the broker has told of another owner of the shard.
 	Lost(shard int)
 }

@@ -11,15 +11,16 @@ import (
 	"testing"
 
 	"external-server/internal/cluster"
+	"external-server/internal/support/badnetwork"
 	"external-server/internal/support/brokertest"
 	"external-server/internal/support/testwait"
 )
 
 // edges are the networks of two replicas to their broker.
 func (c *crowd) edges(names ...string) {
-	c.relays = make(map[string]*brokertest.Relay)
+	c.relays = make(map[string]*badnetwork.Proxy)
 	for _, name := range names {
-		c.relays[name] = brokertest.NewRelay(c.t, c.broker.Address())
+		c.relays[name] = badnetwork.New(c.t, c.broker.Address())
 	}
 }
 
@@ -69,14 +70,14 @@ func TestShardLeavesSilentBroker(t *testing.T) {
 			a, b := c.start("a"), c.start("b")
 			c.open(a, 0, 1, 2, 3)
 			c.drive(names...)
-			c.relays["a"].Hold(tt.up, tt.down)
+			c.relays["a"].Set(badnetwork.Faults{Mute: tt.up, Deaf: tt.down})
 			testwait.Until(t, "the replica notices", a.cluster.silent)
 			if err := c.giveAll(a, b.member()); err != nil {
 				t.Error(err)
 			}
 			c.open(b, 0, 1, 2, 3)
 			c.served(5)
-			c.relays["a"].Hold(false, false)
+			c.relays["a"].Set(badnetwork.Faults{})
 			testwait.Until(t, "the replica is well again", func() bool { return a.cluster.Health() == nil })
 			c.served(5)
 			c.unnoticed()
@@ -94,8 +95,8 @@ func TestNoBrokerForAny(t *testing.T) {
 	a, b := c.start("a"), c.start("b")
 	c.open(a, 0, 1, 2, 3)
 	c.drive(names...)
-	c.relays["a"].Hold(true, true)
-	c.relays["b"].Hold(true, true)
+	c.relays["a"].Set(badnetwork.Faults{Silent: true})
+	c.relays["b"].Set(badnetwork.Faults{Silent: true})
 	testwait.Until(t, "both notice", func() bool { return a.cluster.silent() && b.cluster.silent() })
 	for n, err := range closeAll(a, b.member()) {
 		if err == nil || !strings.Contains(err.Error(), "the broker does not answer it either") {
@@ -105,8 +106,8 @@ func TestNoBrokerForAny(t *testing.T) {
 	if len(a.Cars()) != len(names) {
 		t.Errorf("a serves %d cars", len(a.Cars()))
 	}
-	c.relays["a"].Hold(false, false)
-	c.relays["b"].Hold(false, false)
+	c.relays["a"].Set(badnetwork.Faults{})
+	c.relays["b"].Set(badnetwork.Faults{})
 	c.served(5)
 	c.unnoticed()
 	c.account.exact(t)
@@ -136,7 +137,7 @@ func TestShardIsLeftBehind(t *testing.T) {
 			a, b := c.start("a"), c.start("b")
 			c.open(a, 0, 1, 2, 3)
 			c.drive(names...)
-			c.relays["a"].Hold(true, true)
+			c.relays["a"].Set(badnetwork.Faults{Silent: true})
 			testwait.Until(t, "the replica notices", a.cluster.silent)
 			next := cluster.Member{Name: "next", Address: address, State: cluster.StateUnhealthy}
 			c.table.change(func(v *cluster.View) { v.Members = []cluster.Member{next} })

@@ -18,6 +18,7 @@ import (
 	"external-server/internal/lab/gateway"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/module"
+	"external-server/internal/support/badnetwork"
 	"external-server/internal/support/brokertest"
 	"external-server/internal/support/testlog"
 	"external-server/internal/support/testwait"
@@ -67,6 +68,7 @@ func (c *chair) Run(ctx context.Context) error { <-ctx.Done(); return nil }
 func (c *chair) Drain(context.Context) error   { return nil }
 func (c *chair) Lost(shard int)                { c.lost <- shard }
 func (c *chair) BeginDrain()                   {}
+func (c *chair) Lease() (int64, time.Time)     { return 0, time.Time{} }
 func (c *chair) Counts() cluster.Counts        { return cluster.Counts{} }
 
 func (c *chair) View() *cluster.View {
@@ -152,7 +154,7 @@ type replica struct {
 
 // crowd are replicas at one broker, and cars.
 type crowd struct {
-	relays  map[string]*brokertest.Relay // to the broker, of replicas that have one of their own
+	relays  map[string]*badnetwork.Proxy // to the broker, of replicas that have one of their own
 	t       *testing.T
 	broker  *brokertest.Mosquitto
 	dir     string

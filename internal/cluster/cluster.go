@@ -86,9 +86,12 @@ func (c *Cluster) Counts() Counts {
 	return c.counts
 }
 
-// LeaseUntil is when the lease of this replica ends by this machine's monotonic clock
+// Lease returns the lease of this replica, and when it ends by this machine's monotonic clock
 // unless etcd is heard from before. It is for any goroutine.
-func (c *Cluster) LeaseUntil() time.Time { return c.opts.Store.Status().Deadline }
+func (c *Cluster) Lease() (id int64, until time.Time) {
+	s := c.opts.Store.Status()
+	return s.Lease, s.Deadline
+}
 
 // Lost tells that the broker has told the Host that another replica serves a shard.
 // Host.Close with lost follows, unless this replica does not serve the shard.
