@@ -11,6 +11,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
+	"external-server/internal/support/badnetwork"
+
 	"external-server/internal/fleet"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/support/testwait"
@@ -55,6 +57,7 @@ func clusterFaults() []scenario {
 		if d < 2*time.Second { // shorter than the lease, and than what the others wait for
 			v = kept
 		}
+		v.once = true
 		all = append(all, clusterFault(fmt.Sprintf("halt-%d", int(d.Seconds())), fmt.Sprintf("one halted (SIGSTOP) for %v", d), v, func(f *replicas) {
 			f.all[1].server.Signal(syscall.SIGSTOP)
 			pause(d)
@@ -80,33 +83,33 @@ func clusterFaults() []scenario {
 			}
 		}),
 		clusterFault("no-etcd", "one cut off from etcd for 15 s", kept, func(f *replicas) {
-			f.spoiled(15*time.Second, network{silent: true}, f.all[1].etcd)
+			f.spoiled(15*time.Second, badnetwork.Faults{Silent: true}, f.all[1].etcd)
 		}),
 		clusterFault("no-broker", "one cut off from the broker for 25 s", cut, func(f *replicas) {
-			f.spoiled(25*time.Second, network{silent: true}, f.all[1].broker)
+			f.spoiled(25*time.Second, badnetwork.Faults{Silent: true}, f.all[1].broker)
 		}),
 		clusterFault("no-both", "one cut off from etcd and the broker for 15 s", gone.within(cutOff), func(f *replicas) {
-			f.spoiled(15*time.Second, network{silent: true}, f.all[1].etcd, f.all[1].broker)
+			f.spoiled(15*time.Second, badnetwork.Faults{Silent: true}, f.all[1].etcd, f.all[1].broker)
 		}),
 		clusterFault("no-broker-for-any", "all cut off from the broker for 10 s", kept.within(10*time.Second+cutOff), func(f *replicas) {
 			before := f.epochs.rises()
-			f.spoiled(10*time.Second, network{silent: true}, f.all[0].broker, f.all[1].broker, f.all[2].broker)
+			f.spoiled(10*time.Second, badnetwork.Faults{Silent: true}, f.all[0].broker, f.all[1].broker, f.all[2].broker)
 			pause(10 * time.Second)
 			if now := f.epochs.rises(); now != before {
 				f.Errorf("%d shards have changed their owner although no replica had a broker", now-before)
 			}
 		}),
 		clusterFault("mute-broker", "what one says does not reach the broker for 25 s", cut, func(f *replicas) {
-			f.spoiled(25*time.Second, network{mute: true}, f.all[1].broker)
+			f.spoiled(25*time.Second, badnetwork.Faults{Mute: true}, f.all[1].broker)
 		}),
 		clusterFault("deaf-broker", "what the broker says does not reach one for 15 s", cut, func(f *replicas) {
-			f.spoiled(15*time.Second, network{deaf: true}, f.all[1].broker)
+			f.spoiled(15*time.Second, badnetwork.Faults{Deaf: true}, f.all[1].broker)
 		}),
 		clusterFault("mute-etcd", "what one says does not reach etcd for 15 s", kept, func(f *replicas) {
-			f.spoiled(15*time.Second, network{mute: true}, f.all[1].etcd)
+			f.spoiled(15*time.Second, badnetwork.Faults{Mute: true}, f.all[1].etcd)
 		}),
 		clusterFault("deaf-etcd", "what etcd says does not reach one for 15 s", kept, func(f *replicas) {
-			f.spoiled(15*time.Second, network{deaf: true}, f.all[1].etcd)
+			f.spoiled(15*time.Second, badnetwork.Faults{Deaf: true}, f.all[1].etcd)
 		}),
 		clusterFault("etcd-halt-10", "etcd halted (SIGSTOP) for 10 s", kept, func(f *replicas) { f.withoutEtcd(10 * time.Second) }),
 		clusterFault("etcd-halt-60", "etcd halted (SIGSTOP) for 60 s", kept, func(f *replicas) { f.withoutEtcd(time.Minute) }),
@@ -134,6 +137,15 @@ func clusterFaults() []scenario {
 			note := fmt.Sprintf("all answered %v after the claim", f.answered(claimed).Round(10*time.Millisecond))
 			f.judge(gone)
 			f.row.Note += "; " + note
+		}},
+		// Leases and epochs are not measured by the wall clock.
+		scenario{"cluster-clock", "three replicas: the wall clock of one steps an hour ahead, two hours back and to the right time, 10 s each", false, func(r *rig) {
+			f := r.share(3, "", "r1")
+			for _, ahead := range []time.Duration{time.Hour, -time.Hour, 0} {
+				f.all[1].clock.jump(ahead)
+				pause(10 * time.Second)
+			}
+			f.judge(kept)
 		}},
 		// The cars lose their connections, too: their sessions end by GW-43.
 		scenario{"cluster-broker", "three replicas: mosquitto with persistence restarted (SIGTERM) under load", false, func(r *rig) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"external-server/internal/lab/gateway"
+	"external-server/internal/support/badnetwork"
 	"external-server/internal/support/brokertest"
 	"external-server/internal/support/servertest"
 	"external-server/internal/support/testwait"
@@ -41,8 +42,8 @@ type rig struct {
 	full     bool // the real gateway's time limits and large fleets
 	dir      string
 	broker   *brokertest.Mosquitto
-	embedded string // address of the embedded broker; "": none
-	way      *proxy // between server and broker; nil: direct
+	embedded string            // address of the embedded broker; "": none
+	way      *badnetwork.Proxy // between server and broker; nil: direct
 	config   obj
 	server   *servertest.Server
 	crew     *crew
@@ -131,7 +132,7 @@ func (r *rig) module(number int32) obj {
 func (r *rig) startBroker(withProxy bool, o brokertest.Options) {
 	r.broker = brokertest.Start(r, o)
 	if withProxy {
-		r.way = newProxy(r, r.broker.Address())
+		r.way = badnetwork.New(r, r.broker.Address())
 	}
 }
 
@@ -142,7 +143,7 @@ func (r *rig) configure(cars map[string]int32) {
 		port = r.broker.Port()
 	}
 	if r.way != nil {
-		port = r.way.port()
+		port = r.way.Port()
 	}
 	named := obj{}
 	for name, module := range cars {
