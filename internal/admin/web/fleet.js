@@ -36,6 +36,7 @@ export function open({ root, store, params, on, title, address }) {
   const query = { q: params.get("q") ?? "", state: params.get("state") ?? "", why: params.get("why") ?? "", sort: params.get("sort") ?? "state", down: params.get("order") === "desc" };
   const verdict = h("h1", { class: "verdict", text: "Asking the server …" });
   const detail = h("p", { class: "muted" });
+  const alerts = h("a", { class: "alerts-on", href: "#/overview", hidden: true });
   const reasons = h("ul", { class: "reasons", "aria-label": "Why cars are not connected" });
   const search = h("input", { type: "search", id: "filter", placeholder: "Car or reason", "aria-label": "Filter cars by name or reason", value: query.q, autocomplete: "off", spellcheck: "false" });
   const chips = h("div", { class: "chips", role: "group", "aria-label": "Filter by state" });
@@ -46,7 +47,7 @@ export function open({ root, store, params, on, title, address }) {
   const table = h("div", { role: "table", class: "cars", "aria-label": "Cars", "aria-colcount": columns.length }, h("div", { role: "rowgroup" }, head), body);
   const empty = h("p", { class: "empty", hidden: true });
   root.append(
-    h("section", { class: "summary", "aria-label": "Summary" }, verdict, detail, reasons),
+    h("section", { class: "summary", "aria-label": "Summary" }, verdict, detail, alerts, reasons),
     h("section", { "aria-label": "Cars" }, h("div", { class: "toolbar" }, search, chips, matched, clear), table, empty));
 
   for (const c of columns) {
@@ -191,6 +192,13 @@ export function open({ root, store, params, on, title, address }) {
     changed();
   });
   on("cars", () => { draw(); back(); });
+  const drawAlerts = () => {
+    const n = store.alerts?.alerts.length ?? 0;
+    show(alerts, n > 0);
+    text(alerts, `${plural(n, "alert")} ${n === 1 ? "is" : "are"} on`);
+  };
+  on("alerts", drawAlerts);
+  drawAlerts();
   on("tick", () => rows.render());
   draw();
   // Who comes back from a car finds the list where it was, and the focus at that car.
