@@ -26,7 +26,7 @@ func (p *clusterPart) Close(ctx context.Context, n int, to cluster.Member, lost 
 		return nil
 	case to.Name == "":
 		endPolling(p.a.roster.inShard(s), p.a.Config().Limits.Stop/lastPollsShare)
-		return p.drop(s, link.ErrSuspend, false)
+		return p.drop(s, p.suspended(), false)
 	}
 	if err := p.handOver(ctx, s, to); err != nil {
 		return fmt.Errorf("shard %d: %w", n, err)
@@ -34,16 +34,35 @@ func (p *clusterPart) Close(ctx context.Context, n int, to cluster.Member, lost 
 	return nil
 }
 
+// suspended is the cause with which a link ends whose sessions go on elsewhere: in order, or
+// without a word when the broker does not answer.
+func (p *clusterPart) suspended() error {
+	if p.silent() {
+		return link.ErrUnheard
+	}
+	return link.ErrSuspend
+}
+
 // handOver gives a shard with its sessions to another replica. After an error this one
 // serves it on.
 func (p *clusterPart) handOver(ctx context.Context, s *shard, to cluster.Member) error {
 	n, epoch := s.number, s.epoch.Load()
-	p.settleDown(ctx, s)
+	if p.silent() {
+		if err := p.reaches(ctx, to, n); err != nil {
+			return err
+		}
+	} else {
+		p.settleDown(ctx, s)
+	}
 	// While the cars are served: a module may need as long for this as its timeout is.
 	endPolling(p.a.roster.inShard(s), p.a.Config().Limits.Stop/lastPollsShare)
 	begun := time.Now()
-	p.release(s, link.ErrSuspend)
+	p.release(s, p.suspended())
 	err := p.offer(ctx, s, to)
+	if err != nil && p.silent() { // here it cannot go on
+		p.log.Warn("a shard is left to the others without what this replica knows of it: its next owner goes on from the broker's records", "shard", n, "error", err)
+		return p.a.sessions.dir.CloseShard(n, false)
+	}
 	if err == nil {
 		if err := p.a.sessions.dir.CloseShard(n, true); err != nil {
 			p.log.Warn("the journal of a shard that was handed over cannot be removed", "shard", n, "error", err)
@@ -53,6 +72,19 @@ func (p *clusterPart) handOver(ctx context.Context, s *shard, to cluster.Member)
 	}
 	err = fmt.Errorf("hand over to %s: %w", to.Name, err)
 	return errors.Join(err, p.takeBack(ctx, s, epoch))
+}
+
+// reaches asks the next owner of a shard whether the broker answers it: when it answers no
+// replica, shards stay where they are.
+func (p *clusterPart) reaches(ctx context.Context, to cluster.Member, n int) error {
+	state, err := p.askPeer(ctx, to.Address, n)
+	if err != nil {
+		return fmt.Errorf("hand over to %s: %w", to.Name, err)
+	}
+	if state.Silent {
+		return fmt.Errorf("hand over to %s: the broker does not answer it either", to.Name)
+	}
+	return nil
 }
 
 // settleDown waits for connect sequences, which no other replica could go on with.
@@ -110,6 +142,7 @@ func (p *clusterPart) takeBack(ctx context.Context, old *shard, epoch int64) err
 	s.down = func() time.Duration { return time.Since(at) }
 	s.standing = old.standing
 	s.epoch.Store(epoch)
+	s.permit = p.permit(n, old.permit.own.Load())
 	if err := p.serveShard(ctx, s); err != nil {
 		return errors.Join(err, p.drop(s, link.ErrSuspend, false))
 	}

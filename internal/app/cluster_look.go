@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"external-server/internal/cluster"
 	"external-server/internal/cluster/fence"
-	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/logging"
 	"external-server/internal/observe"
@@ -17,11 +18,8 @@ import (
 
 const (
 	healthTick = 250 * time.Millisecond
-	// brokerPatience is for how long the broker may be out of reach before the shards go to
-	// other replicas, which may reach it.
-	brokerPatience = 2 * time.Second
-	// probeEvery is how often the broker is asked while there is no connection to it.
-	probeEvery = time.Second
+	// checkEvery is the pause between two questions whether the broker is one for a cluster.
+	checkEvery = time.Second
 	// stalledAfter is how late this loop may run.
 	stalledAfter = 2 * time.Second
 )
@@ -31,8 +29,11 @@ func (p *clusterPart) look(ctx context.Context) {
 	tick := time.NewTicker(healthTick)
 	defer tick.Stop()
 	defer func() { _ = p.a.shards.Scout(nil) }() // the watch has ended
-	var reached, probed, last time.Time
-	reached, last = time.Now(), time.Now()
+	probes := p.newProbes()
+	defer probes.work.Wait()
+	var checked time.Time
+	last := time.Now()
+	contact := contact{limit: p.timing.Unwell}
 	scouting, fit := false, false
 	for {
 		changed := p.cluster.Changed() // asked for before the view
@@ -48,23 +49,17 @@ func (p *clusterPart) look(ctx context.Context) {
 		now := time.Now()
 		late := now.Sub(last)
 		switch {
-		case !fit:
-			if now.Sub(probed) >= probeEvery {
-				probed = now
-				fit = p.check(ctx)
-				reached = time.Now()
+		case fit:
+			contact.look(now, latest(p.answered(), probes.answered()))
+			if contact.wantsProbe() {
+				probes.ask(ctx)
 			}
-		case p.connections(true):
-			reached = now
-		case p.connections(false) && now.Sub(reached) < brokerPatience: // not yet noticed
-		case now.Sub(probed) >= probeEvery:
-			probed = now
-			if p.probe(ctx) {
-				reached = time.Now()
+			p.judge(contact.lost(), late > stalledAfter+healthTick, late)
+		case now.Sub(checked) >= checkEvery:
+			if checked, fit = now, p.check(ctx); fit {
+				contact.look(time.Now(), time.Now())
+				p.judge(nil, false, 0)
 			}
-		}
-		if fit {
-			p.judge(now.Sub(reached) > brokerPatience, late > stalledAfter+healthTick, late)
 		}
 		last = time.Now()
 		select {
@@ -75,6 +70,13 @@ func (p *clusterPart) look(ctx context.Context) {
 			p.a.peers.owners.notify()
 		}
 	}
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 // check tells whether the broker is one that replicas can share. Until it was asked no shard
@@ -91,28 +93,58 @@ func (p *clusterPart) check(ctx context.Context) bool {
 	return false
 }
 
-// connections tells whether any shard has a connection; not up: whether there is any shard.
-func (p *clusterPart) connections(up bool) bool {
-	return slices.ContainsFunc(p.a.sessions.inService(), func(s *shard) bool {
-		state, ok := p.a.shards.StateOf(s.number)
-		return ok && (!up || slices.ContainsFunc(state.Connections, func(c link.ConnectionState) bool { return c.Up }))
+// answered is when the broker answered last over the connection of any shard.
+func (p *clusterPart) answered() (at time.Time) {
+	for _, s := range p.a.sessions.inService() {
+		if state, ok := p.a.shards.StateOf(s.number); ok {
+			for _, c := range state.Connections {
+				at = latest(at, c.Answered)
+			}
+		}
+	}
+	return at
+}
+
+// probes ask the broker over connections of their own, one at a time, beside the loop: a
+// network that swallows everything holds each of them up.
+type probes struct {
+	p    *clusterPart
+	work sync.WaitGroup
+	busy atomic.Bool
+	last atomic.Pointer[time.Time] // of an answer
+}
+
+func (p *clusterPart) newProbes() *probes {
+	r := &probes{p: p}
+	r.last.Store(new(time.Time))
+	return r
+}
+
+func (r *probes) answered() time.Time { return *r.last.Load() }
+
+func (r *probes) ask(ctx context.Context) {
+	if !r.busy.CompareAndSwap(false, true) {
+		return
+	}
+	r.work.Go(func() {
+		defer r.busy.Store(false)
+		ctx, cancel := context.WithTimeout(ctx, r.p.timing.Unwell)
+		defer cancel()
+		if _, _, err := fence.Read(ctx, r.p.broker(), r.p.name, 0); err == nil {
+			now := time.Now()
+			r.last.Store(&now)
+		}
 	})
 }
 
-// probe tells whether the broker answers over another connection.
-func (p *clusterPart) probe(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, probeEvery)
-	defer cancel()
-	_, _, err := fence.Read(ctx, p.broker(), p.name, 0)
-	return err == nil
+// silent tells whether the broker does not answer this replica.
+func (p *clusterPart) silent() bool {
+	return errors.As(p.Health(), new(*cluster.NoBrokerError))
 }
 
 // judge says whether this replica can serve.
-func (p *clusterPart) judge(noBroker, stalled bool, late time.Duration) {
+func (p *clusterPart) judge(lost *cluster.NoBrokerError, stalled bool, late time.Duration) {
 	var faults []string
-	if noBroker {
-		faults = append(faults, "the broker does not answer")
-	}
 	if stalled {
 		faults = append(faults, fmt.Sprintf("this process stood still for %v", late.Round(time.Millisecond)))
 	}
@@ -121,11 +153,18 @@ func (p *clusterPart) judge(noBroker, stalled bool, late time.Duration) {
 			faults = append(faults, "module "+m.Name+" is out of service")
 		}
 	}
-	if len(faults) == 0 {
+	var err error
+	switch {
+	case lost != nil && len(faults) > 0:
+		err = fmt.Errorf("%w; %s", lost, strings.Join(faults, "; "))
+	case lost != nil:
+		err = lost
+	case len(faults) > 0:
+		err = errors.New(strings.Join(faults, "; "))
+	default:
 		p.health.Store(nil)
 		return
 	}
-	err := errors.New(strings.Join(faults, "; "))
 	p.health.Store(&err)
 }
 

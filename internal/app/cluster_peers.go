@@ -48,6 +48,8 @@ type peerShard struct {
 	Replica string `json:"replica"`
 	State   string `json:"state"` // peerServing or peerNot
 	Epoch   int64  `json:"epoch,omitempty"`
+	// Silent: the broker does not answer this replica, so it cannot take a shard.
+	Silent bool `json:"silent,omitempty"`
 }
 
 // offer is a shard that its owner has handed over.
@@ -123,7 +125,7 @@ func (p *clusterPart) shardHandler(do func(http.ResponseWriter, *http.Request, i
 }
 
 func (p *clusterPart) tellShard(w http.ResponseWriter, _ *http.Request, n int) {
-	out := peerShard{Replica: p.self.Replica, State: peerNot}
+	out := peerShard{Replica: p.self.Replica, State: peerNot, Silent: p.silent()}
 	// What it cannot serve it does not claim: the others may take it.
 	if s := p.a.sessions.shards[n].Load(); s != nil && p.Health() == nil {
 		out.State, out.Epoch = peerServing, s.epoch.Load()

@@ -67,6 +67,7 @@ func (c *chair) Run(ctx context.Context) error { <-ctx.Done(); return nil }
 func (c *chair) Drain(context.Context) error   { return nil }
 func (c *chair) Lost(shard int)                { c.lost <- shard }
 func (c *chair) BeginDrain()                   {}
+func (c *chair) Lease() (int64, time.Time)     { return 0, time.Time{} }
 func (c *chair) Counts() cluster.Counts        { return cluster.Counts{} }
 
 func (c *chair) View() *cluster.View {
@@ -152,6 +153,7 @@ type replica struct {
 
 // crowd are replicas at one broker, and cars.
 type crowd struct {
+	relays  map[string]*brokertest.Relay // to the broker, of replicas that have one of their own
 	t       *testing.T
 	broker  *brokertest.Mosquitto
 	dir     string
@@ -173,10 +175,14 @@ func newCrowd(t *testing.T, cars string) *crowd {
 func (c *crowd) load(name string) *config.Config {
 	c.t.Helper()
 	path := filepath.Join(c.dir, name+".json")
+	port := c.broker.Port()
+	if relay := c.relays[name]; relay != nil {
+		port = relay.Port()
+	}
 	text := fmt.Sprintf(`{"company_name": "company", "external_communication": {"server_address": "127.0.0.1", "server_port": %d},
 		"state_directory": %q, "cluster": {"etcd": ["http://127.0.0.1:1"], "name": "test", "replica": %q, "shards": %d,
 			"peer_listen": "127.0.0.1:0", "peer_token": "0123456789abcdef"},
-		"common_modules": {"5": {"command": ["true"]}}, "cars": %s}`, c.broker.Port(), filepath.Join(c.dir, name), name, crowdShards, c.cars)
+		"common_modules": {"5": {"command": ["true"]}}, "cars": %s}`, port, filepath.Join(c.dir, name), name, crowdShards, c.cars)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		c.t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 	"time"
 
 	"external-server/internal/config"
@@ -65,13 +66,39 @@ type parts []step
 func (ps parts) prepare(ctx context.Context, old, fresh *config.Config) (changes, error) {
 	var made changes
 	for _, s := range ps {
-		c, err := s.part.prepare(ctx, old, fresh)
+		c, err := s.prepare(ctx, old, fresh)
 		if err != nil {
 			return nil, errors.Join(err, made.drop())
 		}
 		made = append(made, c)
 	}
 	return made, nil
+}
+
+const (
+	// addressWait is for how long the start waits for an address that another process has: a
+	// server that was killed may still be ending.
+	addressWait = 2 * time.Second
+	addressPoll = 20 * time.Millisecond
+)
+
+// prepare prepares the part. At the start an address in use is tried again for a while.
+func (s step) prepare(ctx context.Context, old, fresh *config.Config) (change, error) {
+	tick := time.NewTicker(addressPoll)
+	defer tick.Stop()
+	for late := time.After(addressWait); ; {
+		c, err := s.part.prepare(ctx, old, fresh)
+		if old != nil || !errors.Is(err, syscall.EADDRINUSE) {
+			return c, err
+		}
+		select {
+		case <-tick.C:
+		case <-late:
+			return c, err
+		case <-ctx.Done():
+			return c, err
+		}
+	}
 }
 
 // keys are those of all parts.

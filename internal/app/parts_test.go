@@ -3,8 +3,10 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -106,5 +108,40 @@ func TestStopOfAPartIsBounded(t *testing.T) {
 			t.Errorf("%q", did)
 		}
 		close(hold)
+	})
+}
+
+// busy is a part whose address another process has for a while.
+type busy struct {
+	free  time.Time
+	tries int
+}
+
+func (*busy) keys() []string { return nil }
+func (*busy) stop() error    { return nil }
+
+func (p *busy) prepare(context.Context, *config.Config, *config.Config) (change, error) {
+	if p.tries++; time.Now().Before(p.free) {
+		return change{}, fmt.Errorf("listen: %w", syscall.EADDRINUSE)
+	}
+	return change{}, nil
+}
+
+// A server that is started while one that was killed is still ending waits for its
+// addresses; a reload, and a start that meets another program, fail.
+func TestAddressIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, c := range []struct {
+			ends   time.Duration
+			old    *config.Config
+			starts bool
+		}{{time.Second, nil, true}, {time.Hour, nil, false}, {time.Second, new(config.Config), false}} {
+			p := &busy{free: time.Now().Add(c.ends)}
+			begin := time.Now()
+			_, err := parts{{name: "busy", part: p}}.prepare(t.Context(), c.old, new(config.Config))
+			if took := time.Since(begin); (err == nil) != c.starts || took > addressWait || c.old != nil && p.tries > 1 {
+				t.Errorf("%+v: %v after %v and %d tries", c, err, took, p.tries)
+			}
+		}
 	})
 }

@@ -140,7 +140,7 @@ type adminPart struct {
 }
 
 func (*adminPart) keys() []string {
-	return []string{"Admin.Tokens", "Admin.TLS.*", "Admin.Insecure"}
+	return []string{"Admin.Tokens", "Admin.TLS.*", "Admin.Insecure", "Admin.MapTiles", "Admin.MapAttribution", "Admin.MapMaxZoom"}
 }
 
 func (p *adminPart) prepare(_ context.Context, old, fresh *config.Config) (change, error) {

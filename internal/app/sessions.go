@@ -33,8 +33,8 @@ const (
 	// it the cars are served without: an orchestrator that waits for this process to be
 	// ready before it ends the other one must not wait for ever.
 	standbyTimeout = 30 * time.Second
-	// journalTick is how often journals are written that have no answer to wait for, and how
-	// soon the directory knows that a shard is served.
+	// journalTick is how often journals are looked at that have no answer to wait for, see
+	// flushIdle, and how soon the directory knows that a shard is served.
 	journalTick = 200 * time.Millisecond
 	// lastPollsShare of limits.stop_timeout_ms is waited for the last commands of the modules
 	// before the connections are left. With the defaults that is longer than a module waits.
@@ -181,6 +181,9 @@ func (p *sessionsPart) options(id fleet.CarID, o *car.Options) {
 	if s.carrier != nil {
 		o.Carrier = s.carrier
 	}
+	if s.permit != nil {
+		o.Permit = s.permit
+	}
 	o.Down = s.down()
 	if p.dir.Deaths() > 0 {
 		o.Alone = p.alone.take
@@ -304,7 +307,7 @@ func (p *sessionsPart) keep(ctx context.Context) error {
 				s.Serving(up)
 				s.served = up
 			}
-			_ = s.Flush() // told by OnFault
+			s.flushIdle()
 			p.mend(s)
 		}
 	}

@@ -32,11 +32,13 @@ type shard struct {
 	standing *fence.Standing
 	link     *mqtt.Link
 	carrier  *fence.Carrier
+	permit   *permit
 	carried  map[fleet.CarID][]byte // the records of the owner before, until the cars have taken them over
 
 	// Of keep.
 	tried  time.Time // when the journal was begun anew last
 	served bool      // the connection of its cars is up
+	last   uint64    // batch of the journal
 
 	mu    sync.Mutex
 	known map[string]*session.Resumption // by car, until it is served
@@ -161,6 +163,16 @@ func (p *sessionsPart) forgetUnserved(s *shard) {
 		s.Append(session.AppendForgotten(nil, id))
 	}
 	s.known = nil
+}
+
+// flushIdle writes what no answer waits for. In a journal that was written since the last
+// look it leaves with the next answer, or is written at the next look.
+func (s *shard) flushIdle() {
+	if n := s.Sequence(); n != s.last {
+		s.last = n
+		return
+	}
+	_ = s.Flush() // told by OnFault
 }
 
 // mend begins a journal anew that could not be written, once in a while: its cars then write

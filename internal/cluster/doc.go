@@ -15,6 +15,7 @@
 //
 // After a loss at once; after a join when the members have not changed for 15 s, one
 // shard at a time, until no replica has two more than another; shard by shard when a
-// replica drains or cannot serve (no broker, a stalled loop, modules out of service).
+// replica drains or cannot serve (a stalled loop, modules out of service), all at once when the
+// broker does not answer it and answers others.
 // A claim that vanished is no loss: the owner is asked first.
 package cluster

@@ -10,7 +10,7 @@ import (
 // Timing holds the times of the planner.
 type Timing struct {
 	Balance  time.Duration // so long the members are unchanged before shards move for balance
-	Unwell   time.Duration // so long health fails before a replica takes no more shards
+	Unwell   time.Duration // so long health fails, or the broker is silent, before a replica takes no more shards
 	GiveAway time.Duration // and before it gives its shards away
 	Recover  time.Duration // so long health is good before it takes shards again
 	Settle   time.Duration // before the first shards of a cluster without any owner are taken
@@ -27,6 +27,19 @@ func DefaultTiming() Timing {
 		Balance: 15 * time.Second, Unwell: time.Second, GiveAway: 2 * time.Second, Recover: time.Second, Settle: time.Second,
 		Fallback: 3 * time.Second, AskAgain: time.Second, Retry: 5 * time.Second, MaxRetry: time.Minute, Alone: 3 * time.Second,
 	}
+}
+
+// longestWait bounds the lease by which TimingFor reckons: gateways wait 30 s for an answer,
+// however long a lease is.
+const longestWait = 15 * time.Second
+
+// TimingFor returns the times for a lease: a replica without broker has to give its shards
+// away before one that has ended would lose them.
+func TimingFor(lease time.Duration) Timing {
+	t := DefaultTiming()
+	lease = min(lease, longestWait)
+	t.Unwell, t.GiveAway = lease/3, lease*2/3
+	return t
 }
 
 // parallel is how many shards are opened at a time.
@@ -54,6 +67,7 @@ type Planner struct {
 	published         Member // what the others were told last
 	health            error
 	ailing, recovered time.Time // since when health is what it is; ailing is zero while it is good
+	cut               bool      // the broker does not answer: the cars wait already
 	giving            bool      // gives its shards away because it cannot serve
 	draining          bool
 	drainSince        time.Time
@@ -163,6 +177,10 @@ func (p *Planner) healthIs(err error) {
 	case err == nil && (!p.ailing.IsZero() || p.recovered.IsZero()):
 		p.ailing, p.recovered = time.Time{}, p.now
 	}
+	var silent *NoBrokerError
+	if p.cut = errors.As(err, &silent); p.cut && silent.Since.Before(p.ailing) {
+		p.ailing = silent.Since
+	}
 	p.health = err
 }
 
@@ -247,19 +265,23 @@ func (p *Planner) suspendAll() {
 	}
 }
 
-// move gives one shard away, if there is a reason to.
+// move gives shards away, if there is a reason to: all at once when the broker is not there
+// for this replica, as their cars wait already, otherwise one at a time.
 func (p *Planner) move(f *fleet) {
+	giving := p.draining || p.giving && f.ready()
 	for n := range p.shards {
 		switch p.shards[n].phase {
 		case closing, releasing:
-			return // one at a time
+			if !giving || !p.cut {
+				return
+			}
 		}
 	}
 	excluded := func(name string) bool {
 		no, ok := p.refused[name]
 		return ok && !p.reached(no.until)
 	}
-	if p.draining || p.giving && f.ready() {
+	if giving {
 		p.giveAway(f, excluded)
 		return
 	}
@@ -276,8 +298,8 @@ func (p *Planner) move(f *fleet) {
 	}
 }
 
-// giveAway hands the first shard that is served to another member. A replica that ends
-// suspends it when there is none to take it.
+// giveAway hands the first shard that is served to another member, without broker every one. A
+// replica that ends suspends it when there is none to take it.
 func (p *Planner) giveAway(f *fleet, excluded func(string) bool) {
 	for n := range p.shards {
 		s := &p.shards[n]
@@ -291,7 +313,11 @@ func (p *Planner) giveAway(f *fleet, excluded func(string) bool) {
 		switch {
 		case to != nil:
 			p.handOver(n, to)
-			return
+			if !p.cut {
+				return
+			}
+			f.load[to.Name]++
+			f.load[p.self]--
 		case p.draining:
 			p.close(n, Member{}, false)
 		}

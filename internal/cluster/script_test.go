@@ -26,6 +26,7 @@ import (
 //	etcd up|down
 //	well                   Host.Health is nil
 //	ill no broker          or says that
+//	silent 1s              or that the broker has not answered for so long
 //	claimed 1 [failed]     a claim was made: etcd has it and the planner is told
 //	released 1 [failed]
 //	raised 1 [failed]
@@ -84,6 +85,12 @@ func (st *stage) do(w []string) {
 		st.step(Event{Kind: EventHealth})
 	case "ill":
 		st.step(Event{Kind: EventHealth, Err: errors.New(strings.Join(w[1:], " "))})
+	case "silent":
+		d, err := time.ParseDuration(w[1])
+		if err != nil {
+			st.Fatal("%v", err)
+		}
+		st.step(Event{Kind: EventHealth, Err: &NoBrokerError{Since: st.now.Add(-d)}})
 	case "claimed":
 		n := st.int(w[1])
 		if ok {

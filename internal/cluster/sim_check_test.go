@@ -79,6 +79,7 @@ func (w *world) checkAction(r *simReplica, a Action) {
 				w.fail("%s suspends shard %d although %s could take it", r.name, a.Shard, m.Name)
 			}
 		}
+	case p.cut && (p.draining || p.now.Sub(p.ailing) >= 2*time.Second):
 	case p.draining:
 		r.oneAtATime(a)
 	case r.was != nil && p.now.Sub(p.ailing) >= 2*time.Second:
@@ -116,6 +117,25 @@ func (r *simReplica) oneAtATime(a Action) {
 			r.w.fail("%s gives shards %d and %d away at a time", r.name, n, a.Shard)
 		}
 	}
+}
+
+// checkCut expects a replica without broker that gives shards away to give all away.
+func (w *world) checkCut(r *simReplica, actions []Action) {
+	if !r.p.cut || !slices.ContainsFunc(actions, func(a Action) bool { return a.Kind == ActionClose && a.To.Name != "" }) {
+		return
+	}
+	for n := range r.p.shards {
+		if s := &r.p.shards[n]; s.phase == serving && !s.claiming && r.p.owns(n) && !w.refused(r, n) {
+			w.fail("%s gives shards away because the broker does not answer, and keeps shard %d", r.name, n)
+		}
+	}
+}
+
+// refused tells whether no member takes the shard.
+func (w *world) refused(r *simReplica, n int) bool {
+	return !slices.ContainsFunc(r.p.registry.Members, func(m Member) bool {
+		return m.Name != r.name && m.State == StateReady && !slices.Contains(m.Refuses, n) && !r.p.refused[m.Name].until.After(r.p.now)
+	})
 }
 
 // checkSeize looks at a shard that gets another owner.

@@ -20,6 +20,7 @@ type simReplica struct {
 
 	noEtcd, noBroker, ill, deaf, broken bool // deaf: no peer reaches it; broken: opens nothing
 	was                                 error
+	silent                              time.Duration // since when there is no broker; -1: there is one
 
 	member   Member
 	lease    int64
@@ -39,7 +40,10 @@ type simReplica struct {
 	drainAt  time.Duration // when the drain began; zero: none
 }
 
-var errNoBroker = errors.New("no broker")
+var (
+	errNoBroker = errors.New("no broker")
+	errIll      = errors.New("a module is out of service")
+)
 
 // clock is the time of the replica.
 func (r *simReplica) clock() time.Time {
@@ -71,7 +75,7 @@ func (r *simReplica) start() {
 	r.member = Member{Name: r.name, Instance: strconv.Itoa(r.life), State: StateJoining, Address: r.name}
 	r.writing, r.busy, r.serving, r.since = make(map[int][]Action), make(map[int]bool), make(map[int]int64), make(map[int]time.Duration)
 	r.offers = make(map[int]time.Duration)
-	r.opens, r.was, r.drainAt = 0, errors.New("none yet"), 0
+	r.opens, r.was, r.silent, r.drainAt = 0, errors.New("none yet"), -1, 0
 	r.lastTick = time.Time{}
 	r.w.log("%s starts", r.name)
 	r.later(r.w.delay(), r.beat)
@@ -180,8 +184,19 @@ func (r *simReplica) watch() {
 func (r *simReplica) look() {
 	r.later(250*time.Millisecond, r.look)
 	health := error(nil)
-	if r.noBroker || r.ill {
-		health = errNoBroker
+	switch {
+	case !r.noBroker:
+		r.silent = -1
+	case r.silent < 0:
+		r.silent = r.w.now
+	}
+	switch silence := r.w.now - r.silent; {
+	case r.silent >= 0 && silence >= time.Second:
+		if health = r.was; !errors.As(r.was, new(*NoBrokerError)) {
+			health = &NoBrokerError{Since: r.clock().Add(-silence)}
+		}
+	case r.ill:
+		health = errIll
 	}
 	if health != r.was {
 		r.was = health
@@ -196,6 +211,7 @@ func (r *simReplica) step(ev Event) {
 		r.w.log("%s: %v", r.name, a)
 		r.w.checkAction(r, a)
 	}
+	r.w.checkCut(r, actions)
 	// Actions are done after the Step, whose slice is not valid during another one.
 	list := append([]Action(nil), actions...)
 	for _, a := range list {

@@ -253,7 +253,9 @@ func (w *world) finale() {
 		return
 	}
 	r := w.replicas[w.rng.IntN(len(w.replicas))]
-	switch w.rng.IntN(5) {
+	switch w.rng.IntN(6) {
+	case 5:
+		w.cutOff(r)
 	case 4:
 		w.etcd.away, w.troubled = true, w.now+time.Hour
 		r.drain()
@@ -290,13 +292,39 @@ func (w *world) finale() {
 				w.fail("shard %d has no owner 12 s after one was killed", n)
 			}
 		}
-		others := len(w.replicas) - 1
-		for _, o := range w.replicas {
-			if share := (len(w.broker) + others - 1) / others; len(o.serving) > share && o.alive {
-				w.fail("%s has %d of %d shards after one was killed and %d are left", o.name, len(o.serving), len(w.broker), others)
-			}
+		w.shared(r, "killed")
+	}
+}
+
+// shared expects the shards of a replica that is gone to be shared by the others.
+func (w *world) shared(gone *simReplica, how string) {
+	others := len(w.replicas) - 1
+	for _, o := range w.replicas {
+		if share := (len(w.broker) + others - 1) / others; len(o.serving) > share && o != gone {
+			w.fail("%s has %d of %d shards after one was %s and %d are left", o.name, len(o.serving), len(w.broker), how, others)
 		}
 	}
+}
+
+// cutOff takes the broker from a replica for good: it has to begin to give everything away
+// before a lease of 3 s would have ended.
+func (w *world) cutOff(r *simReplica) {
+	w.log("%s has lost the broker", r.name)
+	r.noBroker = true
+	r.mark()
+	w.run(w.now + 2800*time.Millisecond)
+	for n := range r.p.shards {
+		if r.p.shards[n].phase == serving && w.failure == "" {
+			w.fail("%s keeps shard %d without broker", r.name, n)
+		}
+	}
+	w.run(w.now + 9*time.Second)
+	for n := range w.broker {
+		if !w.served(n) {
+			w.fail("shard %d has no owner 12 s after one has lost the broker", n)
+		}
+	}
+	w.shared(r, "cut off from the broker")
 }
 
 func (r *simReplica) drain() {
@@ -323,7 +351,11 @@ func (w *world) fault() {
 		r.mark()
 		w.after(d, func() { *to = false; w.log("%s no more", what); w.troubled = w.now })
 	}
-	switch w.rng.IntN(13) {
+	switch w.rng.IntN(14) {
+	case 13:
+		for _, r = range w.replicas {
+			flag(r.name+" without broker", &r.noBroker)
+		}
 	case 0:
 		r.kill()
 		lasts()

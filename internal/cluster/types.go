@@ -86,7 +86,8 @@ type Host interface {
 	// the shard already; nothing may be sent to its cars any more.
 	Close(ctx context.Context, shard int, to Member, lost bool) error
 	// Health is nil when this replica can serve: the broker is reachable, no loop is
-	// stalled, modules are in service. It does not block.
+	// stalled, modules are in service. It does not block. With a NoBrokerError in it the broker
+	// does not answer this replica: what it serves stands still already.
 	Health() error
 	// Ask finds out what the owner before says whose claim is not there any more. It takes
 	// about a second at most, and no time when the owner has offered the shard to this
@@ -103,6 +104,13 @@ type Answer struct {
 	Serving bool
 	Owner   Owner // with Serving: who, where, under which epoch
 }
+
+// NoBrokerError is in what Host.Health returns while the broker does not answer.
+type NoBrokerError struct {
+	Since time.Time // when it answered last
+}
+
+func (*NoBrokerError) Error() string { return "the broker does not answer" }
 
 // StaleError is what Host.Open returns when the broker knows an epoch that is not below
 // the one to open with: etcd was restored, or another owner was faster.

@@ -174,6 +174,7 @@ func (l *loader) admin(top *document.Object) *Admin {
 	a.TLS = l.serverTLS(o)
 	a.PerCarMetrics = o.Boolean("per_car_metrics", false)
 	a.Insecure = o.Boolean("insecure", false)
+	l.mapTiles(o, a)
 	names := make(map[string]struct{})
 	o.List("tokens", func(t *document.Object) {
 		token := Token{Name: t.Text("name"), Role: Role(t.Str("role", string(RoleRead))), TokenFile: t.Str("token_file", "")}

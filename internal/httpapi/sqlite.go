@@ -172,7 +172,15 @@ func lockFile(path string) (*os.File, error) {
 		}
 		return nil, err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	// A server that was killed may still be ending.
+	again := time.NewTicker(sqliteWait / 100)
+	defer again.Stop()
+	for late := time.Now().Add(sqliteWait); ; <-again.C {
+		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); !errors.Is(err, syscall.EWOULDBLOCK) || time.Now().After(late) {
+			break
+		}
+	}
+	if err != nil {
 		_ = f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, errors.New("another server uses this database; each needs its own")

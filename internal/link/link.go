@@ -8,6 +8,7 @@ package link
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"external-server/internal/fleet"
 )
@@ -46,6 +47,10 @@ const (
 // ErrSuspend is the cause of the end of Run's context when another process takes over
 // what this one leaves: the broker keeps the session.
 var ErrSuspend = errors.New("suspended until the next start")
+
+// ErrUnheard is an ErrSuspend for a link whose broker does not answer: Run ends at once and without
+// a word. What has not reached the broker is left to the next owner, which has it on record.
+var ErrUnheard = fmt.Errorf("the broker does not answer: %w", ErrSuspend)
 
 // ErrFenced says that another server serves what this link served: its epoch at the broker
 // is higher. The link has fallen silent for good.

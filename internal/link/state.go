@@ -39,6 +39,7 @@ type ConnectionState struct {
 	Up                     bool
 	Since                  time.Time
 	LastError              string
+	Answered               time.Time // when the broker answered something last; zero: never, or Options.Heartbeat is not used
 	Cars                   int
 	Connects               uint64 // successful ones; all but the first are reconnects
 	MessagesIn, BytesIn    uint64

@@ -3,6 +3,7 @@
 //
 //	identity.json   format version, identity, number of shards; written once
 //	lock            locked (flock) by the process that serves; says which one it is
+//	lock.turn       locked for a moment by those who try to take the lock
 //	alive           one page: when each shard was last served, by a clock that no
 //	                setting of the time changes; what must not be resumed from
 //	shards/NN/      the journal of a shard

@@ -22,9 +22,11 @@ const lockPoll = 50 * time.Millisecond
 // holder is the content of the file lock, for people and for Holder.
 type holder struct {
 	process.ID
-	Host    string    `json:"host"`
-	Since   time.Time `json:"since"`
-	Version string    `json:"version"`
+	Host string `json:"host"`
+	// Space is where ID holds; "": the process is of an older version.
+	Space   process.Space `json:"space,omitzero"`
+	Since   time.Time     `json:"since"`
+	Version string        `json:"version"`
 }
 
 func (h holder) String() string {
@@ -49,26 +51,42 @@ func printable(s string) string {
 	return s[:min(len(s), 100)]
 }
 
+// ended tells for certain that the process has ended. Its lock may be held all the same: a
+// library that ran in it can have left a process behind, with all that was open.
+func (h holder) ended() bool {
+	here, err := process.Here()
+	return err == nil && h.Space == here && process.Ended(h.ID)
+}
+
+// locked is the lock of a directory that this process has. Those who try to take it do so
+// one at a time: a lock file whose process has ended is replaced, and that must not be one
+// that another has just taken and that does not name it yet.
+type locked struct{ file, turn *os.File }
+
+// named says that the file names this process.
+func (l *locked) named() {
+	if l.turn != nil {
+		_ = l.turn.Close() // nothing was written
+		l.turn = nil
+	}
+}
+
+// Close gives the lock back.
+func (l *locked) Close() error {
+	l.named()
+	return l.file.Close()
+}
+
 // acquire waits until the lock is free and takes it. It tells waiting once who has it.
-func acquire(ctx context.Context, dir string, waiting func(string)) (*os.File, error) {
-	path := filepath.Join(dir, "lock")
+func acquire(ctx context.Context, dir string, waiting func(string)) (*locked, error) {
 	tick := time.NewTicker(lockPoll)
 	defer tick.Stop()
 	for told := false; ; {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
-		if err != nil {
-			return nil, fmt.Errorf("lock the state directory: %w", err)
+		l, who, err := tryLock(dir)
+		if l != nil || err != nil {
+			return l, err
 		}
-		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil && samePath(f, path) {
-			return f, nil
-		}
-		if err != nil && !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
-		}
-		who := readHolder(f)
-		_ = f.Close() // nothing was written
-		if err != nil && !told && waiting != nil {
+		if !told && waiting != nil {
 			waiting(who.String())
 			told = true
 		}
@@ -78,6 +96,58 @@ func acquire(ctx context.Context, dir string, waiting func(string)) (*os.File, e
 		case <-tick.C:
 		}
 	}
+}
+
+// tryLock takes the lock, or returns who has it.
+func tryLock(dir string) (taken *locked, who holder, err error) {
+	turn, err := os.OpenFile(filepath.Join(dir, "lock.turn"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, holder{}, fmt.Errorf("lock the state directory: %w", err)
+	}
+	defer func() {
+		if taken == nil {
+			_ = turn.Close() // nothing was written
+		}
+	}()
+	path := filepath.Join(dir, "lock")
+	if ok, err := flock(turn); err != nil || !ok {
+		return nil, readHolderOf(path), err
+	}
+	for {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return nil, holder{}, fmt.Errorf("lock the state directory: %w", err)
+		}
+		ok, err := flock(f)
+		if ok && samePath(f, path) {
+			return &locked{file: f, turn: turn}, holder{}, nil
+		}
+		who := readHolder(f)
+		err = errors.Join(err, f.Close())
+		switch {
+		case err != nil:
+			return nil, holder{}, err
+		case ok: // somebody has removed it
+		case !who.ended():
+			return nil, who, nil
+		default:
+			if err := os.Remove(path); err != nil {
+				return nil, holder{}, fmt.Errorf("lock the state directory: %w", err)
+			}
+		}
+	}
+}
+
+// flock tells whether the file is locked now, for this process alone.
+func flock(f *os.File) (bool, error) {
+	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) || errors.Is(err, syscall.EINTR) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	return true, nil
 }
 
 // Holder returns the process that has the directory, and its description for people. It
@@ -99,6 +169,9 @@ func Holder(dir string) (id process.ID, description string, err error) {
 		return id, "", fmt.Errorf("look who has the state directory: lock %s: %w", f.Name(), err)
 	}
 	h := readHolder(f)
+	if h.ended() {
+		return id, "", ErrFree
+	}
 	return h.ID, h.String(), nil
 }
 
@@ -115,6 +188,15 @@ func samePath(f *os.File, path string) bool {
 	return err == nil && os.SameFile(a, b)
 }
 
+func readHolderOf(path string) holder {
+	f, err := os.Open(path)
+	if err != nil {
+		return holder{}
+	}
+	defer f.Close()
+	return readHolder(f)
+}
+
 func readHolder(f *os.File) (h holder) {
 	data, err := io.ReadAll(io.NewSectionReader(f, 0, 4096))
 	if err != nil || json.Unmarshal(data, &h) != nil {
@@ -125,7 +207,8 @@ func readHolder(f *os.File) (h holder) {
 
 // writeHolder says in the lock file whose it is. The file stays the same, because
 // the lock is its.
-func writeHolder(f *os.File, version string) error {
+func writeHolder(l *locked, version string) error {
+	f := l.file
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown"
@@ -134,13 +217,20 @@ func writeHolder(f *os.File, version string) error {
 	if err != nil {
 		return err
 	}
-	data, err := json.Marshal(holder{ID: self, Host: host, Since: time.Now().UTC().Truncate(time.Second), Version: version})
+	here, err := process.Here()
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(holder{ID: self, Host: host, Space: here, Since: time.Now().UTC().Truncate(time.Second), Version: version})
 	if err != nil {
 		return err
 	}
 	if err := f.Truncate(0); err != nil {
 		return err
 	}
-	_, err = f.WriteAt(append(data, '\n'), 0)
-	return err
+	if _, err := f.WriteAt(append(data, '\n'), 0); err != nil {
+		return err
+	}
+	l.named()
+	return nil
 }

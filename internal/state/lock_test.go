@@ -6,8 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -89,6 +93,134 @@ func TestLockFileReplaced(t *testing.T) {
 	if err := d.Close(false); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestLockLeftBehind: a lock that only a process holds which the one that is gone has left
+// behind, with all its files, does not keep the directory from the next one. A process that
+// may live keeps it.
+func TestLockLeftBehind(t *testing.T) {
+	self, err := process.Self()
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := process.ID{PID: self.PID, Started: self.Started + 1} // another one had this number
+	here, err := process.Here()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		holder holder
+		free   bool
+	}{
+		"ended":                     {holder{ID: gone, Space: here}, true},
+		"alive":                     {holder{ID: self, Space: here}, false},
+		"of another container":      {holder{ID: gone, Space: process.Space{Boot: here.Boot, Processes: "pid:[1]"}}, false},
+		"of another machine":        {holder{ID: gone, Space: process.Space{Boot: "x", Processes: here.Processes}}, false},
+		"of an older version":       {holder{ID: gone}, false},
+		"has not said its name yet": {holder{Space: here}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			opts := newOptions(t)
+			d := open(t, opts)
+			put(t, openShard(t, d, 0), "one")
+			if err := d.Close(false); err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(opts.Dir, "lock")
+			text, err := json.Marshal(c.holder)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			f, err := os.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ok, err := flock(f); err != nil || !ok {
+				t.Fatal(ok, err)
+			}
+			left := exec.Command("sleep", "600") // has the lock as well, and is alone with it soon
+			left.ExtraFiles = []*os.File{f}
+			if err := left.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = left.Process.Kill(); _ = left.Wait() }()
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := Holder(opts.Dir); errors.Is(err, ErrFree) != c.free {
+				t.Errorf("Holder: %v", err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			waited := false
+			opts.Waiting = func(string) {
+				waited = true
+				cancel()
+			}
+			next, err := Open(ctx, opts)
+			if waited == c.free || (err == nil) != c.free {
+				t.Fatalf("waited %v, %v", waited, err)
+			}
+			if !c.free {
+				return
+			}
+			want(t, openShard(t, next, 0).Replayed(), "one")
+			if id, _, err := Holder(opts.Dir); err != nil || id != self {
+				t.Errorf("now it is %+v's, %v", id, err)
+			}
+			if err := next.Close(false); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// TestLockFileIsTakenOnce: of many that try when the process that had the lock has ended, one
+// gets it at a time.
+func TestLockFileIsTakenOnce(t *testing.T) {
+	dir := t.TempDir()
+	self, err := process.Self()
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, err := process.Here()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(holder{ID: process.ID{PID: self.PID, Started: self.Started + 1}, Space: here})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var owners atomic.Int32
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for taken := 0; taken < 20; {
+				l, _, err := tryLock(dir)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if l == nil {
+					runtime.Gosched()
+					continue
+				}
+				if taken++; owners.Add(1) != 1 {
+					t.Error("two have the lock")
+				}
+				// It ends, and leaves a process behind that has the lock.
+				if _, err := l.file.WriteAt(text, 0); err != nil {
+					t.Error(err)
+				}
+				owners.Add(-1)
+				l.named()
+				t.Cleanup(func() { _ = l.Close() })
+			}
+		})
+	}
+	all.Wait()
 }
 
 // TestHolderFile: what is in the lock file is bounded and cannot forge lines.

@@ -47,7 +47,7 @@ type Dir struct {
 	opts  Options
 	log   *slog.Logger
 	id    identity
-	lock  *os.File
+	lock  *locked
 	alive *os.File
 	clock clock
 	turn  sync.Mutex // of the journals' compaction
@@ -110,7 +110,7 @@ func Open(ctx context.Context, opts Options) (_ *Dir, err error) {
 		return nil, err
 	}
 	if err := writeHolder(d.lock, opts.Version); err != nil {
-		return nil, fmt.Errorf("write %s: %w", d.lock.Name(), err)
+		return nil, fmt.Errorf("write %s: %w", d.lock.file.Name(), err)
 	}
 	if err := os.Mkdir(d.shardsPath(), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, fmt.Errorf("make the state directory: %w", err)

@@ -45,7 +45,12 @@ func newClock(r *rig) (c *clock, prefix []string) {
 	if err != nil {
 		r.Fatal(err)
 	}
-	c = &clock{r: r, socket: filepath.Join(r.dir, "clock")}
+	dir, err := os.MkdirTemp("", "clock-") // of a short name, as that of a socket has to be
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(func() { _ = os.RemoveAll(dir) })
+	c = &clock{r: r, socket: filepath.Join(dir, "clock")}
 	if c.listen, err = net.ListenUnix("unix", &net.UnixAddr{Name: c.socket, Net: "unix"}); err != nil {
 		r.Fatal(err)
 	}

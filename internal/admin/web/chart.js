@@ -28,7 +28,7 @@ export function chart(id, heading, { written = number, bars = false, note = "" }
   el.draw = (data) => {
     ({ times, series } = data);
     const most = Math.max(0, ...(bars ? times.map((_, i) => sum(i)) : series.flatMap((c) => c.values.filter((v) => v !== null))));
-    const y = (v) => height - 4 - (most > 0 ? (v / most) * (height - 12) : 0);
+    const y = (v) => height - 4 - (most > 0 ? (v / most) * (height - 26) : 0); // the label has the top
     const shapes = bars ? barShapes(y) : series.map((c, n) => s("path", { class: `curve c${Math.min(n, colours - 1)}`, d: path(c.values, y) }));
     svg.replaceChildren(s("line", { class: "grid", x1: 0, x2: width, y1: height - 4, y2: height - 4 }), ...shapes, cursor);
     text(top, most > 0 ? `most ${written(most)}` : "");

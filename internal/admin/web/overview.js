@@ -65,7 +65,7 @@ export function open({ root, store, on, signal, title }) {
     const parts = [];
     if (waiting || connecting) parts.push([`${number(waiting)} not connected`, "#/?state=waiting"], [`${number(connecting)} connecting`, "#/?state=connecting"]);
     if (last) {
-      parts.push([`${perSecond(last.statuses_per_second)} statuses`]);
+      parts.push([`${perSecond(last.statuses_per_second).replace("/s", "")} statuses/s`]);
       if (last.answer_p99_s !== undefined) parts.push([`answered within ${seconds(last.answer_p99_s)}`]);
       const oldest = Math.max(0, ...Object.values(last.queues_s ?? {}));
       parts.push([oldest > 0.1 ? `oldest in a queue ${seconds(oldest)}` : "nothing waits for a module", "#/modules"]);

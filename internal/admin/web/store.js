@@ -17,6 +17,7 @@ export class Store extends EventTarget {
   missing = []; // replicas whose cars are not known
   states = { waiting: 0, connecting: 0, running: 0 };
   server = null;
+  map = null; // tiles, as they were when the page was loaded, which may load no others
   modules = null;
   alerts = null; // as the server answers: those that are on, and how many rules there are
   samples = new Map(); // of modules, by number and name
@@ -134,6 +135,7 @@ export class Store extends EventTarget {
     const s = await this.#ask("api/v1/server");
     this.offset = ms(s.now) - Date.now();
     this.server = s;
+    this.map ??= s.map ?? {};
     this.emit("server");
   }
 

@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,18 +25,19 @@ const (
 
 // conn is one connection to the broker and the cars it serves.
 type conn struct {
-	link     *Link
-	index    int
-	clientID string // of clean sessions
-	log      *slog.Logger
-	cars     int                     // attached ports; guarded by link.mu
-	scout    bool                    // serves the watches only, see watcher
-	lead     bool                    // the first of the link, see fallBack
-	cancel   context.CancelCauseFunc // of run; guarded by link.mu
-	stats    stats
-	wake     chan struct{} // capacity 1: the writer has something to do
-	settled  atomic.Bool   // see Link.Settled
-	reads    atomic.Uint64 // from the socket: proof that the broker lives
+	link       *Link
+	index      int
+	clientID   string // of clean sessions
+	log        *slog.Logger
+	cars       int                     // attached ports; guarded by link.mu
+	scout      bool                    // serves the watches only, see watcher
+	lead       bool                    // the first of the link, see fallBack
+	cancel     context.CancelCauseFunc // of run; guarded by link.mu
+	stats      stats
+	wake       chan struct{} // capacity 1: the writer has something to do
+	settled    atomic.Bool   // see Link.Settled
+	reads      atomic.Uint64 // from the socket: proof that the broker lives
+	answeredAt atomic.Int64  // when it has answered something, since link.born: proof that it hears, too
 
 	// Of run.
 	cleanStart bool          // the first session is a new one
@@ -63,6 +65,7 @@ type conn struct {
 	owed       map[uint16]*port // see acks.go
 	leftovers  map[string]bool  // topics that were given up
 	barrier    barrier
+	proof      proof
 	rival      rival // the last one met
 	suspending bool  // what arrives is left to the next process
 	stopping   bool  // the writer waits until everything is sent and acknowledged
@@ -213,6 +216,7 @@ func (c *conn) hasPresence() bool { return c.link.opts.Presence != "" && c.index
 
 // begin prepares a fresh session: nothing of an earlier one is left (DEF-20).
 func (c *conn) begin(t terms) {
+	c.answer()
 	c.mu.Lock()
 	c.alive, c.batch, c.woken, c.stopping, c.suspending = true, false, true, false, false
 	c.terms = t
@@ -230,7 +234,7 @@ func (c *conn) begin(t terms) {
 	c.inflight, c.inflights = [len(c.inflight)]uint64{}, 0
 	c.requests = make(map[uint16]*request)
 	c.control = c.control[:0]
-	c.acks, c.initial = 0, 0
+	c.acks, c.initial, c.proof = 0, 0, proof{}
 	if s := c.link.opts.Sessions; s.fenced() && c.isShard() {
 		topic, payload := s.Announce(c.index)
 		c.control = c.publish(c.control, topic, payload, true)
@@ -312,6 +316,12 @@ func (c *conn) end(reason error, kept bool) {
 // serve reads and writes until the connection fails or ctx ends and what was
 // queued has been flushed.
 func (c *conn) serve(ctx context.Context, nc net.Conn, reader *wire.Reader) error {
+	release := context.AfterFunc(ctx, func() {
+		if errors.Is(context.Cause(ctx), link.ErrUnheard) { // the writer may be waiting for the broker
+			abort(nc)
+		}
+	})
+	defer release()
 	done := make(chan struct{})
 	c.send = newSender(nc)
 	var writing sync.WaitGroup
@@ -328,6 +338,24 @@ func (c *conn) serve(ctx context.Context, nc net.Conn, reader *wire.Reader) erro
 		return withoutAddresses(writeErr)
 	}
 	return withoutAddresses(readErr)
+}
+
+// abort closes a connection whose other end is not there: nothing is sent, or waits to be.
+func abort(nc net.Conn) {
+	if t, ok := nc.(*tls.Conn); ok { // its Close would say goodbye
+		nc = t.NetConn()
+	}
+	if t, ok := nc.(*net.TCPConn); ok {
+		_ = t.SetLinger(0) // closed already
+	}
+	_ = nc.Close()
+}
+
+// answer notes that the broker has answered something.
+func (c *conn) answer() {
+	if c.link.opts.Heartbeat > 0 {
+		c.answeredAt.Store(int64(time.Since(c.link.born)))
+	}
 }
 
 // countingReader counts what the socket gives.

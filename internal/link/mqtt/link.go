@@ -32,6 +32,7 @@ type Link struct {
 	tuning  atomic.Pointer[Tuning]
 	keeping *keeping
 	clock   func() time.Duration // runs on while the machine sleeps
+	born    time.Time
 
 	mu      sync.Mutex // before conn.mu
 	conns   []*conn
@@ -57,6 +58,7 @@ func New(opts Options) (*Link, error) {
 		watches: make(map[string]*watch),
 		keeping: newKeeping(),
 		clock:   bootClock,
+		born:    time.Now(),
 	}
 	if err := l.Tune(*opts.tuning()); err != nil {
 		return nil, err
@@ -158,7 +160,8 @@ func (l *Link) attachedElsewhere(car fleet.CarID, c *conn) bool {
 // Run implements link.Link; what is queued at the end has Options.StopTimeout, 1 s, to
 // leave. It may be called once. With Options.Sessions it removes the sessions at the
 // broker when it ends. If the cause of ctx's end is link.ErrSuspend, the broker keeps
-// them; ports must then not be closed before. When another server serves a shard, Run returns
+// them; ports must then not be closed before. If it is link.ErrUnheard, Run sends nothing more and does not wait
+// for the broker. When another server serves a shard, Run returns
 // an error that is link.ErrFenced.
 func (l *Link) Run(ctx context.Context) error {
 	ctx, fence := context.WithCancelCause(ctx)

@@ -38,6 +38,11 @@ type Options struct {
 	// KeepAlive of the connection, whole seconds; zero means 15 s (CONN-6). A
 	// broker that does not answer is noticed within that time.
 	KeepAlive time.Duration
+	// Heartbeat is how often the broker is asked for an answer while it gives none to anything else, so
+	// that link.ConnectionState.Answered tells for how long it has been out of reach, in one
+	// direction or both. Such a connection is lost after KeepAlive also when messages
+	// come. Zero: it is asked within KeepAlive, and any message counts.
+	Heartbeat time.Duration
 	// ConnectTimeout bounds the way to an accepted connection: TCP, TLS and
 	// CONNACK; zero means 5 s (CONN-22).
 	ConnectTimeout time.Duration

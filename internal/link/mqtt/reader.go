@@ -127,6 +127,7 @@ func (c *conn) handle(p *wire.Packet) error {
 	case wire.Publish:
 		return c.deliver(p)
 	case wire.Puback:
+		c.answer()
 		c.mu.Lock()
 		c.batch = true
 		c.releaseID(p.ID)
@@ -143,14 +144,17 @@ func (c *conn) handle(p *wire.Packet) error {
 		c.refusedMessage(p)
 		return nil
 	case wire.Suback, wire.Unsuback:
+		c.answer()
 		return c.answered(p)
 	case wire.Pingresp:
+		c.answer()
+		c.mu.Lock()
+		c.batch = true
+		c.ponged()
 		if c.persistent {
-			c.mu.Lock()
-			c.batch = true
 			c.probed()
-			c.mu.Unlock()
 		}
+		c.mu.Unlock()
 		return nil
 	case wire.Disconnect:
 		return disconnectError{p.Code, p.Reason}

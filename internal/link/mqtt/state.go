@@ -99,6 +99,9 @@ func (c *conn) state() link.ConnectionState {
 		out.ClientID = c.shardID()
 	}
 	c.mu.Unlock()
+	if at := c.answeredAt.Load(); at > 0 {
+		out.Answered = c.link.born.Add(time.Duration(at))
+	}
 	out.Connects = s.connects.Load()
 	out.MessagesIn, out.BytesIn = s.messagesIn.Load(), s.bytesIn.Load()
 	out.MessagesOut, out.BytesOut = s.messagesOut.Load(), s.bytesOut.Load()
@@ -117,6 +120,9 @@ func (c *conn) state() link.ConnectionState {
 // deaf counts the cars, and the watched companies, whose subscription the broker refuses,
 // and names one topic; c.mu is held.
 func (c *conn) deaf() (n int, topic string) {
+	if c.stats.refused.Load() == 0 { // usually, and there may be many cars
+		return 0, ""
+	}
 	for _, w := range c.watches {
 		if w.denied {
 			n++

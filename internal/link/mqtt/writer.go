@@ -22,7 +22,8 @@ const (
 // write sends what is queued until the connection fails, done is closed, or ctx
 // ends and everything was sent and acknowledged or StopTimeout has passed.
 func (c *conn) write(ctx context.Context, done <-chan struct{}) error {
-	tick := time.NewTicker(min(time.Second, c.keepAlive/4))
+	alive := newPinger(c)
+	tick := time.NewTicker(alive.period)
 	defer tick.Stop()
 	var barrier <-chan time.Time
 	if c.persistent {
@@ -31,7 +32,6 @@ func (c *conn) write(ctx context.Context, done <-chan struct{}) error {
 		barrier = t.C
 	}
 	var (
-		alive    = pinger{c: c, sent: time.Now()}
 		stopping = ctx.Done()
 		giveUp   <-chan time.Time
 	)
@@ -54,7 +54,7 @@ func (c *conn) write(ctx context.Context, done <-chan struct{}) error {
 		case <-stopping:
 			stopping = nil
 			cause := context.Cause(ctx)
-			if errors.Is(cause, errGiveWay) || errors.Is(cause, link.ErrFenced) {
+			if errors.Is(cause, errGiveWay) || errors.Is(cause, link.ErrFenced) || errors.Is(cause, link.ErrUnheard) {
 				return cause
 			}
 			c.mu.Lock()
@@ -243,31 +243,65 @@ func (c *conn) farewell(done <-chan struct{}) error {
 // pinger notices a broker that is not there any more (CONN-6).
 type pinger struct {
 	c       *conn
-	sent    time.Time // last PINGREQ, or begin of the connection
-	reads   uint64
+	period  time.Duration // between two checks
+	last    time.Time     // the last one
+	sent    time.Time     // last PINGREQ, or begin of the connection
+	signs   uint64        // of life, at that time
 	waiting bool
 }
 
-// check sends a PINGREQ when it is time and returns an error when the broker
-// gives no sign of life, or acknowledges nothing.
-func (p *pinger) check(now time.Time) error {
-	c, opts := p.c, &p.c.link.opts
-	reads := c.reads.Load()
-	since := now.Sub(p.sent)
-	// Two thirds of the keepalive until the question, one third for the answer.
-	if p.waiting {
-		switch {
-		case reads != p.reads:
-			p.waiting = false
-		case since >= c.keepAlive/3:
-			return fmt.Errorf("no answer to a ping within %v", c.keepAlive/3)
+func newPinger(c *conn) *pinger {
+	period := min(time.Second, c.keepAlive/4)
+	if h := c.link.opts.Heartbeat; h > 0 {
+		period = min(period, h/2)
+	}
+	now := time.Now()
+	return &pinger{c: c, period: period, last: now, sent: now}
+}
+
+// limits returns how long the broker may be quiet before it is asked, how long it may take to
+// answer, and a number that changes with every sign of life. Without Heartbeat that
+// is whatever comes: two thirds of the keepalive until the question, one third for the answer.
+func (p *pinger) limits() (quiet, patience time.Duration, signs uint64) {
+	c := p.c
+	if h := c.link.opts.Heartbeat; h > 0 {
+		return min(h, c.keepAlive/2), c.keepAlive, uint64(c.answeredAt.Load())
+	}
+	return c.keepAlive * 2 / 3, c.keepAlive / 3, c.reads.Load()
+}
+
+// ask sends a PINGREQ when it is time and returns an error when the broker gives no sign of
+// life; c.mu is held.
+func (p *pinger) ask(now time.Time) error {
+	quiet, patience, signs := p.limits()
+	if halt := now.Sub(p.last) - p.period; halt > p.period {
+		p.sent = p.sent.Add(halt) // while this process did not run it could not hear the answer
+	}
+	p.last = now
+	if signs != p.signs {
+		p.signs, p.waiting = signs, false
+		if p.c.link.opts.Heartbeat > 0 { // nor need it be asked
+			p.sent = now
 		}
 	}
+	switch asked := now.Sub(p.sent); {
+	case p.waiting && asked >= patience:
+		return fmt.Errorf("no answer to a ping within %v", patience)
+	case !p.waiting && asked >= quiet:
+		p.sent, p.signs, p.waiting = now, signs, true
+		p.c.ping()
+	}
+	return nil
+}
+
+// check looks after what time has to do with; it returns an error when the broker gives no
+// sign of life, or acknowledges nothing.
+func (p *pinger) check(now time.Time) error {
+	c, opts := p.c, &p.c.link.opts
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !p.waiting && since >= c.keepAlive*2/3 {
-		p.sent, p.reads, p.waiting = now, reads, true
-		c.control = wire.AppendPingreq(c.control)
+	if err := p.ask(now); err != nil {
+		return err
 	}
 	c.retryRefused(now)
 	c.expireOverlaps(now)

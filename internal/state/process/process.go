@@ -39,6 +39,46 @@ func Self() (ID, error) {
 	return id, err
 }
 
+// Space is where an ID holds: the numbers of processes begin anew with the machine, and
+// each container can have its own.
+type Space struct {
+	Boot      string `json:"boot"`
+	Processes string `json:"processes"` // the namespace
+}
+
+// Here is the space of this process.
+func Here() (s Space, err error) {
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return s, err
+	}
+	s.Boot = strings.TrimSpace(string(boot))
+	s.Processes, err = os.Readlink("/proc/self/ns/pid")
+	return s, err
+}
+
+// Ended tells for certain that a process of this space has ended and holds nothing any
+// more. One that still dies has not ended.
+func Ended(id ID) bool {
+	if id.PID <= 0 || id.Started == 0 {
+		return false
+	}
+	dir := "/proc/" + strconv.Itoa(id.PID)
+	stat, err := os.ReadFile(dir + "/stat")
+	if err != nil { // it may be hidden
+		return errors.Is(syscall.Kill(id.PID, 0), syscall.ESRCH)
+	}
+	state, started, err := parse(stat)
+	if err != nil || started != id.Started {
+		return err == nil
+	}
+	if state != 'Z' && state != 'X' {
+		return false
+	}
+	threads, err := os.ReadDir(dir + "/task") // one whose parent has not looked; others may still hold files
+	return err == nil && len(threads) <= 1
+}
+
 // Process is one that was found.
 type Process struct {
 	id     ID

@@ -3,6 +3,8 @@ package process
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -64,6 +66,59 @@ func TestNumberOfAnother(t *testing.T) {
 	self.Started++
 	if _, err := Find(self); !errors.Is(err, ErrGone) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Only a process that is gone, or that nothing but its parent's look keeps, has ended.
+func TestEnded(t *testing.T) {
+	self, err := Self()
+	if err != nil || Ended(self) {
+		t.Errorf("this process has ended, %v", err)
+	}
+	for _, id := range []ID{{}, {PID: self.PID}, {Started: 1}} {
+		if Ended(id) {
+			t.Errorf("%+v has ended", id)
+		}
+	}
+	if !Ended(ID{PID: self.PID, Started: self.Started + 1}) {
+		t.Error("another one with this number has not ended")
+	}
+	child := exec.Command("sleep", "600")
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", child.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := ID{PID: child.Process.Pid}
+	if _, id.Started, err = parse(stat); err != nil || Ended(id) {
+		t.Errorf("the child has ended, %v", err)
+	}
+	p, err := Find(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := p.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !Ended(id) {
+		t.Error("a child that nobody has waited for has not ended")
+	}
+	_ = child.Wait()
+	if !Ended(id) {
+		t.Error("a child that is gone has not ended")
+	}
+}
+
+func TestSpace(t *testing.T) {
+	here, err := Here()
+	if err != nil || here.Boot == "" || here.Processes == "" {
+		t.Errorf("%+v, %v", here, err)
 	}
 }
 
