@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -67,10 +68,11 @@ func TestHistoryAndAlerts(t *testing.T) {
 func TestFleetHistoryAndAlerts(t *testing.T) {
 	all, _ := newFleet(t, nil, []string{"car4"}, []string{"car1"}, []string{"car2"})
 	ctx, cancel := context.WithCancel(t.Context())
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel()
 	for _, o := range all {
-		done := make(chan struct{})
-		go func() { defer close(done); o.hub.Watch(ctx) }()
-		t.Cleanup(func() { cancel(); <-done })
+		watching.Go(func() { o.hub.Watch(ctx) })
 	}
 	all[0].source.log("first", "car1")
 	all[2].source.log("second", "car2")
