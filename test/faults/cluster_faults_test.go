@@ -66,6 +66,19 @@ func clusterFaults() []scenario {
 		}))
 	}
 	return append(all,
+		scenario{"cluster-delivered", `three replicas: one killed (SIGKILL) whose modules have hung for 3 s, "answer": "delivered"`, false, func(r *rig) {
+			r.answer = "delivered"
+			f := r.share(3, "")
+			r.touch(r.trigger(recorder, "hang"))
+			pause(3 * time.Second)
+			m := f.all[1]
+			m.server.Kill()
+			r.remove(r.trigger(recorder, "hang"))
+			pause(10 * time.Second)
+			f.start(m)
+			f.serves(m)
+			f.judge(verdict{excused: suspects, longest: takeover}) // nothing may be lost
+		}},
 		clusterFault("stops", "each one stopped (SIGTERM) under load and started again, one after the other", kept, func(f *replicas) {
 			for _, m := range f.all {
 				f.stop(m)

@@ -37,7 +37,7 @@ func may() map[string][]string {
 	return map[string][]string{
 		"cmd/bench":                       {"internal/lab/bench", "internal/module/host"},
 		"cmd/external-server":             {everything},
-		"internal/admin":                  {"internal/admin/carlist", "internal/car", "internal/cluster", "internal/config", "internal/fleet", "internal/httpapi/crowd", "internal/httpapi/forwarded", "internal/link", "internal/logging", "internal/module", "internal/observe", "internal/peer", "internal/state/process", "internal/session", "internal/config/tlsfiles"},
+		"internal/admin":                  {"internal/admin/carlist", "internal/car", "internal/cluster", "internal/config", "internal/fleet", "internal/httpapi/crowd", "internal/httpapi/forwarded", "internal/link", "internal/logging", "internal/module", "internal/observe", "internal/observe/alerts", "internal/observe/history", "internal/peer", "internal/state/process", "internal/session", "internal/config/tlsfiles"},
 		"internal/admin/carlist":          {},
 		"internal/app":                    {everything},
 		"internal/app/sdnotify":           {},
@@ -83,7 +83,9 @@ func may() map[string][]string {
 		"internal/module/guest":           {"internal/fleet", "internal/module", "sdk/boundary", "sdk/module/moduleproto"},
 		"internal/module/host":            {"internal/fleet", "internal/logging", "internal/module", "internal/module/cabi", "internal/module/guest", "sdk/boundary", "sdk/module/moduleproto"},
 		"internal/module/spool":           {},
-		"internal/observe":                {"internal/broker", "internal/car", "internal/cluster", "internal/fleet", "internal/httpapi/server", "internal/link", "internal/logging", "internal/module", "internal/module/fleetapi", "internal/session"},
+		"internal/observe":                {"internal/broker", "internal/car", "internal/cluster", "internal/fleet", "internal/httpapi/server", "internal/link", "internal/logging", "internal/module", "internal/module/fleetapi", "internal/observe/alerts", "internal/observe/history", "internal/session"},
+		"internal/observe/alerts":         {"internal/observe/history"},
+		"internal/observe/history":        {},
 		"internal/peer":                   {"internal/config", "internal/httpapi/crowd", "internal/config/tlsfiles"},
 		"internal/protocol":               {"internal/fleet", "internal/protocol/externalproto", "internal/protocol/internalproto"},
 		"internal/protocol/externalproto": {"internal/protocol/internalproto"},
@@ -111,6 +113,7 @@ func may() map[string][]string {
 		"sdk/moduletest":                  {"sdk/module"},
 		"test/boundary":                   {everything},
 		"test/carrier":                    {everything},
+		"test/library":                    {everything},
 		"test/sim":                        {"internal/fleet", "internal/session"},
 		"test/web":                        {everything},
 	}
