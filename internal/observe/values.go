@@ -48,8 +48,9 @@ type Status struct {
 // CommandState is where a command is on its way.
 type CommandState string
 
-// States of a command, in this order; the last five are final.
+// States of a command, in this order; the last six are final.
 const (
+	CommandAccepted  CommandState = "accepted"     // an operator's: the HTTP API has it, no module has fetched it
 	CommandQueued    CommandState = "queued"       // fetched from the module
 	CommandSent      CommandState = "sent"         // handed to the link
 	CommandAnswered  CommandState = "acknowledged" // the gateway said OK
@@ -57,6 +58,7 @@ const (
 	CommandExpired   CommandState = "expired"      // not answered in time (CMD-10)
 	CommandLost      CommandState = "lost"         // the session ended before an answer came
 	CommandDiscarded CommandState = "discarded"    // never sent
+	CommandDeleted   CommandState = "deleted"      // an operator's: the HTTP API has deleted it before a module fetched it
 )
 
 // Command is one command of a module.
@@ -70,6 +72,12 @@ type Command struct {
 	Sent     time.Time // zero: not yet
 	Ended    time.Time // of the final state
 	Payload  Payload
+
+	// Of an operator's command only.
+	Order     uint64 // its number among those of the car, from 1
+	By        string
+	Accepted  time.Time
+	confirmed bool
 }
 
 // Device is what is remembered of one device.
@@ -99,6 +107,8 @@ type values struct {
 	ends     []End // newest last
 	commands []Command
 	drops    map[string]uint64
+	expected []ordered // commands of operators that no module has fetched; newest last
+	orders   uint64    // given so far
 }
 
 func (v *values) find(id fleet.DeviceID) *Device {
@@ -156,12 +166,12 @@ func (v *values) status(m *fleet.ClientMessage, at time.Time) {
 }
 
 func (v *values) fetched(module int32, c *fleet.Command) {
-	if len(v.commands) >= keptCommands {
-		v.commands = slices.Delete(v.commands, 0, len(v.commands)-keptCommands+1)
-	}
 	made := Command{Module: module, Device: c.Device, State: CommandQueued, Fetched: c.Fetched}
 	made.Payload.keep(c.Data, keptCommand)
-	v.commands = append(v.commands, made)
+	v.commands = append(append(v.commands, v.claim(&made, c.Data)...), made)
+	if more := len(v.commands) - keptCommands; more > 0 {
+		v.commands = slices.Delete(v.commands, 0, more)
+	}
 	v.note(&v.commands[len(v.commands)-1], true)
 }
 
