@@ -192,14 +192,15 @@ func (s *Server) askAPI(ctx context.Context, method, what, car string, body []by
 	return a.StatusCode, raw, err
 }
 
-// fieldOf takes the member off the front of a text of the HTTP API, such as
-// "[0].device_id.role: must not be empty".
+// fieldOf finds the member that a text of the HTTP API begins with, such as
+// "[0].device_id.role must not be empty".
 func fieldOf(detail string) (field, text string) {
-	path, rest, ok := strings.Cut(detail, ": ")
-	if path, found := strings.CutPrefix(path, "[0]."); ok && found && !strings.Contains(path, " ") {
-		return path, path + ": " + rest
+	rest, found := strings.CutPrefix(detail, "[0].")
+	if !found {
+		return "", detail
 	}
-	return "", detail
+	field, _, _ = strings.Cut(rest, " ")
+	return strings.TrimRight(field, ":;,"), rest
 }
 
 // brief is the beginning of a text.

@@ -111,7 +111,9 @@ type commandJSON struct {
 func command(c observe.Command) *commandJSON {
 	out := &commandJSON{
 		Device: device(c.Device), Module: c.Module, State: string(c.State), Queued: when(c.Fetched), Sent: when(c.Sent), Ended: when(c.Ended), Payload: payload(c.Payload),
-		Order: c.Order, By: c.By, Accepted: when(c.Accepted),
+	}
+	if o := c.Order; o != nil {
+		out.Order, out.By, out.Accepted = o.Number, o.By, when(o.At)
 	}
 	if !c.Sent.IsZero() {
 		out.Counter = &c.Counter

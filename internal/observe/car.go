@@ -179,11 +179,7 @@ func (c *Car) View() View {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	v := View{Ends: slices.Clone(c.values.ends), Commands: slices.Clone(c.values.commands), Drops: maps.Clone(c.values.drops)}
-	for _, o := range c.values.expected {
-		if o.command.confirmed {
-			v.Commands = append(v.Commands, o.command)
-		}
-	}
+	v.Commands = append(v.Commands, c.values.ordered.accepted()...)
 	slices.Reverse(v.Ends)
 	slices.Reverse(v.Commands)
 	for i := range v.Commands {

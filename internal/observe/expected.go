@@ -21,10 +21,23 @@ type Order struct {
 	Data   []byte // as the module is going to hand it over
 }
 
-// ordered is an Order that no module has fetched yet.
-type ordered struct {
-	command Command
-	data    []byte
+// Ordered is the order that a command is for. It does not change.
+type Ordered struct {
+	Number uint64 // among those of the car, from 1
+	By     string
+	At     time.Time
+}
+
+// orders are those of a car.
+type orders struct {
+	given    uint64
+	expected []expected // that no module has fetched; newest last
+}
+
+type expected struct {
+	command   Command
+	data      []byte
+	confirmed bool // the HTTP API has it
 }
 
 // Expect makes the command that a module is going to fetch for this order known as the
@@ -33,23 +46,28 @@ type ordered struct {
 func (c *Car) Expect(o Order) (number uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	v := &c.values
-	v.orders++
-	made := Command{Module: o.Device.Module, Device: o.Device, State: CommandAccepted, Order: v.orders, By: o.By, Accepted: o.At}
-	made.Payload.keep(o.Data, keptCommand)
-	if len(v.expected) >= keptExpected { // no module fetches them
-		v.expected = slices.Delete(v.expected, 0, len(v.expected)-keptExpected+1)
+	if c.values.ordered == nil {
+		c.values.ordered = &orders{}
 	}
-	v.expected = append(v.expected, ordered{made, bytes.Clone(o.Data)})
-	return v.orders
+	all := c.values.ordered
+	all.given++
+	made := Command{Module: o.Device.Module, Device: o.Device, State: CommandAccepted, Order: &Ordered{all.given, o.By, o.At}}
+	made.Payload.keep(o.Data, keptCommand)
+	if len(all.expected) >= keptExpected { // no module fetches them
+		all.expected = slices.Delete(all.expected, 0, len(all.expected)-keptExpected+1)
+	}
+	all.expected = append(all.expected, expected{command: made, data: bytes.Clone(o.Data)})
+	return all.given
 }
 
 // Accepted says that the HTTP API has the order.
 func (c *Car) Accepted(number uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if i := c.values.expects(number); i >= 0 {
-		c.values.expected[i].command.confirmed = true
+	if all := c.values.ordered; all != nil {
+		if i := all.find(number); i >= 0 {
+			all.expected[i].confirmed = true
+		}
 	}
 }
 
@@ -57,37 +75,56 @@ func (c *Car) Accepted(number uint64) {
 func (c *Car) Withdraw(number uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if i := c.values.expects(number); i >= 0 {
-		c.values.expected = slices.Delete(c.values.expected, i, i+1)
+	if all := c.values.ordered; all != nil {
+		if i := all.find(number); i >= 0 {
+			all.expected = slices.Delete(all.expected, i, i+1)
+		}
 	}
 }
 
-func (v *values) expects(number uint64) int {
-	return slices.IndexFunc(v.expected, func(o ordered) bool { return o.command.Order == number })
+func (o *orders) find(number uint64) int {
+	return slices.IndexFunc(o.expected, func(e expected) bool { return e.command.Order.Number == number })
+}
+
+// accepted are the commands that the HTTP API has and no module has fetched.
+func (o *orders) accepted() (out []Command) {
+	if o == nil {
+		return nil
+	}
+	for _, e := range o.expected {
+		if e.confirmed {
+			out = append(out, e.command)
+		}
+	}
+	return out
 }
 
 // claim gives a command that a module has fetched to the order that it is for. The HTTP API
-// hands commands out in the order in which they were given, so orders for the same device
+// hands commands out in the order in which they were given, so those for the same device
 // that were given before it are not going to be fetched any more.
-func (v *values) claim(c *Command, data []byte) (gone []Command) {
-	at := slices.IndexFunc(v.expected, func(o ordered) bool { return o.command.Device.ID() == c.Device.ID() && sameData(o.data, data) })
+func (o *orders) claim(c *Command, data []byte) (gone []Command) {
+	if o == nil {
+		return nil
+	}
+	same := func(e expected) bool { return e.command.Device.ID() == c.Device.ID() }
+	at := slices.IndexFunc(o.expected, func(e expected) bool { return same(e) && sameData(e.data, data) })
 	if at < 0 {
 		return nil
 	}
-	c.Order, c.By, c.Accepted = v.expected[at].command.Order, v.expected[at].command.By, v.expected[at].command.Accepted
-	rest := v.expected[:0]
-	for i, o := range v.expected {
+	c.Order = o.expected[at].command.Order
+	rest := o.expected[:0]
+	for i, e := range o.expected {
 		switch {
 		case i == at:
-		case i < at && o.command.confirmed && o.command.Device.ID() == c.Device.ID():
-			o.command.State, o.command.Ended = CommandDeleted, c.Fetched
-			gone = append(gone, o.command)
+		case i < at && e.confirmed && same(e):
+			e.command.State, e.command.Ended = CommandDeleted, c.Fetched
+			gone = append(gone, e.command)
 		default:
-			rest = append(rest, o)
+			rest = append(rest, e)
 		}
 	}
-	clear(v.expected[len(rest):])
-	v.expected = rest
+	clear(o.expected[len(rest):])
+	o.expected = rest
 	return gone
 }
 

@@ -64,20 +64,15 @@ const (
 // Command is one command of a module.
 type Command struct {
 	Module   int32
+	Counter  uint32 // from CommandSent on
 	Device   fleet.Device
 	State    CommandState
-	Counter  uint32 // from CommandSent on
 	Response fleet.ResponseType
 	Fetched  time.Time
 	Sent     time.Time // zero: not yet
 	Ended    time.Time // of the final state
 	Payload  Payload
-
-	// Of an operator's command only.
-	Order     uint64 // its number among those of the car, from 1
-	By        string
-	Accepted  time.Time
-	confirmed bool
+	Order    *Ordered // nil: not an operator's
 }
 
 // Device is what is remembered of one device.
@@ -107,8 +102,7 @@ type values struct {
 	ends     []End // newest last
 	commands []Command
 	drops    map[string]uint64
-	expected []ordered // commands of operators that no module has fetched; newest last
-	orders   uint64    // given so far
+	ordered  *orders // nil: operators have sent none
 }
 
 func (v *values) find(id fleet.DeviceID) *Device {
@@ -168,7 +162,7 @@ func (v *values) status(m *fleet.ClientMessage, at time.Time) {
 func (v *values) fetched(module int32, c *fleet.Command) {
 	made := Command{Module: module, Device: c.Device, State: CommandQueued, Fetched: c.Fetched}
 	made.Payload.keep(c.Data, keptCommand)
-	v.commands = append(append(v.commands, v.claim(&made, c.Data)...), made)
+	v.commands = append(append(v.commands, v.ordered.claim(&made, c.Data)...), made)
 	if more := len(v.commands) - keptCommands; more > 0 {
 		v.commands = slices.Delete(v.commands, 0, more)
 	}
