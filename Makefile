@@ -50,10 +50,16 @@ quick: ## run the tests that need nothing but Go and gcc, without the race detec
 	$(GO) test -short ./...
 	$(GO) -C test test -short ./sim
 
+# Most tests wait for processes and limits of time, so twice as many run as there are
+# processors. The race detector would keep each process of a module a second longer. It makes
+# a simulated history many times slower, so most histories are played without it.
+TOGETHER := $(shell echo $$((2 * $$(nproc))))
 test: export EXTERNAL_SERVER := $(abspath $(BIN))
 test: export ETCD_SERVER := $(abspath $(ETCD))
+test: export GORACE := atexit_sleep_ms=0
 test: deps build lint $(ETCD) ## run all tests with the race detector
-	@for m in $(MODULES); do echo "== $$m"; REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C $$m test -race -timeout 20m ./... || exit 1; done
+	@for m in $(MODULES); do echo "== $$m"; REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C $$m test -race -timeout 20m -p $(TOGETHER) -parallel $(TOGETHER) ./... || exit 1; done
+	$(GO) -C test test ./sim
 	$(MAKE) chart
 	$(GO) -C tools/site test -count=1 ./...
 

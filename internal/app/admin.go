@@ -12,7 +12,7 @@ import (
 	"external-server/internal/broker"
 	"external-server/internal/car"
 	"external-server/internal/config"
-	"external-server/internal/httpapi"
+	apiserver "external-server/internal/httpapi/server"
 	"external-server/internal/link"
 	"external-server/internal/logging"
 	"external-server/internal/module/fleetapi"
@@ -33,9 +33,9 @@ func (a *App) sources() observe.Sources {
 			}
 			return a.broker.Stats(), true
 		},
-		HTTPAPI: func() (httpapi.Stats, bool) {
+		HTTPAPI: func() (apiserver.Stats, bool) {
 			if a.api == nil {
-				return httpapi.Stats{}, false
+				return apiserver.Stats{}, false
 			}
 			return a.api.Stats(), true
 		},

@@ -255,6 +255,7 @@ func (e encoder) module(m Module) document.Ordered {
 		return o
 	}
 	e.optional(&o, "memory_limit_mb", m.MemoryLimit>>20, m.MemoryLimit == 0)
+	e.optional(&o, "answer", m.Answer, m.Answer == AnswerQueued)
 	e.optional(&o, "max_restarts", m.MaxRestarts, m.MaxRestarts == defaultMaxRestarts)
 	e.optional(&o, "call_timeout_ms", millis(m.CallTimeout), m.CallTimeout == defaultCallTimeout)
 	return o

@@ -18,7 +18,7 @@ import (
 // defaultModule is what a library without further keys becomes.
 func defaultModule(number int32, path, lib string, own ...Pair) Module {
 	return Module{Number: number, KeyPath: path, LibPath: lib, Isolation: IsolationProcess, Config: own,
-		PollTimeout: time.Second, SpoolMaxBytes: 64 << 20, MaxRestarts: 10, CallTimeout: time.Minute}
+		Answer: AnswerQueued, PollTimeout: time.Second, SpoolMaxBytes: 64 << 20, MaxRestarts: 10, CallTimeout: time.Minute}
 }
 
 func pair(key, value string) Pair { return Pair{key, NewSecret(value)} }
@@ -80,11 +80,11 @@ func TestFormats(t *testing.T) {
 		files := TLS{CAFile: "ca.pem", CertFile: "cert.pem", KeyFile: "key.pem"}
 		compare(t, "broker", cfg.Broker, Broker{Host: "broker.example.org", Port: 8883, Username: "name", Password: NewSecret("word"), Connections: 4, TLS: &files, files: files})
 		one := Module{Number: 1, KeyPath: "common_modules.1", Builtin: BuiltinMission, Config: []Pair{pair("api_url", "http://localhost")},
-			PollTimeout: time.Second, SpoolDirectory: "logs", SpoolMaxBytes: 1000000, MaxRestarts: 10, CallTimeout: time.Minute}
+			Answer: AnswerQueued, PollTimeout: time.Second, SpoolDirectory: "logs", SpoolMaxBytes: 1000000, MaxRestarts: 10, CallTimeout: time.Minute}
 		thousand := defaultModule(1000, "common_modules.1000", "lib.so")
 		thousand.Config, thousand.Isolation, thousand.PollTimeout = []Pair{}, IsolationNone, 500*time.Millisecond
 		seven := Module{Number: 7, KeyPath: "cars.*.specific_modules.7", Command: []string{"./run", "--fast"}, Config: []Pair{pair("flag", "1")},
-			PollTimeout: time.Second, SpoolMaxBytes: 64 << 20, MemoryLimit: 64 << 20, MaxRestarts: 3, CallTimeout: 5 * time.Second}
+			Answer: AnswerDelivered, PollTimeout: time.Second, SpoolMaxBytes: 64 << 20, MemoryLimit: 64 << 20, MaxRestarts: 3, CallTimeout: 5 * time.Second}
 		compare(t, "cars", cfg.Cars, []Car{{Name: "car_a", Modules: []Module{one, thousand}, Labels: []Label{{"depot", "Brno střed"}, {"model", "shuttle-2"}}}})
 		compare(t, "any car", cfg.AnyCar, &Car{Name: AnyCarName, Modules: []Module{seven, one, thousand}})
 		compare(t, "log", cfg.Logging, Logging{

@@ -8,7 +8,7 @@ import (
 
 	"external-server/internal/broker"
 	"external-server/internal/car"
-	"external-server/internal/httpapi"
+	"external-server/internal/httpapi/server"
 	"external-server/internal/link"
 	"external-server/internal/module"
 	"external-server/internal/module/fleetapi"
@@ -20,7 +20,7 @@ type Sources struct {
 	Link      func() link.State
 	Processes func() []module.ProcessState
 	Broker    func() (broker.Stats, bool)
-	HTTPAPI   func() (httpapi.Stats, bool)
+	HTTPAPI   func() (server.Stats, bool)
 	LogLost   func() (console, file uint64)
 	// Stores are the places on disk that the server writes to.
 	Stores func() []Store

@@ -30,8 +30,10 @@ type durableServer struct {
 	reading  bool // what the broker held is read and, perhaps, answered afterwards
 	barrier  int
 
-	file    [][]byte // the journal: records that survive
-	batch   [][]byte // records of the next append
+	file    [][]byte       // the journal: records that survive
+	batch   [][]byte       // records of the next append
+	last    answerOf       // see inOrder
+	held    map[uint32]int // PUBACKs that wait for their answers, by counter
 	out     []wireItem
 	flushAt time.Duration
 	armed   time.Time
@@ -88,6 +90,7 @@ func (s *durableServer) goOn(known *session.Resumption) {
 	s.alive = true
 	s.begins()
 	s.version = 0
+	s.held = map[uint32]int{}
 	s.hinted = known != nil && known.Hint
 	for i, n := range moduleNumbers {
 		s.workers[i] = &durableWorker{s: s, number: n, known: map[fleet.DeviceID]bool{}}
@@ -205,6 +208,12 @@ func (s *durableServer) kill(orderly bool) {
 // drop forgets what the process has in memory.
 func (s *durableServer) drop() {
 	s.lostWhileReading()
+	for i, it := range s.out { // it may be in the journal that it has left, and its PUBACK has left long ago
+		if it.message != nil && it.message.message.Kind == fleet.ServerStatusResponse && (i == 0 || !s.out[i-1].paired) {
+			s.w.uncertain++
+			s.w.excuse()
+		}
+	}
 	s.begins()
 	s.alive, s.core, s.served = false, nil, false
 	s.batch, s.out, s.armed, s.flushAt, s.timer = nil, nil, time.Time{}, 0, s.timer+1
@@ -255,6 +264,7 @@ func (s *durableServer) linkLost() {
 	s.lostWhileReading()
 	s.link, s.lostAt = false, s.w.now
 	s.out = nil
+	clear(s.held)
 	s.step(session.Event{Kind: session.EventLinkDown, Kept: true}, 0)
 	s.connect()
 }
@@ -298,8 +308,22 @@ func (s *durableServer) step(ev session.Event, id int) {
 			if answers {
 				s.out = append(s.out, wireItem{ack: id, paired: true})
 				id = 0
+			} else if e.Message.Kind == fleet.ServerStatusResponse {
+				s.tellBroker(e.Message.Counter, true)
 			}
 			s.publish(outgoing{message: e.Message})
+		case session.EffectAnswerLater:
+			if id > 0 && e.Counter == ev.Message.Counter {
+				s.tellBroker(e.Counter, false)
+				s.held[e.Counter] = id
+				id = 0
+			}
+		case session.EffectHandled:
+			s.tellBroker(e.Counter, false)
+		case session.EffectNote:
+			if e.Note == session.NoteStatusAtRisk {
+				s.w.atRisk[riskKey(e.SessionID, e.Counter)] = true
+			}
 		case session.EffectNotifyDisconnect:
 			s.publish(outgoing{notification: true})
 		case session.EffectDiscardOutgoing:
@@ -317,6 +341,32 @@ func (s *durableServer) step(ev session.Event, id int) {
 	}
 	s.plan()
 	s.arm()
+}
+
+// answerOf is one answer to a status of normal communication.
+type answerOf struct {
+	session string
+	conn    int
+	counter uint32
+}
+
+// inOrder: over one connection the answers of a session leave in the order of the counters.
+func (s *durableServer) inOrder(m fleet.ServerMessage) {
+	if m.Kind != fleet.ServerStatusResponse || s.core.Phase() != session.PhaseRunning {
+		return
+	}
+	if l := s.last; l.session == m.SessionID && l.conn == s.conn && int32(m.Counter-l.counter) < 0 {
+		s.w.fail("RES-26: status %d is answered after %d", m.Counter, l.counter)
+	}
+	s.last = answerOf{m.SessionID, s.conn, m.Counter}
+}
+
+// tellBroker writes the PUBACK of a status whose answer was held; paired: the answer follows.
+func (s *durableServer) tellBroker(counter uint32, paired bool) {
+	if id, ok := s.held[counter]; ok {
+		delete(s.held, counter)
+		s.out = append(s.out, wireItem{ack: id, paired: paired})
+	}
 }
 
 func (s *durableServer) arm() {
