@@ -162,9 +162,14 @@ func (v *values) status(m *fleet.ClientMessage, at time.Time) {
 func (v *values) fetched(module int32, c *fleet.Command) {
 	made := Command{Module: module, Device: c.Device, State: CommandQueued, Fetched: c.Fetched}
 	made.Payload.keep(c.Data, keptCommand)
-	v.commands = append(append(v.commands, v.ordered.claim(&made, c.Data)...), made)
-	if more := len(v.commands) - keptCommands; more > 0 {
-		v.commands = slices.Delete(v.commands, 0, more)
+	if v.commands == nil {
+		v.commands = make([]Command, 0, keptCommands)
+	}
+	for _, next := range append(v.ordered.claim(&made, c.Data), made) {
+		if len(v.commands) == keptCommands {
+			v.commands = slices.Delete(v.commands, 0, 1)
+		}
+		v.commands = append(v.commands, next)
 	}
 	v.note(&v.commands[len(v.commands)-1], true)
 }
