@@ -233,30 +233,6 @@ func TestLeniency(t *testing.T) {
 	}
 }
 
-func TestAddresses(t *testing.T) {
-	for _, c := range []struct {
-		text, host string
-		tls        bool
-	}{
-		{"localhost", "localhost", false},
-		{"http://broker.example-1.org", "broker.example-1.org", false},
-		{"https://10.0.0.1", "10.0.0.1", false},
-		{"mqtt://under_score", "under_score", false},
-		{"MQTTS://b", "b", true}, {"tcp://b", "b", false}, {"ssl://b", "b", true},
-		{"::1", "::1", false}, {"[fe80::1%eth0]", "fe80::1%eth0", false}, {"http://[2001:db8::1]", "2001:db8::1", false},
-	} {
-		host, tls, fault := parseAddress(c.text)
-		if host != c.host || tls != c.tls || fault != "" {
-			t.Errorf("%s: %q, TLS %v, %s", c.text, host, tls, fault)
-		}
-	}
-	for _, text := range []string{"", "http://", "a b", "a/b", "a:1", "[::1]:1883", "ftp://a", "a..b", ".a", "user@a", "ä"} {
-		if host, _, fault := parseAddress(text); fault == "" {
-			t.Errorf("%q gives %q", text, host)
-		}
-	}
-}
-
 func TestModuleConfigValues(t *testing.T) { // MOD-9
 	workdir(t)
 	cfg, _ := mustLoad(t, strings.Replace(minimalA, `"lib.so"`,
@@ -347,29 +323,6 @@ func TestLogOfA(t *testing.T) {
 	} {
 		if cfg, _ := mustLoad(t, with(minimalA, c.keys)); cfg.Logging.File != c.want {
 			t.Errorf("%s: %+v", c.keys, cfg.Logging.File)
-		}
-	}
-}
-
-// TestAddressesApart: what can be listened on at the same time is no error.
-func TestAddressesApart(t *testing.T) {
-	for _, c := range []struct {
-		a, b string
-		want bool
-	}{
-		{"127.0.0.1:0", "127.0.0.1:0", false},
-		{"127.0.0.1:80", "127.0.0.1:81", false},
-		{"127.0.0.1:80", "127.0.0.2:80", false},
-		{"[::1]:80", "127.0.0.1:80", false},
-		{"0.0.0.0:80", "[::1]:80", false},
-		{"a.example:80", "b.example:80", false},
-		{"a.example:80", "a.example:80", true},
-		{":80", "127.0.0.1:80", true},
-		{"[::1]:80", "[::]:80", true},
-		{"127.0.0.1:80", "0.0.0.0:80", true},
-	} {
-		if clash(c.a, c.b) != c.want || clash(c.b, c.a) != c.want {
-			t.Errorf("%s and %s: %v, want %v", c.a, c.b, !c.want, c.want)
 		}
 	}
 }

@@ -57,6 +57,7 @@ func clusterFaults() []scenario {
 		if d < 2*time.Second { // shorter than the lease, and than what the others wait for
 			v = kept
 		}
+		v.once = true
 		all = append(all, clusterFault(fmt.Sprintf("halt-%d", int(d.Seconds())), fmt.Sprintf("one halted (SIGSTOP) for %v", d), v, func(f *replicas) {
 			f.all[1].server.Signal(syscall.SIGSTOP)
 			pause(d)

@@ -175,9 +175,9 @@ type verdict struct {
 	excused int           // sessions that may be lost
 	longest time.Duration // wait for an answer
 	loss    string        // why an answered status may be lost; "": none may
-	// once is how many statuses may be delivered twice although no module's process has ended: those that were
-	// being handed over. Negative: any number.
-	once int
+	// once demands that no status is delivered twice: not by the process whose cars another one serves, which
+	// goes on with what it had read.
+	once bool
 }
 
 // within returns the verdict with another bound of the waits.
@@ -228,8 +228,8 @@ func (f *replicas) judge(v verdict) {
 	}
 	f.row.Note = fmt.Sprintf("sessions lost %d, double answers %d, counter gaps %d, longest wait for an answer %v, %s",
 		lost, doubles, gaps, longest.Round(10*time.Millisecond), f.epochs.verdict(f)) + prefixed("; ", late)
-	if v.once >= 0 && f.row.Again > v.once {
-		f.Errorf("%d statuses were delivered twice, at most %d were being handed over", f.row.Again, v.once)
+	if v.once && f.row.Again > 0 {
+		f.Errorf("%d statuses were delivered twice", f.row.Again)
 	}
 	if f.row.Again > 0 {
 		f.row.Note += fmt.Sprintf("; %d delivered again by another process", f.row.Again)

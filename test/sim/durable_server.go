@@ -30,10 +30,11 @@ type durableServer struct {
 	reading  bool // what the broker held is read and, perhaps, answered afterwards
 	barrier  int
 
-	file    [][]byte       // the journal: records that survive
-	batch   [][]byte       // records of the next append
-	last    answerOf       // see inOrder
-	held    map[uint32]int // PUBACKs that wait for their answers, by counter
+	file    [][]byte                 // the journal: records that survive
+	batch   [][]byte                 // records of the next append
+	last    answerOf                 // see inOrder
+	owedAt  map[uint32]time.Duration // since when answers are held, by counter; of this connection
+	held    map[uint32]int           // PUBACKs that wait for their answers, by counter
 	out     []wireItem
 	flushAt time.Duration
 	armed   time.Time
@@ -90,7 +91,7 @@ func (s *durableServer) goOn(known *session.Resumption) {
 	s.alive = true
 	s.begins()
 	s.version = 0
-	s.held = map[uint32]int{}
+	s.held, s.owedAt = map[uint32]int{}, map[uint32]time.Duration{}
 	s.hinted = known != nil && known.Hint
 	for i, n := range moduleNumbers {
 		s.workers[i] = &durableWorker{s: s, number: n, known: map[fleet.DeviceID]bool{}}
@@ -265,6 +266,7 @@ func (s *durableServer) linkLost() {
 	s.link, s.lostAt = false, s.w.now
 	s.out = nil
 	clear(s.held)
+	clear(s.owedAt)
 	s.step(session.Event{Kind: session.EventLinkDown, Kept: true}, 0)
 	s.connect()
 }
@@ -316,10 +318,13 @@ func (s *durableServer) step(ev session.Event, id int) {
 			if id > 0 && e.Counter == ev.Message.Counter {
 				s.tellBroker(e.Counter, false)
 				s.held[e.Counter] = id
+				s.owedAt[e.Counter] = s.w.now
 				id = 0
 			}
 		case session.EffectHandled:
 			s.tellBroker(e.Counter, false)
+		case session.EffectSessionEnded:
+			clear(s.owedAt)
 		case session.EffectNote:
 			if e.Note == session.NoteStatusAtRisk {
 				s.w.atRisk[riskKey(e.SessionID, e.Counter)] = true
@@ -350,8 +355,14 @@ type answerOf struct {
 	counter uint32
 }
 
-// inOrder: over one connection the answers of a session leave in the order of the counters.
+// inOrder: an answer is held for 10 s at most, and over one connection the answers of a session leave in the order of the counters.
 func (s *durableServer) inOrder(m fleet.ServerMessage) {
+	if since, ok := s.owedAt[m.Counter]; ok && m.Kind == fleet.ServerStatusResponse {
+		delete(s.owedAt, m.Counter)
+		if held := s.w.now - since; held > 10*time.Second && s.replica == nil { // a halted one does not see the time
+			s.w.fail("RES-26: the answer to status %d was held for %v", m.Counter, held)
+		}
+	}
 	if m.Kind != fleet.ServerStatusResponse || s.core.Phase() != session.PhaseRunning {
 		return
 	}
