@@ -181,6 +181,13 @@ func (o operator) Stop(final bool) (text string, self process.ID, err error) {
 
 var errNoLevels = errors.New("log levels cannot be changed here")
 
+func (o operator) LogLines(least slog.Level, most int, want func(*logging.Line) bool) []logging.Line {
+	if o.a.logs == nil {
+		return nil
+	}
+	return o.a.logs.Recent(least, most, want)
+}
+
 func (o operator) LogLevels() map[string]logging.ComponentLevel {
 	if o.a.logs == nil {
 		return nil

@@ -164,7 +164,10 @@ func newCollector(h *Hub, s Sources, c *catalogue, always func(chan<- prometheus
 func (k *collector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
-func (k *collector) Collect(to chan<- prometheus.Metric) {
+func (k *collector) Collect(to chan<- prometheus.Metric) { k.collect(to, k.hub.perCar.Load()) }
+
+// collect asks the sources; perCar: also for the series of single cars.
+func (k *collector) collect(to chan<- prometheus.Metric, perCar bool) {
 	now := time.Now()
 	k.always(to)
 	k.uptime.send(to, now.Sub(k.hub.Started).Seconds())
@@ -190,7 +193,7 @@ func (k *collector) Collect(to chan<- prometheus.Metric) {
 	if k.sources.Cars != nil {
 		cars := k.sources.Cars()
 		k.collectModules(to, now, cars)
-		if k.hub.perCar.Load() {
+		if perCar {
 			k.collectCars(to, now, cars)
 		}
 	}

@@ -64,7 +64,7 @@ type moduleMetrics struct {
 	publish, acknowledge          prometheus.Observer
 }
 
-func newMetrics(h *Hub, opts Options) (*prometheus.Registry, *metrics) {
+func newMetrics(h *Hub, opts Options) (*prometheus.Registry, *metrics, *collector) {
 	reg := prometheus.NewRegistry()
 	m := &metrics{made: catalogue{registry: reg}}
 	c := &m.made
@@ -117,11 +117,12 @@ func newMetrics(h *Hub, opts Options) (*prometheus.Registry, *metrics) {
 			}
 		}
 	}
-	reg.MustRegister(newCollector(h, opts.Sources, c, func(to chan<- prometheus.Metric) {
+	k := newCollector(h, opts.Sources, c, func(to chan<- prometheus.Metric) {
 		build.send(to, 1, opts.Version, revision, runtime.Version())
-	}))
+	})
+	reg.MustRegister(k)
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return reg, m
+	return reg, m, k
 }
 
 // Reloaded counts a reload of the configuration and tells about it.

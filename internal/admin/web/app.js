@@ -3,15 +3,17 @@
 import { Store } from "./store.js";
 import { token } from "./api.js";
 import { askForToken, closeDialogs } from "./access.js";
-import { attr, h, number, say, show, text } from "./dom.js";
+import { attr, h, number, plural, say, show, text } from "./dom.js";
+import * as overview from "./overview.js";
 import * as fleet from "./fleet.js";
 import * as car from "./car.js";
 import * as map from "./map.js";
 import * as modules from "./modules.js";
 import * as events from "./events.js";
+import * as log from "./log.js";
 import * as server from "./server.js";
 
-const pages = { fleet, car, map, modules, events, server };
+const pages = { overview, fleet, car, map, modules, events, log, server };
 const $ = (id) => document.getElementById(id);
 
 const store = new Store();
@@ -88,7 +90,7 @@ function showAccess() {
   const refused = store.access === "refused";
   const mine = refused ? "enter token" : you ? (you.token ? `${you.token} · ${you.role}` : you.role) : "asking";
   text($("access-text"), mine);
-  attr($("access"), "aria-label", refused ? "Access refused: enter a token" : `Access: ${mine}. Change token`);
+  attr($("access"), "aria-label", refused ? "Access enter token: the server refuses this page" : `Access ${mine}: change the token`);
   attr($("access"), "title", refused ? "The server refuses this page. Press to enter a token." : you ? `${roles[you.role] ?? ""} ${you.token ? `By the token “${you.token}”.` : "Without token."} Press to change the token.`.trim() : "The server is asked who you are.");
   $("access").dataset.state = refused ? "refused" : you?.role ?? "";
   if (refused) askForToken(store);
@@ -115,7 +117,7 @@ const themes = { "": "auto", light: "light", dark: "dark" };
 function showTheme() {
   const now = document.documentElement.dataset.theme ?? "";
   text($("theme-text"), themes[now]);
-  attr($("theme"), "aria-label", `Colours: ${themes[now]}. Change`);
+  attr($("theme"), "aria-label", `Colours ${themes[now]}: change`);
   attr($("theme"), "title", `${now ? `This page is ${now}.` : "This page is light or dark as the system is."} Press for another choice: auto, light, dark.`);
 }
 
@@ -137,6 +139,12 @@ store.addEventListener("access", showAccess);
 store.addEventListener("server", () => {
   text($("company"), store.server.company);
   showAccess();
+});
+store.addEventListener("alerts", () => {
+  const n = store.alerts.alerts.length;
+  show($("on"), n > 0);
+  text($("on"), n);
+  attr($("on"), "aria-label", `${plural(n, "alert")} on`);
 });
 store.addEventListener("cars", () => {
   const n = store.states.waiting + store.states.connecting;

@@ -65,7 +65,7 @@ export function open({ root, store, argument: name, on, signal, title }) {
         panel("h-queues", "Queues of its modules", h("div", { class: "scroll" }, h("table", {},
           h("thead", {}, h("tr", {}, ...["Module", "Queued", "Oldest", "Handed over", "Errors", "Lost"].map((t, i) => h("th", { scope: "col", text: t, class: i ? "n" : "" })))), queues))))));
   root.append(
-    h("p", { class: "crumb" }, h("a", { href: listAddress(), text: "← Fleet" })),
+    h("p", { class: "crumb" }, h("a", { href: listAddress(), text: "← Fleet" }), " · ", h("a", { href: `#/log?car=${encodeURIComponent(name)}`, text: "Log of this car" })),
     h("div", { class: "row title" }, h("h1", { text: name }), badge, h("span", { class: "grow" }),
       operate("Re-announce", "reannounce", "The gateway is asked to connect anew and to announce its devices. The session goes on until it does."),
       operate("Disconnect", "disconnect", "The session ends and the gateway is told. It connects anew by itself. Modules see its devices leave for a moment.")),

@@ -45,6 +45,7 @@ export function open({ root, store, params, on, title, address }) {
   const query = asked(params);
   const verdict = h("h1", { class: "verdict", text: "Asking the server …" });
   const detail = h("p", { class: "muted" });
+  const alerts = h("a", { class: "alerts-on", href: "#/overview", hidden: true });
   const reasons = h("ul", { class: "reasons", "aria-label": "Why cars are not connected" });
   const search = h("input", { type: "search", id: "filter", placeholder: "Car, label or reason", "aria-label": "Filter cars by name, label or reason", value: query.q, autocomplete: "off", spellcheck: "false" });
   const chips = h("div", { class: "chips", role: "group", "aria-label": "Filter by state" });
@@ -57,7 +58,7 @@ export function open({ root, store, params, on, title, address }) {
   const table = h("div", { role: "table", class: "cars", "aria-label": "Cars", "aria-colcount": columns.length }, h("div", { role: "rowgroup" }, head), body);
   const empty = h("p", { class: "empty", hidden: true });
   root.append(
-    h("section", { class: "summary", "aria-label": "Summary" }, verdict, detail, reasons),
+    h("section", { class: "summary", "aria-label": "Summary" }, verdict, detail, alerts, reasons),
     h("section", { "aria-label": "Cars" }, h("div", { class: "toolbar" }, search, chips, byLabel.choice, byLabel.chosen, matched, clear, h("span", { class: "grow" }), download), table, empty));
 
   for (const c of columns) {
@@ -234,6 +235,13 @@ export function open({ root, store, params, on, title, address }) {
     changed();
   });
   on("cars", () => { draw(); back(); });
+  const drawAlerts = () => {
+    const n = store.alerts?.alerts.length ?? 0;
+    show(alerts, n > 0);
+    text(alerts, `${plural(n, "alert")} ${n === 1 ? "is" : "are"} on`);
+  };
+  on("alerts", drawAlerts);
+  drawAlerts();
   on("tick", () => rows.render());
   draw();
   // Who comes back from a car finds the list where it was, and the focus at that car.
