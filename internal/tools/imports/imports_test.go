@@ -115,6 +115,7 @@ func may() map[string][]string {
 		"sdk/moduletest":                  {"sdk/module"},
 		"test/boundary":                   {everything},
 		"test/carrier":                    {everything},
+		"test/library":                    {everything},
 		"test/sim":                        {"internal/fleet", "internal/session"},
 		"test/web":                        {everything},
 	}
