@@ -112,6 +112,9 @@ func clusterFaults() []scenario {
 				f.Errorf("%d shards have changed their owner although no replica had a broker", now-before)
 			}
 		}),
+		clusterFault("no-broker-no-peers", "one cut off from the broker, and all from each other, for 25 s", gone.within(2*cutOff), func(f *replicas) {
+			f.spoiled(25*time.Second, badnetwork.Faults{Silent: true}, f.all[1].broker, f.all[0].peer, f.all[1].peer, f.all[2].peer)
+		}),
 		clusterFault("mute-broker", "what one says does not reach the broker for 25 s", cut, func(f *replicas) {
 			f.spoiled(25*time.Second, badnetwork.Faults{Mute: true}, f.all[1].broker)
 		}),
