@@ -67,6 +67,7 @@ func (o *occupant) caught() {
 	now := time.Now()
 	o.defect = &Defect{Value: p, Stack: debug.Stack(), Again: !o.failedAt.IsZero() && now.Sub(o.failedAt) < defectPause}
 	o.failedAt = now
+	o.letGo()
 	o.giveBack(o.defect.Again)
 	o.log.Error("a car failed by a defect of the server and is started anew; please report this",
 		"defect", o.defect.Error(), "where", o.defect.origin())
@@ -167,6 +168,7 @@ func (o *occupant) handleMail(m mail) {
 func (o *occupant) handle(it *item) {
 	o.ack, o.answered = it.delivery.Ack, false
 	o.handleItem(it)
+	o.withhold()
 	o.acknowledge() // not after a defect: see caught
 }
 
@@ -195,7 +197,7 @@ func (o *occupant) handleItem(it *item) {
 		ev.Ticket, ev.Admitted, ev.Unsupported = it.ticket, it.admitted, it.unsupported
 	case session.EventLinkUp:
 		o.downsHandled, o.unsent = it.downs, false
-		ev.Kept, ev.Down = it.kept, it.at.Sub(o.reachedAt)
+		ev.Kept, ev.Withhold, ev.Down = it.kept, true, it.at.Sub(o.reachedAt)
 		o.setLink(true, nil)
 	case session.EventLinkDown:
 		o.downsHandled = it.downs
@@ -219,6 +221,28 @@ func (o *occupant) acknowledge() {
 	}
 }
 
+// withhold keeps the acknowledgement of a status that is answered when all is read that the
+// broker held: it leaves with the answer then (RES-3).
+func (o *occupant) withhold() {
+	counter, yes := o.session.Withheld()
+	if _, twice := o.withheld[counter]; !yes || twice || o.ack == (link.Ack{}) {
+		return
+	}
+	if o.withheld == nil {
+		o.Seat.withheld = make(map[uint32]link.Ack)
+	}
+	o.withheld[counter] = o.ack
+	o.ack = link.Ack{}
+}
+
+// letGo acknowledges what was withheld.
+func (s *Seat) letGo() {
+	for _, ack := range s.withheld {
+		s.port.Acknowledge(ack)
+	}
+	s.withheld = nil
+}
+
 // step lets the session handle one event and performs the effects.
 func (o *occupant) step(now time.Time, ev session.Event) {
 	o.now = now
@@ -238,6 +262,9 @@ func (o *occupant) step(now time.Time, ev session.Event) {
 	}
 	if failed && ev.Kind != session.EventPublishFailed {
 		o.step(now, session.Event{Kind: session.EventPublishFailed})
+	}
+	if len(o.withheld) > 0 && !o.session.Withholds() {
+		o.letGo()
 	}
 	o.showPhase()
 }
@@ -265,11 +292,17 @@ func (o *occupant) perform(e *session.Effect) bool {
 		var ack link.Ack
 		if e.Message.Kind == fleet.ServerStatusResponse && e.Message.Counter == o.answering {
 			ack = o.ack
+		} else if e.Message.Kind == fleet.ServerStatusResponse && len(o.withheld) > 0 {
+			ack = o.withheld[e.Message.Counter]
 		}
 		ok := o.publish(e.Message, ack)
 		o.answered = o.answered || ok && e.Message.Kind == fleet.ServerStatusResponse && e.Message.Counter == o.answering
 		if ok && ack != (link.Ack{}) {
-			o.ack = link.Ack{}
+			if ack == o.ack {
+				o.ack = link.Ack{}
+			} else {
+				delete(o.withheld, e.Message.Counter)
+			}
 		}
 		o.tellSent(e, ok)
 		return ok

@@ -138,14 +138,15 @@ type Seat struct {
 	failed   chan struct{}            // capacity 1: the occupant has met a defect
 
 	// Of the working goroutine, see mailbox.
-	started          time.Time // of the current session
-	linkReason       error     // of the last loss of the link
-	downsHandled     int64     // losses of the link that the occupants know of
-	epoch            uint64    // of the journal that has the whole session
-	unsent           bool      // what should have left was not sent, see publish
-	failedAt         time.Time // when the last defect was met
-	reachedAt        time.Time // until when the broker was reached, see Options.Down
-	lifeLines        bucket    // see lifeLine
+	started          time.Time           // of the current session
+	linkReason       error               // of the last loss of the link
+	downsHandled     int64               // losses of the link that the occupants know of
+	epoch            uint64              // of the journal that has the whole session
+	unsent           bool                // what should have left was not sent, see publish
+	failedAt         time.Time           // when the last defect was met
+	reachedAt        time.Time           // until when the broker was reached, see Options.Down
+	withheld         map[uint32]link.Ack // of statuses that wait for their answers, see withhold
+	lifeLines        bucket              // see lifeLine
 	lifeLinesLeftOut int
 
 	turn     sync.Mutex // held while the occupant changes; guards what follows
@@ -272,6 +273,9 @@ func (s *Seat) seat(next *Occupant, greeted bool) {
 	kept := cmp.Or(next.Session, s.session)
 	o := newOccupant(s, kept, next.Modules)
 	s.session = nil
+	if kept == nil {
+		s.letGo()
+	}
 	o.start(s.previous)
 	s.occupant.Store(o)
 	switch {

@@ -165,7 +165,9 @@ func (s *Session) Record() *Record {
 		Next: s.sender.next, Recovering: s.recovery != nil,
 	}
 	for _, m := range o.ahead {
-		r.Ahead = append(r.Ahead, m.ClientMessage)
+		if !m.unrecorded {
+			r.Ahead = append(r.Ahead, m.ClientMessage)
+		}
 	}
 	slices.SortFunc(r.Ahead, func(a, b fleet.ClientMessage) int {
 		return cmp.Compare(int32(a.Counter-o.expected), int32(b.Counter-o.expected))
