@@ -235,6 +235,17 @@ func (o *occupant) withhold() {
 	o.ack = link.Ack{}
 }
 
+// ackWith is the acknowledgement that leaves with a message, zero: none.
+func (o *occupant) ackWith(m *fleet.ServerMessage) link.Ack {
+	switch {
+	case m.Kind != fleet.ServerStatusResponse:
+		return link.Ack{}
+	case m.Counter == o.answering && o.ack != (link.Ack{}):
+		return o.ack
+	}
+	return o.withheld[m.Counter] // usually nil
+}
+
 // letGo acknowledges what was withheld.
 func (s *Seat) letGo() {
 	for _, ack := range s.withheld {
@@ -289,12 +300,7 @@ func (o *occupant) publish(m fleet.ServerMessage, ack link.Ack) (ok bool) {
 func (o *occupant) perform(e *session.Effect) bool {
 	switch e.Kind {
 	case session.EffectPublish:
-		var ack link.Ack
-		if e.Message.Kind == fleet.ServerStatusResponse && e.Message.Counter == o.answering {
-			ack = o.ack
-		} else if e.Message.Kind == fleet.ServerStatusResponse && len(o.withheld) > 0 {
-			ack = o.withheld[e.Message.Counter]
-		}
+		ack := o.ackWith(&e.Message)
 		ok := o.publish(e.Message, ack)
 		o.answered = o.answered || ok && e.Message.Kind == fleet.ServerStatusResponse && e.Message.Counter == o.answering
 		if ok && ack != (link.Ack{}) {

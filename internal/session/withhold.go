@@ -1,5 +1,11 @@
 package session
 
+import (
+	"cmp"
+	"maps"
+	"slices"
+)
+
 // A session that was out of reach for long answers nothing before it has read what the
 // broker held (RES-6). An owner that can do so leaves the statuses of this time without
 // acknowledgement until then: each acknowledgement then leaves with its answer, as always
@@ -27,10 +33,11 @@ func (s *Session) stopWithholding() {
 		return
 	}
 	s.withholds = false
-	for counter, m := range s.order.ahead {
-		if m.unrecorded {
+	o := &s.order
+	for _, counter := range slices.SortedFunc(maps.Keys(o.ahead), func(a, b uint32) int { return cmp.Compare(int32(a-o.expected), int32(b-o.expected)) }) {
+		if m := o.ahead[counter]; m.unrecorded {
 			m.unrecorded = false
-			s.order.ahead[counter] = m
+			o.ahead[counter] = m
 			s.early = append(s.early, counter)
 		}
 	}

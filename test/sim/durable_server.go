@@ -27,6 +27,7 @@ type durableServer struct {
 	link     bool
 	linkLife int
 	served   bool // it was connected in this life
+	stamped  bool // and has noted so
 	version  uint64
 	hinted   bool           // it goes on from a record of another server
 	reading  bool           // what the broker held is read and acknowledged, and answered afterwards
@@ -165,7 +166,7 @@ func (s *durableServer) reach() {
 	if s.replica != nil && !s.replica.announces() {
 		return
 	}
-	s.served = true
+	s.served, s.stamped = true, false
 	if !kept {
 		s.w.excuse()
 	}
@@ -211,7 +212,9 @@ func (s *durableServer) kill(orderly bool) {
 	}
 	s.drop()
 	if s.link {
-		s.lostAt = s.w.now
+		if s.stamped {
+			s.lostAt = s.w.now
+		}
 		s.link = false
 		if s.conn == s.w.broker.conn {
 			s.w.broker.cut(orderly)
