@@ -282,7 +282,7 @@ func (s *Scenario) drawDurable(rnd *rand.Rand) {
 		s.Actions = append(s.Actions, a)
 		if a.Kind != StallModule && a.Kind != Leave && a.Kind != Join {
 			at += a.For
-			if a.For > 5*time.Second && rnd.IntN(2) == 0 { // while it reads what the broker held, or has just answered it
+			if a.For > 5*time.Second && at+time.Second < s.Faults && rnd.IntN(2) == 0 { // while it reads what the broker held, or has just answered it
 				at += time.Duration(rnd.Int64N(int64(100 * time.Millisecond)))
 				s.Actions = append(s.Actions, Action{At: at, Kind: []Kind{KillServer, CutServer}[rnd.IntN(2)], N: rnd.IntN(1000), For: time.Duration(rnd.Int64N(int64(8 * time.Second)))})
 				at += s.Actions[len(s.Actions)-1].For

@@ -212,7 +212,7 @@ func (s *durableServer) kill(orderly bool) {
 	}
 	s.drop()
 	if s.link {
-		if s.stamped {
+		if s.stamped || orderly {
 			s.lostAt = s.w.now
 		}
 		s.link = false
