@@ -207,7 +207,8 @@ func (r *rig) startCars(cars map[string]int32, period time.Duration) {
 	var pool *gateway.Pool
 	if len(cars) > 50 {
 		var err error
-		if pool, err = gateway.NewPool(broker, 4); err != nil {
+		// A broker queues 1000 messages for a client: a burst of answers to the cars of one must fit.
+		if pool, err = gateway.NewPool(broker, max(4, len(cars)/50)); err != nil {
 			r.Fatal(err)
 		}
 	}
