@@ -121,7 +121,7 @@ func (c *conn) checkBarrier(now time.Time) {
 
 // quietLooks is after how many looks without a message the broker is taken for one that
 // waits for acknowledgements.
-const quietLooks = 2
+const quietLooks = 4
 
 // slowBacklog tells receivers that nothing has come for a while, although what the
 // broker held is not read: it may have a window that is full.
