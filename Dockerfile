@@ -50,6 +50,7 @@ RUN apt-get update \
     && install -d -o 10001 -g 10001 /var/lib/external-server /var/lib/external-server/keys /var/log/external-server
 COPY --from=build /src/bin/external-server /usr/local/bin/
 COPY --from=modules /src/out/ /opt/modules/
+COPY LICENSE /usr/share/doc/external-server/
 COPY config/for_docker.json config/for_compose.json config/for_cluster.json /etc/external-server/
 
 # Libraries that modules bring along beside themselves.

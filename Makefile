@@ -9,7 +9,7 @@ ETCD := build/etcd
 MODULES := . sdk modules/example-go test
 VERSION ?= $(shell scripts/version)
 
-.PHONY: help build server packages release site chart nats etcd modules demo quick test lint generate cover bench fuzz clean deps sim sim-handover sim-cluster bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure boundary
+.PHONY: help build server packages image release site chart nats etcd modules demo quick test lint generate cover bench fuzz clean deps sim sim-handover sim-cluster bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure boundary
 .DEFAULT_GOAL := build
 
 help: ## list the targets
@@ -50,10 +50,16 @@ quick: ## run the tests that need nothing but Go and gcc, without the race detec
 	$(GO) test -short ./...
 	$(GO) -C test test -short ./sim
 
+# Most tests wait for processes and limits of time, so twice as many run as there are
+# processors. The race detector would keep each process of a module a second longer. It makes
+# a simulated history many times slower, so most histories are played without it.
+TOGETHER := $(shell echo $$((2 * $$(nproc))))
 test: export EXTERNAL_SERVER := $(abspath $(BIN))
 test: export ETCD_SERVER := $(abspath $(ETCD))
+test: export GORACE := atexit_sleep_ms=0
 test: deps build lint $(ETCD) ## run all tests with the race detector
-	@for m in $(MODULES); do echo "== $$m"; REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C $$m test -race -timeout 20m ./... || exit 1; done
+	@for m in $(MODULES); do echo "== $$m"; REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C $$m test -race -timeout 20m -p $(TOGETHER) -parallel $(TOGETHER) ./... || exit 1; done
+	$(GO) -C test test ./sim
 	$(MAKE) chart
 	$(GO) -C tools/site test -count=1 ./...
 
@@ -133,6 +139,10 @@ fuzz: ## fuzz every parser and entry point for FUZZTIME each: FUZZ=expression se
 PACKAGES ?= build/packages
 packages: ## build a deb and an rpm in build/packages
 	scripts/release --packages $(PACKAGES)
+
+# The Debian that the tests of packages have fetched, if they have run.
+image: ## build the container image without a container engine and try it (as root, with buildah)
+	scripts/build-image $(wildcard build/test/debian-bookworm.tar)
 
 RELEASE ?= build/release
 ARCHES ?= amd64 arm64

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"external-server/internal/config"
-	"external-server/internal/httpapi"
+	"external-server/internal/httpapi/keys"
 )
 
 // newHTTPAPICommand manages the API keys of the embedded HTTP API (HTTP-2).
@@ -46,7 +46,7 @@ server takes changes over within seconds.`,
 				if err != nil {
 					return err
 				}
-				made, err := httpapi.AddKey(p, args[0], time.Now())
+				made, err := keys.Add(p, args[0], time.Now())
 				if err != nil {
 					return err
 				}
@@ -64,13 +64,13 @@ server takes changes over within seconds.`,
 				if err != nil {
 					return err
 				}
-				keys, err := httpapi.ReadKeys(p)
+				list, err := keys.Read(p)
 				if err != nil {
 					return err
 				}
 				w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
 				fmt.Fprintln(w, "NAME\tCREATED")
-				for _, k := range keys {
+				for _, k := range list {
 					fmt.Fprintf(w, "%s\t%s\n", k.Name, k.Created.Format(time.RFC3339))
 				}
 				return w.Flush()
@@ -85,7 +85,7 @@ server takes changes over within seconds.`,
 				if err != nil {
 					return err
 				}
-				if err := httpapi.RemoveKey(p, args[0]); err != nil {
+				if err := keys.Remove(p, args[0]); err != nil {
 					return err
 				}
 				fmt.Fprintf(cmd.ErrOrStderr(), "Key %q was removed from %s.\n", args[0], p)

@@ -16,12 +16,14 @@ import (
 // and carry no token: a page of another site cannot send it without asking first.
 const operateHeader = "X-External-Server"
 
-// access is who may do what; it changes with a reload.
+// access is who may do what, and load what; it changes with a reload.
 type access struct {
 	listen   string // host of the configured address
 	loopback bool   // only this machine can reach the endpoint
 	insecure bool
 	tokens   []token
+	tiles    *mapInfo // nil: the map has none
+	images   string   // their origin, for the Content-Security-Policy
 }
 
 type token struct {
@@ -33,6 +35,9 @@ type token struct {
 func newAccess(a *config.Admin) *access {
 	host, _, _ := net.SplitHostPort(a.Listen)
 	out := &access{listen: strings.ToLower(host), loopback: isLoopback(host), insecure: a.Insecure}
+	if a.MapTiles != "" {
+		out.tiles, out.images = &mapInfo{a.MapTiles, a.MapAttribution, a.MapMaxZoom}, " "+a.MapOrigin()
+	}
 	for _, t := range a.Tokens {
 		out.tokens = append(out.tokens, token{name: t.Name, role: t.Role, hash: sha256.Sum256([]byte(t.Token.Reveal()))})
 	}

@@ -19,6 +19,7 @@ import (
 	"external-server/internal/config"
 	"external-server/internal/fleet"
 	"external-server/internal/link"
+	"external-server/internal/logging"
 	"external-server/internal/observe"
 	"external-server/internal/peer"
 	"external-server/internal/session"
@@ -32,6 +33,7 @@ type some struct {
 	mu       sync.Mutex
 	cars     []string
 	acted    []string
+	lines    []logging.Line // newest first
 	reloads  int
 	reloaded error
 }

@@ -92,3 +92,23 @@ func (b *limitedBody) Read(p []byte) (int, error) {
 	b.text = b.text[n:]
 	return n, nil
 }
+
+// FuzzLogQuery: any query is read, or refused with words.
+func FuzzLogQuery(f *testing.F) {
+	for _, s := range []string{"", "level=INFO", "limit=9", "car=%00&q=x", "level=&limit=", "limit=-1"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, query string) {
+		values, err := url.ParseQuery(query)
+		if err != nil {
+			return
+		}
+		q, err := parseLogQuery(values)
+		switch {
+		case err != nil && err.Error() == "":
+			t.Error("refused without words")
+		case err == nil && (q.limit < 1 || q.limit > maxLines):
+			t.Errorf("%q: limit %d", query, q.limit)
+		}
+	})
+}

@@ -84,7 +84,7 @@ func (s *Server) probe(next http.HandlerFunc) http.HandlerFunc {
 func (s *Server) guard(next http.Handler) http.Handler {
 	sites := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		secure(w.Header(), s.opts.Config.TLS != nil)
+		secure(w.Header(), s.opts.Config.TLS != nil, s.access.Load().images)
 		// A failure to set a limit means that the connection has none to set.
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(briefTimeout))
 		if err := sites.Check(r); err != nil {
@@ -99,9 +99,9 @@ func (s *Server) guard(next http.Handler) http.Handler {
 type releaseKey struct{}
 
 // secure sets what browsers shall hold us and others to. There is no inline
-// script or style, and nothing comes from elsewhere.
-func secure(h http.Header, tls bool) {
-	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "+
+// script or style, and nothing comes from elsewhere but images of the map's tiles.
+func secure(h http.Header, tls bool, images string) {
+	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:"+images+"; connect-src 'self'; "+
 		"manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")

@@ -66,6 +66,7 @@ type serverInfo struct {
 	Components []Component    `json:"components"`
 	You        you            `json:"you"`
 	Cluster    *clusterInfo   `json:"cluster,omitempty"`
+	Map        *mapInfo       `json:"map,omitempty"`
 }
 
 type you struct {
@@ -86,6 +87,13 @@ type linkInfo struct {
 	Stopped  string        `json:"stopped,omitempty"`
 }
 
+// mapInfo is where the dashboard's map has its tiles from.
+type mapInfo struct {
+	Tiles       string `json:"tiles"`
+	Attribution string `json:"attribution,omitempty"`
+	MaxZoom     int    `json:"max_zoom"`
+}
+
 func (s *Server) server(w http.ResponseWriter, r *http.Request) {
 	state := s.opts.Source.Link()
 	i := who(r)
@@ -95,7 +103,7 @@ func (s *Server) server(w http.ResponseWriter, r *http.Request) {
 		Link: linkInfo{Up: state.Up, Since: when(state.Since), LastError: state.LastError, Connections: len(state.Connections), Cars: state.Cars,
 			Sessions: state.Sessions(), Declined: state.Declined, Stopped: state.Stopped},
 		You: you{Token: i.name, Role: string(i.role)}, Ready: true, Components: s.opts.Source.Components(),
-		Cluster: s.clusterInfo(),
+		Cluster: s.clusterInfo(), Map: s.access.Load().tiles,
 	}
 	for _, c := range out.Components {
 		out.Ready = out.Ready && c.Ready

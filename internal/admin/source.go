@@ -36,6 +36,9 @@ type Source interface {
 	// goes on with its sessions. It returns at once: the text says what becomes of the
 	// sessions, and the process is the one that ends. ErrStopping: it stops already.
 	Stop(final bool) (text string, self process.ID, err error)
+	// LogLines returns the newest lines of the log of at least that level for which want
+	// holds, the newest first.
+	LogLines(least slog.Level, most int, want func(*logging.Line) bool) []logging.Line
 	// LogLevels returns the levels of all components.
 	LogLevels() map[string]logging.ComponentLevel
 	// SetLogLevel sets the level of one component until ResetLogLevel.

@@ -11,7 +11,7 @@ import (
 	"external-server/internal/broker"
 	"external-server/internal/car"
 	"external-server/internal/config"
-	"external-server/internal/httpapi"
+	apiserver "external-server/internal/httpapi/server"
 	"external-server/internal/link"
 	"external-server/internal/logging"
 	"external-server/internal/observe"
@@ -31,9 +31,9 @@ func (a *App) sources() observe.Sources {
 			}
 			return a.broker.Stats(), true
 		},
-		HTTPAPI: func() (httpapi.Stats, bool) {
+		HTTPAPI: func() (apiserver.Stats, bool) {
 			if a.api == nil {
-				return httpapi.Stats{}, false
+				return apiserver.Stats{}, false
 			}
 			return a.api.Stats(), true
 		},
@@ -160,6 +160,13 @@ func (o operator) Stop(final bool) (text string, self process.ID, err error) {
 }
 
 var errNoLevels = errors.New("log levels cannot be changed here")
+
+func (o operator) LogLines(least slog.Level, most int, want func(*logging.Line) bool) []logging.Line {
+	if o.a.logs == nil {
+		return nil
+	}
+	return o.a.logs.Recent(least, most, want)
+}
 
 func (o operator) LogLevels() map[string]logging.ComponentLevel {
 	if o.a.logs == nil {

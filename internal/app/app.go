@@ -21,7 +21,7 @@ import (
 	"external-server/internal/cluster"
 	"external-server/internal/config"
 	"external-server/internal/config/tlsfiles"
-	"external-server/internal/httpapi"
+	apiserver "external-server/internal/httpapi/server"
 	"external-server/internal/link"
 	"external-server/internal/link/shards"
 	"external-server/internal/logging"
@@ -64,8 +64,8 @@ type App struct {
 	// Certificate files, which a reload may replace: of the link, of the broker.
 	clientTLS     atomic.Pointer[func() (*tls.Config, error)] // nil: no files
 	brokerFiles   *tlsfiles.Watched
-	brokerPayload int             // largest payload that the embedded broker takes, bytes
-	api           *httpapi.Server // nil: none is embedded
+	brokerPayload int               // largest payload that the embedded broker takes, bytes
+	api           *apiserver.Server // nil: none is embedded
 	link          carLink
 	shards        *shards.Link // the same, in a cluster
 	peers         *peersPart   // one of parts

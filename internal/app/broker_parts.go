@@ -261,6 +261,6 @@ func (p *linkPart) child(s *shard) (*mqtt.Link, error) {
 	cfg := p.a.Config()
 	opts := p.options(cfg)
 	opts.Presence, opts.Sessions = presence(cfg), p.a.cluster.sessionsOf(s)
-	opts.Heartbeat = p.a.cluster.lease / 6
+	opts.Heartbeat = p.a.cluster.timing.Unwell / 2
 	return mqtt.New(opts)
 }

@@ -16,6 +16,8 @@ import (
 	"external-server/internal/config/tlsfiles"
 	"external-server/internal/fleet"
 	"external-server/internal/httpapi"
+	"external-server/internal/httpapi/keys"
+	"external-server/internal/httpapi/store"
 	"external-server/internal/logging"
 )
 
@@ -107,9 +109,9 @@ func checkFiles(cfg *config.Config) []config.Problem {
 		add(of.key, err)
 	}
 	if h := cfg.HTTPAPI; h != nil {
-		add("http_api.store", httpapi.CheckStore(h.Store.Reveal()))
+		add("http_api.store", store.Check(h.Store.Reveal()))
 		if h.KeysFile != "" {
-			_, err := httpapi.ReadKeys(h.KeysFile)
+			_, err := keys.Read(h.KeysFile)
 			add("http_api.keys_file", err)
 		}
 	}

@@ -142,6 +142,7 @@ func (p *clusterPart) takeBack(ctx context.Context, old *shard, epoch int64) err
 	s.down = func() time.Duration { return time.Since(at) }
 	s.standing = old.standing
 	s.epoch.Store(epoch)
+	s.permit = p.permit(n, old.permit.own.Load())
 	if err := p.serveShard(ctx, s); err != nil {
 		return errors.Join(err, p.drop(s, link.ErrSuspend, false))
 	}

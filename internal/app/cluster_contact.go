@@ -11,7 +11,7 @@ import (
 // An answer proves both directions. A replica that only hears the broker, or is only heard,
 // has none, although its connections are open.
 type contact struct {
-	lease  time.Duration
+	limit  time.Duration // Timing.Unwell: silence that counts
 	last   time.Time     // of the last look
 	answer time.Time     // newest answer known
 	silent time.Duration // time since then in which this process ran
@@ -36,12 +36,11 @@ func (c *contact) look(now, answer time.Time) {
 }
 
 // wantsProbe tells whether the broker has to be asked over a connection of its own.
-func (c *contact) wantsProbe() bool { return c.silent >= c.lease/5 }
+func (c *contact) wantsProbe() bool { return c.silent >= c.limit*3/5 }
 
-// lost is why this replica cannot serve, nil while the broker answers. The bound is a third of
-// the lease: the planner gives the shards away after two thirds.
+// lost is why this replica cannot serve, nil while the broker answers.
 func (c *contact) lost() *cluster.NoBrokerError {
-	if c.silent < c.lease/3 {
+	if c.silent < c.limit {
 		return nil
 	}
 	return &cluster.NoBrokerError{Since: c.last.Add(-c.silent)}

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// With a lease of 3 s the broker is asked after 0.6 s without an answer and is gone after 1 s;
+// With a limit of 1 s the broker is asked after 0.6 s without an answer and is gone after 1 s;
 // an answer ends that, and time in which this process stood still counts for little.
 func TestContact(t *testing.T) {
 	start := time.Unix(1000, 0)
@@ -26,7 +26,7 @@ func TestContact(t *testing.T) {
 		{"halted", []look{{0, 0, false, 0}, {0.25, 0, false, 0}, {9.25, 0, true, 0}, {9.5, 0, true, 8.5}, {9.75, 9.6, false, 0}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := contact{lease: 3 * time.Second, last: start, answer: start}
+			c := contact{limit: time.Second, last: start, answer: start}
 			for _, l := range tt.looks {
 				c.look(at(l.now), at(l.answer))
 				if c.wantsProbe() != l.probe {

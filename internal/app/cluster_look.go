@@ -33,7 +33,7 @@ func (p *clusterPart) look(ctx context.Context) {
 	defer probes.work.Wait()
 	var checked time.Time
 	last := time.Now()
-	contact := contact{lease: p.lease}
+	contact := contact{limit: p.timing.Unwell}
 	scouting, fit := false, false
 	for {
 		changed := p.cluster.Changed() // asked for before the view
@@ -128,7 +128,7 @@ func (r *probes) ask(ctx context.Context) {
 	}
 	r.work.Go(func() {
 		defer r.busy.Store(false)
-		ctx, cancel := context.WithTimeout(ctx, r.p.lease/3)
+		ctx, cancel := context.WithTimeout(ctx, r.p.timing.Unwell)
 		defer cancel()
 		if _, _, err := fence.Read(ctx, r.p.broker(), r.p.name, 0); err == nil {
 			now := time.Now()

@@ -19,11 +19,12 @@ func (p *clusterPart) Open(ctx context.Context, n int, epoch int64) error {
 	p.turns[n].Lock()
 	defer p.turns[n].Unlock()
 	begun := time.Now()
+	lease, _ := p.cluster.Lease()
 	if err := p.staleInStore(ctx, n, epoch); err != nil {
 		return err
 	}
 	if s := p.a.sessions.shards[n].Load(); s != nil {
-		return p.announce(s, epoch)
+		return p.announce(s, epoch, lease)
 	}
 	known, found, err := fence.Read(ctx, p.broker(), p.name, n)
 	if err != nil {
@@ -37,6 +38,7 @@ func (p *clusterPart) Open(ctx context.Context, n int, epoch int64) error {
 		return fmt.Errorf("shard %d: %w", n, err)
 	}
 	s.epoch.Store(epoch)
+	s.permit = p.permit(n, lease)
 	if s.standing == nil { // it goes on where the owner before has ended
 		s.standing = fence.NewStanding(p.epoch(epoch), known.Epoch)
 	}
@@ -160,7 +162,7 @@ func (p *clusterPart) serveShard(ctx context.Context, s *shard) error {
 	if err != nil {
 		return err
 	}
-	s.link = child
+	s.link, s.permit.broker = child, child
 	if err := a.shards.Put(s.number, child); err != nil {
 		return err
 	}
@@ -209,7 +211,7 @@ func (p *clusterPart) connected(ctx context.Context, s *shard, ended <-chan erro
 
 // announce goes on serving a shard under another epoch: its claim had vanished, and no
 // other replica has taken it.
-func (p *clusterPart) announce(s *shard, epoch int64) error {
+func (p *clusterPart) announce(s *shard, epoch, lease int64) error {
 	if known := s.epoch.Load(); epoch < known { // etcd was restored
 		return &cluster.StaleError{Shard: s.number, Epoch: epoch, Known: known}
 	}
@@ -218,6 +220,7 @@ func (p *clusterPart) announce(s *shard, epoch int64) error {
 	}
 	s.standing.Claim(epoch)
 	s.epoch.Store(epoch)
+	s.permit.own.Store(lease)
 	s.link.Announce()
 	p.a.peers.owners.notify()
 	p.log.Info("serving a shard on under another epoch", "shard", s.number, "epoch", epoch)

@@ -9,7 +9,7 @@ import (
 
 	"external-server/internal/cluster"
 	"external-server/internal/fleet"
-	"external-server/internal/httpapi"
+	"external-server/internal/httpapi/core"
 	"external-server/internal/link/mqtt"
 )
 
@@ -36,33 +36,33 @@ func (o *owners) notify() {
 	o.changed = make(chan struct{})
 }
 
-// Changed implements httpapi.Owners.
+// Changed implements core.Owners.
 func (o *owners) Changed() <-chan struct{} {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.changed
 }
 
-// Shards implements httpapi.Owners.
+// Shards implements core.Owners.
 func (o *owners) Shards() int { return o.shards }
 
-// Shard implements httpapi.Owners.
+// Shard implements core.Owners.
 func (o *owners) Shard(car fleet.CarID) int { return mqtt.Shard(car, o.shards) }
 
-// Owner implements httpapi.Owners. What this replica serves it knows better than etcd.
-func (o *owners) Owner(shard int) httpapi.Owner {
+// Owner implements core.Owners. What this replica serves it knows better than etcd.
+func (o *owners) Owner(shard int) core.Owner {
 	if !o.joined.Load() {
-		return httpapi.Owner{}
+		return core.Owner{}
 	}
 	p := o.a.cluster
 	if s := o.a.sessions.shards[shard].Load(); s != nil {
-		return httpapi.Owner{Self: true, Epoch: s.epoch.Load(), Replica: p.self.Replica}
+		return core.Owner{Self: true, Epoch: s.epoch.Load(), Replica: p.self.Replica}
 	}
 	owner := p.cluster.View().Shards[shard]
 	if owner.Replica == p.self.Replica {
-		return httpapi.Owner{} // it is being opened, or closed
+		return core.Owner{} // it is being opened, or closed
 	}
-	return httpapi.Owner{Epoch: owner.Epoch, Replica: owner.Replica, Address: owner.Address}
+	return core.Owner{Epoch: owner.Epoch, Replica: owner.Replica, Address: owner.Address}
 }
 
 // operators is the cluster as the admin endpoint sees it. It implements admin.Cluster.

@@ -27,7 +27,7 @@ type clusterPart struct {
 	a       *App
 	log     *slog.Logger
 	name    string // of the cluster
-	lease   time.Duration
+	timing  cluster.Timing
 	self    fence.Epoch
 	cluster membership                 // nil: there is none
 	shown   atomic.Pointer[membership] // the same, for those that ask from other goroutines; nil before it takes part
@@ -60,6 +60,9 @@ type membership interface {
 	BeginDrain()
 	// Counts is what this replica did.
 	Counts() cluster.Counts
+	// Lease is the lease of this replica, and when it ends by this machine's monotonic clock unless etcd is
+	// heard from before.
+	Lease() (id int64, until time.Time)
 	// Lost says that the broker has told of another owner of the shard.
 	Lost(shard int)
 }
@@ -98,7 +101,7 @@ func (p *clusterPart) prepare(ctx context.Context, old, fresh *config.Config) (c
 	}
 	a := p.a
 	p.log = component(a.log, logging.ComponentServer)
-	p.name, p.lease, p.turns, p.offers = c.Name, c.Lease, make([]sync.Mutex, c.Shards), newOffers(c.Shards)
+	p.name, p.timing, p.turns, p.offers = c.Name, cluster.TimingFor(c.Lease), make([]sync.Mutex, c.Shards), newOffers(c.Shards)
 	p.scouts = make(chan struct{}, handedOn)
 	p.life, p.end = context.WithCancel(context.WithoutCancel(ctx))
 	p.self = fence.Epoch{Replica: c.Replica, Address: a.peers.address(c)}
@@ -141,7 +144,7 @@ func (p *clusterPart) join(cfg *config.Config) (membership, error) {
 	p.reloaded = store.SetFingerprint
 	return cluster.New(cluster.Options{
 		Self: c.Replica, Shards: c.Shards, Scout: cfg.AnyCar != nil, Store: store, Host: p, Log: p.log,
-		Timing: cluster.TimingFor(c.Lease),
+		Timing: p.timing,
 	}), nil
 }
 

@@ -67,6 +67,7 @@ func (c *chair) Run(ctx context.Context) error { <-ctx.Done(); return nil }
 func (c *chair) Drain(context.Context) error   { return nil }
 func (c *chair) Lost(shard int)                { c.lost <- shard }
 func (c *chair) BeginDrain()                   {}
+func (c *chair) Lease() (int64, time.Time)     { return 0, time.Time{} }
 func (c *chair) Counts() cluster.Counts        { return cluster.Counts{} }
 
 func (c *chair) View() *cluster.View {

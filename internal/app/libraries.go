@@ -48,7 +48,7 @@ func newLibraries(log *slog.Logger) *libraries {
 func moduleKey(m config.Module) (string, error) {
 	switch {
 	case m.Builtin != "":
-		return fmt.Sprintf("builtin %s\x00%s %d", m.Builtin, m.SpoolDirectory, m.SpoolMaxBytes), nil
+		return fmt.Sprintf("builtin %s\x00%s %d %s", m.Builtin, m.SpoolDirectory, m.SpoolMaxBytes, m.Answer), nil
 	case len(m.Command) > 0:
 		return "command " + strings.Join(m.Command, "\x00") + limits(m), nil
 	}
@@ -133,13 +133,13 @@ func (l *libraries) open(ctx context.Context, id fleet.CarID, m config.Module, f
 	spec := m.Spec(id)
 	spec.Position = position
 	if found && (m.Builtin == "" || m.SpoolDirectory != "") {
-		return car.Binding{Module: made, Instance: module.Lazy(made, spec)}, nil
+		return car.Binding{Module: made, Instance: module.Lazy(made, spec), Awaited: m.Answer == config.AnswerDelivered}, nil
 	}
 	instance, err := made.Open(ctx, spec)
 	if err != nil {
 		return car.Binding{}, fmt.Errorf("%s: %w", m.KeyPath, err)
 	}
-	return car.Binding{Module: made, Instance: instance}, nil
+	return car.Binding{Module: made, Instance: instance, Awaited: m.Answer == config.AnswerDelivered}, nil
 }
 
 // make makes a module of the configured kind.
@@ -163,6 +163,7 @@ func (l *libraries) make(ctx context.Context, m config.Module) (module.Module, e
 			Logger:         cmp.Or(l.builtinLog, l.log),
 			SpoolDirectory: m.SpoolDirectory,
 			SpoolMaxBytes:  m.SpoolMaxBytes,
+			Await:          m.Answer == config.AnswerDelivered,
 			DryRun:         l.dryRun,
 		})
 	case len(m.Command) > 0:

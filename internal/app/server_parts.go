@@ -9,7 +9,7 @@ import (
 	"external-server/internal/admin"
 	"external-server/internal/config"
 	"external-server/internal/config/tlsfiles"
-	"external-server/internal/httpapi"
+	apiserver "external-server/internal/httpapi/server"
 	"external-server/internal/logging"
 	"external-server/internal/observe"
 	"external-server/internal/peer"
@@ -140,7 +140,7 @@ type adminPart struct {
 }
 
 func (*adminPart) keys() []string {
-	return []string{"Admin.Tokens", "Admin.TLS.*", "Admin.Insecure"}
+	return []string{"Admin.Tokens", "Admin.TLS.*", "Admin.Insecure", "Admin.MapTiles", "Admin.MapAttribution", "Admin.MapMaxZoom"}
 }
 
 func (p *adminPart) prepare(_ context.Context, old, fresh *config.Config) (change, error) {
@@ -205,16 +205,16 @@ func (p *apiPart) prepare(ctx context.Context, old, fresh *config.Config) (chang
 		}
 		return change{apply: func(context.Context) error { return a.api.Configure(*fresh.HTTPAPI) }}, nil
 	}
-	opts := httpapi.Options{Config: *fresh.HTTPAPI, Logger: component(a.log, logging.ComponentHTTP)}
+	opts := apiserver.Options{Config: *fresh.HTTPAPI, Logger: component(a.log, logging.ComponentHTTP)}
 	if c := fresh.Cluster; c != nil {
-		opts.Cluster = &httpapi.Cluster{Replica: c.Replica, Owners: a.peers.owners, Peers: a.peers.client}
+		opts.Cluster = &apiserver.Cluster{Replica: c.Replica, Owners: a.peers.owners, Peers: a.peers.client}
 	}
-	api, err := httpapi.New(ctx, opts)
+	api, err := apiserver.New(ctx, opts)
 	if err != nil {
 		return change{}, err
 	}
 	if fresh.Cluster != nil {
-		a.peers.server.HandleWithin(httpapi.PeerPrefix+"/", peer.Limits{Body: httpapi.PeerBody, Requests: httpapi.PeerRequests}, api.PeerHandler())
+		a.peers.server.HandleWithin(apiserver.PeerPrefix+"/", peer.Limits{Body: apiserver.PeerBody, Requests: apiserver.PeerRequests}, api.PeerHandler())
 	}
 	a.api, a.libraries.api = api, api.API()
 	return change{apply: func(ctx context.Context) error {

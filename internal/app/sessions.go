@@ -181,6 +181,9 @@ func (p *sessionsPart) options(id fleet.CarID, o *car.Options) {
 	if s.carrier != nil {
 		o.Carrier = s.carrier
 	}
+	if s.permit != nil {
+		o.Permit = s.permit
+	}
 	o.Down = s.down()
 	if p.dir.Deaths() > 0 {
 		o.Alone = p.alone.take

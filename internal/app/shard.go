@@ -32,6 +32,7 @@ type shard struct {
 	standing *fence.Standing
 	link     *mqtt.Link
 	carrier  *fence.Carrier
+	permit   *permit
 	carried  map[fleet.CarID][]byte // the records of the owner before, until the cars have taken them over
 
 	// Of keep.

@@ -81,6 +81,9 @@ func (o *occupant) caught() {
 // giveBack lets the next occupant handle what the one that failed had in hand and had not
 // answered. What it failed at twice is dropped, and without a journal all of it.
 func (o *occupant) giveBack(drop bool) {
+	for counter := range o.later {
+		o.tellBroker(counter)
+	}
 	items := o.rest
 	if o.first.payload != nil {
 		items = []item{o.first}
@@ -153,6 +156,12 @@ func (o *occupant) handleMail(m mail) {
 	if len(m.modules) > 1 { // in the order of configuration (SEQ-31)
 		slices.SortFunc(m.modules, func(a, b int32) int { return o.position(a) - o.position(b) })
 	}
+	for _, t := range m.taken {
+		if t.by.session == o.session { // numbers of another one begin anew
+			o.step(time.Now(), session.Event{Kind: session.EventDelivered, Module: t.by.number, Number: t.number})
+		}
+	}
+	clear(m.taken)
 	for _, n := range m.modules {
 		o.fetch(n)
 	}
@@ -201,6 +210,7 @@ func (o *occupant) handleItem(it *item) {
 		o.setLink(true, nil)
 	case session.EventLinkDown:
 		o.downsHandled = it.downs
+		clear(o.later) // they mean nothing over another connection
 		ev.Kept = it.kept && o.opts.Journal != nil
 		o.reachedAt = it.at
 		o.setLink(false, it.reason)
@@ -301,6 +311,9 @@ func (o *occupant) perform(e *session.Effect) bool {
 	switch e.Kind {
 	case session.EffectPublish:
 		ack := o.ackWith(&e.Message)
+		if held, ok := o.later[e.Message.Counter]; ok && ack == (link.Ack{}) && e.Message.Kind == fleet.ServerStatusResponse {
+			return o.answerLater(e, held)
+		}
 		ok := o.publish(e.Message, ack)
 		o.answered = o.answered || ok && e.Message.Kind == fleet.ServerStatusResponse && e.Message.Counter == o.answering
 		if ok && ack != (link.Ack{}) {
@@ -326,6 +339,10 @@ func (o *occupant) perform(e *session.Effect) bool {
 		o.askType(e)
 	case session.EffectForward:
 		o.forward(e)
+	case session.EffectAnswerLater:
+		o.holdAck(e.Counter)
+	case session.EffectHandled:
+		o.tellBroker(e.Counter)
 	case session.EffectDeviceDisconnected:
 		o.tellDisconnected(e)
 		if m := o.find(e.Device.Module); m != nil {

@@ -57,8 +57,9 @@ type mailbox struct {
 	maxBytes int
 	rate     bucket
 	commands []int32 // modules with commands to fetch
-	due      bool    // the timer has fired
-	poked    bool    // there is something to do that is not in here
+	taken    []taking
+	due      bool // the timer has fired
+	poked    bool // there is something to do that is not in here
 	closed   bool
 
 	// busy says that there is a working goroutine. It alone may touch the session, and it
@@ -121,6 +122,25 @@ func (m *mailbox) putCommands(module int32) (work bool) {
 	return m.engage()
 }
 
+// taking says that a module has taken its statuses up to a number.
+type taking struct {
+	by     *boundModule
+	number uint64
+}
+
+// putDelivered notes what an awaited module has taken, and tells whether the caller has to
+// work.
+func (m *mailbox) putDelivered(by *boundModule, number uint64) (work bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if i := slices.IndexFunc(m.taken, func(t taking) bool { return t.by == by }); i >= 0 {
+		m.taken[i].number = number
+	} else {
+		m.taken = append(m.taken, taking{by, number})
+	}
+	return m.engage()
+}
+
 // putDue notes that the timer has fired, and tells whether the caller has to work.
 func (m *mailbox) putDue() (work bool) {
 	m.mu.Lock()
@@ -149,7 +169,7 @@ func (m *mailbox) open() (work bool) {
 
 // waiting tells whether there is work; mu is held.
 func (m *mailbox) waiting() bool {
-	return len(m.items) > 0 || len(m.commands) > 0 || m.due || m.poked
+	return len(m.items) > 0 || len(m.commands) > 0 || len(m.taken) > 0 || m.due || m.poked
 }
 
 // halt ends the work until open or resume: when idle is closed, no goroutine works.
@@ -196,7 +216,8 @@ func (m *mailbox) setRate(perSecond, burst int) {
 type mail struct {
 	items   []item
 	modules []int32 // with commands
-	due     bool    // the timer has fired
+	taken   []taking
+	due     bool // the timer has fired
 }
 
 // take swaps what is queued with the given empty slices. False: there is nothing,
@@ -215,8 +236,8 @@ func (m *mailbox) take(empty mail) (mail, bool) {
 		}
 		return empty, false
 	}
-	out := mail{items: m.items, modules: m.commands, due: m.due}
-	m.items, m.commands = empty.items[:0], empty.modules[:0]
+	out := mail{items: m.items, modules: m.commands, taken: m.taken, due: m.due}
+	m.items, m.commands, m.taken = empty.items[:0], empty.modules[:0], empty.taken[:0]
 	m.messages, m.bytes = 0, 0
 	m.due, m.poked = false, false
 	return out, true

@@ -19,6 +19,9 @@ type boundModule struct {
 	// instance belongs to the worker; it is only asked about its state.
 	instance module.Instance
 
+	awaited bool             // see Binding.Awaited
+	session *session.Session // whose statuses it gets
+
 	started chan struct{} // closed when the worker was started, see occupant.start
 	closed  chan struct{} // closed when the worker was closed
 
@@ -34,11 +37,12 @@ type boundModule struct {
 // bind makes the worker of a module; it is not started.
 func (s *Seat) bind(b Binding) *boundModule {
 	number := b.Module.Number()
-	m := &boundModule{number: number, module: b.Module, instance: b.Instance, started: make(chan struct{}), closed: make(chan struct{})}
+	m := &boundModule{number: number, awaited: b.Awaited, module: b.Module, instance: b.Instance, started: make(chan struct{}), closed: make(chan struct{})}
 	worker := module.WorkerOptions{
 		Logger:    s.log,
 		QueueSize: s.limits.Queue,
 		Supports:  b.Module.Supports,
+		Permit:    s.opts.Permit,
 		Lost:      b.Lost,
 		Notify: func() {
 			if s.mail.putCommands(number) {
@@ -53,6 +57,16 @@ func (s *Seat) bind(b Binding) *boundModule {
 			m.record = session.AppendDelivered(m.record[:0], name, number, status)
 			m.batch[0] = m.record
 			j.Append(m.batch[:]...)
+		}
+	}
+	if record := worker.Confirmed; b.Awaited {
+		worker.Confirmed = func(status uint64) {
+			if record != nil {
+				record(status)
+			}
+			if s.mail.putDelivered(m, status) {
+				go s.work(nil, false)
+			}
 		}
 	}
 	if j := s.opts.Journal; j != nil {
@@ -192,6 +206,11 @@ func (v moduleView) Recall(n int32, deviceType uint32) (supported, known bool) {
 		return module.Recall(m.module, deviceType)
 	}
 	return false, true
+}
+
+func (v moduleView) Awaited(n int32) bool {
+	m := v.o.find(n)
+	return m != nil && m.awaited
 }
 
 func (v moduleView) Position(n int32) int { return v.o.position(n) }

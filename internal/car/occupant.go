@@ -65,6 +65,10 @@ func newOccupant(s *Seat, sess *session.Session, modules []Binding) *occupant {
 	} else {
 		sess.UseModules(moduleView{o})
 		sess.Configure(s.limits.Session)
+		o.session = sess
+	}
+	for _, m := range o.modules {
+		m.session = o.session
 	}
 	return o
 }

@@ -54,6 +54,8 @@ type Binding struct {
 	// Lost are the statuses for it that an earlier process has answered and that were given
 	// up.
 	Lost uint64
+	// Awaited: a status is answered when the module has taken it (RES-26).
+	Awaited bool
 }
 
 // Occupant is what takes a seat.
@@ -101,6 +103,8 @@ type Options struct {
 	// Carrier gets the record of the session for other servers, which go on with it should
 	// this one fail; nil: there are none. It needs a Journal.
 	Carrier Carrier
+	// Permit is asked before the modules are called; nil: they always may be.
+	Permit module.Permit
 	// Down is for how long the car had been out of reach when the seat was made.
 	Down time.Duration
 	// OwnBroker says that the broker ends and begins with this process and that the one
@@ -142,6 +146,7 @@ type Seat struct {
 	linkReason       error               // of the last loss of the link
 	downsHandled     int64               // losses of the link that the occupants know of
 	epoch            uint64              // of the journal that has the whole session
+	later            map[uint32]link.Ack // of statuses whose answers are held, by counter
 	unsent           bool                // what should have left was not sent, see publish
 	failedAt         time.Time           // when the last defect was met
 	reachedAt        time.Time           // until when the broker was reached, see Options.Down

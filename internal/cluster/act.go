@@ -15,6 +15,7 @@ const scoutQueue = -1
 func (r *runner) act(a Action) {
 	switch a.Kind {
 	case ActionPublish:
+		r.say(a.Member)
 		r.opts.Store.Publish(a.Member)
 	case ActionScout, ActionNoScout:
 		r.write(scoutQueue, a)
@@ -35,6 +36,18 @@ func (r *runner) act(a Action) {
 		r.call(openTime, func(ctx context.Context) Event {
 			return Event{Kind: EventClosed, Shard: a.Shard, Err: r.closed(a, r.opts.Host.Close(ctx, a.Shard, a.To, a.Lost))}
 		})
+	}
+}
+
+// say tells the operator when this replica cannot serve, and when it can again.
+func (r *runner) say(m Member) {
+	switch {
+	case m.State == StateUnhealthy && m.Reason != "" && !r.unwell:
+		r.unwell = true
+		r.opts.Log.Warn("this replica cannot serve and takes no more shards; it gives its own to the others unless that ends at once", "reason", m.Reason)
+	case m.State == StateReady && r.unwell:
+		r.unwell = false
+		r.opts.Log.Info("this replica can serve again")
 	}
 }
 

@@ -86,9 +86,12 @@ func (c *Cluster) Counts() Counts {
 	return c.counts
 }
 
-// LeaseUntil is when the lease of this replica ends by this machine's monotonic clock
+// Lease returns the lease of this replica, and when it ends by this machine's monotonic clock
 // unless etcd is heard from before. It is for any goroutine.
-func (c *Cluster) LeaseUntil() time.Time { return c.opts.Store.Status().Deadline }
+func (c *Cluster) Lease() (id int64, until time.Time) {
+	s := c.opts.Store.Status()
+	return s.Lease, s.Deadline
+}
 
 // Lost tells that the broker has told the Host that another replica serves a shard.
 // Host.Close with lost follows, unless this replica does not serve the shard.
@@ -127,6 +130,7 @@ type runner struct {
 	done    chan func()      // what is to be done by Run's goroutine when some work has ended
 	known   *Registry        // what the planner was told last
 	fresh   bool             // the planner was told whether etcd answers
+	unwell  bool             // the operator was told that this replica cannot serve
 }
 
 // Run takes part until the context ends. Then it waits for the calls to the Host, whose

@@ -29,10 +29,15 @@ func DefaultTiming() Timing {
 	}
 }
 
+// longestWait bounds the lease by which TimingFor reckons: gateways wait 30 s for an answer,
+// however long a lease is.
+const longestWait = 15 * time.Second
+
 // TimingFor returns the times for a lease: a replica without broker has to give its shards
 // away before one that has ended would lose them.
 func TimingFor(lease time.Duration) Timing {
 	t := DefaultTiming()
+	lease = min(lease, longestWait)
 	t.Unwell, t.GiveAway = lease/3, lease*2/3
 	return t
 }

@@ -34,5 +34,6 @@ type Status struct {
 	Up       bool          // etcd answers, and this replica is a member
 	Problem  string        // why not
 	Deadline time.Time     // when the lease ends unless etcd is heard from; monotonic
+	Lease    int64         // which Deadline is that of; 0: there was none yet
 	Changed  chan struct{} // closed at the next change
 }

@@ -2,12 +2,10 @@ package config
 
 import (
 	"net"
-	"net/netip"
-	"regexp"
 	"strconv"
-	"strings"
 	"time"
 
+	"external-server/internal/config/address"
 	"external-server/internal/config/document"
 )
 
@@ -78,14 +76,14 @@ func (l *loader) broker(top *document.Object, cfg *Config) {
 func (l *loader) brokerBy(o *document.Object, k brokerKeys, cfg *Config) {
 	b := &cfg.Broker
 	schemeTLS := false
-	address := o.Get(k.address)
+	given := o.Get(k.address)
 	switch {
-	case address != nil && address.Kind != document.KindString:
-		l.Wrong(address, o.Key(k.address), "a host name or IP address")
-	case address != nil && (address.Text != "" || cfg.EmbeddedBroker == nil):
-		host, secure, fault := parseAddress(address.Text)
+	case given != nil && given.Kind != document.KindString:
+		l.Wrong(given, o.Key(k.address), "a host name or IP address")
+	case given != nil && (given.Text != "" || cfg.EmbeddedBroker == nil):
+		host, secure, fault := address.Broker(given.Text)
 		if fault != "" {
-			l.Errorf(address.Off, o.Key(k.address), "%s", fault)
+			l.Errorf(given.Off, o.Key(k.address), "%s", fault)
 		}
 		b.Host, schemeTLS = host, secure
 	case cfg.EmbeddedBroker == nil:
@@ -119,9 +117,9 @@ func (c *Config) ownBroker() bool {
 	if c.EmbeddedBroker == nil || c.Broker.Host == "" {
 		return c.EmbeddedBroker != nil
 	}
-	address := net.JoinHostPort(c.Broker.Host, strconv.Itoa(c.Broker.Port))
+	given := net.JoinHostPort(c.Broker.Host, strconv.Itoa(c.Broker.Port))
 	_, port, err := net.SplitHostPort(c.EmbeddedBroker.Listen)
-	return address == c.EmbeddedBroker.Listen || err == nil && loopback(address) && port == strconv.Itoa(c.Broker.Port)
+	return given == c.EmbeddedBroker.Listen || err == nil && address.Loopback(given) && port == strconv.Itoa(c.Broker.Port)
 }
 
 // settlePort chooses the usual port when none was configured.
@@ -203,38 +201,4 @@ func (l *loader) pemFile(o *document.Object, key string) string {
 		l.Errorf(o.Value.Member(key).Off, o.Key(key), "%s", fault)
 	}
 	return path
-}
-
-var (
-	scheme   = regexp.MustCompile(`^(?i)(https?|mqtts?|tcp|ssl|tls)://`)
-	hostname = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`)
-)
-
-// parseAddress strips a scheme (REC-23) and returns the host. The schemes of
-// MQTT over TLS ask for TLS; https does not, because the reference never meant
-// it so.
-func parseAddress(text string) (host string, secure bool, fault string) {
-	found := strings.ToLower(scheme.FindString(text))
-	secure = found == "mqtts://" || found == "ssl://" || found == "tls://"
-	host = text[len(found):]
-	if inner, ok := strings.CutPrefix(host, "["); ok {
-		if inner, ok = strings.CutSuffix(inner, "]"); ok && strings.Contains(inner, ":") {
-			host = inner
-		}
-	}
-	if _, err := netip.ParseAddr(host); err == nil {
-		return host, secure, ""
-	}
-	switch {
-	case host == "":
-		return "", secure, "must not be empty; expected the host name or IP address of the MQTT broker"
-	case hostname.MatchString(host):
-		return host, secure, ""
-	case strings.ContainsAny(host, "/@?"):
-		return "", secure, "expected a host name or IP address only, without path, query and user name"
-	}
-	if h, _, err := net.SplitHostPort(host); err == nil && (hostname.MatchString(h) || strings.Contains(h, ":")) {
-		return "", secure, "expected a host name or IP address without port; the port has its own key"
-	}
-	return "", secure, "expected a host name (letters, digits, -, _ and dots), an IPv4 or an IPv6 address"
 }

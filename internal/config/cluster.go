@@ -1,7 +1,6 @@
 package config
 
 import (
-	"cmp"
 	"net"
 	"net/netip"
 	"net/url"
@@ -10,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"external-server/internal/config/address"
 	"external-server/internal/config/document"
 )
 
@@ -35,7 +35,7 @@ type Cluster struct {
 	PeerAddress string
 	PeerTLS     *PeerTLS // mutual; exactly one of PeerTLS and PeerToken is set
 	// PeerToken is sent without TLS. A replica that listens with it takes only what comes from
-	// addresses for which PrivateAddress is true.
+	// addresses for which address.Private is true.
 	PeerToken Secret
 	Shards    int           // fixed when the cluster is made
 	Lease     time.Duration // whole seconds: so long after its last sign of life a server's cars are taken over
@@ -112,7 +112,7 @@ func (l *loader) etcd(o *document.Object, c *Cluster) {
 				l.Wrong(item, key, "a URL")
 				continue
 			}
-			u, fault := etcdURL(item.Text)
+			u, fault := address.Etcd(item.Text)
 			if fault != "" {
 				l.Errorf(item.Off, key, "%s", fault)
 				continue
@@ -145,7 +145,7 @@ func (l *loader) etcd(o *document.Object, c *Cluster) {
 // plainPassword warns about a password that others on the way can read.
 func (l *loader) plainPassword(o *document.Object, c *Cluster) {
 	for _, text := range c.Etcd {
-		if u, err := url.Parse(text); err == nil && !loopback(u.Host) {
+		if u, err := url.Parse(text); err == nil && !address.Loopback(u.Host) {
 			l.Warnf(o.KeyAt("username"), o.Key("username"), "the password goes to etcd without encryption; use https URLs")
 			return
 		}
@@ -172,24 +172,6 @@ func (l *loader) etcdTLS(o *document.Object, c *Cluster, plain bool) {
 	if plain {
 		l.Errorf(o.KeyAt("tls"), t.Path, "the URLs of etcd are http, which is without TLS; expected https URLs, or no tls")
 	}
-}
-
-// etcdURL reads one URL of etcd, and adds its usual port.
-func etcdURL(text string) (*url.URL, string) {
-	const expected = `expected a URL such as "http://etcd-0.example.org:2379", with host and port alone`
-	u, err := url.Parse(text)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil ||
-		strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		return nil, expected
-	}
-	if _, err := netip.ParseAddr(u.Hostname()); err != nil && !hostname.MatchString(u.Hostname()) {
-		return nil, expected
-	}
-	port := cmp.Or(u.Port(), "2379")
-	if p, err := strconv.ParseUint(port, 10, 16); err != nil || p == 0 {
-		return nil, expected
-	}
-	return &url.URL{Scheme: u.Scheme, Host: net.JoinHostPort(u.Hostname(), port)}, ""
 }
 
 // clusterNames reads the names of the cluster and of this server.
@@ -236,7 +218,7 @@ func (l *loader) peers(o *document.Object, c *Cluster) {
 	o.Required("peer_listen", expected)
 	c.PeerListen = l.listenAt(o, "peer_listen", defaultPeers)
 	host, port, _ := net.SplitHostPort(c.PeerListen)
-	ip, all := listenIP(host)
+	ip, all := address.ListenIP(host)
 	if n := o.Get("peer_address"); n != nil {
 		c.PeerAddress = l.peerAddress(o, n)
 	} else if all && o.Has("peer_listen") {
@@ -275,10 +257,10 @@ func (l *loader) peers(o *document.Object, c *Cluster) {
 func (l *loader) tokenOnly(o *document.Object, c *Cluster, listen netip.Addr, all bool) {
 	const public = "a token goes over the network without encryption, which is for loopback and private addresses only; expected such an address, or %s"
 	name := func(host string) (private, name bool) {
-		ip, _ := listenIP(host)
-		return ip.IsValid() && PrivateAddress(ip), !ip.IsValid()
+		ip, _ := address.ListenIP(host)
+		return ip.IsValid() && address.Private(ip), !ip.IsValid()
 	}
-	if listen.IsValid() && !all && !PrivateAddress(listen) {
+	if listen.IsValid() && !all && !address.Private(listen) {
 		l.Errorf(o.At("peer_listen"), o.Key("peer_listen"), public, o.Key("peer_tls"))
 		return
 	}
@@ -287,18 +269,9 @@ func (l *loader) tokenOnly(o *document.Object, c *Cluster, listen netip.Addr, al
 		l.Errorf(o.At("peer_address"), o.Key("peer_address"), public, o.Key("peer_tls"))
 		return
 	}
-	if !loopback(c.PeerListen) {
+	if !address.Loopback(c.PeerListen) {
 		l.Warnf(o.KeyAt("peer_token"), o.Key("peer_token"), "what the servers tell each other, and the token itself, is not encrypted; on a network that others share use %s", o.Key("peer_tls"))
 	}
-}
-
-// PrivateAddress tells whether an address is of this machine or of a private network:
-// loopback, link local, RFC 1918, RFC 4193, and RFC 6598, which carriers and Kubernetes
-// services use.
-func PrivateAddress(ip netip.Addr) bool {
-	ip = ip.Unmap()
-	shared := netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64, 0, 0}), 10)
-	return ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast() || shared.Contains(ip)
 }
 
 func (l *loader) peerTLS(o *document.Object, c *Cluster) {
@@ -334,8 +307,8 @@ func (l *loader) peerAddress(o *document.Object, n *document.Value) string {
 	}
 	host, port, err := net.SplitHostPort(text)
 	p, bad := strconv.ParseUint(port, 10, 16)
-	_, all := listenIP(host)
-	if ip, notIP := netip.ParseAddr(host); notIP != nil && !hostname.MatchString(host) || ip.IsUnspecified() {
+	_, all := address.ListenIP(host)
+	if ip, notIP := netip.ParseAddr(host); notIP != nil && !address.IsHostname(host) || ip.IsUnspecified() {
 		all = true
 	}
 	if err != nil || bad != nil || p == 0 || all {

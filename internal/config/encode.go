@@ -255,6 +255,7 @@ func (e encoder) module(m Module) document.Ordered {
 		return o
 	}
 	e.optional(&o, "memory_limit_mb", m.MemoryLimit>>20, m.MemoryLimit == 0)
+	e.optional(&o, "answer", m.Answer, m.Answer == AnswerQueued)
 	e.optional(&o, "max_restarts", m.MaxRestarts, m.MaxRestarts == defaultMaxRestarts)
 	e.optional(&o, "call_timeout_ms", millis(m.CallTimeout), m.CallTimeout == defaultCallTimeout)
 	return o
@@ -344,5 +345,16 @@ func (e encoder) admin(a *Admin) document.Ordered {
 	e.optional(&o, "tokens", tokens, len(tokens) == 0)
 	e.optional(&o, "per_car_metrics", a.PerCarMetrics, !a.PerCarMetrics)
 	e.optional(&o, "insecure", a.Insecure, !a.Insecure)
+	if a.MapTiles != "" {
+		tiles, _, keys := strings.Cut(a.MapTiles, "?")
+		if keys && !e.reveal { // the key of a customer, perhaps
+			tiles += "?" + Hidden
+		} else {
+			tiles = a.MapTiles
+		}
+		o.Add("map_tiles", tiles)
+		e.optional(&o, "map_attribution", a.MapAttribution, a.MapAttribution == "")
+		e.optional(&o, "map_max_zoom", a.MapMaxZoom, a.MapMaxZoom == defaultMapMaxZoom)
+	}
 	return o
 }

@@ -152,6 +152,7 @@ func TestErrors(t *testing.T) {
 		{"command missing", strings.Replace(minimalA, `"lib_path": "lib.so"`, `"command": ["./lib.so"]`, 1), false,
 			`config.json:1:91: modules.5.command: "./lib.so" cannot be executed: permission denied; expected an executable file or a program in PATH`},
 		{"isolation", strings.Replace(minimalA, `"lib.so"`, `"lib.so", "isolation": "thread"`, 1), true, `config.json:1:114: modules.5.isolation: expected "process" or "none"`},
+		{"answer", strings.Replace(minimalA, `"lib.so"`, `"lib.so", "answer": "soon"`, 1), true, `config.json:1:111: modules.5.answer: expected "queued" or "delivered"`},
 		{"poll timeout", strings.Replace(minimalA, `"lib.so"`, `"lib.so", "timeout_ms": 0`, 1), true, `config.json:1:115: modules.5.timeout_ms: expected a whole number from 1 to 2147483647, got 0`},
 		{"module config values", strings.Replace(minimalA, `"lib.so"`, `"lib.so", "config": {"a": 1.5, "b": null, "c": ["planted"], "d": {"planted": 1}, "e": 1e999}`, 1), true,
 			"config.json:1:117: modules.5.config.a: expected a string, a whole number, true or false, got a fraction or a number too large (MOD-9)\n" +

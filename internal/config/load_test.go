@@ -18,7 +18,7 @@ import (
 // defaultModule is what a library without further keys becomes.
 func defaultModule(number int32, path, lib string, own ...Pair) Module {
 	return Module{Number: number, KeyPath: path, LibPath: lib, Isolation: IsolationProcess, Config: own,
-		PollTimeout: time.Second, SpoolMaxBytes: 64 << 20, MaxRestarts: 10, CallTimeout: time.Minute}
+		Answer: AnswerQueued, PollTimeout: time.Second, SpoolMaxBytes: 64 << 20, MaxRestarts: 10, CallTimeout: time.Minute}
 }
 
 func pair(key, value string) Pair { return Pair{key, NewSecret(value)} }
@@ -80,11 +80,11 @@ func TestFormats(t *testing.T) {
 		files := TLS{CAFile: "ca.pem", CertFile: "cert.pem", KeyFile: "key.pem"}
 		compare(t, "broker", cfg.Broker, Broker{Host: "broker.example.org", Port: 8883, Username: "name", Password: NewSecret("word"), Connections: 4, TLS: &files, files: files})
 		one := Module{Number: 1, KeyPath: "common_modules.1", Builtin: BuiltinMission, Config: []Pair{pair("api_url", "http://localhost")},
-			PollTimeout: time.Second, SpoolDirectory: "logs", SpoolMaxBytes: 1000000, MaxRestarts: 10, CallTimeout: time.Minute}
+			Answer: AnswerQueued, PollTimeout: time.Second, SpoolDirectory: "logs", SpoolMaxBytes: 1000000, MaxRestarts: 10, CallTimeout: time.Minute}
 		thousand := defaultModule(1000, "common_modules.1000", "lib.so")
 		thousand.Config, thousand.Isolation, thousand.PollTimeout = []Pair{}, IsolationNone, 500*time.Millisecond
 		seven := Module{Number: 7, KeyPath: "cars.*.specific_modules.7", Command: []string{"./run", "--fast"}, Config: []Pair{pair("flag", "1")},
-			PollTimeout: time.Second, SpoolMaxBytes: 64 << 20, MemoryLimit: 64 << 20, MaxRestarts: 3, CallTimeout: 5 * time.Second}
+			Answer: AnswerDelivered, PollTimeout: time.Second, SpoolMaxBytes: 64 << 20, MemoryLimit: 64 << 20, MaxRestarts: 3, CallTimeout: 5 * time.Second}
 		compare(t, "cars", cfg.Cars, []Car{{Name: "car_a", Modules: []Module{one, thousand}, Labels: []Label{{"depot", "Brno střed"}, {"model", "shuttle-2"}}}})
 		compare(t, "any car", cfg.AnyCar, &Car{Name: AnyCarName, Modules: []Module{seven, one, thousand}})
 		compare(t, "log", cfg.Logging, Logging{
@@ -97,7 +97,8 @@ func TestFormats(t *testing.T) {
 		compare(t, "HTTP API", cfg.HTTPAPI, &HTTPAPI{Listen: ":8080", TLS: &ServerTLS{CertFile: "cert.pem", KeyFile: "key.pem"},
 			Store: NewSecret("postgres://u:p@db/fleet"), KeysFile: "keys", Retention: time.Minute, MaxCars: 500, WaitTimeout: 700 * time.Millisecond})
 		compare(t, "admin", cfg.Admin, &Admin{Listen: "0.0.0.0:8090", TLS: &ServerTLS{CertFile: "cert.pem", KeyFile: "key.pem"},
-			Tokens: []Token{{Name: "n", Role: RoleOperate, Token: NewSecret("t")}, {Name: "f", Role: RoleRead, Token: NewSecret("from-file"), TokenFile: "token"}}, PerCarMetrics: true})
+			Tokens: []Token{{Name: "n", Role: RoleOperate, Token: NewSecret("t")}, {Name: "f", Role: RoleRead, Token: NewSecret("from-file"), TokenFile: "token"}}, PerCarMetrics: true,
+			MapTiles: "https://tiles.example.org:8443/{z}/{x}/{y}.png?key=k", MapAttribution: "© the owners", MapMaxZoom: 14})
 		compare(t, "tracing", cfg.Tracing, &Tracing{"https://collector:4318/v1", 0.5})
 		compare(t, "presence", cfg.Presence, true)
 	})
@@ -232,30 +233,6 @@ func TestLeniency(t *testing.T) {
 	}
 }
 
-func TestAddresses(t *testing.T) {
-	for _, c := range []struct {
-		text, host string
-		tls        bool
-	}{
-		{"localhost", "localhost", false},
-		{"http://broker.example-1.org", "broker.example-1.org", false},
-		{"https://10.0.0.1", "10.0.0.1", false},
-		{"mqtt://under_score", "under_score", false},
-		{"MQTTS://b", "b", true}, {"tcp://b", "b", false}, {"ssl://b", "b", true},
-		{"::1", "::1", false}, {"[fe80::1%eth0]", "fe80::1%eth0", false}, {"http://[2001:db8::1]", "2001:db8::1", false},
-	} {
-		host, tls, fault := parseAddress(c.text)
-		if host != c.host || tls != c.tls || fault != "" {
-			t.Errorf("%s: %q, TLS %v, %s", c.text, host, tls, fault)
-		}
-	}
-	for _, text := range []string{"", "http://", "a b", "a/b", "a:1", "[::1]:1883", "ftp://a", "a..b", ".a", "user@a", "ä"} {
-		if host, _, fault := parseAddress(text); fault == "" {
-			t.Errorf("%q gives %q", text, host)
-		}
-	}
-}
-
 func TestModuleConfigValues(t *testing.T) { // MOD-9
 	workdir(t)
 	cfg, _ := mustLoad(t, strings.Replace(minimalA, `"lib.so"`,
@@ -346,29 +323,6 @@ func TestLogOfA(t *testing.T) {
 	} {
 		if cfg, _ := mustLoad(t, with(minimalA, c.keys)); cfg.Logging.File != c.want {
 			t.Errorf("%s: %+v", c.keys, cfg.Logging.File)
-		}
-	}
-}
-
-// TestAddressesApart: what can be listened on at the same time is no error.
-func TestAddressesApart(t *testing.T) {
-	for _, c := range []struct {
-		a, b string
-		want bool
-	}{
-		{"127.0.0.1:0", "127.0.0.1:0", false},
-		{"127.0.0.1:80", "127.0.0.1:81", false},
-		{"127.0.0.1:80", "127.0.0.2:80", false},
-		{"[::1]:80", "127.0.0.1:80", false},
-		{"0.0.0.0:80", "[::1]:80", false},
-		{"a.example:80", "b.example:80", false},
-		{"a.example:80", "a.example:80", true},
-		{":80", "127.0.0.1:80", true},
-		{"[::1]:80", "[::]:80", true},
-		{"127.0.0.1:80", "0.0.0.0:80", true},
-	} {
-		if clash(c.a, c.b) != c.want || clash(c.b, c.a) != c.want {
-			t.Errorf("%s and %s: %v, want %v", c.a, c.b, !c.want, c.want)
 		}
 	}
 }

@@ -94,6 +94,7 @@ func (l *loader) module(n *document.Value, path string, number int32, format For
 		return m
 	}
 	l.moduleKind(o, &m)
+	l.answer(o, &m)
 	if own := o.Get("config"); own != nil {
 		m.Config = l.moduleConfig(own, o.Key("config"), format)
 	}
@@ -154,6 +155,20 @@ func (l *loader) moduleKind(o *document.Object, m *Module) {
 		l.Errorf(isolation.Off, o.Key("isolation"), `expected "process" or "none"`)
 	default:
 		m.Isolation = v
+	}
+}
+
+func (l *loader) answer(o *document.Object, m *Module) {
+	m.Answer = AnswerQueued
+	n := o.Get("answer")
+	if n == nil {
+		return
+	}
+	switch v := Answer(n.Text); {
+	case n.Kind != document.KindString, v != AnswerQueued && v != AnswerDelivered:
+		l.Errorf(n.Off, o.Key("answer"), `expected "queued" or "delivered"`)
+	default:
+		m.Answer = v
 	}
 }
 

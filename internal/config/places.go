@@ -2,9 +2,8 @@ package config
 
 import (
 	"fmt"
-	"net"
-	"net/netip"
 
+	"external-server/internal/config/address"
 	"external-server/internal/fleet"
 )
 
@@ -54,15 +53,15 @@ func tooLong(company, car string) bool {
 // clashes reports two parts of the server that want the same address.
 func (l *loader) clashes(cfg *Config) {
 	var keys, addresses []string
-	add := func(key, address string) {
+	add := func(key, listen string) {
 		for i, other := range addresses {
-			if clash(address, other) {
+			if address.Clash(listen, other) {
 				at := l.places[key]
 				l.ErrorAt(at.line, at.column, key, fmt.Sprintf("%s listens on the same address; each needs a port of its own", keys[i]))
 				return
 			}
 		}
-		keys, addresses = append(keys, key), append(addresses, address)
+		keys, addresses = append(keys, key), append(addresses, listen)
 	}
 	if b := cfg.EmbeddedBroker; b != nil {
 		add("embedded_broker.listen", b.Listen)
@@ -76,37 +75,4 @@ func (l *loader) clashes(cfg *Config) {
 	if c := cfg.Cluster; c != nil {
 		add("cluster.peer_listen", c.PeerListen)
 	}
-}
-
-// clash tells whether two listeners with these addresses exclude each other.
-func clash(a, b string) bool {
-	hostA, portA, errA := net.SplitHostPort(a)
-	hostB, portB, errB := net.SplitHostPort(b)
-	if errA != nil || errB != nil || portA != portB || portA == "0" {
-		return false
-	}
-	ipA, allA := listenIP(hostA)
-	ipB, allB := listenIP(hostB)
-	switch {
-	case hostA == hostB:
-		return true
-	case !ipA.IsValid() || !ipB.IsValid(): // a name that only the resolver knows
-		return false
-	case allA && (ipA.Is6() || ipB.Is4()), allB && (ipB.Is6() || ipA.Is4()):
-		return true // all addresses; those of IPv6 include those of IPv4
-	}
-	return ipA == ipB
-}
-
-// listenIP returns the address of a host and whether it stands for all of its kind.
-func listenIP(host string) (ip netip.Addr, all bool) {
-	switch host {
-	case "":
-		return netip.IPv6Unspecified(), true
-	case "localhost":
-		return netip.AddrFrom4([4]byte{127, 0, 0, 1}), false
-	}
-	ip, _ = netip.ParseAddr(host) // not valid: a name
-	ip = ip.Unmap()
-	return ip, ip.IsValid() && ip.IsUnspecified()
 }

@@ -96,6 +96,7 @@ func TestRedacted(t *testing.T) {
       "config": "HIDDEN",
       "timeout_ms": 1000,
       "memory_limit_mb": 0,
+      "answer": "queued",
       "max_restarts": 10,
       "call_timeout_ms": 60000
     }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"external-server/internal/config/address"
 	"external-server/internal/config/document"
 )
 
@@ -49,7 +50,7 @@ func (l *loader) embeddedBroker(top *document.Object) *EmbeddedBroker {
 		b.Users = append(b.Users, user)
 	})
 	b.Insecure = o.Boolean("insecure", false)
-	if !loopback(b.Listen) && len(b.Users) == 0 && (b.TLS == nil || b.TLS.ClientCAFile == "") {
+	if !address.Loopback(b.Listen) && len(b.Users) == 0 && (b.TLS == nil || b.TLS.ClientCAFile == "") {
 		const open = "the broker listens beyond this machine and anyone who reaches it could be any car"
 		if b.Insecure {
 			l.Warnf(o.Value.Off, o.Path, open+"; add users, or tls with client_ca_file")
@@ -68,7 +69,7 @@ func (l *loader) listenAt(o *document.Object, key, def string) string {
 	text := o.Str(key, def)
 	l.note(o.Key(key), o.At(key), o.Key(key))
 	host, port, err := net.SplitHostPort(text)
-	if err == nil && host != "" && !hostname.MatchString(host) {
+	if err == nil && host != "" && !address.IsHostname(host) {
 		_, err = netip.ParseAddr(host)
 	}
 	if err == nil {
@@ -79,16 +80,6 @@ func (l *loader) listenAt(o *document.Object, key, def string) string {
 		return def
 	}
 	return text
-}
-
-// loopback tells whether only this machine can reach the address.
-func loopback(listen string) bool {
-	host, _, err := net.SplitHostPort(listen)
-	if err != nil {
-		return false
-	}
-	addr, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && addr.Unmap().IsLoopback()
 }
 
 func (l *loader) serverTLS(parent *document.Object) *ServerTLS {
@@ -138,7 +129,7 @@ func (l *loader) httpAPI(top *document.Object) *HTTPAPI {
 	case sqlite && l.files.Directory(filepath.Dir(path)) != "": // the store is never printed
 		l.Errorf(o.At("store"), o.Key("store"), "the folder of the database is not an existing directory; create it first or correct the path")
 	}
-	if a.KeysFile == "" && !loopback(a.Listen) {
+	if a.KeysFile == "" && !address.Loopback(a.Listen) {
 		l.Errorf(o.Value.Off, o.Key("keys_file"), "required, because the API listens beyond this machine; expected the file of its API keys")
 	}
 	o.Finish()
@@ -174,6 +165,7 @@ func (l *loader) admin(top *document.Object) *Admin {
 	a.TLS = l.serverTLS(o)
 	a.PerCarMetrics = o.Boolean("per_car_metrics", false)
 	a.Insecure = o.Boolean("insecure", false)
+	l.mapTiles(o, a)
 	names := make(map[string]struct{})
 	o.List("tokens", func(t *document.Object) {
 		token := Token{Name: t.Text("name"), Role: Role(t.Str("role", string(RoleRead))), TokenFile: t.Str("token_file", "")}
@@ -192,10 +184,10 @@ func (l *loader) admin(top *document.Object) *Admin {
 		}
 		a.Tokens = append(a.Tokens, token)
 	})
-	if !off && !loopback(a.Listen) && !o.Has("tokens") && !a.Insecure {
+	if !off && !address.Loopback(a.Listen) && !o.Has("tokens") && !a.Insecure {
 		l.Errorf(o.Value.Off, o.Key("tokens"), `required, because the endpoint listens beyond this machine; add tokens, or "insecure": true to let anybody in`)
 	}
-	if !off && !loopback(a.Listen) && o.Has("tokens") && len(a.Tokens) == 0 && !a.Insecure {
+	if !off && !address.Loopback(a.Listen) && o.Has("tokens") && len(a.Tokens) == 0 && !a.Insecure {
 		l.Errorf(o.KeyAt("tokens"), o.Key("tokens"), `must not be empty, because the endpoint listens beyond this machine; add tokens, or "insecure": true to let anybody in`)
 	}
 	o.Finish()

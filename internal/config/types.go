@@ -146,6 +146,15 @@ const (
 	IsolationNone    Isolation = "none"    // in the server's process
 )
 
+// Answer says when a status of a module is answered.
+type Answer string
+
+// Answers.
+const (
+	AnswerQueued    Answer = "queued"    // when its queue has taken the status, the default
+	AnswerDelivered Answer = "delivered" // when the module has taken it (RES-26)
+)
+
 // Module is one module of a car. Exactly one of LibPath, Builtin and Command is
 // set.
 type Module struct {
@@ -155,6 +164,7 @@ type Module struct {
 	Isolation Isolation // of LibPath
 	Builtin   Builtin
 	Command   []string // executable and arguments
+	Answer    Answer
 	// Config holds the module's own pairs in file order (MOD-8, MOD-9).
 	Config      []Pair
 	PollTimeout time.Duration // T_poll, MOD-16
@@ -255,6 +265,11 @@ type Admin struct {
 	PerCarMetrics bool
 	// Insecure allows requests without token beyond loopback.
 	Insecure bool
+	// MapTiles is the URL of a tile of the dashboard's map, with {z}, {x} and {y}; empty:
+	// none are shown.
+	MapTiles       string
+	MapAttribution string // shown on the map with tiles; their licence may ask for it
+	MapMaxZoom     int    // the largest {z} that there are tiles of
 }
 
 // Role of a token.

@@ -1,8 +1,3 @@
-// Package httpapi is the Fleet Protocol HTTP API (HTTP-1 to HTTP-19): the API as a Go
-// interface, its client over HTTP, and the embedded server with its stores.
-//
-// It may import fleet, config and peer. It knows neither cars' sessions nor modules:
-// what a payload means is the business of the modules.
 package httpapi
 
 import (
@@ -22,31 +17,31 @@ import (
 // call api_url ends with it (HTTP-1).
 const BasePath = "/v2/protocol"
 
-// carPath returns the path of a route for a car, below BasePath. Routes begin with "/".
-func carPath(route string, car fleet.CarID) string {
+// CarPath returns the path of a route for a car, below BasePath. Routes begin with "/".
+func CarPath(route string, car fleet.CarID) string {
 	return route + "/" + url.PathEscape(car.Company) + "/" + url.PathEscape(car.Car)
 }
 
-// isJSON tells media types that are JSON: application/json and those with the suffix
+// IsJSON tells media types that are JSON: application/json and those with the suffix
 // +json, such as application/vnd.api+json. A browser sends none of them across origins
 // without asking first.
-func isJSON(mediaType string) bool {
+func IsJSON(mediaType string) bool {
 	return mediaType == "application/json" || strings.HasPrefix(mediaType, "application/") && strings.HasSuffix(mediaType, "+json")
 }
 
-// kind separates what /status carries from what /command carries. The numbers
+// Kind separates what /status carries from what /command carries. The numbers
 // are stored.
-type kind int
+type Kind int
 
 // The kinds of messages.
 const (
-	kindStatus  kind = 0
-	kindCommand kind = 1
+	KindStatus  Kind = 0
+	KindCommand Kind = 1
 )
 
 // String returns the name of the kind, which is that of its route.
-func (k kind) String() string {
-	if k == kindCommand {
+func (k Kind) String() string {
+	if k == KindCommand {
 		return "command"
 	}
 	return "status"
@@ -198,7 +193,7 @@ func StatusOf(err error) int {
 	return 0
 }
 
-// newError returns an answer with a status code and a text for people.
-func newError(status int, format string, args ...any) *Error {
+// NewError returns an answer with a status code and a text for people.
+func NewError(status int, format string, args ...any) *Error {
 	return &Error{Status: status, Title: http.StatusText(status), Type: "about:blank", Detail: fmt.Sprintf(format, args...)}
 }

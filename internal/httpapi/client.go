@@ -22,7 +22,7 @@ import (
 // Defaults of a client.
 const (
 	clientTimeout      = 30 * time.Second // MM-3
-	defaultMaxResponse = 64 << 20
+	DefaultMaxResponse = 64 << 20
 	// idleConnections must not be less than the long polls that end together: a
 	// connection beyond it is closed and made anew for the next poll.
 	idleConnections = 1 << 16
@@ -76,7 +76,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 		c.timeout = clientTimeout
 	}
 	if c.maxResponse <= 0 {
-		c.maxResponse = defaultMaxResponse
+		c.maxResponse = DefaultMaxResponse
 	}
 	c.transport = o.Transport
 	if o.Transport == nil {
@@ -107,22 +107,22 @@ func (c *Client) Close() {
 
 // PostStatuses implements API.
 func (c *Client) PostStatuses(ctx context.Context, car fleet.CarID, messages []Message) error {
-	return c.post(ctx, kindStatus, car, messages)
+	return c.post(ctx, KindStatus, car, messages)
 }
 
 // PostCommands implements API.
 func (c *Client) PostCommands(ctx context.Context, car fleet.CarID, messages []Message) error {
-	return c.post(ctx, kindCommand, car, messages)
+	return c.post(ctx, KindCommand, car, messages)
 }
 
 // Statuses implements API.
 func (c *Client) Statuses(ctx context.Context, car fleet.CarID, q Query) ([]Message, error) {
-	return c.get(ctx, kindStatus, car, q)
+	return c.get(ctx, KindStatus, car, q)
 }
 
 // Commands implements API.
 func (c *Client) Commands(ctx context.Context, car fleet.CarID, q Query) ([]Message, error) {
-	return c.get(ctx, kindCommand, car, q)
+	return c.get(ctx, KindCommand, car, q)
 }
 
 // PollCommands implements API. Over a network a poll does need a goroutine.
@@ -151,7 +151,7 @@ func (c *Client) PollCommands(car fleet.CarID, since int64, done func([]Message,
 	}
 	go func() {
 		defer c.running.Done()
-		finish(c.get(ctx, kindCommand, car, Query{Since: since, Wait: true}))
+		finish(c.get(ctx, KindCommand, car, Query{Since: since, Wait: true}))
 	}()
 	return stop
 }
@@ -169,7 +169,7 @@ func (c *Client) AvailableDevices(ctx context.Context, car fleet.CarID, module *
 	if module != nil {
 		values.Set("module_id", strconv.FormatInt(*module, 10))
 	}
-	path := carPath("/available-devices", car)
+	path := CarPath("/available-devices", car)
 	if module != nil { // one object instead of an array (HTTP-9)
 		var one Module
 		if err := c.query(ctx, path, values, &one); err != nil {
@@ -182,7 +182,7 @@ func (c *Client) AvailableDevices(ctx context.Context, car fleet.CarID, module *
 	return modules, err
 }
 
-func (c *Client) post(ctx context.Context, k kind, car fleet.CarID, messages []Message) error {
+func (c *Client) post(ctx context.Context, k Kind, car fleet.CarID, messages []Message) error {
 	if messages == nil {
 		messages = []Message{}
 	}
@@ -192,13 +192,13 @@ func (c *Client) post(ctx context.Context, k kind, car fleet.CarID, messages []M
 	if err := encoder.Encode(messages); err != nil {
 		return fmt.Errorf("encode %s messages: %w", k, err)
 	}
-	_, err := c.do(ctx, http.MethodPost, carPath("/"+k.String(), car), url.Values{}, bytes.TrimRight(body.Bytes(), "\n"))
+	_, err := c.do(ctx, http.MethodPost, CarPath("/"+k.String(), car), url.Values{}, bytes.TrimRight(body.Bytes(), "\n"))
 	return err
 }
 
-func (c *Client) get(ctx context.Context, k kind, car fleet.CarID, q Query) ([]Message, error) {
+func (c *Client) get(ctx context.Context, k Kind, car fleet.CarID, q Query) ([]Message, error) {
 	var items []json.RawMessage
-	if err := c.query(ctx, carPath("/"+k.String(), car), q.Values(), &items); err != nil {
+	if err := c.query(ctx, CarPath("/"+k.String(), car), q.Values(), &items); err != nil {
 		return nil, err
 	}
 	if items == nil { // null
@@ -286,8 +286,8 @@ func (c *Client) do(ctx context.Context, method, path string, values url.Values,
 		return nil, fail(c.errorAnswer(response, answer))
 	}
 	if method == http.MethodGet { // MM-5
-		if mediaType, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")); !isJSON(mediaType) {
-			return nil, fail(fmt.Errorf("the answer has Content-Type %s; expected application/json", quote(response.Header.Get("Content-Type"))))
+		if mediaType, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")); !IsJSON(mediaType) {
+			return nil, fail(fmt.Errorf("the answer has Content-Type %s; expected application/json", Quote(response.Header.Get("Content-Type"))))
 		}
 	}
 	return answer, nil
@@ -295,7 +295,7 @@ func (c *Client) do(ctx context.Context, method, path string, values url.Values,
 
 // errorAnswer makes an *Error of an answer of any form.
 func (c *Client) errorAnswer(response *http.Response, body []byte) *Error {
-	e := newError(response.StatusCode, "%s", "")
+	e := NewError(response.StatusCode, "%s", "")
 	var problem struct{ Detail, Title string }
 	if json.Unmarshal(body, &problem) == nil && problem.Detail+problem.Title != "" {
 		e.Detail = problem.Detail

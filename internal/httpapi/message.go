@@ -24,47 +24,47 @@ const maxMessages = 10_000
 // checkName decides about company and car names (HTTP-3) and roles.
 func checkName(s string) bool { return fleet.ValidName(s) }
 
-// checkCar decides about the names of a car (HTTP-3). Its errors are *Error 400.
-func checkCar(car fleet.CarID) error {
+// CheckCar decides about the names of a car (HTTP-3). Its errors are *Error 400.
+func CheckCar(car fleet.CarID) error {
 	if !checkName(car.Company) {
-		return newError(http.StatusBadRequest, "the company name %s does not match ^[0-9a-z_]+$", quote(car.Company))
+		return NewError(http.StatusBadRequest, "the company name %s does not match ^[0-9a-z_]+$", Quote(car.Company))
 	}
 	if !checkName(car.Car) {
-		return newError(http.StatusBadRequest, "the car name %s does not match ^[0-9a-z_]+$", quote(car.Car))
+		return NewError(http.StatusBadRequest, "the car name %s does not match ^[0-9a-z_]+$", Quote(car.Car))
 	}
 	return nil
 }
 
-// quote shortens what a stranger sent before it is repeated.
-func quote(s string) string {
+// Quote shortens what a stranger sent before it is repeated.
+func Quote(s string) string {
 	if len(s) > 64 {
 		s = strings.ToValidUTF8(s[:64], "") + "…"
 	}
 	return strconv.Quote(s)
 }
 
-// checkMessages validates messages that came as Go values, the same way as
-// decodeMessages does with JSON. It compacts their data.
-func checkMessages(k kind, messages []Message) error {
+// CheckMessages validates messages that came as Go values, the same way as
+// DecodeMessages does with JSON. It compacts their data.
+func CheckMessages(k Kind, messages []Message) error {
 	if len(messages) > maxMessages {
-		return newError(http.StatusBadRequest, "%d messages in one request; at most %d are accepted", len(messages), maxMessages)
+		return NewError(http.StatusBadRequest, "%d messages in one request; at most %d are accepted", len(messages), maxMessages)
 	}
 	for i := range messages {
 		if err := checkMessage(k, &messages[i]); err != nil {
-			return newError(http.StatusBadRequest, "[%d].%s", i, err.Error())
+			return NewError(http.StatusBadRequest, "[%d].%s", i, err.Error())
 		}
 	}
 	return nil
 }
 
-func checkMessage(k kind, m *Message) error {
+func checkMessage(k Kind, m *Message) error {
 	switch {
 	case m.DeviceID.ModuleID < 0:
 		return fmt.Errorf("device_id.module_id is %d; expected an integer of 0 or more", m.DeviceID.ModuleID)
 	case m.DeviceID.Type < 0:
 		return fmt.Errorf("device_id.type is %d; expected an integer of 0 or more", m.DeviceID.Type)
 	case !checkName(m.DeviceID.Role):
-		return fmt.Errorf("device_id.role is %s; expected a string that matches ^[a-z0-9_]+$", quote(m.DeviceID.Role))
+		return fmt.Errorf("device_id.role is %s; expected a string that matches ^[a-z0-9_]+$", Quote(m.DeviceID.Role))
 	case !utf8.ValidString(m.DeviceID.Name) || strings.ContainsRune(m.DeviceID.Name, 0):
 		// PostgreSQL stores no NUL; refusing it everywhere keeps the stores alike.
 		return errors.New("device_id.name must be UTF-8 without NUL characters")
@@ -72,13 +72,13 @@ func checkMessage(k kind, m *Message) error {
 	switch m.Payload.Encoding {
 	case EncodingJSON, EncodingBase64:
 	default:
-		return fmt.Errorf("payload.encoding is %s; expected \"JSON\" or \"BASE64\"", quote(m.Payload.Encoding))
+		return fmt.Errorf("payload.encoding is %s; expected \"JSON\" or \"BASE64\"", Quote(m.Payload.Encoding))
 	}
 	switch t := m.Payload.MessageType; {
-	case k == kindCommand && t == TypeCommand, k == kindStatus && (t == TypeStatus || t == TypeStatusError):
+	case k == KindCommand && t == TypeCommand, k == KindStatus && (t == TypeStatus || t == TypeStatusError):
 	case t != TypeCommand && t != TypeStatus && t != TypeStatusError:
-		return fmt.Errorf("payload.message_type is %s; expected \"STATUS\", \"STATUS_ERROR\" or \"COMMAND\"", quote(t))
-	case k == kindCommand:
+		return fmt.Errorf("payload.message_type is %s; expected \"STATUS\", \"STATUS_ERROR\" or \"COMMAND\"", Quote(t))
+	case k == KindCommand:
 		return fmt.Errorf("payload.message_type is %q; /command takes \"COMMAND\" only (statuses go to /status)", t)
 	default:
 		return fmt.Errorf("payload.message_type is %q; /status takes \"STATUS\" and \"STATUS_ERROR\" only (commands go to /command)", t)
@@ -141,12 +141,12 @@ func depth(text []byte) int {
 	return deepest
 }
 
-// decodeMessages reads the body of a POST: exactly one JSON array of messages.
+// DecodeMessages reads the body of a POST: exactly one JSON array of messages.
 // Errors are *Error 400 and name the member, such as [0].device_id.role. Unknown
 // members are ignored; member names are exact.
-func decodeMessages(k kind, body []byte) ([]Message, error) {
+func DecodeMessages(k Kind, body []byte) ([]Message, error) {
 	bad := func(format string, args ...any) error {
-		return newError(http.StatusBadRequest, format, args...)
+		return NewError(http.StatusBadRequest, format, args...)
 	}
 	if len(bytes.TrimSpace(body)) == 0 {
 		return nil, bad("the body is empty; expected a JSON array of messages")
@@ -284,9 +284,9 @@ func jsonType(raw json.RawMessage) string {
 	case '[':
 		return "an array"
 	case '"':
-		return "the string " + quote(string(raw[1:max(1, len(raw)-1)]))
+		return "the string " + Quote(string(raw[1:max(1, len(raw)-1)]))
 	case 't', 'f', 'n':
 		return string(raw)
 	}
-	return "the number " + strings.Trim(quote(string(raw)), `"`)
+	return "the number " + strings.Trim(Quote(string(raw)), `"`)
 }

@@ -24,7 +24,7 @@ func checkText(text []byte) error {
 				end++
 			}
 			if _, err := strconv.ParseFloat(string(text[i:end]), 64); err != nil {
-				return fmt.Errorf("contains the number %s, which is beyond the range of a double; readers of the API cannot parse it", strings.Trim(quote(string(text[i:end])), `"`))
+				return fmt.Errorf("contains the number %s, which is beyond the range of a double; readers of the API cannot parse it", strings.Trim(Quote(string(text[i:end])), `"`))
 			}
 			i = end
 		default:

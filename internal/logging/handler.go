@@ -39,26 +39,33 @@ func (h *handler) Enabled(_ context.Context, level slog.Level) bool {
 // counted by its sink.
 func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 	var lines [2][]byte
+	var car string
+	var body []byte
 	for i, s := range h.logs.sinks {
 		if s == nil || int64(r.Level) < h.threshold.of[i].Load() {
 			continue
 		}
+		if body == nil {
+			car, body = h.carOf(r), h.body(make([]byte, 0, 256), r)
+			h.keep(r, car, string(body))
+		}
 		if i == file && lines[console] != nil && h.logs.formats[console] == h.logs.formats[file] {
 			lines[file] = lines[console]
 		} else {
-			lines[i] = h.format(i, ctx, r)
+			lines[i] = h.format(i, ctx, r, car, body)
 		}
 		s.enqueue(lines[i])
 	}
 	return nil
 }
 
-// format returns the line of a record for one destination.
-func (h *handler) format(to int, ctx context.Context, r slog.Record) []byte {
+// format returns the line of a record for one destination. body is what it says of the
+// car.
+func (h *handler) format(to int, ctx context.Context, r slog.Record, car string, body []byte) []byte {
 	if h.logs.formats[to] == FormatJSON {
 		return h.json.line(ctx, h, r)
 	}
-	return h.text(make([]byte, 0, 256), r, h.logs.formats[to] == formatBare)
+	return h.text(make([]byte, 0, len(body)+128), r, car, body, h.logs.formats[to] == formatBare)
 }
 
 // WithAttrs implements slog.Handler.

@@ -71,6 +71,7 @@ type Logs struct {
 	sinks      [2]*sink // sinks[file] is nil when it is not in use
 	sources    sync.Map // program counter -> source position
 	flushLimit time.Duration
+	recent     recent
 
 	mu         sync.Mutex
 	sinkLevels [2]slog.Level
@@ -202,7 +203,10 @@ func (l *Logs) reporter(of int, name string) reporter {
 		runtime.Callers(1, here[:]) // LOG-4
 		r := slog.NewRecord(time.Now(), level, text, here[0])
 		r.AddAttrs(attrs...)
-		return newHandler(l).format(to, context.Background(), r)
+		h := newHandler(l)
+		body := h.body(nil, r)
+		h.keep(r, "", string(body))
+		return h.format(to, context.Background(), r, "", body)
 	}
 	elsewhere := func(level slog.Level, text string, attrs ...slog.Attr) {
 		to := console + file - of

@@ -18,16 +18,7 @@ import (
 //
 // bare leaves out everything before the car (LOG-8). Control characters are
 // escaped everywhere, so that what comes from outside cannot forge a line.
-func (h *handler) text(dst []byte, r slog.Record, bare bool) []byte {
-	car := h.car
-	if h.group == "" {
-		r.Attrs(func(a slog.Attr) bool {
-			if a.Key == carKey {
-				car = a.Value.Resolve().String()
-			}
-			return true
-		})
-	}
+func (h *handler) text(dst []byte, r slog.Record, car string, body []byte, bare bool) []byte {
 	if !bare {
 		dst = append(dst, '[')
 		dst = r.Time.Local().AppendFormat(dst, "2006-01-02 15:04:05.000") // LOG-9
@@ -61,6 +52,12 @@ func (h *handler) text(dst []byte, r slog.Record, bare bool) []byte {
 			dst = append(dst, ")\t"...)
 		}
 	}
+	dst = append(dst, body...)
+	return append(dst, '\n')
+}
+
+// body appends what a line says: the message and the attributes.
+func (h *handler) body(dst []byte, r slog.Record) []byte {
 	dst = appendEscaped(dst, r.Message)
 	dst = append(dst, h.attrs...)
 	r.Attrs(func(a slog.Attr) bool {
@@ -69,7 +66,21 @@ func (h *handler) text(dst []byte, r slog.Record, bare bool) []byte {
 		}
 		return true
 	})
-	return append(dst, '\n')
+	return dst
+}
+
+// carOf is the car that a record is about, "" for none.
+func (h *handler) carOf(r slog.Record) string {
+	car := h.car
+	if h.group == "" {
+		r.Attrs(func(a slog.Attr) bool {
+			if a.Key == carKey {
+				car = a.Value.Resolve().String()
+			}
+			return true
+		})
+	}
+	return car
 }
 
 // appendAttr appends " key=value", or the members of a group each with the

@@ -17,6 +17,12 @@ func (w *Worker) makeCalls() {
 		if !ok {
 			return
 		}
+		if !w.permitted(&j) {
+			if w.jobs.end() && j.kind == jobStatus && w.opts.Confirmed == nil {
+				w.lost.Add(1)
+			}
+			continue
+		}
 		var handedOver func()
 		if j.again && w.opts.Begins != nil {
 			handedOver = w.opts.Begins(j.number)

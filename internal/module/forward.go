@@ -27,6 +27,9 @@ func (f *forwards) init(w *Worker) {
 	}
 	f.done = w.statusDone
 	f.forward = func(j *job) bool {
+		if p := w.opts.Permit; p != nil && !p.Granted() {
+			return false
+		}
 		if w.opts.Called != nil {
 			j.begun = time.Now()
 		}

@@ -42,6 +42,8 @@ type WorkerOptions struct {
 	// earlier process (Status.Again) is about to be handed over; what it returns is called
 	// when that is done, nil: nothing is. Nil: it is not told.
 	Begins func(number uint64) (ended func())
+	// Permit is asked before every call; nil: all may be made.
+	Permit Permit
 	// Called is told every call that has come back, from the calling goroutine and
 	// before the result has consequences. The Call is valid during Called only,
 	// which must return at once. Nil: it is not called.
@@ -117,6 +119,8 @@ type Worker struct {
 	started   atomic.Bool
 	callCtx   context.Context // of every call but WaitCommands
 	stopCalls context.CancelFunc
+	permitCtx context.Context // of waits for the Permit
+	endWaits  context.CancelFunc
 
 	poll       chan struct{} // closed when the polling has ended
 	lastPoll   chan struct{} // closed when no further poll is wanted
@@ -143,6 +147,7 @@ func NewWorker(instance Instance, number int32, opts WorkerOptions) *Worker {
 	}
 	w.lost.Store(opts.Lost)
 	w.callCtx, w.stopCalls = context.WithCancel(context.Background())
+	w.permitCtx, w.endWaits = context.WithCancel(w.callCtx)
 	w.forwards.init(w)
 	return w
 }
@@ -279,6 +284,7 @@ func (w *Worker) Suspend(ctx context.Context) error {
 	short, cancel := context.WithTimeout(ctx, suspendDelivery)
 	defer cancel()
 	if w.started.Load() && !ended(short, w.jobs.done) {
+		w.endWaits()
 		w.jobs.halt() // the call that is under way still counts when it comes back in time
 	}
 	return w.end(ctx, w.leave)
@@ -321,10 +327,11 @@ func (w *Worker) end(ctx context.Context, giveUp func() (lost int)) error {
 }
 
 // Abandon refuses further jobs and gives up those that wait; the call that is being made goes
-// on. It is for statuses that another server has newer ones of. Close it as ever.
+// on, and is not made again should its process end. It is for statuses that another server has newer ones of. Close it as ever.
 func (w *Worker) Abandon() {
 	w.jobs.close()
 	left, _ := w.jobs.abandon()
+	w.stopCalls()
 	for _, j := range left {
 		if j.done != nil {
 			j.done(errClosed)

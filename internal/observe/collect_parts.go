@@ -8,7 +8,7 @@ import (
 
 	"external-server/internal/broker"
 	"external-server/internal/car"
-	"external-server/internal/httpapi"
+	"external-server/internal/httpapi/server"
 	"external-server/internal/link"
 	"external-server/internal/module"
 	"external-server/internal/session"
@@ -135,7 +135,7 @@ func (k *collector) collectBroker(to chan<- prometheus.Metric, s broker.Stats) {
 	k.brokerDropped.send(to, float64(s.MessagesDropped))
 }
 
-func (k *collector) collectAPI(to chan<- prometheus.Metric, s httpapi.Stats) {
+func (k *collector) collectAPI(to chan<- prometheus.Metric, s server.Stats) {
 	for key, n := range s.Requests {
 		k.httpRequests.send(to, float64(n), key.Route, strconv.Itoa(key.Code))
 	}

@@ -8,7 +8,7 @@ import (
 
 	"external-server/internal/broker"
 	"external-server/internal/car"
-	"external-server/internal/httpapi"
+	"external-server/internal/httpapi/server"
 	"external-server/internal/link"
 	"external-server/internal/module"
 	"external-server/internal/module/fleetapi"
@@ -20,7 +20,7 @@ type Sources struct {
 	Link      func() link.State
 	Processes func() []module.ProcessState
 	Broker    func() (broker.Stats, bool)
-	HTTPAPI   func() (httpapi.Stats, bool)
+	HTTPAPI   func() (server.Stats, bool)
 	LogLost   func() (console, file uint64)
 	// Stores are the places on disk that the server writes to.
 	Stores func() []Store
@@ -164,7 +164,10 @@ func newCollector(h *Hub, s Sources, c *catalogue, always func(chan<- prometheus
 func (k *collector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
-func (k *collector) Collect(to chan<- prometheus.Metric) {
+func (k *collector) Collect(to chan<- prometheus.Metric) { k.collect(to, k.hub.perCar.Load()) }
+
+// collect asks the sources; perCar: also for the series of single cars.
+func (k *collector) collect(to chan<- prometheus.Metric, perCar bool) {
 	now := time.Now()
 	k.always(to)
 	k.uptime.send(to, now.Sub(k.hub.Started).Seconds())
@@ -190,7 +193,7 @@ func (k *collector) Collect(to chan<- prometheus.Metric) {
 	if k.sources.Cars != nil {
 		cars := k.sources.Cars()
 		k.collectModules(to, now, cars)
-		if k.hub.perCar.Load() {
+		if perCar {
 			k.collectCars(to, now, cars)
 		}
 	}

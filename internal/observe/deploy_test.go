@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	alerts    = "../../deploy/prometheus/alerts.yml"
-	scrape    = "../../deploy/prometheus/prometheus.yml"
-	dashboard = "../../deploy/grafana/external-server.json"
+	alertRules = "../../deploy/prometheus/alerts.yml"
+	scrape     = "../../deploy/prometheus/prometheus.yml"
+	dashboard  = "../../deploy/grafana/external-server.json"
 )
 
 var named = regexp.MustCompile(`external_server_[a-z_]+`)
@@ -35,7 +35,7 @@ func TestDeployedNamesExist(t *testing.T) {
 			}
 		}
 	}
-	for _, file := range []string{alerts, dashboard, "../../docs/operations.md"} {
+	for _, file := range []string{alertRules, dashboard, "../../docs/operations.md"} {
 		raw, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -54,7 +54,7 @@ func TestDeployedNamesExist(t *testing.T) {
 
 // Every alert is explained to who is woken by it.
 func TestAlertsAreExplained(t *testing.T) {
-	rules, err := os.ReadFile(alerts)
+	rules, err := os.ReadFile(alertRules)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,12 +121,12 @@ func promtool(t *testing.T) string {
 
 func TestRules(t *testing.T) {
 	tool := promtool(t)
-	if out, err := exec.Command(tool, "check", "rules", alerts).CombinedOutput(); err != nil {
+	if out, err := exec.Command(tool, "check", "rules", alertRules).CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}
 	// The token file is the operator's to make.
 	dir := t.TempDir()
-	for _, f := range []string{scrape, alerts} {
+	for _, f := range []string{scrape, alertRules} {
 		raw, err := os.ReadFile(f)
 		if err != nil {
 			t.Fatal(err)
@@ -206,7 +206,7 @@ func exposition(t *testing.T) string {
 func TestClusterAlerts(t *testing.T) {
 	tool := promtool(t)
 	dir := t.TempDir() // rules are found beside the test
-	for _, f := range []string{alerts, "testdata/cluster_alerts_test.yml"} {
+	for _, f := range []string{alertRules, "testdata/cluster_alerts_test.yml"} {
 		raw, err := os.ReadFile(f)
 		if err != nil {
 			t.Fatal(err)

@@ -33,6 +33,8 @@ type Hub struct {
 	Started  time.Time
 	registry *prometheus.Registry
 	metrics  *metrics
+	recorder *recorder
+	logger   *slog.Logger
 	tracer   *tracer // nil: off
 	states   [stateCount]atomic.Int64
 	perCar   atomic.Bool
@@ -59,7 +61,10 @@ func New(opts Options) (*Hub, error) {
 	h.Events = newEvents(opts.Events, h.Started)
 	h.perCar.Store(opts.PerCar)
 	h.sources = opts.Sources
-	h.registry, h.metrics = newMetrics(h, opts)
+	h.logger = opts.Logger
+	var k *collector
+	h.registry, h.metrics, k = newMetrics(h, opts)
+	h.recorder = newRecorder(h, k, h.metrics)
 	if opts.Tracing != nil {
 		t, err := newTracer(*opts.Tracing, opts.Version, opts.Logger)
 		if err != nil {

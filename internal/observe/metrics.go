@@ -38,7 +38,7 @@ type metrics struct {
 	answer               prometheus.Histogram
 	firstCommands        prometheus.Counter
 	unanswered           *prometheus.CounterVec // reason
-	drops, notes         *prometheus.CounterVec // reason, note
+	atRisk, drops, notes *prometheus.CounterVec // reason, note
 	forwarded            *prometheus.CounterVec // module
 	handover             *prometheus.HistogramVec
 	callTime             *prometheus.HistogramVec // module, call
@@ -64,7 +64,7 @@ type moduleMetrics struct {
 	publish, acknowledge          prometheus.Observer
 }
 
-func newMetrics(h *Hub, opts Options) (*prometheus.Registry, *metrics) {
+func newMetrics(h *Hub, opts Options) (*prometheus.Registry, *metrics, *collector) {
 	reg := prometheus.NewRegistry()
 	m := &metrics{made: catalogue{registry: reg}}
 	c := &m.made
@@ -84,6 +84,7 @@ func newMetrics(h *Hub, opts Options) (*prometheus.Registry, *metrics) {
 	m.drops = c.counters("drops_total", "Messages, statuses and commands that were dropped.", "reason")
 	m.notes = c.counters("notes_total", "Other observations of sessions.", "note")
 	m.forwarded = c.counters("statuses_accepted_total", "Statuses queued for a module; each was or will be answered.", "module")
+	m.atRisk = c.counters("statuses_at_risk_total", "Statuses answered although their module had not taken them in time, of modules with \"answer\": \"delivered\".", "module")
 	m.handover = c.histograms("status_queue_seconds", "From a status being accepted to the start of forward_status.", fastBuckets, "module")
 	m.callTime = c.histograms("module_call_seconds", "Duration of the calls of modules.", fastBuckets, "module", "call")
 	m.calls = c.counters("module_calls_total", "Calls of modules. result is ok, error, or lost when what the call carried is lost.", "module", "call", "result")
@@ -116,11 +117,12 @@ func newMetrics(h *Hub, opts Options) (*prometheus.Registry, *metrics) {
 			}
 		}
 	}
-	reg.MustRegister(newCollector(h, opts.Sources, c, func(to chan<- prometheus.Metric) {
+	k := newCollector(h, opts.Sources, c, func(to chan<- prometheus.Metric) {
 		build.send(to, 1, opts.Version, revision, runtime.Version())
-	}))
+	})
+	reg.MustRegister(k)
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return reg, m
+	return reg, m, k
 }
 
 // Reloaded counts a reload of the configuration and tells about it.
@@ -242,6 +244,9 @@ func (c *Car) measure(ev *car.Event) {
 	case car.Dropped:
 		m.drops.WithLabelValues(ev.Reason).Add(float64(ev.Count))
 	case car.Noted:
+		if ev.Reason == string(session.NoteStatusAtRisk) {
+			m.atRisk.WithLabelValues(strconv.Itoa(int(ev.Device.Module))).Inc()
+		}
 		m.notes.WithLabelValues(ev.Reason).Add(float64(ev.Count))
 	case car.DeviceConnected, car.DeviceDisconnected, car.Link:
 	}

@@ -16,7 +16,7 @@ import (
 	"external-server/internal/car"
 	"external-server/internal/cluster"
 	"external-server/internal/fleet"
-	"external-server/internal/httpapi"
+	"external-server/internal/httpapi/server"
 	"external-server/internal/link"
 	"external-server/internal/module"
 	"external-server/internal/session"
@@ -75,8 +75,8 @@ func full(t *testing.T) *Hub {
 			return []module.ProcessState{{Number: 2, Name: "lib.so", Ready: true, Restarts: 2}}
 		},
 		Broker: func() (broker.Stats, bool) { return broker.Stats{Clients: 7}, true },
-		HTTPAPI: func() (httpapi.Stats, bool) {
-			return httpapi.Stats{Requests: map[httpapi.RequestKey]int64{{Route: "GET /status", Code: 200}: 5}}, true
+		HTTPAPI: func() (server.Stats, bool) {
+			return server.Stats{Requests: map[server.RequestKey]int64{{Route: "GET /status", Code: 200}: 5}}, true
 		},
 		LogLost: func() (uint64, uint64) { return 1, 2 },
 		Cluster: func() (ClusterState, bool) {

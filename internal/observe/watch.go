@@ -3,6 +3,7 @@ package observe
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"external-server/internal/link"
@@ -17,8 +18,11 @@ const watchPause = 500 * time.Millisecond
 const slowPause = time.Minute
 
 // Watch turns changes of the broker connection, of module processes and of places on
-// disk into events until ctx ends.
+// disk into events, and keeps the history and the alerts, until ctx ends.
 func (h *Hub) Watch(ctx context.Context) {
+	var recording sync.WaitGroup
+	defer recording.Wait()
+	recording.Go(func() { h.recorder.record(ctx) })
 	w := newWatcher(h)
 	tick := time.NewTicker(watchPause)
 	defer tick.Stop()

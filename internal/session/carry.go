@@ -44,7 +44,10 @@ func (s *Session) AppendCarried(b []byte) []byte {
 	if s.phase != PhaseRunning {
 		return b
 	}
-	return s.AppendRecord(append(b, carriedVersion))
+	r := s.Record()
+	var left []Left
+	r.Owed, left = s.carriedOwed()
+	return s.appendState(append(b, carriedVersion), r, left)
 }
 
 // ResumeCarried returns with what another server goes on that takes a car over. data is what
@@ -65,10 +68,10 @@ func ResumeCarried(car string, data []byte) (*Resumption, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.Record == nil || r.Record.ID == "" || len(r.Left) > 0 {
+	if r.Record == nil || r.Record.ID == "" {
 		return nil, errors.New("the record is none of a session in normal communication")
 	}
-	if err := r.Record.check(); err != nil {
+	if err := errors.Join(r.Record.check(), r.checkOwed()); err != nil {
 		return nil, err
 	}
 	r.Record.Settled, r.Hint = false, true
@@ -165,11 +168,12 @@ func (s *Session) adopt(m fleet.ClientMessage) bool {
 	return true
 }
 
-// handOver forwards a status that a failed server has accepted but not acknowledged: its module
+// handOver forwards and answers a status that a failed server has accepted but not acknowledged: its module
 // may never have got it. False: there is no room and the session has ended.
 func (s *Session) handOver(m fleet.ClientMessage) bool {
 	dev := s.find(m.Device.ID())
 	if dev == nil || !dev.supported || m.State < fleet.StateConnecting || m.State > fleet.StateDisconnect {
+		s.respond(m, false, 0)
 		return true
 	}
 	if !s.hasRoom(m.Device.Module) {
@@ -177,6 +181,6 @@ func (s *Session) handOver(m fleet.ClientMessage) bool {
 		return false
 	}
 	s.recordStatus(m, statusForwarded|statusAnswered)
-	s.forward(m)
+	s.respond(m, true, s.forward(m))
 	return true
 }

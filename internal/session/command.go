@@ -173,7 +173,7 @@ func (s *Session) send(c fleet.Command, of sent, dev *device) {
 	}
 	counter := s.sender.next
 	s.sender.next++
-	of.command, of.at, of.by, of.before = c, s.now, s.now.Add(s.opts.MessageTimeout), s.order.expected
+	of.command, of.at, of.by, of.before = c, s.now, s.now.Add(s.opts.MessageTimeout), s.unanswered()
 	s.sender.waiting = append(s.sender.waiting, of)
 	s.sender.count(&of, 1)
 	s.recordCommand(counter)

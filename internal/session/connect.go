@@ -183,6 +183,7 @@ func (s *Session) admitted() {
 func (s *Session) release() {
 	held := s.held
 	s.held, s.heldBytes = nil, 0
+	s.inHand = false // the broker was told of them
 	for _, m := range held {
 		s.message(m)
 	}
@@ -234,16 +235,22 @@ func (s *Session) acceptFirsts() {
 		s.heldBytes -= size(m)
 		if dev.supported {
 			s.recordStatus(m, statusAnswered|statusForwarded)
-			s.forward(m) // DEF-5: at once, an answer is a promise
+			s.respond(m, true, s.forward(m)) // DEF-5: at once, an answer is a promise
+		} else {
+			s.respond(m, false, 0) // MSG-4
 		}
-		s.answer(m) // MSG-4
 	}
 	clear(s.firsts[len(rest):])
 	s.firsts = rest
-	switch {
-	case len(rest) > 0:
+	if len(rest) > 0 {
 		s.firstsAt = s.now.Add(s.opts.RoomRetry)
-	case !slices.ContainsFunc(s.devices, func(d *device) bool { return !d.first }):
+	}
+	s.firstAnswered()
+}
+
+// firstAnswered goes on when all first statuses have come and are answered.
+func (s *Session) firstAnswered() {
+	if len(s.firsts) == 0 && len(s.owed) == 0 && !slices.ContainsFunc(s.devices, func(d *device) bool { return !d.first }) {
 		s.firstCommands()
 	}
 }

@@ -79,6 +79,8 @@
 //   - EventCommands: what one module has fetched, in order, and the Position behind it. Ask
 //     CommandRoom first and leave the rest where it is (REC-22). Report also an empty
 //     batch that moves the Position.
+//   - EventDelivered: a module for which Modules.Awaited is true was handed its statuses up to the Number of
+//     their EffectForward, whatever it has answered. Of a session that has ended none is reported to the next one.
 //
 // What the clock and operators bring:
 //
@@ -106,6 +108,7 @@
 //     room, report EventPublishFailed.
 //   - EffectNotifyDisconnect: send the notification (CONN-3). Whether it could be sent does
 //     not matter to the session.
+//   - EffectAnswerLater, EffectHandled: see "Held answers".
 //   - EffectDiscardOutgoing: forget messages that wait and have not been handed to the broker
 //     (DEF-20). Notifications stay.
 //
@@ -116,7 +119,7 @@
 //     are stale and are to be forgotten (DEV-3).
 //   - EffectForward: call forward_status with Data, then forward_error_message with Error if
 //     that is not empty. This is a promise: the answer to the gateway follows it in the
-//     same slice, and Room said that there is room. Only with Again need there not be room.
+//     same slice or is held, and Room said that there is room. Only with Again need there not be room.
 //   - EffectDeviceDisconnected: call device_disconnected. It closes one EffectDeviceConnected
 //     that was not refused.
 //   - EffectAck: call command_ack of Module with Command.
@@ -142,6 +145,13 @@
 // Recall returns known = false for a type that its module has not been asked about. The
 // session then asks with an Effect, and the status waits for the answer, 2 s at most
 // (Options.AdmissionTimeout).
+//
+// # Held answers
+//
+// A status of an awaited module is answered when the module has taken it (RES-26). If the transport has to be
+// told that a message was handled, the caller does so with the answer, in the same write. EffectAnswerLater says that
+// the answer to the message of this Step comes in a later one, so what tells the transport is kept until an
+// EffectPublish has the answer, or EffectHandled says that it is time. After EventLinkDown it means nothing any more.
 //
 // # Deadline
 //

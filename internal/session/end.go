@@ -22,9 +22,11 @@ func (s *Session) Deadline() time.Time {
 	case PhaseStatuses:
 		take(s.waitBy)
 		take(s.firstsAt)
+		s.owedDeadline(take)
 	case PhaseCommands:
 		take(s.waitBy) // alone: SEQ-45, SEQ-47
 	case PhaseRunning:
+		s.owedDeadline(take)
 		if s.recovery != nil {
 			s.recoveryDeadline(take)
 			return at
@@ -42,6 +44,7 @@ func (s *Session) Deadline() time.Time {
 // meanwhile does not end a session (DEF-27, SESS-9).
 func (s *Session) deadline() {
 	due := func(t time.Time) bool { return !t.IsZero() && !s.now.Before(t) }
+	s.owedDue()
 	switch s.phase {
 	case PhaseWaiting:
 	case PhaseAdmitting:
@@ -105,6 +108,7 @@ func (s *Session) end(reason Reason, notify bool) {
 	}
 	s.recordEnd()
 	s.sessionOver(reason)
+	s.forgetOwed()
 	if notify && (established || reason == ReasonStopped || reason == ReasonReloaded || reason == ReasonOperator) {
 		s.emit(Effect{Kind: EffectNotifyDisconnect})
 	}

@@ -39,6 +39,8 @@ const (
 	entryTried                           // a process has begun with the status that was left (RES-17)
 	entryForgotten                       // nothing of the car is known any more
 	entryHint                            // the status that is next is not known exactly, see Resumption.Hint
+	entryOwed                            // the answer of a status that was accepted is held
+	entryAnswered                        // it has left
 )
 
 // Flags of entryStatus.
@@ -154,6 +156,9 @@ func appendRecord(b []byte, r *Record) []byte {
 	b = binary.AppendUvarint(b, uint64(len(r.Commands)))
 	for i := range r.Commands {
 		b = appendCommand(b, &r.Commands[i])
+	}
+	for _, o := range r.Owed {
+		b = appendOwed(b, o)
 	}
 	return b
 }

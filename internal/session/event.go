@@ -26,6 +26,7 @@ const (
 	EventUnbind                             // other modules take the place of the present ones; the session goes on with EventRebind
 	EventRebind                             // the modules are others, or their contexts are
 	EventBacklogRead                        // all that the broker held for the car has come, see EventLinkUp
+	EventDelivered                          // module Module was handed its statuses up to Number (RES-26)
 	EventGatewayGone                        // the broker has had no connection of the gateway for some time
 	EventBacklogSlow                        // the broker may wait for acknowledgements, see Withhold
 )
@@ -40,6 +41,7 @@ type Event struct {
 	Admitted bool
 	// Unsupported: not admitted because the module does not serve the type of the device.
 	Unsupported bool
+	Number      uint64
 	// Position is how far the module has fetched, Commands included (EventCommands).
 	Position []byte
 	// Kept: the broker holds messages for the car while the link is down. An
@@ -85,6 +87,12 @@ const (
 	// those of its module. Again: an earlier process has accepted it; there need not be
 	// room for it.
 	EffectForward
+	// EffectAnswerLater: the answer to the status in hand, that of Counter, comes later. The broker is told with
+	// it, or by EffectHandled, that the status was handled.
+	EffectAnswerLater
+	// EffectHandled: tell the broker that the status of Counter was handled; its answer comes
+	// later, or never.
+	EffectHandled
 	// EffectDeviceDisconnected: call device_disconnected with Disconnect.
 	EffectDeviceDisconnected
 	// EffectAck: call command_ack of module Module with Command.
@@ -237,13 +245,14 @@ const (
 	NoteStatusLow           Note = "status counter too low, ignored" // STAT-3
 	NoteStatusRedelivered   Note = "status redelivered, its answer is sent again"
 	NoteBacklogGap          Note = "statuses are missing among those that the broker held: was its queue full?"
-	NoteStatusDuplicate     Note = "status received twice, ignored"                          // STAT-8, DEF-8
-	NoteStatusMissing       Note = "status missing, waiting for it"                          // STAT-5
-	NoteStatusWithheld      Note = "module queue full, answer withheld"                      // an answer is a promise
-	NoteStatusNotConnected  Note = "status of a device that is not connected ignored"        // STAT-24, STAT-26
-	NoteStatusState         Note = "status with unknown state ignored"                       // STAT-28
-	NoteStatusUnsupported   Note = "status of an unsupported device answered, not forwarded" // REC-6
-	NoteStatusErrorState    Note = "status with state ERROR"                                 // STAT-27, DEF-46
+	NoteStatusDuplicate     Note = "status received twice, ignored"                               // STAT-8, DEF-8
+	NoteStatusMissing       Note = "status missing, waiting for it"                               // STAT-5
+	NoteStatusWithheld      Note = "module queue full, answer withheld"                           // an answer is a promise
+	NoteStatusAtRisk        Note = "status answered although its module has not taken it in time" // RES-26
+	NoteStatusNotConnected  Note = "status of a device that is not connected ignored"             // STAT-24, STAT-26
+	NoteStatusState         Note = "status with unknown state ignored"                            // STAT-28
+	NoteStatusUnsupported   Note = "status of an unsupported device answered, not forwarded"      // REC-6
+	NoteStatusErrorState    Note = "status with state ERROR"                                      // STAT-27, DEF-46
 	NoteCommandSent         Note = "command sent"
 	NoteCommandRepeated     Note = "command sent again, it has not reached the broker"
 	NoteCommandAcked        Note = "command acknowledged"

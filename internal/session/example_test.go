@@ -15,6 +15,7 @@ type oneModule struct{ number int32 }
 func (m oneModule) Configured(number int32) bool                 { return number == m.number }
 func (m oneModule) Recall(int32, uint32) (supported, known bool) { return true, true }
 func (m oneModule) Room(int32) int                               { return 100 }
+func (m oneModule) Awaited(int32) bool                           { return false }
 func (m oneModule) Position(int32) int                           { return 0 }
 
 // A caller feeds events and performs the effects in order. This one prints them, and its

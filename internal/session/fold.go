@@ -77,7 +77,9 @@ func (c *folded) entry(r *reader) error {
 		module := r.int32()
 		c.positions[module] = r.copied()
 	case entryLeft:
-		c.addLeft(r.left())
+		if l := r.left(); !c.has(&l) {
+			c.addLeft(l)
+		}
 	case entryNumbers:
 		c.next = r.uint32()
 		for range r.count() {
@@ -104,10 +106,10 @@ func (c *folded) entry(r *reader) error {
 		if s := c.record; s != nil {
 			s.Recovering = false
 			for i := range s.Commands {
-				s.Commands[i].Before = s.Expected
+				s.Commands[i].Before = s.unanswered()
 			}
 		}
-	case entryDevices, entryHeld, entryCommand, entryResponse:
+	case entryDevices, entryHeld, entryCommand, entryResponse, entryOwed, entryAnswered:
 		if c.record == nil {
 			return fmt.Errorf("an entry of kind %d without session", kind)
 		}
@@ -124,6 +126,11 @@ func (c *folded) change(kind entryKind, r *reader) error {
 	switch kind {
 	case entryDevices:
 		s.Devices, s.WithModule = r.devices()
+	case entryOwed:
+		s.owe(r.owed())
+	case entryAnswered:
+		s.answered(r.uint32())
+		s.Settled = false
 	case entryHeld:
 		m := r.held()
 		m.SessionID = s.ID
@@ -190,6 +197,13 @@ func appendPassed(passed []uint32, counter uint32) []uint32 {
 		passed = slices.Delete(passed, 0, len(passed)-maxPassed+1)
 	}
 	return append(passed, counter)
+}
+
+// has tells whether the status is among those that are left.
+func (c *folded) has(l *Left) bool {
+	return l.Number < c.numbers[l.Device.Module] && slices.ContainsFunc(c.left, func(o Left) bool {
+		return o.Device.Module == l.Device.Module && o.Number == l.Number
+	})
 }
 
 func (c *folded) addLeft(l Left) {

@@ -33,8 +33,13 @@ func (s *Session) AppendSettled(b []byte) []byte {
 // begins anew; a car without session in normal communication gets one that says so.
 // The Session must be Durable.
 func (s *Session) AppendRecord(b []byte) []byte {
+	return s.appendState(b, s.Record(), nil)
+}
+
+// appendState appends what is known of the car, r of its session (nil: there is none) and statuses that are left.
+func (s *Session) appendState(b []byte, r *Record, left []Left) []byte {
 	b = append(b, s.journal[:s.prefix]...)
-	if r := s.Record(); r != nil {
+	if r != nil {
 		b = appendRecord(b, r)
 		if s.hint != nil {
 			b = s.hint.append(b)
@@ -45,6 +50,9 @@ func (s *Session) AppendRecord(b []byte) []byte {
 	for _, p := range s.positions {
 		b = binary.AppendVarint(append(b, byte(entryPosition)), int64(p.Module))
 		b = appendText(b, p.Bytes)
+	}
+	for i := range left {
+		b = appendLeft(b, &left[i])
 	}
 	b = binary.AppendUvarint(append(b, byte(entryNumbers)), uint64(s.sender.next))
 	b = binary.AppendUvarint(b, uint64(len(s.numbers)))
@@ -124,6 +132,15 @@ func (s *Session) recordSession() {
 		s.journal = appendRecord(s.journal, s.Record())
 		if s.hint != nil {
 			s.journal = s.hint.append(s.journal)
+		}
+	}
+}
+
+// recordLeft says which statuses of another server's session are delivered first.
+func (s *Session) recordLeft(left []Left) {
+	for i := range left {
+		if s.prefix > 0 {
+			s.journal = appendLeft(s.journal, &left[i])
 		}
 	}
 }

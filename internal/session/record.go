@@ -24,6 +24,7 @@ type Record struct {
 	First, Expected uint32
 	Passed          []uint32              // counters before Expected whose status was not answered, oldest first
 	Ahead           []fleet.ClientMessage // statuses whose turn has not come, in counter order
+	Owed            []Owed                // statuses before Expected whose answers are held, in counter order
 
 	Next     uint32            // counter of the next command (CMD-3)
 	Commands []RecordedCommand // whose acknowledgement is awaited; the last has counter Next-1
@@ -71,7 +72,7 @@ type Resumption struct {
 	Positions []Position
 	Next      uint32 // counter of the next command of the car (CMD-3)
 	// Hint: it was left by a server that failed, see ResumeCarried. The status that is next is
-	// Record.Expected or a later one, see adopt; Left is empty. Come: a status has come since, the
+	// Record.Expected or a later one, see adopt; of Left there is only what Record.Owed names. Come: a status has come since, the
 	// lowest of them is Lowest.
 	Hint, Come bool
 	Lowest     uint32
@@ -163,6 +164,7 @@ func (s *Session) Record() *Record {
 		ID: s.id, Devices: s.recordDevices(), WithModule: s.withModule,
 		Counting: o.started, First: o.first, Expected: o.expected, Passed: slices.Clone(o.passed),
 		Next: s.sender.next, Recovering: s.recovery != nil,
+		Owed: s.recordOwed(),
 	}
 	for _, m := range o.ahead {
 		if !m.unrecorded {

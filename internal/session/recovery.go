@@ -84,10 +84,12 @@ func (s *Session) resume(r *Resumption) {
 	s.sender.next = r.Next
 	if rec := r.Record; rec != nil {
 		s.restore(rec)
+		s.restoreOwed(r)
 		s.recovery = &recovery{base: s.order.expected, settled: rec.Settled, limbo: rec.Recovering && !r.Local, local: r.Local, carried: r.Hint}
 		if r.Hint {
 			s.guess(r)
 			s.recordSession() // this server's journal is another one
+			s.recordLeft(r.Left)
 		}
 		s.recordRecovery(false)
 		s.sessionBy = s.now.Add(s.opts.SessionTimeout)
@@ -156,6 +158,7 @@ func (s *Session) linkLost(kept, settled bool) {
 		return
 	}
 	s.dropWithheld()
+	s.unsettleOwed()
 	before := s.recovery
 	s.recovery = &recovery{base: s.order.expected, settled: settled, limbo: before != nil, carried: before != nil && before.carried && !before.read}
 	s.recordRecovery(false)
@@ -223,6 +226,10 @@ func (s *Session) recovered(m fleet.ClientMessage) {
 // is not forwarded again (RES-9).
 func (s *Session) redelivered(m fleet.ClientMessage) {
 	r, o := s.recovery, &s.order
+	if s.owes(m) { // it is answered when its turn has come
+		s.note(Debug, NoteStatusRedelivered, m.Device, m.Counter)
+		return
+	}
 	if int32(m.Counter-r.base) >= 0 || !o.answered(m.Counter) || r.again[m.Counter] || r.settled || r.read {
 		s.note(Info, NoteStatusLow, m.Device, m.Counter) // STAT-3
 		return
@@ -288,10 +295,12 @@ func (s *Session) backlogRead() {
 	}
 	r.read = true
 	for _, m := range r.answers {
-		if r.carried && !s.handOver(m) {
+		switch {
+		case !r.carried:
+			s.answer(m)
+		case !s.handOver(m):
 			return
 		}
-		s.answer(m)
 	}
 	r.answers = nil
 	if s.hint != nil && s.hint.any {
@@ -324,10 +333,11 @@ func (s *Session) settle() {
 	}
 	s.recovery = nil
 	s.recordRecovery(true)
+	s.restartOwed()
 	q := &s.sender
 	for i := range q.waiting { // their limits begin anew (RES-11)
 		c := &q.waiting[i]
-		c.by, c.before = s.now.Add(s.opts.MessageTimeout), s.order.expected
+		c.by, c.before = s.now.Add(s.opts.MessageTimeout), s.unanswered()
 		if i < lost || c.responded {
 			continue
 		}
@@ -344,6 +354,7 @@ func (s *Session) settle() {
 		s.order.ahead[counter] = m
 	}
 	s.order.missingBy = time.Time{}
+	s.answerOwed()
 	s.drain()
 	if s.phase == PhaseRunning && !s.order.missingBy.IsZero() && s.recovery == nil {
 		s.note(Warning, NoteBacklogGap, fleet.Device{}, s.order.expected)
@@ -362,6 +373,9 @@ func (s *Session) lostCommands() (first int, certain bool) {
 	cut := r.base
 	if len(r.again) > 0 {
 		cut = r.lowest
+	}
+	if first := s.unanswered(); int32(first-cut) < 0 { // that a held one does not come again says nothing of its answer
+		cut = first
 	}
 	known := 0 // all before have arrived
 	for i := range q.waiting {

@@ -32,6 +32,8 @@ import (
 //	link down kept|settled
 //	backlog read       all that the broker kept has come
 //	delivered 1 0      module 1 has confirmed its statuses up to number 0
+//	confirmed 1 0      the same, and nothing more happens before the process dies
+//	awaited 1          statuses of module 1 are answered when the module has confirmed them
 //	crash 3s           a new Session goes on, 3 s later, where the journal ends
 //	takeover 3s        another server goes on, 3 s later, where the carried record ends
 //	takeover 3s 1      of which the newest has not reached the broker
@@ -39,7 +41,7 @@ import (
 //	new-owner          the Session goes on with the modules of another owner
 func TestScripts(t *testing.T) {
 	scripttest.Run(t, func(script *scripttest.Script) func([]string) {
-		st := &stage{Script: script, now: time.Unix(1000, 0), refused: map[string]bool{}, modules: scriptModules{full: map[int32]bool{}, strange: map[[2]uint32]bool{}}}
+		st := &stage{Script: script, now: time.Unix(1000, 0), refused: map[string]bool{}, modules: scriptModules{full: map[int32]bool{}, awaited: map[int32]bool{}, strange: map[[2]uint32]bool{}}}
 		return st.do
 	})
 }
@@ -61,10 +63,12 @@ type stage struct {
 // scriptModules: modules 1 (type 1), 2 (types 1-4), 3 (every type), 1000 (type 0).
 type scriptModules struct {
 	full    map[int32]bool
+	awaited map[int32]bool
 	strange map[[2]uint32]bool // types a module was never asked about
 }
 
 func (m scriptModules) Configured(n int32) bool { return n == 1 || n == 2 || n == 3 || n == 1000 }
+func (m scriptModules) Awaited(n int32) bool    { return m.awaited[n] }
 func (m scriptModules) Position(n int32) int    { return int(n) }
 func (m scriptModules) Recall(n int32, typ uint32) (supported, known bool) {
 	if m.strange[[2]uint32{uint32(n), typ}] {
@@ -134,6 +138,11 @@ func (st *stage) do(w []string) {
 		st.step(Event{Kind: EventBacklogRead})
 	case "delivered":
 		st.apply(AppendDelivered(nil, "car", int32(st.Number(w[1])), uint64(st.Number(w[2]))))
+		st.step(Event{Kind: EventDelivered, Module: int32(st.Number(w[1])), Number: uint64(st.Number(w[2]))})
+	case "confirmed":
+		st.apply(AppendDelivered(nil, "car", int32(st.Number(w[1])), uint64(st.Number(w[2]))))
+	case "awaited":
+		st.modules.awaited[int32(st.Number(w[1]))] = true
 	case "suspend":
 		st.apply(st.s.AppendSettled(nil))
 	case "crash":
@@ -256,6 +265,8 @@ func (st *stage) checkCarried() {
 		st.Fatal("what is carried is %d statuses behind", behind)
 	}
 	known.Record.Expected, known.Record.Passed, now.Passed = now.Expected, nil, nil
+	// What the broker was not told of comes again.
+	now.Owed = slices.DeleteFunc(now.Owed, func(o Owed) bool { return !slices.Contains(known.Record.Owed, o) })
 	if want, got := plain(now), plain(known.Record); want != got {
 		st.Fatal("carried is\n%s\nthe session is\n%s", got, want)
 	}
@@ -375,6 +386,10 @@ func describe(e Effect) string {
 			return fmt.Sprintf("forward %v %q error %q", e.Device, e.Data, e.Error)
 		}
 		return fmt.Sprintf("forward %v %q", e.Device, e.Data)
+	case EffectAnswerLater:
+		return fmt.Sprintf("answer %d later", e.Counter)
+	case EffectHandled:
+		return fmt.Sprintf("broker: %d is handled", e.Counter)
 	case EffectDeviceDisconnected:
 		return fmt.Sprintf("device_disconnected %v %v", e.Device, e.Disconnect)
 	case EffectAck:

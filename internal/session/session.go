@@ -24,6 +24,9 @@ type Modules interface {
 	// Position tells the place of a configured module among the car's modules,
 	// in the order of the configuration (SEQ-31).
 	Position(module int32) int
+	// Awaited tells whether a status of a configured module is answered only when the module
+	// has taken it, which EventDelivered says (RES-26).
+	Awaited(module int32) bool
 }
 
 // Options are the settings of a Session; New replaces zero values by defaults.
@@ -31,6 +34,8 @@ type Options struct {
 	MessageTimeout      time.Duration // T_msg, default 5 s
 	SessionTimeout      time.Duration // T_sess, default 30 s
 	AdmissionTimeout    time.Duration // how long device_connected may delay an answer (REC-8), default 2 s
+	DeliveryTimeout     time.Duration // how long an awaited module may delay an answer (RES-26), default 10 s
+	DeliverySoon        time.Duration // the same in the connect sequence and after a recovery, default 3 s
 	RoomRetry           time.Duration // pause before a full module queue is tried again, default 20 ms
 	UnknownSessionPause time.Duration // least pause between answers to unknown sessions, default 10 s
 	QuietAfterEnd       time.Duration // no such answer this long after the end of a session, default 5 s
@@ -54,6 +59,8 @@ func (o Options) withDefaults() Options {
 	def(&o.MessageTimeout, 5*time.Second)
 	def(&o.SessionTimeout, 30*time.Second)
 	def(&o.AdmissionTimeout, 2*time.Second)
+	def(&o.DeliveryTimeout, 10*time.Second)
+	def(&o.DeliverySoon, 3*time.Second)
 	def(&o.RoomRetry, 20*time.Millisecond)
 	def(&o.UnknownSessionPause, 10*time.Second)
 	def(&o.QuietAfterEnd, 5*time.Second)
@@ -140,6 +147,9 @@ type Session struct {
 	order   order
 	sender  sender
 	pending []pendingCommands // commands held back until RUNNING (REC-13)
+	owed    []owed            // answers that are held, in the order in which they leave
+	hand    uint32            // counter of the status in hand,
+	inHand  bool              // if there is one that the broker was not told of
 
 	// What is needed to go on in another process: see Durable and recovery.
 	journal   []byte               // the record of this Step: the car's prefix, then entries
@@ -220,11 +230,12 @@ type Load struct {
 	Held    int // messages that wait for the connect sequence to go on
 	Pending int // commands that wait for normal communication
 	Unacked int // commands whose response is awaited
+	Owed    int // statuses that were accepted and whose answers are held
 }
 
 // Load returns what the session holds at the moment.
 func (s *Session) Load() Load {
-	l := Load{Devices: len(s.devices), Ahead: len(s.order.ahead), Held: len(s.held) + len(s.firsts), Unacked: len(s.sender.waiting)}
+	l := Load{Devices: len(s.devices), Ahead: len(s.order.ahead), Held: len(s.held) + len(s.firsts), Unacked: len(s.sender.waiting), Owed: len(s.owed)}
 	for i := range s.pending {
 		l.Pending += len(s.pending[i].commands)
 	}
@@ -254,6 +265,8 @@ func (s *Session) Step(now time.Time, ev Event) []Effect {
 		s.journal = append([]byte(nil), s.journal[:s.prefix]...)
 	}
 	s.journal = s.journal[:s.prefix]
+	s.inHand = ev.Kind == EventMessage && ev.Message.Kind == fleet.ClientStatus
+	s.hand = ev.Message.Counter
 	s.handle(ev)
 	s.finishRecord()
 	return s.effects
@@ -269,6 +282,8 @@ func (s *Session) handle(ev Event) {
 		s.deadline()
 	case EventAdmission:
 		s.admission(ev.Ticket, ev.Admitted, ev.Unsupported)
+	case EventDelivered:
+		s.delivered(ev.Module, ev.Number)
 	case EventLinkDown:
 		s.linkLost(ev.Kept, ev.Settled)
 	case EventLinkUp:
@@ -416,17 +431,19 @@ func (s *Session) hasRoom(module int32) bool {
 	return s.modules.Room(module) > used
 }
 
-func (s *Session) forward(m fleet.ClientMessage) {
+func (s *Session) forward(m fleet.ClientMessage) (number uint64) {
 	n := s.number(m.Device.Module)
+	number = *n
 	s.emit(Effect{Kind: EffectForward, Device: m.Device, Data: m.Data, Error: m.Error, Counter: m.Counter, Number: *n, Since: m.Received})
 	*n++
 	for i := range s.granted {
 		if s.granted[i].module == m.Device.Module {
 			s.granted[i].n++
-			return
+			return number
 		}
 	}
 	s.granted = append(s.granted, grant{module: m.Device.Module, n: 1})
+	return number
 }
 
 // find returns the device of the given identity (VOC-8), or nil.

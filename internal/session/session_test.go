@@ -15,6 +15,7 @@ type allModules struct{}
 func (allModules) Configured(int32) bool                        { return true }
 func (allModules) Recall(int32, uint32) (supported, known bool) { return true, true }
 func (allModules) Room(int32) int                               { return 1 << 20 }
+func (allModules) Awaited(int32) bool                           { return false }
 func (allModules) Position(n int32) int                         { return int(n) }
 
 var (

@@ -125,7 +125,7 @@ func (s *Session) drain() {
 // roomFor tells whether the status can be handed over now. One that will not be
 // forwarded needs no room.
 func (s *Session) roomFor(m fleet.ClientMessage) bool {
-	if !s.mayForward(m) || s.hasRoom(m.Device.Module) {
+	if len(s.owed) < s.opts.MaxAhead && (!s.mayForward(m) || s.hasRoom(m.Device.Module)) {
 		s.order.withheld = false
 		return true
 	}
@@ -198,8 +198,7 @@ func (s *Session) connectedStatus(dev *device, m fleet.ClientMessage) {
 		return
 	}
 	s.recordStatus(m, statusRunning|statusForwarded|statusAnswered)
-	s.forward(m)
-	s.answer(m) // STAT-30, STAT-31
+	s.respond(m, true, s.forward(m)) // STAT-30, STAT-31
 	if m.State == fleet.StateDisconnect {
 		s.disconnect(dev) // STAT-25
 	}
@@ -218,7 +217,7 @@ func (s *Session) answer(m fleet.ClientMessage) {
 func (s *Session) unsupportedStatus(dev *device, m fleet.ClientMessage) {
 	s.note(Debug, NoteStatusUnsupported, m.Device, m.Counter)
 	s.recordStatus(m, statusRunning|statusAnswered)
-	s.answer(m)
+	s.respond(m, false, 0)
 	if m.State == fleet.StateDisconnect {
 		if dev != nil {
 			s.remove(dev)
@@ -267,7 +266,7 @@ func (s *Session) remove(dev *device) {
 // (STAT-34). A session that never had a supported device lives as long as it
 // has any device at all (REC-6).
 func (s *Session) endWithoutDevices() {
-	if s.phase != PhaseRunning {
+	if s.phase != PhaseRunning || len(s.owed) > 0 { // the gateway gets its answers first
 		return
 	}
 	for _, d := range s.devices {

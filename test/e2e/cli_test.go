@@ -27,6 +27,7 @@ func noTrace(t *testing.T, output string) {
 }
 
 func TestCommandLine(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
@@ -90,6 +91,7 @@ func TestCommandLine(t *testing.T) {
 
 // --tls names what is missing, in the order of CLI-10.
 func TestTLSFlags(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	config := formatD("127.0.0.1:1", exampleModule(t), "car_a")
 	path := filepath.Join(dir, "config.json")
@@ -206,6 +208,7 @@ func TestInterruptedModuleCheck(t *testing.T) {
 
 // check prints a table and does not need the broker.
 func TestCheckOfAGoodConfiguration(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "config.json")
 	servertest.WriteConfig(t, path, formatD("127.0.0.1:1", exampleModule(t), "car_a", "car_b"))
 	stdout, stderr, code := servertest.Run(t, t.TempDir(), "check", path)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"external-server/internal/lab/gateway"
+	"external-server/internal/support/badnetwork"
 	"external-server/internal/support/brokertest"
 	"external-server/internal/support/etcdtest"
 	"external-server/internal/support/servertest"
@@ -23,7 +24,8 @@ type fleetOf struct {
 	etcd     *etcdtest.Etcd
 	replicas []*servertest.Server // a stopped one stays in its place
 	configs  []obj
-	admins   []string // addresses of their admin endpoints
+	admins   []string              // addresses of their admin endpoints
+	networks [][]*badnetwork.Proxy // of each replica, to broker and etcd
 	cars     []*sharedCar
 	stop     chan struct{}
 	drives   sync.WaitGroup
@@ -49,10 +51,12 @@ func newFleet(t *testing.T, n, cars int) *fleetOf {
 	dir, library := t.TempDir(), servertest.Example(t)
 	for i := range n {
 		name := fmt.Sprintf("r%d", i)
-		config := formatD(f.broker.Address(), obj{"1000": obj{"lib_path": library}}, names...)
+		toBroker, toEtcd := badnetwork.New(t, f.broker.Address()), badnetwork.New(t, f.etcd.Address())
+		f.networks = append(f.networks, []*badnetwork.Proxy{toBroker, toEtcd})
+		config := formatD(toBroker.Address(), obj{"1000": obj{"lib_path": library}}, names...)
 		config["state_directory"] = filepath.Join(dir, name)
 		config["cluster"] = obj{
-			"etcd": []string{f.etcd.URL()}, "name": "fleet", "replica": name,
+			"etcd": []string{"http://" + toEtcd.Address()}, "name": "fleet", "replica": name,
 			"peer_listen": brokertest.FreeAddress(t), "peer_token": "0123456789abcdef",
 		}
 		f.admins = append(f.admins, brokertest.FreeAddress(t))
@@ -202,12 +206,30 @@ func (f *fleetOf) seen(i int) {
 	}()
 	testwait.Until(f.t, fmt.Sprintf("replica %d shows the fleet", i), func() bool {
 		list = get(f.t, "http://"+f.admins[i]+"/readyz") + get(f.t, "http://"+f.admins[i]+"/api/v1/cars")
-		return !strings.Contains(list, "not ready") && strings.Contains(list, fmt.Sprintf(`"running":%d,`, len(f.cars)))
+		// The addresses of their networks are all that differs.
+		ready := strings.ReplaceAll(list, "not ready: the configuration differs from that of", "")
+		return !strings.Contains(ready, "not ready") && strings.Contains(list, fmt.Sprintf(`"running":%d,`, len(f.cars)))
 	})
 }
 
-// Three replicas share 60 cars. One is killed, one is stopped in order, one stands still, etcd
-// is away and comes back: no car loses its session.
+// spoil changes the network of a replica.
+func (f *fleetOf) spoil(i int, faults badnetwork.Faults) {
+	for _, n := range f.networks[i] {
+		n.Set(faults)
+	}
+}
+
+// end stops a replica in order.
+func (f *fleetOf) end(i int) {
+	f.t.Helper()
+	if code := f.replicas[i].Stop(); code != 0 {
+		f.t.Errorf("exit code %d of replica %d", code, i)
+	}
+}
+
+// Three replicas share 60 cars. One is drained, one is stopped in order, one stands still, one is cut off
+// from broker and etcd, one is killed; etcd stands still and is killed: no car loses its
+// session.
 func TestReplicasShareCars(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, 3, 60)
@@ -220,26 +242,32 @@ func TestReplicasShareCars(t *testing.T) {
 		f.served(12) // longer than the leases last
 		f.etcd.Thaw()
 	})
-	f.step("a replica is stopped", func() {
-		if code := f.replicas[0].Stop(); code != 0 {
-			t.Errorf("exit code %d", code)
+	f.step("a replica is drained", func() {
+		out, notes, code := servertest.Run(t, t.TempDir(), "drain", "--admin", "http://"+f.admins[1], "r0")
+		if code != 0 || !strings.Contains(out, "replica r0 serves no car") {
+			t.Errorf("%d\n%s\n%s", code, out, notes)
 		}
 	})
+	f.end(0)
 	f.start(0)
 	f.step("a replica stands still", func() {
 		f.replicas[1].Signal(syscall.SIGSTOP)
 		f.served(2)
 		f.replicas[1].Signal(syscall.SIGCONT)
 	})
-	f.step("a replica is killed", func() { f.replicas[2].Kill() })
+	f.step("a replica is stopped", func() { f.end(1) })
+	f.start(1)
+	f.step("a replica is cut off", func() {
+		f.spoil(2, badnetwork.Faults{Silent: true})
+		f.served(2)
+		f.spoil(2, badnetwork.Faults{})
+	})
+	f.step("a replica is killed", func() { f.replicas[0].Kill() })
 	f.step("etcd restarts", func() {
 		f.etcd.Kill()
 		f.etcd.Restart()
 	})
 	f.seen(1)
-	for _, i := range []int{0, 1} {
-		if code := f.replicas[i].Stop(); code != 0 {
-			t.Errorf("exit code %d of replica %d", code, i)
-		}
-	}
+	f.end(1)
+	f.end(2)
 }

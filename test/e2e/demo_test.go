@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -144,20 +146,41 @@ func TestDemoFlags(t *testing.T) {
 	if _, errs, code := servertest.Run(t, dir, "demo", "--port", port); code != 1 || !strings.Contains(errs, "the MQTT broker cannot listen at 127.0.0.1:"+port) {
 		t.Errorf("a port that is taken: exit code %d: %s", code, errs)
 	}
-	// Whether the usual port is free or not: now it is taken.
-	if usual, err := net.Listen("tcp", "127.0.0.1:1883"); err == nil {
+	wanted := []string{"30 simulated cars", "27 more drive tours", "car_c    connected",
+		"a device of module 1002 joins", `reports to module 1002: {"pressed": true}`, `command of module 1002: {"lit_up": true}`}
+	if usual, err := net.Listen("tcp", "127.0.0.1:1883"); err == nil { // else another program has it, and may leave it at any time
 		defer usual.Close()
+		wanted = append(wanted, "Port 1883 is taken: the MQTT broker listens at 127.0.0.1:")
 	}
-	out, errs, code := servertest.Run(t, dir, "demo", "--cars", "30", "--seconds", "10", "--status", `{"pressed": true}`,
-		"--module", python+" "+filepath.Join(servertest.Root(), "modules/example-python/example_module.py"))
-	if code != 0 {
-		t.Errorf("exit code %d: %s", code, errs)
+	demo := servertest.Start(t, servertest.Options{Dir: dir, Args: []string{"demo", "--cars", "30", "--status", `{"pressed": true}`,
+		"--module", python + " " + filepath.Join(servertest.Root(), "modules/example-python/example_module.py")}})
+	for _, want := range wanted {
+		demo.WaitLog(want)
 	}
-	for _, want := range []string{"Port 1883 is taken: the MQTT broker listens at 127.0.0.1:", "30 simulated cars", "27 more drive tours", "car_c    connected",
-		"a device of module 1002 joins", `reports to module 1002: {"pressed": true}`, `command of module 1002: {"lit_up": true}`, "Summary: 30 sessions"} {
-		if !strings.Contains(out, want) {
-			t.Errorf("the demo does not say %q", want)
+	atLeast := func(text, pattern string, least int) bool {
+		found := regexp.MustCompile(pattern).FindStringSubmatch(text)
+		if found == nil {
+			return false
 		}
+		n, err := strconv.Atoi(found[1])
+		return err == nil && n >= least
+	}
+	dashboard := regexp.MustCompile(`The dashboard: (http://[0-9.:]+)`).FindStringSubmatch(demo.Log())
+	if dashboard == nil {
+		t.Fatalf("the demo does not say where its dashboard is:\n%s", demo.Log())
+	}
+	testwait.Until(t, "all cars are connected", func() bool {
+		return atLeast(get(t, dashboard[1]+"/metrics"), `(?m)^external_server_sessions_established_total (\d+)$`, 30)
+	})
+	if code := demo.Stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	out := demo.Log()
+	if !atLeast(out, `Summary: (\d+) sessions`, 30) {
+		t.Error("the demo does not say how many sessions there were")
+	}
+	if _, errs, code := servertest.Run(t, dir, "demo", "--cars", "1", "--seconds", "2"); code != 0 {
+		t.Errorf("a demo of two seconds: exit code %d: %s", code, errs)
 	}
 	if strings.Contains(out, "car_d ") {
 		t.Error("the demo tells of the fourth car")
@@ -180,6 +203,7 @@ func TestDemoFlags(t *testing.T) {
 }
 
 func TestDemoSecondsAreChecked(t *testing.T) {
+	t.Parallel()
 	cmd := exec.Command(servertest.Binary(t), "demo")
 	cmd.Env = append(os.Environ(), "DEMO_SECONDS=soon")
 	text, err := cmd.CombinedOutput()

@@ -66,13 +66,17 @@ type carWatch struct {
 	commands   int
 	ends       []string // reasons of failed sequences and of ended sessions
 	violations []string
-	expected   map[string]bool // violations that the test itself causes
-	answer     func()          // is told of each answer; nil: it is not called
+	expected   map[string]bool      // violations that the test itself causes
+	answer     func()               // is told of each answer; nil: it is not called
+	effect     func(gateway.Effect) // is told of everything, with mu held; nil: it is not called
 }
 
 func (w *carWatch) observe(e gateway.Effect) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.effect != nil {
+		w.effect(e)
+	}
 	switch e.Kind {
 	case gateway.EffectConnected:
 		w.connected++

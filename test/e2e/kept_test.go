@@ -76,6 +76,7 @@ func (k *kept) drive() {
 	}
 	k.served(1)
 	k.connectedAnew(1, k.cars...) // the first answer comes before the end of the connect sequence
+	k.served(1)                   // the server has got the end of the connect sequence and keeps the session (RES-2)
 }
 
 func (k *kept) gateway(name string) *testCar {

@@ -40,8 +40,9 @@ func TestRestartIsNotNoticed(t *testing.T) {
 			k.again()
 		}},
 		{"another build and back", func(k *kept) {
+			other := servertest.Build(k.t, "other") // may take longer than the gateways wait
 			k.terminate()
-			k.server = servertest.Start(k.t, servertest.Options{Config: k.config, Binary: servertest.Build(k.t, "other")})
+			k.server = servertest.Start(k.t, servertest.Options{Config: k.config, Binary: other})
 			k.served(5)
 			k.terminate()
 			k.again()

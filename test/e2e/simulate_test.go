@@ -13,6 +13,7 @@ import (
 // `simulate` drives a server over mutual TLS, on shared connections and with one per
 // car, and writes one JSON report; its mistakes are errors that say what to do.
 func TestSimulateCommand(t *testing.T) {
+	t.Parallel()
 	certs := brokertest.NewCerts(t)
 	m := brokertest.Start(t, brokertest.Options{Certs: certs})
 	config := formatD(m.Address(), exampleModule(t), "*")

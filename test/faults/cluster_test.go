@@ -6,11 +6,13 @@ import (
 	"maps"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"external-server/internal/lab/gateway"
+	"external-server/internal/support/badnetwork"
 	"external-server/internal/support/brokertest"
 	"external-server/internal/support/etcdtest"
 	"external-server/internal/support/servertest"
@@ -32,31 +34,45 @@ type replicas struct {
 	etcd   *etcdtest.Etcd
 	all    []*replica
 	starts int // of servers so far
-	epochs *epochs
+	epochs *epochRecorder
 	ended  []*servertest.Server // earlier lives
 }
 
 type replica struct {
 	name         string
-	broker, etcd *proxy
+	broker, etcd *badnetwork.Proxy
 	dir          string // of the state
 	peers        string // address for the others
+	clock        *clock // of its own; nil: that of the machine
+	opts         servertest.Options
 	server       *servertest.Server
 }
 
 // share starts a broker, etcd and n replicas, and cars that report once per second. The
 // replicas are the build that is shipped, because the rows say how long the cars had no answer.
-// make test has the same with the race detector: TestReplicasShareCars of e2e.
-func (r *rig) share(n int, conf string) *replicas {
+// make test has the same with the race detector: TestReplicasShareCars of e2e. Those that are
+// named in clocked have wall clocks of their own.
+func (r *rig) share(n int, conf string, clocked ...string) *replicas {
+	r.Helper()
+	return r.shareCars(n, conf, fleetOf("car", *carsFlag, recorder, nil), clocked...)
+}
+
+// shareCars is share with certain cars.
+func (r *rig) shareCars(n int, conf string, cars map[string]int32, clocked ...string) *replicas {
 	r.Helper()
 	r.opts.Binary = servertest.Plain(r)
 	path := filepath.Join(r.dir, "mosquitto.conf")
 	r.write(path, []byte("listener 1883\nallow_anonymous true\nlog_dest stderr\nuser root\n"+conf))
 	r.broker = brokertest.Start(r, brokertest.Options{File: path})
-	f := &replicas{rig: r, cars: fleetOf("car", *carsFlag, recorder, nil), etcd: etcdtest.Start(r, etcdtest.Options{})}
-	f.epochs = watchEpochs(r, r.broker.Address())
+	f := &replicas{rig: r, cars: cars, etcd: etcdtest.Start(r, etcdtest.Options{})}
+	f.epochs = newRecorder(r, r.broker.Address())
 	for range n {
-		f.start(f.another(fmt.Sprintf("r%d", len(f.all))))
+		m := f.another(fmt.Sprintf("r%d", len(f.all)))
+		if slices.Contains(clocked, m.name) {
+			m.clock, m.opts.Prefix = newClock(r)
+			m.opts.Binary = askingBuild(r, m.opts.Binary)
+		}
+		f.start(m)
 	}
 	f.spread()
 	r.startCars(f.cars, time.Second)
@@ -68,8 +84,8 @@ func (r *rig) share(n int, conf string) *replicas {
 // another adds a replica, which is not started.
 func (f *replicas) another(name string) *replica {
 	m := &replica{
-		name: name, broker: newProxy(f, f.rig.broker.Address()), etcd: newProxy(f, f.etcd.Address()),
-		dir: filepath.Join(f.dir, fmt.Sprint("state", len(f.all))), peers: brokertest.FreeAddress(f),
+		name: name, broker: badnetwork.New(f, f.epochs.Address()), etcd: badnetwork.New(f, f.etcd.Address()),
+		dir: filepath.Join(f.dir, fmt.Sprint("state", len(f.all))), peers: brokertest.FreeAddress(f), opts: f.opts,
 	}
 	f.all = append(f.all, m)
 	return m
@@ -86,13 +102,13 @@ func (f *replicas) start(m *replica) {
 	f.starts++
 	f.configure(f.cars)
 	config := maps.Clone(f.config)
-	config["external_communication"].(obj)["server_port"] = m.broker.port()
+	config["external_communication"].(obj)["server_port"] = m.broker.Port()
 	config["state_directory"] = m.dir
 	config["cluster"] = obj{
-		"etcd": []string{"http://" + m.etcd.address()}, "name": clusterName, "replica": m.name,
+		"etcd": []string{"http://" + m.etcd.Address()}, "name": clusterName, "replica": m.name,
 		"peer_listen": m.peers, "peer_token": "0123456789abcdef", "shards": clusterShards,
 	}
-	o := f.opts
+	o := m.opts
 	o.Config = config
 	m.server = servertest.Start(f, o)
 }
@@ -144,13 +160,13 @@ func (f *replicas) stop(m *replica) {
 }
 
 // spoiled breaks the network, waits and heals it.
-func (f *replicas) spoiled(d time.Duration, n network, ways ...*proxy) {
+func (f *replicas) spoiled(d time.Duration, n badnetwork.Faults, ways ...*badnetwork.Proxy) {
 	for _, p := range ways {
-		p.set(n)
+		p.Set(n)
 	}
 	pause(d)
 	for _, p := range ways {
-		p.set(network{})
+		p.Set(badnetwork.Faults{})
 	}
 }
 
@@ -159,6 +175,9 @@ type verdict struct {
 	excused int           // sessions that may be lost
 	longest time.Duration // wait for an answer
 	loss    string        // why an answered status may be lost; "": none may
+	// once demands that no status is delivered twice: not by the process whose cars another one serves, which
+	// goes on with what it had read.
+	once bool
 }
 
 // within returns the verdict with another bound of the waits.
@@ -209,6 +228,9 @@ func (f *replicas) judge(v verdict) {
 	}
 	f.row.Note = fmt.Sprintf("sessions lost %d, double answers %d, counter gaps %d, longest wait for an answer %v, %s",
 		lost, doubles, gaps, longest.Round(10*time.Millisecond), f.epochs.verdict(f)) + prefixed("; ", late)
+	if v.once && f.row.Again > 0 {
+		f.Errorf("%d statuses were delivered twice", f.row.Again)
+	}
 	if f.row.Again > 0 {
 		f.row.Note += fmt.Sprintf("; %d delivered again by another process", f.row.Again)
 	}

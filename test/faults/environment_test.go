@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"external-server/internal/lab/gateway"
+	"external-server/internal/support/badnetwork"
 	"external-server/internal/support/brokertest"
 	"external-server/internal/support/servertest"
 	"external-server/internal/support/testwait"
@@ -41,8 +42,8 @@ type rig struct {
 	full     bool // the real gateway's time limits and large fleets
 	dir      string
 	broker   *brokertest.Mosquitto
-	embedded string // address of the embedded broker; "": none
-	way      *proxy // between server and broker; nil: direct
+	embedded string            // address of the embedded broker; "": none
+	way      *badnetwork.Proxy // between server and broker; nil: direct
 	config   obj
 	server   *servertest.Server
 	crew     *crew
@@ -131,7 +132,7 @@ func (r *rig) module(number int32) obj {
 func (r *rig) startBroker(withProxy bool, o brokertest.Options) {
 	r.broker = brokertest.Start(r, o)
 	if withProxy {
-		r.way = newProxy(r, r.broker.Address())
+		r.way = badnetwork.New(r, r.broker.Address())
 	}
 }
 
@@ -142,7 +143,7 @@ func (r *rig) configure(cars map[string]int32) {
 		port = r.broker.Port()
 	}
 	if r.way != nil {
-		port = r.way.port()
+		port = r.way.Port()
 	}
 	named := obj{}
 	for name, module := range cars {
@@ -207,7 +208,7 @@ func (r *rig) startCars(cars map[string]int32, period time.Duration) {
 	var pool *gateway.Pool
 	if len(cars) > 50 {
 		var err error
-		// A broker queues 1000 messages for a client: a burst of answers to the cars of one must fit.
+		// The broker queues 1000 messages per connection, after a silence all answers at once.
 		if pool, err = gateway.NewPool(broker, max(4, len(cars)/50)); err != nil {
 			r.Fatal(err)
 		}

@@ -36,6 +36,7 @@ type car struct {
 	sent     map[int]bool
 	answered map[int]bool
 	recent   time.Time // when the newest answered status was sent
+	first    time.Time // when the first answer came since this was made zero
 	// latencies of the answers since somebody took them, a hundred at most
 	latencies []time.Duration
 	longest   time.Duration // wait for an answer, see forgetWaits
@@ -117,6 +118,9 @@ func (c *car) observe(e gateway.Effect) {
 		}
 		if e.Sent.After(c.recent) {
 			c.recent = e.Sent
+		}
+		if c.first.IsZero() {
+			c.first = time.Now()
 		}
 		c.longest = max(c.longest, time.Since(e.Sent))
 		if len(c.latencies) < 100 {

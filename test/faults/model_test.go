@@ -62,7 +62,7 @@ func TestModelOfTheProcess(t *testing.T) {
 			"car on or off":   func(rt *rapid.T) { p.toggle(name.Draw(rt, "car")) },
 			"device leaves":   func(rt *rapid.T) { c := p.cars[name.Draw(rt, "car")]; c.Leave(c.device) },
 			"broker dies":     func(*rapid.T) { p.broker.Kill(); p.broker.Restart() },
-			"network cut":     func(*rapid.T) { p.way.cut() },
+			"network cut":     func(*rapid.T) { p.way.Cut() },
 			"server dies":     func(*rapid.T) { p.server.Kill(); p.excuse(); p.start() },
 			"server restarts": func(rt *rapid.T) { p.restart(rt) },
 			"module dies":     func(*rapid.T) { p.killModule() },

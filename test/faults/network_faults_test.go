@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"external-server/internal/lab/gateway"
+	"external-server/internal/support/badnetwork"
 	"external-server/internal/support/brokertest"
 )
 
@@ -15,7 +16,7 @@ func networkFaults() []scenario {
 		{"tcp-cut", "connection to the broker cut every 2 s for 20 s", true, func(r *rig) {
 			r.manyCars(300, 20, true)
 			for range r.size(10, 2) {
-				r.way.cut()
+				r.way.Cut()
 				pause(2 * time.Second)
 			}
 			r.recovered(time.Now())
@@ -24,26 +25,26 @@ func networkFaults() []scenario {
 		// SESS-7, GW-42: slow is not lost.
 		{"tcp-slow", "connection to the broker at 20 kB/s and 100 ms for 30 s", false, func(r *rig) {
 			r.manyCars(100, 10, true)
-			r.way.set(network{rate: 20_000, latency: 100 * time.Millisecond})
+			r.way.Set(badnetwork.Faults{Rate: 20_000, Latency: 100 * time.Millisecond})
 			pause(30 * time.Second)
-			r.way.set(network{})
+			r.way.Set(badnetwork.Faults{})
 			r.recovered(time.Now())
 			r.finish("")
 		}},
 		// CONN-6, DEF-20.
 		{"tcp-half-open", "connection to the broker silent for 60 s without being closed", false, func(r *rig) {
 			r.manyCars(300, 10, true)
-			r.way.set(network{silent: true})
+			r.way.Set(badnetwork.Faults{Silent: true})
 			pause(60 * time.Second)
-			r.way.set(network{})
+			r.way.Set(badnetwork.Faults{})
 			r.recovered(time.Now())
 			r.finish("")
 		}},
 		{"tcp-trickle", "connection to the broker at 1 byte/s for 40 s", false, func(r *rig) {
 			r.manyCars(100, 10, true)
-			r.way.set(network{rate: 1})
+			r.way.Set(badnetwork.Faults{Rate: 1})
 			pause(40 * time.Second)
-			r.way.set(network{})
+			r.way.Set(badnetwork.Faults{})
 			r.recovered(time.Now())
 			r.finish("")
 		}},
@@ -56,19 +57,19 @@ func networkFaults() []scenario {
 			r.startServer()
 			r.server.WaitLog("connected to the broker")
 			r.startCars(cars, r.period())
-			air := newProxy(r, r.broker.Address())
-			poor := newCar(r, carOptions{name: "poor_0000", module: recorder, broker: gateway.Broker{Address: air.address()}, timing: r.timing()})
+			air := badnetwork.New(r, r.broker.Address())
+			poor := newCar(r, carOptions{name: "poor_0000", module: recorder, broker: gateway.Broker{Address: air.Address()}, timing: r.timing()})
 			r.Cleanup(poor.Close)
 			r.crew.halt()
 			r.crew.cars = append(r.crew.cars, poor)
 			r.crew.start(r.period())
 			r.crew.served(time.Now(), time.Minute)
-			for _, n := range []network{{rate: 1}, {silent: true}} {
-				air.set(n)
+			for _, n := range []badnetwork.Faults{{Rate: 1}, {Silent: true}} {
+				air.Set(n)
 				pause(r.during(20*time.Second, time.Second))
-				air.cut()
+				air.Cut()
 			}
-			air.set(network{})
+			air.Set(badnetwork.Faults{})
 			r.recovered(time.Now())
 			r.unaffected(r.group("other"))
 			r.finish("")
@@ -87,7 +88,7 @@ func networkFaults() []scenario {
 			r.startCars(cars, r.period())
 			r.write(hosts, []byte("127.0.0.1 localhost\n"))
 			pause(6 * time.Second) // the resolver remembers the file for 5 s
-			r.way.cut()
+			r.way.Cut()
 			r.server.WaitLog("broker.fleet.test")
 			pause(15 * time.Second)
 			r.write(hosts, []byte("127.0.0.1 localhost broker.fleet.test\n"))

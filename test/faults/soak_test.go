@@ -94,7 +94,7 @@ func TestSoak(t *testing.T) {
 func (r *rig) anyFault() {
 	switch rand.N(7) {
 	case 0:
-		r.way.cut()
+		r.way.Cut()
 	case 1:
 		r.broker.Kill()
 		r.broker.Restart()

@@ -202,7 +202,7 @@ func (w *clusterWorld) accountCluster() {
 	for _, r := range w.replicas {
 		w.discard(r)
 	}
-	for key, answered := range w.sentBy {
+	for key, answered := range w.sentBy { // of an awaited module none is: see wasAnswered
 		if answered && w.handedIn[key] == 0 && !slices.Contains(w.lost[key], w.answerer[key]) && !(w.offered[key] && len(w.lost[key]) > 0) {
 			w.fail("status %q was answered and never handed to its module", key)
 		}

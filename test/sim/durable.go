@@ -1,7 +1,9 @@
 package sim
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,6 +33,9 @@ type durableWorld struct {
 	sentBy   map[string]bool        // statuses of served devices, by payload: answered?
 	handedIn map[string]int         // the life in which a module got it last
 	last     map[lastKey]lastStatus // per life and module
+
+	awaited map[int32]bool  // modules whose statuses are answered when they have taken them
+	atRisk  map[string]bool // statuses that the server says were answered without that, by riskKey
 }
 
 type lastKey struct {
@@ -65,6 +70,10 @@ func newDurable(seed uint64, traced bool) *durableWorld {
 		window:  []int{20, 4096}[rnd.IntN(2)],
 		limit:   []int{30, 1000}[rnd.IntN(2)],
 		stalled: map[int32]time.Duration{}, sentBy: map[string]bool{}, handedIn: map[string]int{}, last: map[lastKey]lastStatus{},
+	}
+	w.awaited, w.atRisk = map[int32]bool{}, map[string]bool{}
+	for i, which := 0, rnd.IntN(2<<len(moduleNumbers)); i < len(moduleNumbers); i++ { // none in half of the histories
+		w.awaited[moduleNumbers[i]] = which>>len(moduleNumbers) == 1 && which>>i&1 == 1
 	}
 	if traced {
 		w.log = new(strings.Builder)
@@ -161,9 +170,17 @@ func (w *durableWorld) wasAnswered(sessionID string, counter uint32) {
 		key := string(payload(sessionID, counter, d))
 		if _, ok := w.sentBy[key]; ok {
 			w.sentBy[key] = true
+			if w.awaited[d.Module] && w.handedIn[key] == 0 && !w.atRisk[riskKey(sessionID, counter)] {
+				w.fail("RES-26: status %q of an awaited module was answered before the module had it", key)
+			}
 		}
 	}
 }
+
+// leisurely tells whether devices report so rarely that a slow module keeps up.
+func (w *durableWorld) leisurely() bool { return slices.Min(w.sc.Every[:]) >= 300*time.Millisecond }
+
+func riskKey(sessionID string, counter uint32) string { return fmt.Sprint(sessionID, " ", counter) }
 
 // handed is told what a module got.
 func (w *durableWorld) handed(life int, module int32, j durableJob) {

@@ -34,8 +34,11 @@ type durableServer struct {
 	withheld map[uint32]int // statuses of this time that are acknowledged with their answers
 	barrier  int
 
-	file    [][]byte // the journal: records that survive
-	batch   [][]byte // records of the next append
+	file    [][]byte                 // the journal: records that survive
+	batch   [][]byte                 // records of the next append
+	last    answerOf                 // see inOrder
+	owedAt  map[uint32]time.Duration // since when answers are held, by counter; of this connection
+	held    map[uint32]int           // PUBACKs that wait for their answers, by counter
 	out     []wireItem
 	flushAt time.Duration
 	armed   time.Time
@@ -92,6 +95,7 @@ func (s *durableServer) goOn(known *session.Resumption) {
 	s.alive = true
 	s.begins()
 	s.version = 0
+	s.held, s.owedAt = map[uint32]int{}, map[uint32]time.Duration{}
 	s.hinted = known != nil && known.Hint
 	for i, n := range moduleNumbers {
 		s.workers[i] = &durableWorker{s: s, number: n, known: map[fleet.DeviceID]bool{}}
@@ -225,6 +229,12 @@ func (s *durableServer) kill(orderly bool) {
 // drop forgets what the process has in memory.
 func (s *durableServer) drop() {
 	s.lostWhileReading()
+	for i, it := range s.out { // it may be in the journal that it has left, and its PUBACK has left long ago
+		if it.message != nil && it.message.message.Kind == fleet.ServerStatusResponse && (i == 0 || !s.out[i-1].paired) {
+			s.w.uncertain++
+			s.w.excuse()
+		}
+	}
 	s.begins()
 	s.alive, s.core, s.served, s.withheld = false, nil, false, nil
 	s.batch, s.out, s.armed, s.flushAt, s.timer = nil, nil, time.Time{}, 0, s.timer+1
@@ -275,6 +285,8 @@ func (s *durableServer) linkLost() {
 	s.lostWhileReading()
 	s.link, s.lostAt = false, s.w.now
 	s.out, s.withheld = nil, nil
+	clear(s.held)
+	clear(s.owedAt)
 	s.step(session.Event{Kind: session.EventLinkDown, Kept: true}, 0)
 	s.connect()
 }
@@ -322,8 +334,25 @@ func (s *durableServer) step(ev session.Event, id int) {
 			if answers {
 				s.out = append(s.out, wireItem{ack: id, paired: true})
 				id = 0
+			} else if e.Message.Kind == fleet.ServerStatusResponse {
+				s.tellBroker(e.Message.Counter, true)
 			}
 			s.publish(outgoing{message: e.Message})
+		case session.EffectAnswerLater:
+			if id > 0 && e.Counter == ev.Message.Counter {
+				s.tellBroker(e.Counter, false)
+				s.held[e.Counter] = id
+				s.owedAt[e.Counter] = s.w.now
+				id = 0
+			}
+		case session.EffectHandled:
+			s.tellBroker(e.Counter, false)
+		case session.EffectSessionEnded:
+			clear(s.owedAt)
+		case session.EffectNote:
+			if e.Note == session.NoteStatusAtRisk {
+				s.w.atRisk[riskKey(e.SessionID, e.Counter)] = true
+			}
 		case session.EffectNotifyDisconnect:
 			s.publish(outgoing{notification: true})
 		case session.EffectDiscardOutgoing:
@@ -350,6 +379,38 @@ func (s *durableServer) step(ev session.Event, id int) {
 	}
 	s.plan()
 	s.arm()
+}
+
+// answerOf is one answer to a status of normal communication.
+type answerOf struct {
+	session string
+	conn    int
+	counter uint32
+}
+
+// inOrder: an answer is held for 10 s at most, and over one connection the answers of a session leave in the order of the counters.
+func (s *durableServer) inOrder(m fleet.ServerMessage) {
+	if since, ok := s.owedAt[m.Counter]; ok && m.Kind == fleet.ServerStatusResponse {
+		delete(s.owedAt, m.Counter)
+		if held := s.w.now - since; held > 10*time.Second && s.replica == nil { // a halted one does not see the time
+			s.w.fail("RES-26: the answer to status %d was held for %v", m.Counter, held)
+		}
+	}
+	if m.Kind != fleet.ServerStatusResponse || s.core.Phase() != session.PhaseRunning {
+		return
+	}
+	if l := s.last; l.session == m.SessionID && l.conn == s.conn && int32(m.Counter-l.counter) < 0 {
+		s.w.fail("RES-26: status %d is answered after %d", m.Counter, l.counter)
+	}
+	s.last = answerOf{m.SessionID, s.conn, m.Counter}
+}
+
+// tellBroker writes the PUBACK of a status whose answer was held; paired: the answer follows.
+func (s *durableServer) tellBroker(counter uint32, paired bool) {
+	if id, ok := s.held[counter]; ok {
+		delete(s.held, counter)
+		s.out = append(s.out, wireItem{ack: id, paired: paired})
+	}
 }
 
 func (s *durableServer) arm() {

@@ -15,6 +15,8 @@ func (v durableView) Recall(n int32, deviceType uint32) (supported, known bool) 
 	return supports(n, deviceType), true
 }
 
+func (v durableView) Awaited(n int32) bool { return v.s.w.awaited[n] }
+
 func (v durableView) Position(n int32) int { return moduleView{}.Position(n) }
 
 func (v durableView) Room(n int32) int {

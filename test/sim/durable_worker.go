@@ -47,7 +47,11 @@ func (w *durableWorker) work() {
 		return
 	}
 	w.busy = true
-	w.s.soon(time.Duration(w.s.rnd.Int64N(int64(time.Millisecond))), w.finish)
+	took := time.Duration(w.s.rnd.Int64N(int64(time.Millisecond)))
+	if w.s.w.awaited[w.number] && w.s.w.leisurely() && w.s.rnd.IntN(3) == 0 { // the broker hears of the status before its answer leaves
+		took = time.Duration(w.s.rnd.Int64N(int64(500 * time.Millisecond)))
+	}
+	w.s.soon(took, w.finish)
 }
 
 func (w *durableWorker) finish() {
@@ -73,6 +77,9 @@ func (w *durableWorker) finish() {
 		}
 		w.s.w.handed(w.s.life, w.number, j)
 		w.s.batch = append(w.s.batch, session.AppendDelivered(nil, durableCar, w.number, j.number))
+		if w.s.w.awaited[w.number] {
+			w.s.step(session.Event{Kind: session.EventDelivered, Module: w.number, Number: j.number}, 0)
+		}
 	case jobDisconnected:
 		if !w.known[id] {
 			w.s.w.fail("device_disconnected of module %d for %v, which it does not know", w.number, j.device)

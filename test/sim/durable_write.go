@@ -15,6 +15,7 @@ func (s *durableServer) publish(m outgoing) {
 	if s.late && !m.notification {
 		s.w.fail("the core publishes %+v before all was read that the broker held for long", m)
 	}
+	s.inOrder(m.message)
 	s.out = append(s.out, wireItem{message: &m})
 }
 

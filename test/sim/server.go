@@ -288,6 +288,8 @@ func (v moduleView) Recall(n int32, deviceType uint32) (supported, known bool) {
 	return supported, known
 }
 
+func (v moduleView) Awaited(int32) bool { return false }
+
 func (v moduleView) Position(n int32) int {
 	for i, m := range moduleNumbers {
 		if m == n {

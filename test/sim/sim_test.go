@@ -24,8 +24,11 @@ func TestHistories(t *testing.T) {
 		playAll(t, *seed, *seeds)
 		return
 	}
-	fixed, fresh := 300, 100 // the race detector makes each several times slower
-	if testing.Short() {
+	fixed, fresh := 1000, 300
+	switch {
+	case detected:
+		fixed, fresh = 30, 10
+	case testing.Short():
 		fixed, fresh = 100, 50
 	}
 	playAll(t, 1, fixed)
@@ -36,33 +39,45 @@ func TestHistories(t *testing.T) {
 
 func playAll(t *testing.T, from uint64, n int) {
 	t.Helper()
-	var next, steps, answered atomic.Uint64
+	var steps, answered atomic.Uint64
 	var failed atomic.Pointer[Result]
-	var wg sync.WaitGroup
 	began := time.Now()
-	for range runtime.GOMAXPROCS(0) {
-		wg.Go(func() {
-			for failed.Load() == nil {
-				i := next.Add(1) - 1
-				if i >= uint64(n) {
-					return
-				}
-				r := Play(New(from + i))
-				steps.Add(uint64(r.Steps))
-				answered.Add(r.Answered)
-				if r.Err != nil {
-					failed.CompareAndSwap(nil, &r)
-				}
-			}
-		})
-	}
-	wg.Wait()
+	spread(n, func(i uint64) bool {
+		r := Play(New(from + i))
+		steps.Add(uint64(r.Steps))
+		answered.Add(r.Answered)
+		if r.Err != nil {
+			failed.CompareAndSwap(nil, &r)
+		}
+		return r.Err == nil
+	})
 	if r := failed.Load(); r != nil {
 		report(t, *r)
 	}
 	took := time.Since(began)
 	t.Logf("seeds %d to %d: %d steps of the core, %d statuses answered, in %v, %.1f million steps a minute",
 		from, from+uint64(n)-1, steps.Load(), answered.Load(), took.Round(time.Millisecond), float64(steps.Load())/took.Minutes()/1e6)
+}
+
+// spread calls play with 0 to n-1, on all processors, until one call returns false.
+func spread(n int, play func(i uint64) bool) {
+	var next atomic.Uint64
+	var failed atomic.Bool
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for !failed.Load() {
+				i := next.Add(1) - 1
+				if i >= uint64(n) {
+					return
+				}
+				if !play(i) {
+					failed.Store(true)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // report prints the seed, the smallest history that fails, and its end.
@@ -79,7 +94,7 @@ func report(t *testing.T, r Result) {
 
 // The same seed plays the same history.
 func TestSameSeedSameHistory(t *testing.T) {
-	for s := uint64(1); s <= 12; s++ {
+	for s := uint64(1); s <= uint64(few(12, 2)); s++ {
 		a, b := PlayTraced(New(s)), PlayTraced(New(s))
 		if a.Trace != b.Trace || a.Steps != b.Steps {
 			t.Fatalf("seed %d plays differently the second time", s)

@@ -41,6 +41,13 @@ var listening = regexp.MustCompile(`admin endpoint.*listen=([0-9.:]+)\s`)
 // and with the mission module when missions is set.
 func startServer(t testing.TB, names []string, missions bool, admin servertest.Map) *server {
 	t.Helper()
+	config := prepare(t, names, missions, admin)
+	return launch(t, config, config["embedded_broker"].(servertest.Map)["listen"].(string))
+}
+
+// prepare makes the configuration of startServer.
+func prepare(t testing.TB, names []string, missions bool, admin servertest.Map) servertest.Map {
+	t.Helper()
 	cars := servertest.Map{}
 	for _, n := range names {
 		cars[n] = servertest.Map{}
@@ -67,7 +74,7 @@ func startServer(t testing.TB, names []string, missions bool, admin servertest.M
 		config["http_api"] = servertest.Map{"listen": freeAddress(t), "store": "sqlite:" + t.TempDir() + "/fleet.db"}
 		config["common_modules"].(servertest.Map)["1"] = servertest.Map{"builtin": "mission"}
 	}
-	return launch(t, config, brokerAddress)
+	return config
 }
 
 func launch(t testing.TB, config servertest.Map, brokerAddress string) *server {

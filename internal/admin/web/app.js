@@ -3,15 +3,17 @@
 import { Store } from "./store.js";
 import { token } from "./api.js";
 import { askForToken, closeDialogs } from "./access.js";
-import { attr, h, number, say, show, text } from "./dom.js";
+import { attr, h, number, plural, say, show, text } from "./dom.js";
+import * as overview from "./overview.js";
 import * as fleet from "./fleet.js";
 import * as car from "./car.js";
 import * as map from "./map.js";
 import * as modules from "./modules.js";
 import * as events from "./events.js";
+import * as log from "./log.js";
 import * as server from "./server.js";
 
-const pages = { fleet, car, map, modules, events, server };
+const pages = { overview, fleet, car, map, modules, events, log, server };
 const $ = (id) => document.getElementById(id);
 
 const store = new Store();
@@ -137,6 +139,12 @@ store.addEventListener("access", showAccess);
 store.addEventListener("server", () => {
   text($("company"), store.server.company);
   showAccess();
+});
+store.addEventListener("alerts", () => {
+  const n = store.alerts.alerts.length;
+  show($("on"), n > 0);
+  text($("on"), n);
+  attr($("on"), "aria-label", `${plural(n, "alert")} on`);
 });
 store.addEventListener("cars", () => {
   const n = store.states.waiting + store.states.connecting;

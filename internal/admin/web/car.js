@@ -5,6 +5,7 @@ import { confirmAction } from "./access.js";
 import { listAddress } from "./fleet.js";
 import { ago, attr, brief, date, duration, h, keyed, moment, ms, number, plural, say, show, text } from "./dom.js";
 import { commandItem, commandUpdate } from "./commands.js";
+import { labelLinks } from "./labels.js";
 import { explain, endMeaning, stateWords } from "./reasons.js";
 import { figure, fill } from "./payload.js";
 import { Timeline } from "./timeline.js";
@@ -25,6 +26,7 @@ export function open({ root, store, argument: name, on, signal, title }) {
   const queues = h("tbody");
   const drops = h("tbody");
   const missing = h("p", { class: "empty", hidden: true });
+  const labels = labelLinks();
   const timeline = new Timeline(store, name);
   const tail = new Tail(name, (m) => { timeline.message(m); if (m.kind === "status" || m.kind === "command") soon(); });
   const mapPanel = h("section", { class: "panel", "aria-labelledby": "h-map", hidden: true }, h("h2", { id: "h-map", text: "Position" }));
@@ -58,11 +60,11 @@ export function open({ root, store, argument: name, on, signal, title }) {
         panel("h-queues", "Queues of its modules", h("div", { class: "scroll" }, h("table", {},
           h("thead", {}, h("tr", {}, ...["Module", "Queued", "Oldest", "Handed over", "Errors", "Lost"].map((t, i) => h("th", { scope: "col", text: t, class: i ? "n" : "" })))), queues))))));
   root.append(
-    h("p", { class: "crumb" }, h("a", { href: listAddress(), text: "← Fleet" })),
+    h("p", { class: "crumb" }, h("a", { href: listAddress(), text: "← Fleet" }), " · ", h("a", { href: `#/log?car=${encodeURIComponent(name)}`, text: "Log of this car" })),
     h("div", { class: "row title" }, h("h1", { text: name }), badge, h("span", { class: "grow" }),
       operate("Re-announce", "reannounce", "The gateway is asked to connect anew and to announce its devices. The session goes on until it does."),
       operate("Disconnect", "disconnect", "The session ends and the gateway is told. It connects anew by itself. Modules see its devices leave for a moment.")),
-    missing, page);
+    labels.el, missing, page);
 
   function fact(list) {
     keyed(facts, list, (f) => f[0], (f) => h("div", {}, h("dt", { text: f[0] }), h("dd")), (el, f) => {
@@ -149,6 +151,7 @@ export function open({ root, store, argument: name, on, signal, title }) {
     show(missing, false);
     show(page, true);
     head();
+    labels.draw(detail);
     const sorted = [...detail.devices].sort((a, b) => b.connected - a.connected || a.module - b.module || a.type - b.type);
     keyed(devices, sorted.length ? sorted : [null], (d) => (d ? deviceKey(d) : "none"),
       (d) => (d ? deviceItem(d) : h("p", { class: "muted", text: "No device has connected since the server started." })),

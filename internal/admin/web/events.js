@@ -1,5 +1,6 @@
 // What has happened, newest first.
 import { attr, brief, date, duration, h, keyed, moment, ms, number, plural, say, show, text } from "./dom.js";
+import { faultHref } from "./links.js";
 import { VirtualRows } from "./virtual.js";
 
 const kinds = {
@@ -71,7 +72,7 @@ export function open({ root, store, params, on, title, address }) {
     create: (ev) => h("div", { role: "row", class: "tr", data: { kind: ev.kind } },
       h("div", { role: "cell", class: "c-time", title: date(ev.at), text: moment(ev.at) }),
       h("div", { role: "cell", class: "c-kind kind", text: what(ev) }),
-      h("div", { role: "cell", class: "c-name" }, ev.car ? h("a", { href: `#/car/${encodeURIComponent(ev.car)}`, text: ev.car }) : h("a", { href: ev.kind === "module" ? "#/modules" : "#/server", text: ev.replica ? `server ${ev.replica}` : "server" })),
+      h("div", { role: "cell", class: "c-name" }, ev.car ? h("a", { href: `#/car/${encodeURIComponent(ev.car)}`, text: ev.car }) : h("a", { href: faultHref(ev), text: ev.replica ? `server ${ev.replica}` : "server" })),
       h("div", { role: "cell", class: "c-text", text: sentence(ev), title: sentence(ev) })),
     update: (row, ev) => {
       if (!ev.names) return;

@@ -1,10 +1,13 @@
 // A plain map: positions of mission statuses on a canvas, with heading, colour of the
-// state and trail; a grid in metres in place of tiles.
+// state and trail; a grid in metres where the configuration names no tiles.
 import { get } from "./api.js";
 import { attr, brief, h, number, visible } from "./dom.js";
+import { latitude, perMetre, world } from "./mercator.js";
+import { Tiles } from "./tiles.js";
 
 const keptTrail = 240; // points per car
 const metresPerDegree = 111320;
+const largest = 2 ** 33; // pixels of the whole world, as near as one can look
 const labelled = 40; // cars; with more of them names would cover each other
 
 export const missionColours = { IDLE: "--muted", DRIVE: "--ok", IN_STOP: "--accent", OBSTACLE: "--warn", ERROR: "--bad" };
@@ -12,7 +15,7 @@ export const missionColours = { IDLE: "--muted", DRIVE: "--ok", IN_STOP: "--acce
 export class CarMap {
   cars = new Map(); // by car and device: position, trail, heading
   selected = null;
-  #view = null; // { x, y: centre, degrees; scale: pixels per metre }; null: fits all
+  #view = null; // { x, y: centre on the square of the world; size: of the square, pixels }; null: fits all
   #frame = 0;
 
   /** only: the name of the one car to show. onSelect(key) is told of a press on a car. */
@@ -32,6 +35,7 @@ export class CarMap {
   destroy() {
     this.watch.disconnect();
     cancelAnimationFrame(this.#frame);
+    this.tiles?.destroy();
   }
 
   /** read asks for positions and returns how many there are, null when it failed. */
@@ -82,19 +86,18 @@ export class CarMap {
   zoom(by, px, py) {
     const v = this.#fixed();
     const { width, height } = this.size;
-    const [dx, dy] = [(px ?? width / 2) - width / 2, (py ?? height / 2) - height / 2];
-    const before = v.scale;
-    v.scale = Math.min(200, Math.max(1e-4, v.scale * by));
-    const shift = 1 / before - 1 / v.scale;
-    v.x += (dx * shift) / (metresPerDegree * Math.cos((v.y * Math.PI) / 180));
-    v.y -= (dy * shift) / metresPerDegree;
+    const before = v.size;
+    v.size = Math.min(largest, Math.max(256, v.size * by));
+    const shift = 1 / before - 1 / v.size;
+    v.x += ((px ?? width / 2) - width / 2) * shift;
+    v.y += ((py ?? height / 2) - height / 2) * shift;
     this.draw();
   }
 
   #pan(dx, dy) {
     const v = this.#fixed();
-    v.x -= dx / v.scale / (metresPerDegree * Math.cos((v.y * Math.PI) / 180));
-    v.y += dy / v.scale / metresPerDegree;
+    v.x -= dx / v.size;
+    v.y -= dy / v.size;
     this.draw();
   }
 
@@ -107,16 +110,17 @@ export class CarMap {
     let [west, east, south, north] = [Infinity, -Infinity, Infinity, -Infinity];
     for (const c of this.cars.values()) {
       const stop = this.only && c.next_stop?.longitude !== undefined ? [[c.next_stop.longitude, c.next_stop.latitude]] : [];
-      for (const [x, y] of [[c.longitude, c.latitude], ...c.trail, ...stop]) {
+      for (const place of [[c.longitude, c.latitude], ...c.trail, ...stop]) {
+        const [x, y] = world(...place);
         west = Math.min(west, x); east = Math.max(east, x); south = Math.min(south, y); north = Math.max(north, y);
       }
     }
-    if (west > east) return { x: 0, y: 0, scale: 1 };
+    if (west > east) return { x: 0.5, y: 0.5, size: 256 };
     const y = (south + north) / 2;
-    const w = (east - west) * metresPerDegree * Math.cos((y * Math.PI) / 180);
+    const least = 150 * perMetre(latitude(y));
     const { width, height } = this.size;
-    const scale = Math.min((width - 110) / Math.max(w, 150), (height - 90) / Math.max((north - south) * metresPerDegree, 150));
-    return { x: (west + east) / 2, y, scale: Math.max(scale, 1e-4) };
+    const size = Math.min((width - 110) / Math.max(east - west, least), (height - 90) / Math.max(north - south, least));
+    return { x: (west + east) / 2, y, size: Math.min(largest, Math.max(size, 256)) };
   }
 
   draw() { this.#frame ||= requestAnimationFrame(() => { this.#frame = 0; this.#paint(); }); }
@@ -139,9 +143,17 @@ export class CarMap {
     for (const [state, name] of Object.entries(missionColours)) colours.states[state] = colour(name);
     const v = this.#view ?? this.#fit();
     this.shown = v;
-    const perDegree = metresPerDegree * Math.cos((v.y * Math.PI) / 180);
-    const at = (x, y) => [width / 2 + (x - v.x) * perDegree * v.scale, height / 2 - (y - v.y) * metresPerDegree * v.scale];
+    const at = (longitude, latitude) => {
+      const [x, y] = world(longitude, latitude);
+      return [width / 2 + (x - v.x) * v.size, height / 2 + (y - v.y) * v.size];
+    };
     this.at = at;
+    if (!this.tiles && this.store.map?.tiles) {
+      this.tiles = new Tiles(this.store.map);
+      this.canvas.before(this.tiles.el);
+      this.canvas.after(this.tiles.note);
+    }
+    this.tiles?.draw(v, width, height);
     g.font = `12px ${style.fontFamily}`;
     this.#grid(g, v, width, height, colours);
     const list = [...this.cars.values()];
@@ -156,31 +168,39 @@ export class CarMap {
   }
 
   #grid(g, v, width, height, colours) {
-    const wanted = 110 / v.scale; // metres
+    const here = latitude(v.y);
+    const scale = v.size * perMetre(here); // pixels per metre
+    const wanted = 110 / scale; // metres
     const power = 10 ** Math.floor(Math.log10(wanted));
     const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= wanted) ?? 10 * power;
-    const px = step * v.scale;
-    // Lines stay with the ground while the map is moved.
-    const ox = (((width / 2 - v.x * metresPerDegree * Math.cos((Math.round(v.y) * Math.PI) / 180) * v.scale) % px) + px) % px;
-    const oy = (((height / 2 + v.y * metresPerDegree * v.scale) % px) + px) % px;
-    g.strokeStyle = colours.line;
-    g.lineWidth = 1;
-    g.globalAlpha = 0.55;
-    g.beginPath();
-    for (let x = ox; x < width; x += px) { g.moveTo(Math.round(x) + 0.5, 0); g.lineTo(Math.round(x) + 0.5, height); }
-    for (let y = oy; y < height; y += px) { g.moveTo(0, Math.round(y) + 0.5); g.lineTo(width, Math.round(y) + 0.5); }
-    g.stroke();
-    g.globalAlpha = 1;
-    g.strokeStyle = g.fillStyle = colours.muted;
+    if (!this.tiles) {
+      // Lines stay with the ground while the map is moved: a metre is that of the whole degree.
+      const px = step * v.size * perMetre(Math.round(here));
+      const ox = (((width / 2 - v.x * v.size) % px) + px) % px;
+      const oy = (((height / 2 - v.y * v.size) % px) + px) % px;
+      g.strokeStyle = colours.line;
+      g.lineWidth = 1;
+      g.globalAlpha = 0.55;
+      g.beginPath();
+      for (let x = ox; x < width; x += px) { g.moveTo(Math.round(x) + 0.5, 0); g.lineTo(Math.round(x) + 0.5, height); }
+      for (let y = oy; y < height; y += px) { g.moveTo(0, Math.round(y) + 0.5); g.lineTo(width, Math.round(y) + 0.5); }
+      g.stroke();
+      g.globalAlpha = 1;
+    }
+    const signs = () => {
+      g.beginPath();
+      g.moveTo(14, height - 20); g.lineTo(14, height - 14); g.lineTo(14 + step * scale, height - 14); g.lineTo(14 + step * scale, height - 20);
+      g.moveTo(width / 2, 22); g.lineTo(width / 2, 34);
+      g.stroke();
+    };
+    g.strokeStyle = colours.surface;
+    g.lineWidth = 5;
+    signs();
+    g.strokeStyle = colours.muted;
     g.lineWidth = 2;
-    g.beginPath();
-    g.moveTo(14, height - 20); g.lineTo(14, height - 14); g.lineTo(14 + px, height - 14); g.lineTo(14 + px, height - 20);
-    g.stroke();
-    g.fillText(step >= 1000 ? `${number(step / 1000)} km` : `${number(step)} m`, 20, height - 20);
-    g.fillText("N", width / 2 - 4, 18);
-    g.beginPath();
-    g.moveTo(width / 2, 22); g.lineTo(width / 2, 34);
-    g.stroke();
+    signs();
+    this.#label(g, step >= 1000 ? `${number(step / 1000)} km` : `${number(step)} m`, 20, height - 20, colours.muted, colours.surface);
+    this.#label(g, "N", width / 2 - 4, 18, colours.muted, colours.surface);
   }
 
   #trail(g, at, c, colours) {
@@ -309,7 +329,7 @@ export class CarMap {
     const c = this.cars.get(key);
     if (!c) return;
     const v = this.#fixed();
-    [v.x, v.y] = [c.longitude, c.latitude];
+    [v.x, v.y] = world(c.longitude, c.latitude);
     this.draw();
   }
 }

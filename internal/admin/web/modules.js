@@ -5,11 +5,13 @@ import { moduleKey } from "./store.js";
 
 const kinds = { library: "library in the server", "isolated library": "library in a process of its own", command: "program", builtin: "built in" };
 
-export function open({ root, store, on, title }) {
+export function open({ root, store, params, on, title }) {
   title("Modules");
   const list = h("div", { class: "modules" });
   const empty = h("p", { class: "empty", text: "Asking the server …" });
   root.append(h("h1", { text: "Modules" }), empty, list);
+
+  let wanted = params.get("module") ?? ""; // the one that a link led to
 
   function facts(el, entries) {
     keyed(el, entries, (e) => e[0], (e) => h("div", {}, h("dt", { text: e[0] }), h("dd")), (row, [, value, bad, hint]) => {
@@ -92,7 +94,13 @@ export function open({ root, store, on, title }) {
     text(empty, "No module is loaded.");
     keyed(list, store.modules, moduleKey, item, (el, m) => el.fill(m));
     attr(list, "aria-label", plural(store.modules.length, "module"));
+    const el = wanted && list.querySelector(`[data-module="${CSS.escape(wanted)}"]`);
+    wanted = "";
+    if (!el) return;
+    attr(el, "tabindex", "-1");
+    requestAnimationFrame(() => { el.scrollIntoView({ block: "center" }); el.focus({ preventScroll: true }); });
   }
   on("modules", draw);
   draw();
+  return { changed: (p) => { wanted = p.get("module") ?? ""; draw(); } };
 }

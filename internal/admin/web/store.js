@@ -1,6 +1,6 @@
 // What the dashboard knows: one copy of the fleet, kept fresh by the event stream at
 // once and by polling for the rest. Pages listen to its events: cars, server, modules,
-// events, stream, access, tick.
+// alerts, events, stream, access, tick.
 import { Problem, Stream, get, token } from "./api.js";
 import { ms } from "./dom.js";
 
@@ -8,6 +8,7 @@ const keptEvents = 4096;
 const keptSamples = 450; // of each module, one per modulesPause: 15 minutes
 const serverPause = 2000;
 const modulesPause = 2000;
+const alertsPause = 5000; // the server judges every ten seconds
 const outdated = new Error("asked with a token that was replaced");
 
 export class Store extends EventTarget {
@@ -16,7 +17,9 @@ export class Store extends EventTarget {
   missing = []; // replicas whose cars are not known
   states = { waiting: 0, connecting: 0, running: 0 };
   server = null;
+  map = null; // tiles, as they were when the page was loaded, which may load no others
   modules = null;
+  alerts = null; // as the server answers: those that are on, and how many rules there are
   samples = new Map(); // of modules, by number and name
   events = []; // oldest first
   access = "unknown"; // granted, refused
@@ -59,6 +62,7 @@ export class Store extends EventTarget {
     this.#loop("server", serverPause, () => this.#readServer());
     this.#loop("cars", 0, () => this.#readCars());
     this.#loop("modules", modulesPause, () => this.#readModules());
+    this.#loop("alerts", alertsPause, () => this.#readAlerts());
   }
 
   /** soon reads the cars again shortly: something has changed that only the server
@@ -131,6 +135,7 @@ export class Store extends EventTarget {
     const s = await this.#ask("api/v1/server");
     this.offset = ms(s.now) - Date.now();
     this.server = s;
+    this.map ??= s.map ?? {};
     this.emit("server");
   }
 
@@ -156,6 +161,11 @@ export class Store extends EventTarget {
     const n = { waiting: 0, connecting: 0, running: 0 };
     for (const c of this.cars.values()) n[c.state]++;
     this.states = n;
+  }
+
+  async #readAlerts() {
+    this.alerts = await this.#ask("api/v1/alerts");
+    this.emit("alerts");
   }
 
   async #readModules() {

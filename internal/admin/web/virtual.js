@@ -5,6 +5,9 @@ import { attr } from "./dom.js";
 
 const extra = 8; // rows beyond the edge of the window
 
+/** control is what has the focus of a row. */
+const control = (row) => row.querySelector("[data-control]") ?? row.querySelector("a, button");
+
 export class VirtualRows {
   #rows = new Map(); // rendered, by key
   #items = [];
@@ -14,7 +17,7 @@ export class VirtualRows {
   #create; #update; #key; #watch;
 
   /** el: the role=rowgroup element. create(item) makes a row whose first link or button is its
-   * focus; update(row, item) fills it. */
+   * focus, or the one with data-control; update(row, item) fills it. */
   constructor(el, { key, create, update }) {
     this.el = el;
     this.#key = key;
@@ -53,7 +56,7 @@ export class VirtualRows {
   }
 
   #tabStop(row) {
-    attr(row.querySelector("a, button"), "tabindex", Number(row.dataset.index) === this.#active ? "0" : "-1");
+    attr(control(row), "tabindex", Number(row.dataset.index) === this.#active ? "0" : "-1");
   }
 
   render() {
@@ -114,7 +117,7 @@ export class VirtualRows {
       e.preventDefault();
       settle();
       if (!this.#items.length) return;
-      if (e.key === "Enter") this.#rows.get(this.#key(this.#items[this.#active])).querySelector("a, button").click();
+      if (e.key === "Enter") control(this.#rows.get(this.#key(this.#items[this.#active]))).click();
       else if (e.key === "ArrowDown") this.#go(this.#active);
       else this.#keydown(e);
     });
@@ -145,7 +148,7 @@ export class VirtualRows {
     this.#setActive(index);
     this.render();
     const row = this.#rows.get(this.#activeKey);
-    row.querySelector("a, button").focus({ preventScroll: true });
+    control(row).focus({ preventScroll: true });
     const box = row.getBoundingClientRect();
     const head = parseFloat(getComputedStyle(this.el).getPropertyValue("scroll-margin-top")) || 0;
     const foot = 64;

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -207,8 +208,18 @@ func TestCluster(t *testing.T) {
 	if m, ok := x.View().Member("z"); !ok || m.State != cluster.StateUnhealthy || m.Reason != "no broker" {
 		t.Errorf("%+v, %v", m, ok)
 	}
+	if log := z.log.String(); !strings.Contains(log, "this replica cannot serve") || !strings.Contains(log, "no broker") {
+		t.Errorf("the operator is not told: %s", log)
+	}
 	z.set(func() { z.health = nil })
 	b.settled("z is well", map[*node]int{x: 4, z: 4})
+	if log := z.log.String(); !strings.Contains(log, "this replica can serve again") {
+		t.Errorf("the operator is not told: %s", log)
+	}
+	z.set(func() { z.health = &cluster.NoBrokerError{Since: time.Now().Add(-time.Second)} })
+	b.settled("the broker does not answer z", map[*node]int{x: 8, z: 0})
+	z.set(func() { z.health = nil })
+	b.settled("the broker answers z again", map[*node]int{x: 4, z: 4})
 
 	before := x.View()
 	x.set(func() { x.calls = nil })
@@ -270,7 +281,7 @@ func TestCutOffReplica(t *testing.T) {
 	x := b.start(e, "x")
 	b.settled("one has all", map[*node]int{x: 8})
 	e.Kill()
-	testwait.Until(t, "etcd is away", func() bool { return !x.View().Connected && time.Now().After(x.LeaseUntil()) })
+	testwait.Until(t, "etcd is away", func() bool { return !x.View().Connected && leaseEnded(x) })
 	if x.count() != 8 {
 		t.Errorf("it serves %d shards", x.count())
 	}
@@ -280,4 +291,9 @@ func TestCutOffReplica(t *testing.T) {
 	if x.count() != 0 {
 		t.Errorf("it serves %d shards", x.count())
 	}
+}
+
+func leaseEnded(x interface{ Lease() (int64, time.Time) }) bool {
+	_, until := x.Lease()
+	return time.Now().After(until)
 }

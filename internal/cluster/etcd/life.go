@@ -43,8 +43,8 @@ func (s *Store) beat(ctx context.Context, client *clientv3.Client, lease clientv
 	return heartbeat{deadline: sent.Add(time.Duration(answer.TTL) * time.Second), revision: answer.Header.GetRevision()}
 }
 
-func (s *Store) beats(b heartbeat) {
-	s.update(func(st *cluster.Status) { st.Deadline = b.deadline })
+func (s *Store) beats(b heartbeat, lease clientv3.LeaseID) {
+	s.update(func(st *cluster.Status) { st.Deadline, st.Lease = b.deadline, int64(lease) })
 }
 
 // beaten takes in that a sign of life had no answer.

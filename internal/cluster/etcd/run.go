@@ -147,7 +147,7 @@ func (s *Store) session(ctx context.Context) error {
 		if b := s.beat(ctx, client, lease); b.err != nil {
 			return s.beaten(b)
 		} else {
-			s.beats(b)
+			s.beats(b, lease)
 		}
 	}
 	revision, err := s.read(ctx, client)
@@ -247,7 +247,7 @@ func (s *Store) join(ctx context.Context, client *clientv3.Client) error {
 				return b.err
 			}
 			lease = held
-			s.beats(b)
+			s.beats(b, lease)
 		}
 	}
 	if lease == 0 {
@@ -257,7 +257,7 @@ func (s *Store) join(ctx context.Context, client *clientv3.Client) error {
 			return describe(err)
 		}
 		lease = granted.ID
-		s.beats(heartbeat{deadline: sent.Add(time.Duration(granted.TTL) * time.Second)})
+		s.beats(heartbeat{deadline: sent.Add(time.Duration(granted.TTL) * time.Second)}, lease)
 	}
 	s.mu.Lock()
 	s.lease = lease
@@ -351,7 +351,7 @@ func (s *Store) follow(ctx context.Context, client *clientv3.Client, revision in
 			if b.err != nil {
 				return s.beaten(b)
 			}
-			s.beats(b)
+			s.beats(b, lease)
 			s.mu.Lock()
 			backwards := b.revision < s.table.latest
 			s.mu.Unlock()

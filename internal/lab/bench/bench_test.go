@@ -15,6 +15,7 @@ import (
 
 	"external-server/internal/lab/bench"
 	"external-server/internal/module/host"
+	"external-server/internal/support/etcdtest"
 	"external-server/internal/support/testneed"
 )
 
@@ -43,6 +44,35 @@ func options(t *testing.T) bench.Options {
 	return bench.Options{
 		Self: []string{self, "child"}, Runs: 1, Seconds: 0.2,
 		Big: 20, BigRate: 200, BigSeconds: 0.5, Progress: t.Logf,
+	}
+}
+
+// The rows of clusters are measured with a real etcd.
+func TestRowsOfClusters(t *testing.T) {
+	testneed.Tool(t, "mosquitto", "mosquitto", "/usr/sbin/mosquitto")
+	t.Setenv(etcdtest.Variable, etcdtest.Path(t))
+	o := options(t)
+	o.Mosquitto = true
+	o.Rows = regexp.MustCompile(`^cluster-(100|big|etcd)$`)
+	r, err := bench.Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	figures := make(map[string]*bench.Stat)
+	for _, res := range r.Results {
+		figures[res.Row+res.Title] = res.Server
+	}
+	if len(figures) != 2+9+8 {
+		t.Errorf("%d figures", len(figures))
+	}
+	for _, res := range r.Results {
+		// Nothing is written per car.
+		if res.Row == "cluster-etcd" && strings.HasSuffix(res.Title, "writes of etcd") && res.Server.Median >= 10 {
+			t.Errorf("%s: %+v", res.Title, res.Server)
+		}
+		if res.Row == "cluster-etcd" && strings.HasSuffix(res.Title, "keys in etcd") && res.Server.Median < 32+3 {
+			t.Errorf("%s: %+v", res.Title, res.Server)
+		}
 	}
 }
 

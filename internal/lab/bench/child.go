@@ -23,6 +23,7 @@ const (
 	RoleLibrary = "library" // the same with a C library that does nothing, in a process of its own
 	RoleBuiltin = "builtin" // the same with a built-in module and the HTTP API inside
 	RoleKept    = "kept"    // the server with a state directory
+	RoleReplica = "replica" // the same as a replica of a cluster
 	RoleEcho    = "echo"    // the cheapest responder
 	RoleBroker  = "broker"  // the embedded broker alone
 )
@@ -38,7 +39,10 @@ type Child struct {
 	CommandEvery time.Duration
 	Dir          string // for files
 	Library      string `json:",omitempty"` // of RoleLibrary
-	Profile      string // "": none; else the beginning of the names of the profiles
+	// Of RoleReplica: how many there are, the URL of etcd, the name and the address for the others.
+	Replicas             int    `json:",omitempty"`
+	Etcd, Replica, Peers string `json:",omitempty"`
+	Profile              string // "": none; else the beginning of the names of the profiles
 }
 
 // readyLine is what a child prints when it serves; a broker adds its address.
@@ -97,7 +101,7 @@ func RunChild(ctx context.Context, text string, in io.Reader, out io.Writer) err
 		fmt.Fprintln(out, readyLine, b.Addr())
 		<-ctx.Done()
 		return b.Close()
-	case RoleServer, RoleLibrary, RoleBuiltin, RoleKept:
+	case RoleServer, RoleLibrary, RoleBuiltin, RoleKept, RoleReplica:
 		return c.serve(ctx, ready)
 	}
 	return fmt.Errorf("unknown role %q", c.Role)
@@ -115,7 +119,7 @@ func (c *Child) serve(ctx context.Context, ready func()) error {
 		return err
 	}
 	opts := app.Options{Config: cfg, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))}
-	if c.Role == RoleServer || c.Role == RoleKept {
+	if c.Role == RoleServer || c.Role == RoleKept || c.Role == RoleReplica {
 		opts.Module = func(config.Module) (module.Module, error) { return Null{CommandEvery: c.CommandEvery}, nil }
 	}
 	app.TuneMemory(cfg)
@@ -176,7 +180,11 @@ func (c *Child) writeConfig() (string, error) {
 			"file":    object{"level": "ERROR", "use": false, "path": c.Dir},
 		},
 	}
-	if c.Role == RoleKept {
+	if c.Role == RoleReplica {
+		cfg["cluster"] = object{"etcd": []string{c.Etcd}, "replica": c.Replica, "shards": clusterShards,
+			"peer_listen": c.Peers, "peer_token": "of-this-measurement"}
+	}
+	if c.Role == RoleKept || c.Role == RoleReplica {
 		cfg["state_directory"] = filepath.Join(c.Dir, "state")
 	}
 	if len(c.Limits) > 0 {

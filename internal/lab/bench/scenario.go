@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -31,9 +32,11 @@ type scenario struct {
 
 var both = []string{RoleServer, RoleEcho} //nolint:gochecknoglobals // never changed
 
-// load is a child with a connected fleet.
+// load is a child with a connected fleet, or several that share it.
 type load struct {
 	child   *process
+	others  []*process // replicas beside child
+	etcd    *etcd      // of replicas
 	fleet   *simulate.Fleet
 	connect time.Duration
 }
@@ -52,21 +55,39 @@ func (b *bencher) startLoad(ctx context.Context, c Child, fleet simulate.Options
 	if b.opts.Profiles != "" {
 		c.Profile = filepath.Join(b.opts.Profiles, fmt.Sprintf("%d-%s-%d", b.serial, c.Role, c.Cars))
 	}
-	child, err := spawn(ctx, b.opts.Self, c)
-	if err != nil {
-		return nil, err
+	l := &load{}
+	if c.Role == RoleReplica {
+		children, etcd, err := b.startReplicas(ctx, max(1, c.Replicas), c)
+		if err != nil {
+			return nil, err
+		}
+		l.child, l.others, l.etcd = children[0], children[1:], etcd
+	} else {
+		child, err := spawn(ctx, b.opts.Self, c)
+		if err != nil {
+			return nil, err
+		}
+		l.child = child
 	}
-	l := &load{child: child}
 	if fleet.Cars == 0 {
 		return l, nil
 	}
-	fleet.Broker = gateway.Broker{Address: b.place.address}
-	fleet.Company, fleet.Prefix, fleet.DeviceType = company, c.Prefix, -1
-	if fleet.Module == 0 {
-		fleet.Module = NullNumber
-	}
 	if c.Role == RoleBuiltin {
 		fleet.Module = 3
+	}
+	if err := b.connect(ctx, l, fleet); err != nil {
+		l.stop()
+		return nil, err
+	}
+	return l, nil
+}
+
+// connect gives a load that has none its fleet.
+func (b *bencher) connect(ctx context.Context, l *load, fleet simulate.Options) (err error) {
+	fleet.Broker = gateway.Broker{Address: b.place.address}
+	fleet.Company, fleet.Prefix, fleet.DeviceType = company, fmt.Sprintf("r%d_", b.serial), -1
+	if fleet.Module == 0 {
+		fleet.Module = NullNumber
 	}
 	fleet.Devices = 2
 	if fleet.Payload == 0 {
@@ -74,31 +95,43 @@ func (b *bencher) startLoad(ctx context.Context, c Child, fleet simulate.Options
 	}
 	fleet.Seed = uint64(b.serial)
 	if l.fleet, err = simulate.New(fleet); err != nil {
-		child.stop()
-		return nil, err
+		return err
 	}
-	if l.connect, err = l.fleet.Connect(ctx); err != nil {
-		l.stop()
-		return nil, err
+	l.connect, err = l.fleet.Connect(ctx)
+	return err
+}
+
+// usage is that of all children.
+func (l *load) usage() (usage, error) {
+	sum, err := l.child.usage()
+	for _, p := range l.others {
+		one, fault := p.usage()
+		err = errors.Join(err, fault)
+		sum.cpu, sum.module, sum.rss, sum.threads = sum.cpu+one.cpu, sum.module+one.module, sum.rss+one.rss, sum.threads+one.threads
 	}
-	return l, nil
+	return sum, err
 }
 
 func (l *load) stop() {
 	if l.fleet != nil {
 		l.fleet.Close()
 	}
-	l.child.stop()
+	for _, p := range append([]*process{l.child}, l.others...) {
+		p.stop()
+	}
+	if l.etcd != nil {
+		l.etcd.stop()
+	}
 }
 
 // drive lets the fleet report and returns what it saw and what the child used.
 func (l *load) drive(ctx context.Context, d time.Duration) (simulate.Report, usage, error) {
-	before, err := l.child.usage()
+	before, err := l.usage()
 	if err != nil {
 		return simulate.Report{}, usage{}, err
 	}
 	l.fleet.Drive(ctx, d)
-	after, err := l.child.usage()
+	after, err := l.usage()
 	after.cpu, after.module = after.cpu-before.cpu, after.module-before.module
 	r := l.fleet.Report()
 	if err == nil && r.Answered == 0 {

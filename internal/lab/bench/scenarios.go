@@ -37,6 +37,7 @@ func (b *bencher) table() []scenario {
 		keptClosed(100), keptOpen(1000),
 		flood(), restart(o.Big),
 	)
+	out = append(out, b.clusterOf()...)
 	for _, cars := range []int{1, 100, 300, 1000} {
 		out = append(out, memory(cars))
 	}

@@ -74,7 +74,7 @@ func (c *conn) privateAnswered(code byte) {
 	if code < wire.SubackRefused && code > 0 {
 		if b.sent < b.first { // a rival's message comes before the answer to this
 			b.probing = true
-			c.control = wire.AppendPingreq(c.control)
+			c.ping()
 		}
 		return
 	}
@@ -110,7 +110,7 @@ func (c *conn) checkBarrier(now time.Time) {
 	case now.Sub(b.since) >= barrierLimit:
 		b.over = true
 		c.stats.barrierGivenUp.Add(1)
-		c.control = wire.AppendPingreq(c.control) // the reader goes on with its answer
+		c.ping() // the reader goes on with its answer
 		c.notes = append(c.notes, func() {
 			c.log.Warn("what the broker held may not have been read completely: the message that follows it has not come back; it needs the right to read and write "+privatePrefix+"#", "after", barrierLimit.String())
 		})

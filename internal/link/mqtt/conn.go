@@ -65,6 +65,7 @@ type conn struct {
 	owed       map[uint16]*port // see acks.go
 	leftovers  map[string]bool  // topics that were given up
 	barrier    barrier
+	proof      proof
 	rival      rival // the last one met
 	suspending bool  // what arrives is left to the next process
 	stopping   bool  // the writer waits until everything is sent and acknowledged
@@ -233,7 +234,7 @@ func (c *conn) begin(t terms) {
 	c.inflight, c.inflights = [len(c.inflight)]uint64{}, 0
 	c.requests = make(map[uint16]*request)
 	c.control = c.control[:0]
-	c.acks, c.initial = 0, 0
+	c.acks, c.initial, c.proof = 0, 0, proof{}
 	if s := c.link.opts.Sessions; s.fenced() && c.isShard() {
 		topic, payload := s.Announce(c.index)
 		c.control = c.publish(c.control, topic, payload, true)

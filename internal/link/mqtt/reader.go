@@ -148,12 +148,13 @@ func (c *conn) handle(p *wire.Packet) error {
 		return c.answered(p)
 	case wire.Pingresp:
 		c.answer()
+		c.mu.Lock()
+		c.batch = true
+		c.ponged()
 		if c.persistent {
-			c.mu.Lock()
-			c.batch = true
 			c.probed()
-			c.mu.Unlock()
 		}
+		c.mu.Unlock()
 		return nil
 	case wire.Disconnect:
 		return disconnectError{p.Code, p.Reason}

@@ -46,7 +46,7 @@ func (c *conn) attach(p *port) {
 		case c.watches[p.id.Company].granted:
 			// The reader says LinkUp with the next packet, so ask for one.
 			c.up = append(c.up, p)
-			c.control = wire.AppendPingreq(c.control)
+			c.ping()
 		}
 	}
 	c.unlockAndWake()

@@ -290,7 +290,7 @@ func (p *pinger) ask(now time.Time) error {
 		return fmt.Errorf("no answer to a ping within %v", patience)
 	case !p.waiting && asked >= quiet:
 		p.sent, p.signs, p.waiting = now, signs, true
-		p.c.control = wire.AppendPingreq(p.c.control)
+		p.c.ping()
 	}
 	return nil
 }

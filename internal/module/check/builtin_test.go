@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"external-server/internal/config"
-	"external-server/internal/httpapi"
+	"external-server/internal/httpapi/server"
 	"external-server/internal/module"
 	"external-server/internal/module/fleetapi"
 )
@@ -16,7 +16,7 @@ import (
 // server behind them.
 func TestBuiltinModules(t *testing.T) {
 	t.Parallel()
-	server, err := httpapi.New(t.Context(), httpapi.Options{Config: config.HTTPAPI{
+	api, err := server.New(t.Context(), server.Options{Config: config.HTTPAPI{
 		Listen: "127.0.0.1:0", Store: config.NewSecret("sqlite:" + filepath.Join(t.TempDir(), "api.db")), WaitTimeout: time.Second,
 	}})
 	if err != nil {
@@ -24,7 +24,7 @@ func TestBuiltinModules(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)
-	go func() { ran <- server.Run(ctx) }()
+	go func() { ran <- api.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ran; err != nil {
@@ -44,7 +44,7 @@ func TestBuiltinModules(t *testing.T) {
 				Status: statuses[builtin],
 				Cycles: 20,
 				Open: func(context.Context) (module.Module, error) {
-					return fleetapi.New(fleetapi.Options{Builtin: builtin, API: server.API()})
+					return fleetapi.New(fleetapi.Options{Builtin: builtin, API: api.API()})
 				},
 			})
 		})

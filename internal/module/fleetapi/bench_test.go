@@ -21,6 +21,7 @@ import (
 	"external-server/internal/config"
 	"external-server/internal/fleet"
 	"external-server/internal/httpapi"
+	"external-server/internal/httpapi/server"
 	"external-server/internal/module"
 	"external-server/internal/support/testwait"
 )
@@ -123,7 +124,7 @@ func serve(store string) {
 	if cert := os.Getenv(serveCert); cert != "" {
 		c.TLS = &config.ServerTLS{CertFile: cert, KeyFile: os.Getenv(serveKey)}
 	}
-	s, err := httpapi.New(context.Background(), httpapi.Options{Config: c})
+	s, err := server.New(context.Background(), server.Options{Config: c})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

@@ -13,20 +13,22 @@ import (
 	"external-server/internal/config"
 	"external-server/internal/fleet"
 	"external-server/internal/httpapi"
+	"external-server/internal/httpapi/server"
 	"external-server/internal/module"
 	"external-server/internal/support/testlog"
 	"external-server/internal/support/testwait"
 )
 
 // embed starts the HTTP API of the server; end stops it early.
-func embed(t testing.TB, store, listen string, wait time.Duration) (s *httpapi.Server, end func()) {
+func embed(t testing.TB, store, listen string, wait time.Duration) (s *server.Server, end func()) {
 	t.Helper()
-	s, err := httpapi.New(t.Context(), httpapi.Options{Config: config.HTTPAPI{
+	s, err := server.New(t.Context(), server.Options{Config: config.HTTPAPI{
 		Listen: listen, Store: config.NewSecret("sqlite:" + store), WaitTimeout: wait,
 	}})
 	if err != nil {
 		t.Fatal(err)
 	}
+	testwait.Until(t, "the store is loaded", func() bool { return s.Stats().StoreFault == "" })
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)
 	go func() { ran <- s.Run(ctx) }()

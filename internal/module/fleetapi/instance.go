@@ -33,6 +33,7 @@ type Instance struct {
 	devices []fleet.Device // connected ones (MM-7); of the calling worker alone
 
 	queue    *queue
+	await    bool            // see Options.Await
 	posting  context.Context // ends when Close gives up
 	giveUp   context.CancelFunc
 	posters  sync.WaitGroup
@@ -73,6 +74,7 @@ func newInstance(m *Module, s settings, l link) *Instance {
 	if s.url == "" {
 		i.local = m.opts.API
 	}
+	i.await, i.queue.memoryOnly = m.opts.Await, m.opts.Await
 	i.posting, i.giveUp = context.WithCancel(context.Background())
 	return i
 }
@@ -144,6 +146,12 @@ func (i *Instance) forward(ctx context.Context, op string, device fleet.Device, 
 		return callError(op, module.CodeTimeoutOccurred, "the queue is full: %w", err)
 	}
 	i.start(start)
+	if !i.await {
+		return nil
+	}
+	if err := i.queue.emptied(ctx); err != nil {
+		return callError(op, module.CodeTimeoutOccurred, "the HTTP API has not stored it yet: %w", err)
+	}
 	return nil
 }
 
@@ -211,6 +219,9 @@ func (i *Instance) Close(ctx context.Context) error {
 	err = errors.Join(err, cerr)
 	if kept > 0 {
 		i.log.Info("statuses stay in the spool for the next run", "car", i.car.Car, "statuses", kept)
+	}
+	if i.await { // the caller was told that they were not taken
+		lost = 0
 	}
 	if lost > 0 {
 		i.counters.lost.Add(uint64(lost))

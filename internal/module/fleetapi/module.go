@@ -35,6 +35,9 @@ type Options struct {
 	// below it; empty: in memory only.
 	SpoolDirectory string
 	SpoolMaxBytes  int64 // per car and module, default 64 MiB
+	// Await makes ForwardStatus return when the API has decided, instead of when the queue has the status: the
+	// caller is the queue then, and new statuses are not written into the spool.
+	Await bool
 	// DryRun: instances are only opened and closed again, to see whether they can
 	// be. Their spools are not touched, which may belong to a server that runs.
 	DryRun bool

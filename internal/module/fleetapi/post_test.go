@@ -338,3 +338,50 @@ func TestClose(t *testing.T) {
 		time.Sleep(time.Minute) // the requests given up end
 	})
 }
+
+// TestAwait: with Options.Await forward_status returns when the API has stored the status, however long that takes, and
+// when the caller gives up nothing counts as lost.
+func TestAwait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		up := false
+		r := &recorder{answer: func(int, []httpapi.Message) error {
+			if up {
+				return nil
+			}
+			return status(503)
+		}}
+		i := open(t, Options{Builtin: IO, API: &faultyAPI{post: r.post}, Await: true})
+		done := make(chan error, 1)
+		go func() { done <- i.ForwardStatus(t.Context(), device(2, "a"), []byte(`0`)) }()
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		select {
+		case err := <-done:
+			t.Fatalf("forward_status has returned %v before the API has stored the status", err)
+		default:
+		}
+		up = true
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if _, stored := r.all(); !slices.Equal(stored, []string{"a0"}) {
+			t.Errorf("stored %q", stored)
+		}
+		up = false
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { done <- i.ForwardStatus(ctx, device(2, "a"), []byte(`1`)) }()
+		time.Sleep(time.Second)
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("a call that was given up has returned %v", err)
+		}
+		closing, end := context.WithTimeout(t.Context(), time.Second)
+		defer end()
+		if err := i.Close(closing); err != nil {
+			t.Error(err)
+		}
+		if s := i.Stats(); s.Lost != 0 {
+			t.Errorf("lost %d, and the caller knows that it was not taken", s.Lost)
+		}
+	})
+}

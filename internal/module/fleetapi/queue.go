@@ -36,14 +36,15 @@ type queue struct {
 	byteLimit int // bytes in memory; one entry always fits
 	log       *slog.Logger
 
-	mu      sync.Mutex
-	mem     []entry
-	bytes   int
-	closed  bool
-	busy    bool          // a poster is running
-	room    chan struct{} // closed and replaced when something left
-	oldest  time.Time     // of the window
-	spooled bool          // the window came from the spool
+	mu         sync.Mutex
+	mem        []entry
+	memoryOnly bool // new entries are not spooled
+	bytes      int
+	closed     bool
+	busy       bool          // a poster is running
+	room       chan struct{} // closed and replaced when something left
+	oldest     time.Time     // of the window
+	spooled    bool          // the window came from the spool
 	// delivered counts entries in mem, behind its first, that were posted before
 	// the poster gave up.
 	delivered int
@@ -72,7 +73,7 @@ func (q *queue) enqueue(ctx context.Context, e entry) (start bool, err error) {
 		}
 		room := q.room
 		s := q.spool
-		useSpool := s != nil && len(q.mem) == 0
+		useSpool := s != nil && len(q.mem) == 0 && !q.memoryOnly
 		if !useSpool && q.fits(&e) {
 			start = q.add(e)
 			q.mu.Unlock()
@@ -101,6 +102,28 @@ func (q *queue) enqueue(ctx context.Context, e entry) (start bool, err error) {
 		case <-room:
 		case <-ctx.Done():
 			return false, ctx.Err()
+		}
+	}
+}
+
+// emptied waits until nothing is queued any more. An error is that of ctx, or says that the queue was closed with
+// something in it.
+func (q *queue) emptied(ctx context.Context) error {
+	for {
+		q.mu.Lock()
+		room, closed := q.room, q.closed
+		left := len(q.mem)
+		q.mu.Unlock()
+		switch {
+		case left == 0:
+			return nil
+		case closed:
+			return errQueueClosed
+		}
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -34,6 +33,8 @@ type child struct {
 	next    uint64
 	ended   bool  // no request is accepted any more
 	cause   error // why we ended it, if we did
+
+	goneAt time.Time // set before gone is closed
 
 	gone chan struct{} // closed when the process has ended
 	dead chan struct{} // closed when everything below is final
@@ -63,8 +64,12 @@ type pending struct {
 	unusable *module.UnusableError // commands of a poll that were dropped, here or in the process
 }
 
-// errDied is returned by request when the process ended before it answered.
-var errDied = errors.New("the module process ended")
+var (
+	// errDied is returned by request when the process ended before it answered.
+	errDied = errors.New("the module process ended")
+	// errNotAsked is errDied for a request that the process was not given.
+	errNotAsked = fmt.Errorf("%w before it was asked", errDied)
+)
 
 // newChild takes ownership of the process.
 func newChild(p *process, opts *Options, log *slog.Logger) *child {
@@ -92,6 +97,7 @@ func (c *child) run(greeted chan<- error) {
 	c.work.Go(func() { c.watch(stop) })
 	c.work.Go(func() {
 		status := c.awaitEnd()
+		c.goneAt = time.Now()
 		close(c.gone)
 		if reaper := c.reap(); status == nil {
 			status = &reaper
@@ -190,6 +196,13 @@ func (c *child) receive(greeted chan<- error) {
 		return
 	}
 	for {
+		select {
+		case <-c.gone: // its last answers are read, also by a busy machine that needs long for them
+			if time.Since(c.goneAt) < lastWordsLimit {
+				_ = c.conn.ExpireReads(lastWordsPause)
+			}
+		default:
+		}
 		frame := &pb.ModuleFrame{}
 		if err := c.conn.Receive(frame); err != nil {
 			c.broken(err)
@@ -234,7 +247,8 @@ func (c *child) receive(greeted chan<- error) {
 	}
 }
 
-// post sends a request; its answer, or dead, comes later.
+// post sends a request; its answer, or dead, comes later. It returns errNotAsked when the
+// process has ended, or is being ended, before.
 func (c *child) post(frame *pb.ServerFrame, p *pending) error {
 	p.result = make(chan *pb.Result, 1)
 	p.since = time.Now()
@@ -245,7 +259,7 @@ func (c *child) post(frame *pb.ServerFrame, p *pending) error {
 			p.release()
 		}
 		<-c.dead
-		return errDied
+		return errNotAsked
 	}
 	c.next++
 	frame.Id = c.next
@@ -364,28 +378,6 @@ func (p *pending) what() string {
 		return p.op
 	}
 	return p.op + " for car " + p.car
-}
-
-// underWay names some of the calls that were under way when a process ended:
-// one of them is the likely culprit.
-func underWay(left map[uint64]*pending) string {
-	const most = 4
-	var names []string
-	more := 0
-	for _, p := range left {
-		switch {
-		case p.limit == 0 || p.op == opPoll && !p.fetching || p.car == "" || p.behind:
-		case len(names) < most:
-			names = append(names, p.what())
-		default:
-			more++
-		}
-	}
-	text := strings.Join(names, ", ")
-	if more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
-	}
-	return text
 }
 
 func toCommand(c *pb.Command) fleet.Command {

@@ -60,3 +60,25 @@ func reason(cause error, status syscall.WaitStatus) string {
 }
 
 func isFrameError(err error) bool { return errors.Is(err, boundary.ErrFrame) }
+
+// underWay names some of the calls that were under way when a process ended:
+// one of them is the likely culprit.
+func underWay(left map[uint64]*pending) string {
+	const most = 4
+	var names []string
+	more := 0
+	for _, p := range left {
+		switch {
+		case p.limit == 0 || p.op == opPoll && !p.fetching || p.car == "" || p.behind:
+		case len(names) < most:
+			names = append(names, p.what())
+		default:
+			more++
+		}
+	}
+	text := strings.Join(names, ", ")
+	if more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}

@@ -118,29 +118,38 @@ func (i *instance) call(ctx context.Context, op string, call *pb.Call, device fl
 // deliver hands the call over until it is answered. delivery counts from 1; 2 says that
 // a process has ended during the call already.
 func (i *instance) deliver(ctx context.Context, op string, call *pb.Call, device fleet.Device, delivery int) error {
-	for ; ; delivery++ {
-		if delivery == 2 {
+	suspected := false
+	for {
+		if delivery > 1 && !suspected {
 			// It may be what ended the process, or have been there by chance, as the calls of
 			// other cars were: one suspect at a time finds out, and costs only itself.
 			if err := i.suspect(ctx); err != nil {
 				return fmt.Errorf("%s not called again: %w", op, err)
 			}
 			defer func() { <-i.m.suspects }()
+			suspected = true
 		}
 		c, err := i.enter(ctx, module.Calling, op, i.m.outside)
 		if err != nil {
 			return err
 		}
-		if delivery > 1 {
-			call.Redelivered = true
+		call.Redelivered = delivery > 1
+		p := &pending{op: op, car: i.spec.Car.Car, limit: i.m.opts.CallTimeout, release: func() { i.gate.Leave(module.Calling) }}
+		err = c.post(&pb.ServerFrame{Kind: &pb.ServerFrame_Call{Call: call}}, p)
+		if errors.Is(err, errNotAsked) {
+			continue // that process has not seen the call, and does not count
+		}
+		if call.Redelivered {
 			i.m.mu.Lock()
 			i.m.status.Redelivered++
 			i.m.mu.Unlock()
 			i.log.Warn("handed over again, because the module process ended before it had answered", "function", op,
 				"device", device.String(), "bytes", len(call.Data), "redelivered", true, "delivery", delivery)
 		}
-		result, err := c.request(ctx, &pb.ServerFrame{Kind: &pb.ServerFrame_Call{Call: call}},
-			&pending{op: op, car: i.spec.Car.Car, limit: i.m.opts.CallTimeout, release: func() { i.gate.Leave(module.Calling) }})
+		var result *pb.Result
+		if err == nil {
+			result, err = c.await(ctx, p)
+		}
 		switch {
 		case err == nil:
 			return callError(op, result)
@@ -150,6 +159,7 @@ func (i *instance) deliver(ctx context.Context, op string, call *pb.Call, device
 			return fmt.Errorf("%s given up, %d module processes ended during this call (%s): %w",
 				op, delivery, c.exit.Reason, module.ErrNotDelivered)
 		}
+		delivery++
 	}
 }
 

@@ -100,8 +100,7 @@ func spawn(s *spawner, opts *Options) (_ *process, err error) {
 	}
 	// Not os.Executable: after an upgrade that is another program.
 	reaper := &exec.Cmd{Path: "/proc/self/exe", Args: []string{serverName, reaperCommand, opts.Name},
-		// Nothing that is meant for the module, such as LD_PRELOAD.
-		Env: []string{boundary.EnvFD + "=" + strconv.Itoa(boundary.FD)}, ExtraFiles: theirs[:2], Stdout: theirs[2], Stderr: theirs[3],
+		Env: reaperEnvironment(), ExtraFiles: theirs[:2], Stdout: theirs[2], Stderr: theirs[3],
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}}
 	if err := s.do(reaper.Start); err != nil {
 		return nil, startError(opts.Command[0], err)
@@ -117,6 +116,15 @@ func spawn(s *spawner, opts *Options) (_ *process, err error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// reaperEnvironment holds nothing that is meant for the module, such as LD_PRELOAD.
+func reaperEnvironment() []string {
+	env := []string{boundary.EnvFD + "=" + strconv.Itoa(boundary.FD)}
+	if race, ok := os.LookupEnv("GORACE"); ok { // a build with the race detector waits for a second before it ends, unless told otherwise
+		env = append(env, "GORACE="+race)
+	}
+	return env
 }
 
 // serverName is how processes that are this program are listed.

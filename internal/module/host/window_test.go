@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -43,6 +44,37 @@ func TestProcessEndsWithAWindow(t *testing.T) {
 	}
 	if n := strings.Count(log.String(), "under_way=\"forward_status for car car\""); n != 1 {
 		t.Errorf("the line about the end does not name the one call that was under way\n%s", &log)
+	}
+}
+
+// A process that is ending is not given a call any more: the next one gets it for the first
+// time, and it is no suspect.
+func TestEndingProcessIsNotAsked(t *testing.T) {
+	var log testlog.Buffer
+	m := openModule(t, &log, nil)
+	path := filepath.Join(t.TempDir(), "record")
+	car := openCar(t, m, spec("car", path)).(*instance)
+	car.mu.Lock()
+	c := car.at
+	car.mu.Unlock()
+	c.mu.Lock()
+	c.ended = true // as finish does before it tells those who wait
+	c.mu.Unlock()
+	called := make(chan error, 1)
+	go func() { called <- car.ForwardStatus(t.Context(), device("by"), []byte("status")) }()
+	testwait.Until(t, "the call waits for the end of the process", func() bool {
+		stacks := make([]byte, 1<<20)
+		return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "(*child).post")
+	})
+	c.kill()
+	if err := <-called; err != nil {
+		t.Error(err)
+	}
+	if n := m.State().Redelivered; n != 0 || log.Has("redelivered=true") {
+		t.Errorf("%d calls count as handed over again\n%s", n, &log)
+	}
+	if got := len(filter(record(t, path), "forward_status")); got != 1 {
+		t.Errorf("%d statuses were called, expected 1", got)
 	}
 }
 

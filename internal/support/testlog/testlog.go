@@ -36,7 +36,10 @@ func (b *Buffer) Logger() *slog.Logger {
 }
 
 // Has tells whether one line contains all the words.
-func (b *Buffer) Has(words ...string) bool {
+func (b *Buffer) Has(words ...string) bool { return b.Count(words...) > 0 }
+
+// Count returns how many lines contain all the words.
+func (b *Buffer) Count(words ...string) (n int) {
 lines:
 	for line := range strings.Lines(b.String()) {
 		for _, word := range words {
@@ -44,7 +47,7 @@ lines:
 				continue lines
 			}
 		}
-		return true
+		n++
 	}
-	return false
+	return n
 }
