@@ -206,7 +206,8 @@ func (o *occupant) handleItem(it *item) {
 		ev.Ticket, ev.Admitted, ev.Unsupported = it.ticket, it.admitted, it.unsupported
 	case session.EventLinkUp:
 		o.downsHandled, o.unsent = it.downs, false
-		ev.Kept, ev.Withhold, ev.Down = it.kept, true, it.at.Sub(o.reachedAt)
+		// In a cluster the next owner may not have this journal.
+		ev.Kept, ev.Withhold, ev.Down = it.kept, o.opts.Carrier == nil, it.at.Sub(o.reachedAt)
 		o.setLink(true, nil)
 	case session.EventLinkDown:
 		o.downsHandled = it.downs

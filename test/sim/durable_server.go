@@ -177,7 +177,7 @@ func (s *durableServer) reach() {
 	s.link = true
 	s.barrier++
 	s.silent, s.late = kept && s.core.Phase() == session.PhaseRunning, kept && down >= 5*time.Second
-	withhold := s.rnd.IntN(4) > 0
+	withhold := s.replica == nil && s.rnd.IntN(4) > 0
 	s.reading = s.late && !withhold || kept && s.hinted
 	s.withheld = make(map[uint32]int)
 	s.step(session.Event{Kind: session.EventLinkUp, Kept: kept, Withhold: withhold, Down: down}, 0)
