@@ -1,17 +1,11 @@
 package broker_test
 
 import (
-	"net"
-	"net/url"
 	"strings"
 	"testing"
-	"time"
-
-	paho "github.com/eclipse/paho.mqtt.golang"
 
 	"external-server/internal/broker"
 	"external-server/internal/support/brokertest"
-	"external-server/internal/support/testwait"
 )
 
 // answers are the topics of a client whose identifier is that of a car.
@@ -20,52 +14,6 @@ func answers(client string) []string {
 		return nil
 	}
 	return []string{client + "/answers", client + "/end"}
-}
-
-// A client whose connection is cut and that connects again by itself, as gateways do
-// (GW-55), gets its messages although it does not subscribe.
-func TestBrokerSubscribesClients(t *testing.T) {
-	b, _ := start(t, broker.Options{Subscribe: answers})
-	var open net.Conn
-	connected, received := make(chan struct{}, 10), make(chan string, 10)
-	o := paho.NewClientOptions().AddBroker("tcp://" + b.Addr().String()).SetClientID("company/car").
-		SetAutoReconnect(true).SetMaxReconnectInterval(10 * time.Millisecond).SetCleanSession(true)
-	o.SetCustomOpenConnectionFn(func(*url.URL, paho.ClientOptions) (net.Conn, error) {
-		c, err := net.Dial("tcp", b.Addr().String())
-		open = c
-		return c, err
-	})
-	o.SetOnConnectHandler(func(paho.Client) { connected <- struct{}{} })
-	o.SetDefaultPublishHandler(func(_ paho.Client, m paho.Message) { received <- string(m.Payload()) })
-	client := paho.NewClient(o)
-	if token := client.Connect(); !token.WaitTimeout(testwait.Patience) || token.Error() != nil {
-		t.Fatal(token.Error())
-	}
-	defer client.Disconnect(0)
-	server := dial(t, b, brokertest.PeerOptions{})
-	for range 3 {
-		select {
-		case <-connected:
-		case <-time.After(testwait.Patience):
-			t.Fatal("the client does not come back")
-		}
-		testwait.Until(t, "the broker has subscribed it", func() bool { return b.Stats().Subscriptions == 2 })
-		publish(t, server, "company/car/answers", "hello")
-		select {
-		case m := <-received:
-			if m != "hello" {
-				t.Errorf("got %q", m)
-			}
-		case <-time.After(testwait.Patience):
-			t.Fatal("the client is deaf")
-		}
-		if err := open.(*net.TCPConn).CloseRead(); err != nil { // as if the other side had
-			t.Fatal(err)
-		}
-		testwait.Until(t, "the subscriptions of its connection end, or the client is back", func() bool {
-			return b.Stats().Subscriptions == 0 || len(connected) > 0
-		})
-	}
 }
 
 // A message comes once though the client subscribes, too; a client gets no topic that

@@ -245,32 +245,32 @@ func TestDemoWithoutReader(t *testing.T) {
 func TestDemoWithReplicas(t *testing.T) {
 	t.Parallel()
 	etcd := etcdtest.Path(t)
-	cmd := exec.Command(servertest.Binary(t), "demo", "--replicas", "3", "--cars", "12", "--seconds", "40")
-	cmd.Dir = t.TempDir()
 	temporary := t.TempDir()
-	cmd.Env = append(os.Environ(), etcdtest.Variable+"="+etcd, "TMPDIR="+temporary)
-	text, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, text)
-	}
-	for _, want := range []string{
+	demo := servertest.Start(t, servertest.Options{Dir: t.TempDir(), Args: []string{"demo", "--replicas", "3", "--cars", "12"},
+		Env: []string{etcdtest.Variable + "=" + etcd, "TMPDIR=" + temporary}})
+	for _, want := range []string{ // as long as it takes on this machine
 		"3 servers now share 12 simulated cars", "server_3  its dashboard", "car_a    connected", "server_3 is killed", "server_3 is started again",
-		"server_1 is stopped in order", "server_1 is there again", "panel obeys: lamp", "Summary: 12 sessions",
+		"server_1 is stopped in order", "server_1 is there again", "panel obeys: lamp",
 	} {
-		if !strings.Contains(string(text), want) {
-			t.Errorf("the demo does not say %q", want)
-		}
+		demo.WaitLog(want)
 	}
-	if n := strings.Count(string(text), "the cars have noticed nothing: sessions lost 0"); n != 2 {
+	if code := demo.Stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	text := demo.Log()
+	if !strings.Contains(text, "Summary: 12 sessions") {
+		t.Error("the demo does not say that each car had one session")
+	}
+	if n := strings.Count(text, "the cars have noticed nothing: sessions lost 0"); n != 2 {
 		t.Errorf("%d times the cars have noticed nothing", n)
 	}
 	for _, not := range []string{"ERROR", "broke the protocol"} {
-		if strings.Contains(string(text), not) {
+		if strings.Contains(text, not) {
 			t.Errorf("the demo says %q", not)
 		}
 	}
 	if t.Failed() {
-		t.Logf("%s", text)
+		t.Log(text)
 	}
 	nothingLeft(t, temporary)
 }

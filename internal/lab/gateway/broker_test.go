@@ -1,13 +1,14 @@
 package gateway
 
 import (
+	"bytes"
+	"crypto/rand"
 	"fmt"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
-	mqtt "github.com/eclipse/paho.mqtt.golang"
 	"go.uber.org/goleak"
 
 	"external-server/internal/fleet"
@@ -20,8 +21,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // Connect and every status of it, sends the first commands, and the commands it is
 // told to. Its devices are not judged.
 type server struct {
-	client mqtt.Client
-	out    *sender
+	conn *stream
 
 	mu   sync.Mutex
 	cars map[fleet.CarID]*serverCar
@@ -42,16 +42,15 @@ type serverCar struct {
 func newServer(t testing.TB, broker Broker, company string) *server {
 	t.Helper()
 	s := &server{cars: map[fleet.CarID]*serverCar{}}
-	s.client = mqtt.NewClient(pahoOptions(broker, "scripted-server", 20*time.Second).SetAutoReconnect(false))
-	if err := wait(s.client.Connect(), 20*time.Second, "connect"); err != nil {
+	conn, err := dialStream(broker, "scripted-server-"+rand.Text(), sharedLimits(), func(topic, payload []byte) {
+		s.message(string(topic), bytes.Clone(payload))
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	s.out = newSender(s.client, 1<<16, 1000)
-	t.Cleanup(s.out.close)
-	err := wait(s.client.Subscribe(company+"/+/module_gateway", 1, func(_ mqtt.Client, m mqtt.Message) {
-		s.message(m.Topic(), m.Payload())
-	}), 20*time.Second, "subscribe")
-	if err != nil {
+	s.conn = conn
+	t.Cleanup(conn.close)
+	if err := <-conn.subscribe(company + "/+/module_gateway"); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -114,7 +113,7 @@ func (s *server) send(car fleet.CarID, m fleet.ServerMessage) {
 }
 
 func (s *server) publish(topic string, payload []byte) {
-	s.out.publish(topic, payload) // refused only when the broker is away
+	s.conn.publish(topic, payload) // refused only when the broker is away
 }
 
 // Statuses returns what came from a car in normal communication.

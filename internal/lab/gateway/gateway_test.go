@@ -149,7 +149,7 @@ func TestBrokerRestart(t *testing.T) {
 				t.Error("no reason why the broker was not reached")
 			}
 			mosquitto.Restart()
-			srv.client.Disconnect(0)
+			srv.conn.close()
 			newServer(t, broker, car1.Company)
 			log.waitKind(t, 2, EffectConnected)
 			if n := log.count(func(e Effect) bool { return e.Kind == EffectDisconnected && e.Reason.Violation() }); n != 0 {

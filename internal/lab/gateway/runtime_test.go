@@ -224,7 +224,7 @@ func TestDeafAfterAutomaticReconnect(t *testing.T) {
 	waitConnection(t, client, false)
 	mosquitto.Restart()
 	waitConnection(t, client, true)
-	srv.client.Disconnect(0)
+	srv.conn.close()
 	second := newServer(t, broker, car1.Company)
 	g.Status(button, []byte("2"), time.Time{})
 	gone := log.waitKind(t, 1, EffectDisconnected)

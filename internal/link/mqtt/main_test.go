@@ -9,13 +9,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if arg := os.Getenv(loadVariable); arg != "" {
-		if err := loadMain(arg); err != nil {
-			fmt.Fprintln(os.Stderr, "load:", err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
 	if address := os.Getenv(responderVariable); address != "" {
 		if err := responderMain(address); err != nil {
 			fmt.Fprintln(os.Stderr, "responder:", err)

@@ -122,6 +122,7 @@ func sessions(shards int, self string) *mqtt.Sessions {
 
 // What was sent while no process was there is delivered to the next one, in order, after
 // what the one before had not acknowledged; then the next one learns that this was all (RES-1).
+// The server speaks MQTT 5 then (CONN-4).
 func TestSessionOutlivesTheProcess(t *testing.T) {
 	certs := brokertest.NewCerts(t)
 	for _, tc := range []struct {

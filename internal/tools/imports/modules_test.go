@@ -82,6 +82,20 @@ func TestModulesBuild(t *testing.T) {
 	}
 }
 
+// TestRequired: what depends on the server's module does not depend on a library that only
+// measurements and second opinions need; test has a module of its own for them.
+func TestRequired(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(top, "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, module := range []string{"github.com/eclipse/", "github.com/hashicorp/", "github.com/chromedp/"} {
+		if strings.Contains(string(text), module) {
+			t.Errorf("go.mod names %s", module)
+		}
+	}
+}
+
 // TestLinked: the server links what it runs, and nothing that only tests and
 // measurements need.
 func TestLinked(t *testing.T) {

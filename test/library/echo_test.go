@@ -1,4 +1,4 @@
-package mqtt_test
+package library
 
 import (
 	"bufio"
@@ -34,7 +34,7 @@ import (
 // whose sessions the broker keeps, "actors" on one goroutine per car. "library" is the MQTT
 // client library that other projects use.
 //
-//	go test ./internal/link/mqtt -run '^$' -bench Echo -benchtime 5s
+//	go -C test test ./library -run '^$' -bench Echo -benchtime 5s
 func BenchmarkEcho(b *testing.B) {
 	for _, cars := range []int{1, 100} {
 		var rate, cpu float64 // of the cheapest responder
