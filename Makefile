@@ -5,11 +5,12 @@ BIN := bin/external-server
 BENCH := bin/bench
 EXAMPLE := build/modules/libexample-module.so
 ETCD := build/etcd
+AXE := build/axe/node_modules/axe-core/axe.min.js
 # Every folder with a go.mod whose code is ours.
 MODULES := . sdk modules/example-go test
 VERSION ?= $(shell scripts/version)
 
-.PHONY: help build server packages image release site chart nats etcd modules demo quick test lint generate cover bench fuzz clean deps sim sim-handover sim-cluster bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure boundary
+.PHONY: help build server packages image release site chart nats etcd axe modules demo quick test lint generate cover bench fuzz clean deps sim sim-handover sim-cluster bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure boundary
 .DEFAULT_GOAL := build
 
 help: ## list the targets
@@ -57,7 +58,7 @@ TOGETHER := $(shell echo $$((2 * $$(nproc))))
 test: export EXTERNAL_SERVER := $(abspath $(BIN))
 test: export ETCD_SERVER := $(abspath $(ETCD))
 test: export GORACE := atexit_sleep_ms=0
-test: deps build lint $(ETCD) ## run all tests with the race detector
+test: deps build lint $(ETCD) axe ## run all tests with the race detector
 	@for m in $(MODULES); do echo "== $$m"; REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C $$m test -race -timeout 20m -p $(TOGETHER) -parallel $(TOGETHER) ./... || exit 1; done
 	$(GO) -C test test ./sim
 	$(MAKE) chart
@@ -155,6 +156,14 @@ etcd: $(ETCD) ## build the etcd that the tests of clusters start
 
 $(ETCD): tools/etcd/go.mod tools/etcd/go.sum
 	$(GO) build -C tools/etcd -o ../../$@ go.etcd.io/etcd/server/v3
+
+axe: $(AXE) ## fetch the accessibility checks of the dashboard's tests, with npm
+
+# The lock file names version and checksum. Without npm, or without a registry, the test
+# that needs it is skipped.
+$(AXE): tools/axe/package.json tools/axe/package-lock.json
+	@mkdir -p build/axe && cp tools/axe/package.json tools/axe/package-lock.json build/axe/
+	@npm ci --silent --ignore-scripts --no-audit --no-fund --prefix build/axe && touch $@ || echo "axe-core could not be fetched with npm; the test of accessibility with it is skipped" >&2
 
 nats: ## check kept sessions and access rules at a broker of MQTT 3.1.1 only: NATS
 	$(GO) build -C tools/nats -o ../../build/nats-server github.com/nats-io/nats-server/v2

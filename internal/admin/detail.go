@@ -95,18 +95,25 @@ type statusJSON struct {
 type commandJSON struct {
 	Device   deviceJSON   `json:"device"`
 	Module   int32        `json:"module"`
-	State    string       `json:"state"` // queued, sent, acknowledged, refused, expired, lost, discarded
+	State    string       `json:"state"` // accepted, queued, sent, acknowledged, refused, expired, lost, discarded, deleted
 	Counter  *uint32      `json:"counter,omitempty"`
 	Response string       `json:"response,omitempty"`
-	Queued   time.Time    `json:"queued"`
+	Queued   *time.Time   `json:"queued,omitempty"` // when the module had it; none: not yet
 	Sent     *time.Time   `json:"sent,omitempty"`
 	Ended    *time.Time   `json:"ended,omitempty"`
 	Payload  *payloadJSON `json:"payload"`
+	// Of a command that an operator has sent from here.
+	Order    uint64     `json:"order,omitempty"`
+	By       string     `json:"by,omitempty"`
+	Accepted *time.Time `json:"accepted,omitempty"` // by the HTTP API
 }
 
 func command(c observe.Command) *commandJSON {
 	out := &commandJSON{
-		Device: device(c.Device), Module: c.Module, State: string(c.State), Queued: c.Fetched, Sent: when(c.Sent), Ended: when(c.Ended), Payload: payload(c.Payload),
+		Device: device(c.Device), Module: c.Module, State: string(c.State), Queued: when(c.Fetched), Sent: when(c.Sent), Ended: when(c.Ended), Payload: payload(c.Payload),
+	}
+	if o := c.Order; o != nil {
+		out.Order, out.By, out.Accepted = o.Number, o.By, when(o.At)
 	}
 	if !c.Sent.IsZero() {
 		out.Counter = &c.Counter

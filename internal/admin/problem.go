@@ -14,13 +14,18 @@ type problem struct {
 	Title  string `json:"title"`
 	Status int    `json:"status"`
 	Detail string `json:"detail,omitempty"`
+	// Field is the member of the body that is wrong, such as device_id.role.
+	Field string `json:"field,omitempty"`
 }
 
-func fail(w http.ResponseWriter, status int, detail string) {
+func fail(w http.ResponseWriter, status int, detail string) { failAt(w, status, "", detail) }
+
+// failAt is fail about a member of the body.
+func failAt(w http.ResponseWriter, status int, field, detail string) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(status)
 	// The peer may be gone and cannot be told.
-	_ = json.NewEncoder(w).Encode(problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail})
+	_ = json.NewEncoder(w).Encode(problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail, Field: field})
 }
 
 // answer writes a JSON answer.

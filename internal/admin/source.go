@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 
 	"external-server/internal/car"
 	"external-server/internal/link"
@@ -25,6 +26,11 @@ type Source interface {
 	Modules() []ModuleInfo
 	// Components says what is ready and why not.
 	Components() []Component
+	// API reaches the server's own HTTP API, from this process; nil: it has none.
+	API() http.RoundTripper
+	// CheckCommand tells whether the module of a car takes the data of a command, as far as
+	// that is known, and what the module is going to hand to the car.
+	CheckCommand(car string, module int32, data []byte) (delivered []byte, err error)
 	// Disconnect and Reannounce act on a car's gateway. They return ErrNoCar or
 	// ErrNotNow.
 	Disconnect(car string) error

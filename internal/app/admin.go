@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 
 	"external-server/internal/admin"
 	"external-server/internal/broker"
@@ -14,6 +15,7 @@ import (
 	apiserver "external-server/internal/httpapi/server"
 	"external-server/internal/link"
 	"external-server/internal/logging"
+	"external-server/internal/module/fleetapi"
 	"external-server/internal/observe"
 	"external-server/internal/session"
 	"external-server/internal/state/process"
@@ -71,6 +73,24 @@ func (o operator) Car(name string) (car.Snapshot, bool) {
 }
 
 func (o operator) Labels(car string) map[string]string { return o.a.roster.labelsOf(car) }
+
+func (o operator) API() http.RoundTripper {
+	if o.a.api == nil {
+		return nil
+	}
+	return o.a.api.RoundTripper()
+}
+
+func (o operator) CheckCommand(car string, module int32, data []byte) ([]byte, error) {
+	if m, ok := o.a.roster.moduleOf(car, module); ok && m.Builtin != "" {
+		delivered, err := fleetapi.CheckCommand(string(m.Builtin), data)
+		if err != nil {
+			return nil, fmt.Errorf("the module %s refuses it: %w", m.Builtin, err)
+		}
+		return delivered, nil
+	}
+	return data, nil
+}
 
 func (o operator) Modules() []admin.ModuleInfo { return o.a.libraries.describe() }
 

@@ -44,12 +44,16 @@ func (p *clusterPart) suspended() error {
 }
 
 // handOver gives a shard with its sessions to another replica. After an error this one
-// serves it on.
+// serves it on, unless it is a cluster.ErrLeft.
 func (p *clusterPart) handOver(ctx context.Context, s *shard, to cluster.Member) error {
 	n, epoch := s.number, s.epoch.Load()
 	if p.silent() {
-		if err := p.reaches(ctx, to, n); err != nil {
+		switch reached, err := p.reaches(ctx, to, n); {
+		case err != nil:
 			return err
+		case !reached:
+			p.release(s, link.ErrUnheard)
+			return p.leaveBehind(s, fmt.Errorf("replica %s does not answer this one", to.Name))
 		}
 	} else {
 		p.settleDown(ctx, s)
@@ -60,8 +64,7 @@ func (p *clusterPart) handOver(ctx context.Context, s *shard, to cluster.Member)
 	p.release(s, p.suspended())
 	err := p.offer(ctx, s, to)
 	if err != nil && p.silent() { // here it cannot go on
-		p.log.Warn("a shard is left to the others without what this replica knows of it: its next owner goes on from the broker's records", "shard", n, "error", err)
-		return p.a.sessions.dir.CloseShard(n, false)
+		return p.leaveBehind(s, err)
 	}
 	if err == nil {
 		if err := p.a.sessions.dir.CloseShard(n, true); err != nil {
@@ -71,20 +74,33 @@ func (p *clusterPart) handOver(ctx context.Context, s *shard, to cluster.Member)
 		return nil
 	}
 	err = fmt.Errorf("hand over to %s: %w", to.Name, err)
-	return errors.Join(err, p.takeBack(ctx, s, epoch))
+	if back := p.takeBack(ctx, s, epoch); back != nil {
+		return fmt.Errorf("%w: %w", cluster.ErrLeft, errors.Join(err, back))
+	}
+	return err
 }
 
 // reaches asks the next owner of a shard whether the broker answers it: when it answers no
-// replica, shards stay where they are.
-func (p *clusterPart) reaches(ctx context.Context, to cluster.Member, n int) error {
+// replica, shards stay where they are. If this replica cannot ask, the word of etcd counts, which
+// is a second older: false then.
+func (p *clusterPart) reaches(ctx context.Context, to cluster.Member, n int) (bool, error) {
 	state, err := p.askPeer(ctx, to.Address, n)
 	if err != nil {
-		return fmt.Errorf("hand over to %s: %w", to.Name, err)
+		view := p.cluster.View()
+		if m, ok := view.Member(to.Name); ok && m.State == cluster.StateReady && view.Connected {
+			return false, nil
+		}
+		return false, fmt.Errorf("hand over to %s: %w", to.Name, err)
 	}
 	if state.Silent {
-		return fmt.Errorf("hand over to %s: the broker does not answer it either", to.Name)
+		return false, fmt.Errorf("hand over to %s: the broker does not answer it either", to.Name)
 	}
-	return nil
+	return true, nil
+}
+
+// leaveBehind gives a released shard up without what this replica knows of it.
+func (p *clusterPart) leaveBehind(s *shard, why error) error {
+	return errors.Join(fmt.Errorf("%w: %w", cluster.ErrLeft, why), p.a.sessions.dir.CloseShard(s.number, false))
 }
 
 // settleDown waits for connect sequences, which no other replica could go on with.

@@ -18,6 +18,7 @@ import (
 	"external-server/internal/lab/gateway"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/module"
+	"external-server/internal/support/badnetwork"
 	"external-server/internal/support/brokertest"
 	"external-server/internal/support/testlog"
 	"external-server/internal/support/testwait"
@@ -153,7 +154,7 @@ type replica struct {
 
 // crowd are replicas at one broker, and cars.
 type crowd struct {
-	relays  map[string]*brokertest.Relay // to the broker, of replicas that have one of their own
+	relays  map[string]*badnetwork.Proxy // to the broker, of replicas that have one of their own
 	t       *testing.T
 	broker  *brokertest.Mosquitto
 	dir     string

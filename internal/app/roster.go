@@ -399,6 +399,20 @@ func (r *roster) discard() error {
 	return errors.Join(errs...)
 }
 
+// moduleOf returns the module of that number that a car is served by.
+func (r *roster) moduleOf(name string, number int32) (config.Module, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e := r.entries[name]; e != nil {
+		for _, m := range e.cfg.Modules {
+			if m.Number == number {
+				return m, true
+			}
+		}
+	}
+	return config.Module{}, false
+}
+
 // find returns the seat of the car of that name.
 func (r *roster) find(name string) (*car.Seat, bool) {
 	r.mu.Lock()

@@ -132,7 +132,7 @@ func (r *runner) opened(a Action, err error, took time.Duration) error {
 		log.Info("shard taken over", "how", "without owner", "ms", took.Milliseconds())
 		r.count(func(c *Counts) { c.Claims++ })
 	case errors.As(err, &stale):
-		log.Info("the broker knows a higher epoch of the shard", "known", stale.Known)
+		log.Info("the broker, or the store of the HTTP API, knows a higher epoch of the shard", "known", stale.Known)
 	case r.ctx.Err() == nil:
 		log.Warn("a shard could not be opened; another replica takes it", "reason", err)
 		r.count(func(c *Counts) { c.Failed++ })
@@ -146,6 +146,9 @@ func (r *runner) closed(a Action, err error) error {
 	case a.Lost:
 		log.Warn("another replica serves the shard; this one is silent")
 		r.count(func(c *Counts) { c.Lost++ })
+	case errors.Is(err, ErrLeft):
+		log.Warn("a shard could not be handed over nor be served on: its next owner goes on from the broker's records", "to", a.To.Name, "reason", err)
+		return nil
 	case err != nil && a.To.Name != "":
 		log.Warn("a shard was not handed over", "to", a.To.Name, "reason", err)
 		return err

@@ -277,7 +277,8 @@ func (r *simReplica) act(a Action) {
 			r.busy[n] = false
 			err := error(nil)
 			if a.To.Name != "" {
-				if err = r.handOver(n, a.To.Name); err == nil {
+				if err = r.handOver(n, a.To.Name); err == nil || errors.Is(err, ErrLeft) {
+					err = nil
 					r.quit(n)
 				}
 			}
@@ -371,6 +372,12 @@ func (r *simReplica) handOver(n int, to string) error {
 		if o.name == to && r.talksTo(o) && !o.noBroker && !o.ill {
 			o.offers[n] = r.w.now
 			return nil
+		}
+		// Without broker, and with a next owner that cannot be asked, the word of etcd counts.
+		if o.name == to && !r.talksTo(o) && r.p.cut && r.up {
+			if state, ok := r.p.View().memberState(to); ok && state == StateReady {
+				return ErrLeft
+			}
 		}
 	}
 	return errors.New("no answer")

@@ -309,8 +309,8 @@ func (w *world) shared(gone *simReplica, how string) {
 // cutOff takes the broker from a replica for good: it has to begin to give everything away
 // before a lease of 3 s would have ended.
 func (w *world) cutOff(r *simReplica) {
-	w.log("%s has lost the broker", r.name)
-	r.noBroker = true
+	r.noBroker, r.deaf = true, w.chance(0.3)
+	w.log("%s has lost the broker, and its peers: %v", r.name, r.deaf)
 	r.mark()
 	w.run(w.now + 2800*time.Millisecond)
 	for n := range r.p.shards {

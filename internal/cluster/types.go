@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -81,7 +82,7 @@ type Host interface {
 	// taken again, and the new epoch is to be announced over the connection that it has.
 	Open(ctx context.Context, shard int, epoch int64) error
 	// Close ends serving. With a name in to it hands the shard over to that replica first,
-	// and returns an error, serving on, when that replica does not take it. An empty to
+	// and returns an error when that replica does not take it: serving on, unless it is an ErrLeft. An empty to
 	// suspends the sessions for the next owner of the shard. lost: another replica serves
 	// the shard already; nothing may be sent to its cars any more.
 	Close(ctx context.Context, shard int, to Member, lost bool) error
@@ -104,6 +105,10 @@ type Answer struct {
 	Serving bool
 	Owner   Owner // with Serving: who, where, under which epoch
 }
+
+// ErrLeft is in what Host.Close returns when the shard is served here no more, and no replica
+// was handed its sessions: the next owner goes on from the broker's records.
+var ErrLeft = errors.New("left to the next owner")
 
 // NoBrokerError is in what Host.Health returns while the broker does not answer.
 type NoBrokerError struct {

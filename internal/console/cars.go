@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -188,7 +189,8 @@ type command struct {
 	State    string     `json:"state"`
 	Counter  *uint32    `json:"counter"`
 	Response string     `json:"response"`
-	Queued   time.Time  `json:"queued"`
+	Queued   *time.Time `json:"queued"`
+	Accepted *time.Time `json:"accepted"` // an operator's, by the HTTP API
 	Ended    *time.Time `json:"ended"`
 	Payload  *payload   `json:"payload"`
 }
@@ -287,7 +289,7 @@ func Car(ctx context.Context, c *Client, name string, out io.Writer, colours boo
 		if cmd.Counter != nil {
 			n = fmt.Sprint(*cmd.Counter)
 		}
-		commands.row(n, cmd.State, ago(now, &cmd.Queued), cmd.Device.String(), cmd.Response, cmd.Payload.String())
+		commands.row(n, cmd.State, ago(now, cmp.Or(cmd.Queued, cmd.Accepted)), cmd.Device.String(), cmd.Response, cmd.Payload.String())
 	}
 	ends := newTable(colours, 1)
 	ends.row("SESSION", "ENDED", "LASTED", "REASON")

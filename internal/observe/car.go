@@ -169,8 +169,8 @@ func (c *Car) become(s state) {
 // View is what is remembered of a car; the receiver owns it.
 type View struct {
 	Devices  []Device
-	Ends     []End // newest first
-	Commands []Command
+	Ends     []End     // newest first
+	Commands []Command // newest first; those that no module has fetched yet come first
 	Drops    map[string]uint64
 }
 
@@ -179,6 +179,7 @@ func (c *Car) View() View {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	v := View{Ends: slices.Clone(c.values.ends), Commands: slices.Clone(c.values.commands), Drops: maps.Clone(c.values.drops)}
+	v.Commands = append(v.Commands, c.values.ordered.accepted()...)
 	slices.Reverse(v.Ends)
 	slices.Reverse(v.Commands)
 	for i := range v.Commands {

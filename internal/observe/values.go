@@ -48,8 +48,9 @@ type Status struct {
 // CommandState is where a command is on its way.
 type CommandState string
 
-// States of a command, in this order; the last five are final.
+// States of a command, in this order; the last six are final.
 const (
+	CommandAccepted  CommandState = "accepted"     // an operator's: the HTTP API has it, no module has fetched it
 	CommandQueued    CommandState = "queued"       // fetched from the module
 	CommandSent      CommandState = "sent"         // handed to the link
 	CommandAnswered  CommandState = "acknowledged" // the gateway said OK
@@ -57,19 +58,21 @@ const (
 	CommandExpired   CommandState = "expired"      // not answered in time (CMD-10)
 	CommandLost      CommandState = "lost"         // the session ended before an answer came
 	CommandDiscarded CommandState = "discarded"    // never sent
+	CommandDeleted   CommandState = "deleted"      // an operator's: the HTTP API has deleted it before a module fetched it
 )
 
 // Command is one command of a module.
 type Command struct {
 	Module   int32
+	Counter  uint32 // from CommandSent on
 	Device   fleet.Device
 	State    CommandState
-	Counter  uint32 // from CommandSent on
 	Response fleet.ResponseType
 	Fetched  time.Time
 	Sent     time.Time // zero: not yet
 	Ended    time.Time // of the final state
 	Payload  Payload
+	Order    *Ordered // nil: not an operator's
 }
 
 // Device is what is remembered of one device.
@@ -99,6 +102,7 @@ type values struct {
 	ends     []End // newest last
 	commands []Command
 	drops    map[string]uint64
+	ordered  *orders // nil: operators have sent none
 }
 
 func (v *values) find(id fleet.DeviceID) *Device {
@@ -156,12 +160,17 @@ func (v *values) status(m *fleet.ClientMessage, at time.Time) {
 }
 
 func (v *values) fetched(module int32, c *fleet.Command) {
-	if len(v.commands) >= keptCommands {
-		v.commands = slices.Delete(v.commands, 0, len(v.commands)-keptCommands+1)
-	}
 	made := Command{Module: module, Device: c.Device, State: CommandQueued, Fetched: c.Fetched}
 	made.Payload.keep(c.Data, keptCommand)
-	v.commands = append(v.commands, made)
+	if v.commands == nil {
+		v.commands = make([]Command, 0, keptCommands)
+	}
+	for _, next := range append(v.ordered.claim(&made, c.Data), made) {
+		if len(v.commands) == keptCommands {
+			v.commands = slices.Delete(v.commands, 0, 1)
+		}
+		v.commands = append(v.commands, next)
+	}
 	v.note(&v.commands[len(v.commands)-1], true)
 }
 

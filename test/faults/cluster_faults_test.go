@@ -66,6 +66,19 @@ func clusterFaults() []scenario {
 		}))
 	}
 	return append(all,
+		scenario{"cluster-delivered", `three replicas: one killed (SIGKILL) whose modules have hung for 3 s, "answer": "delivered"`, false, func(r *rig) {
+			r.answer = "delivered"
+			f := r.share(3, "")
+			r.touch(r.trigger(recorder, "hang"))
+			pause(3 * time.Second)
+			m := f.all[1]
+			m.server.Kill()
+			r.remove(r.trigger(recorder, "hang"))
+			pause(10 * time.Second)
+			f.start(m)
+			f.serves(m)
+			f.judge(verdict{excused: suspects, longest: takeover}) // nothing may be lost
+		}},
 		clusterFault("stops", "each one stopped (SIGTERM) under load and started again, one after the other", kept, func(f *replicas) {
 			for _, m := range f.all {
 				f.stop(m)
@@ -98,6 +111,9 @@ func clusterFaults() []scenario {
 			if now := f.epochs.rises(); now != before {
 				f.Errorf("%d shards have changed their owner although no replica had a broker", now-before)
 			}
+		}),
+		clusterFault("no-broker-no-peers", "one cut off from the broker, and all from each other, for 25 s", gone.within(2*cutOff), func(f *replicas) {
+			f.spoiled(25*time.Second, badnetwork.Faults{Silent: true}, f.all[1].broker, f.all[0].peer, f.all[1].peer, f.all[2].peer)
 		}),
 		clusterFault("mute-broker", "what one says does not reach the broker for 25 s", cut, func(f *replicas) {
 			f.spoiled(25*time.Second, badnetwork.Faults{Mute: true}, f.all[1].broker)

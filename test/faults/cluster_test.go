@@ -41,9 +41,10 @@ type replicas struct {
 type replica struct {
 	name         string
 	broker, etcd *badnetwork.Proxy
-	dir          string // of the state
-	peers        string // address for the others
-	clock        *clock // of its own; nil: that of the machine
+	peer         *badnetwork.Proxy // from the others to it
+	dir          string            // of the state
+	peers        string            // where it listens to the others
+	clock        *clock            // of its own; nil: that of the machine
 	opts         servertest.Options
 	server       *servertest.Server
 }
@@ -87,6 +88,7 @@ func (f *replicas) another(name string) *replica {
 		name: name, broker: badnetwork.New(f, f.epochs.Address()), etcd: badnetwork.New(f, f.etcd.Address()),
 		dir: filepath.Join(f.dir, fmt.Sprint("state", len(f.all))), peers: brokertest.FreeAddress(f), opts: f.opts,
 	}
+	m.peer = badnetwork.New(f, m.peers)
 	f.all = append(f.all, m)
 	return m
 }
@@ -106,7 +108,7 @@ func (f *replicas) start(m *replica) {
 	config["state_directory"] = m.dir
 	config["cluster"] = obj{
 		"etcd": []string{"http://" + m.etcd.Address()}, "name": clusterName, "replica": m.name,
-		"peer_listen": m.peers, "peer_token": "0123456789abcdef", "shards": clusterShards,
+		"peer_listen": m.peers, "peer_address": m.peer.Address(), "peer_token": "0123456789abcdef", "shards": clusterShards,
 	}
 	o := m.opts
 	o.Config = config

@@ -51,6 +51,7 @@ type rig struct {
 	opts     servertest.Options // of the server, without configuration
 	// library of the modules by number
 	libraries map[int32]string
+	answer    string      // of the modules, "": the default
 	tls       *tls.Config // of the cars
 }
 
@@ -122,9 +123,13 @@ func (r *rig) module(number int32) obj {
 	if r.libraries[number] == "" {
 		r.libraries[number] = servertest.Library(r, "test/faults/testdata/recorder.c", fmt.Sprintf("-DRECORDER_NUMBER=%d", number))
 	}
-	return obj{"lib_path": r.libraries[number], "timeout_ms": 1000, "max_restarts": 0, "config": obj{
+	m := obj{"lib_path": r.libraries[number], "timeout_ms": 1000, "max_restarts": 0, "config": obj{
 		"record": r.record(number), "crash": r.trigger(number, "crash"), "hang": r.trigger(number, "hang"), "command": "10",
 	}}
+	if r.answer != "" {
+		m["answer"] = r.answer
+	}
+	return m
 }
 
 // startBroker runs mosquitto; withProxy puts a spoilable network between it and the

@@ -68,8 +68,8 @@ export function askForToken(store, asked = false) {
 }
 
 /** confirmAction asks before something is changed, does it, and shows a refusal where
- * it was asked for. */
-export function confirmAction(store, { title, body, button, method = "POST", path, data, done }) {
+ * it was asked for, or where failed(error) has shown it. shown is what would be sent. */
+export function confirmAction(store, { title, body, shown, button, method = "POST", path, data, done, failed }) {
   const problem = h("p", { class: "bad", role: "alert", hidden: true });
   const go = h("button", { type: "submit", class: "danger", text: button });
   const other = h("button", { type: "button", text: "Use another token", hidden: true, on: { click: () => { dialog.close(); askForToken(store, true); } } });
@@ -87,6 +87,7 @@ export function confirmAction(store, { title, body, button, method = "POST", pat
             done?.();
           } catch (error) {
             const refused = error.status === 401 || error.status === 403;
+            if (!refused && failed?.(error)) { dialog.close(); return; }
             text(problem, refused ? `Refused: ${error.message}.` : error.message);
             show(problem, true);
             show(other, refused);
@@ -98,6 +99,7 @@ export function confirmAction(store, { title, body, button, method = "POST", pat
     },
     h("h2", { id: "confirm-title", text: title }),
     h("p", { text: body }),
+    shown ? h("pre", { tabindex: "0", "aria-label": "What is sent", text: shown }) : null,
     problem,
     h("div", { class: "row end" }, other, cancel, go)));
   if (store.role && store.role !== "operate") {

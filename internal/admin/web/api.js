@@ -12,9 +12,10 @@ export const token = {
 
 /** Problem is an error of the server (RFC 9457), or status 0: it was not reached. */
 export class Problem extends Error {
-  constructor(status, detail) {
+  constructor(status, detail, field) {
     super(detail);
     this.status = status;
+    this.field = field; // the member of the body that is wrong
   }
 }
 
@@ -32,12 +33,14 @@ async function send(path, init) {
     throw new Problem(0, "The server does not answer.");
   }
   if (answer.ok) return answer;
+  let field;
   let detail = `The server answers ${answer.status} ${answer.statusText}.`;
   try {
     const p = await answer.json();
     detail = p.detail || p.title || detail;
+    field = p.field;
   } catch { /* something between us and the server answered */ }
-  throw new Problem(answer.status, detail);
+  throw new Problem(answer.status, detail, field);
 }
 
 /** Exact is a number as it was written, when JavaScript would write it differently. */
@@ -58,11 +61,12 @@ export async function get(path, { signal, detail } = {}) {
   return detail ? parseDetail(await answer.text()) : answer.json();
 }
 
-/** act changes something; without a token the server wants to see that it is us. */
+/** act changes something; without a token the server wants to see that it is us. A body that
+ * is a text is JSON already. */
 export async function act(method, path, body) {
   const init = { method, headers: headers({ Accept: "application/json", "X-External-Server": "dashboard" }), signal: AbortSignal.timeout(30000) };
   if (body !== undefined) {
-    init.body = JSON.stringify(body);
+    init.body = typeof body === "string" ? body : JSON.stringify(body);
     init.headers["Content-Type"] = "application/json";
   }
   return (await send(path, init)).json();

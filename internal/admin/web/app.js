@@ -90,7 +90,7 @@ function showAccess() {
   const refused = store.access === "refused";
   const mine = refused ? "enter token" : you ? (you.token ? `${you.token} · ${you.role}` : you.role) : "asking";
   text($("access-text"), mine);
-  attr($("access"), "aria-label", refused ? "Access refused: enter a token" : `Access: ${mine}. Change token`);
+  attr($("access"), "aria-label", refused ? "Access enter token: the server refuses this page" : `Access ${mine}: change the token`);
   attr($("access"), "title", refused ? "The server refuses this page. Press to enter a token." : you ? `${roles[you.role] ?? ""} ${you.token ? `By the token “${you.token}”.` : "Without token."} Press to change the token.`.trim() : "The server is asked who you are.");
   $("access").dataset.state = refused ? "refused" : you?.role ?? "";
   if (refused) askForToken(store);
@@ -117,7 +117,7 @@ const themes = { "": "auto", light: "light", dark: "dark" };
 function showTheme() {
   const now = document.documentElement.dataset.theme ?? "";
   text($("theme-text"), themes[now]);
-  attr($("theme"), "aria-label", `Colours: ${themes[now]}. Change`);
+  attr($("theme"), "aria-label", `Colours ${themes[now]}: change`);
   attr($("theme"), "title", `${now ? `This page is ${now}.` : "This page is light or dark as the system is."} Press for another choice: auto, light, dark.`);
 }
 

@@ -8,11 +8,13 @@ import { commandItem, commandUpdate } from "./commands.js";
 import { labelLinks } from "./labels.js";
 import { explain, endMeaning, stateWords } from "./reasons.js";
 import { figure, fill } from "./payload.js";
+import { CommandForm } from "./send.js";
 import { Timeline } from "./timeline.js";
 import { Tail } from "./tail.js";
 import { CarMap } from "./mapview.js";
 
 const pause = 1000; // between readings, ms
+const fewCommands = 4; // that are shown; the others are folded
 
 export function open({ root, store, argument: name, on, signal, title }) {
   title(brief(name));
@@ -22,6 +24,9 @@ export function open({ root, store, argument: name, on, signal, title }) {
   const facts = h("dl", { class: "facts" });
   const devices = h("div", { class: "devices" });
   const commands = h("ol", { class: "commands" });
+  let allCommands = false;
+  const moreCommands = h("button", { type: "button", class: "quiet fold", hidden: true, on: { click: () => { allCommands = !allCommands; draw(); } } });
+  const sender = new CommandForm(store, name, () => read());
   const ends = h("tbody");
   const queues = h("tbody");
   const drops = h("tbody");
@@ -52,7 +57,7 @@ export function open({ root, store, argument: name, on, signal, title }) {
         panel("h-tail", "Live messages", tail.el)),
       h("div", {},
         mapPanel,
-        panel("h-commands", "Commands of the modules", commands),
+        panel("h-commands", "Commands", sender.el, commands, moreCommands),
         panel("h-ends", "Last ends of sessions", h("div", { class: "scroll" }, h("table", {},
           h("thead", {}, h("tr", {}, ...["When", "Reason", "Lasted"].map((t) => h("th", { scope: "col", text: t })))), ends))),
         panel("h-drops", "Messages dropped or ignored", h("div", { class: "scroll" }, h("table", {},
@@ -129,7 +134,7 @@ export function open({ root, store, argument: name, on, signal, title }) {
       show(status, Boolean(s));
       show(error, Boolean(s?.error));
       if (s) {
-        if (fill(status, s.payload, `Status ${s.counter}`) && status.known) flash(status.lastChild);
+        if (fill(status, s.payload, `Status ${s.counter}`) && status.known) flash(status.querySelector("pre"));
         status.known = true;
       }
       if (s?.error) fill(error, s.error, "Error message");
@@ -156,10 +161,13 @@ export function open({ root, store, argument: name, on, signal, title }) {
     keyed(devices, sorted.length ? sorted : [null], (d) => (d ? deviceKey(d) : "none"),
       (d) => (d ? deviceItem(d) : h("p", { class: "muted", text: "No device has connected since the server started." })),
       (el, d) => d && el.fill(d));
-    const recent = detail.recent_commands;
-    keyed(commands, recent.length ? recent : [null], (c) => (c ? `${c.queued} ${deviceKey(c.device)}` : "none"),
+    const recent = allCommands ? detail.recent_commands : detail.recent_commands.slice(0, fewCommands);
+    keyed(commands, recent.length ? recent : [null], (c) => (c ? (c.order ? `order ${c.order}` : `${c.queued} ${deviceKey(c.device)}`) : "none"),
       (c) => (c ? commandItem(c) : h("li", { class: "muted", text: "No module has given a command since the server started." })),
       (el, c) => c && commandUpdate(el, c, store.now()));
+    show(moreCommands, detail.recent_commands.length > fewCommands);
+    text(moreCommands, allCommands ? "Show fewer" : `Show all ${detail.recent_commands.length} commands`);
+    attr(moreCommands, "aria-expanded", String(allCommands));
     keyed(ends, detail.session_ends, (e) => `${e.at} ${e.reason}`, (e) => {
       const tr = h("tr", {}, h("td", {}, h("span"), h("br"), h("small", { text: moment(e.at).slice(0, -4) })), h("td", {}, e.reason, h("br"), h("small", { text: endMeaning(e.reason) })), h("td", { text: duration(e.seconds) + (e.established ? "" : ", never complete") }));
       tr.at = e.at;

@@ -1,6 +1,6 @@
 // Payloads of devices, for people: JSON pretty, text as it is, anything else in hex.
 import { Exact } from "./api.js";
-import { bytes, h, text, visible } from "./dom.js";
+import { attr, bytes, h, number, show, text, visible } from "./dom.js";
 
 const deepest = 40; // levels that are indented
 
@@ -51,16 +51,39 @@ function compact(v) {
   return JSON.stringify(v);
 }
 
-/** figure shows a payload; update it with fill. */
+const foldedLines = 14;
+const foldedSigns = 900;
+
+/** figure shows a payload, folded when it is long; update it with fill. */
 export function figure(label) {
-  return h("figure", { class: "payload" }, h("figcaption", { text: label }), h("pre", { tabindex: "0", "aria-label": label }));
+  const pre = h("pre", { tabindex: "0", "aria-label": label });
+  const more = h("button", {
+    type: "button", class: "quiet fold", hidden: true, "aria-expanded": "false",
+    on: { click: () => { attr(more, "aria-expanded", String(more.getAttribute("aria-expanded") === "false")); fold(el); } },
+  });
+  const el = h("figure", { class: "payload" }, h("figcaption", { text: label }), pre, more);
+  return el;
+}
+
+function fold(el) {
+  const [, pre, more] = el.children;
+  const lines = pre.textContent.split("\n").length;
+  const long = lines > foldedLines || pre.textContent.length > foldedSigns;
+  const open = more.getAttribute("aria-expanded") === "true";
+  show(more, long);
+  pre.classList.toggle("folded", long && !open);
+  text(more, open ? "Show less" : lines > foldedLines ? `Show all ${number(lines)} lines` : "Show all");
 }
 
 /** fill returns whether the content is another one. */
 export function fill(el, p, label) {
-  text(el.firstChild, `${label} · ${bytes(p?.size ?? 0)}${p && p.encoding !== "json" ? " · " + p.encoding : ""}`);
+  const [caption, pre] = el.children;
+  text(caption, `${label} · ${bytes(p?.size ?? 0)}${p && p.encoding !== "json" ? " · " + p.encoding : ""}`);
   const body = visible(written(p));
-  const other = el.lastChild.textContent !== body;
-  text(el.lastChild, body);
+  const other = pre.textContent !== body;
+  if (other) {
+    text(pre, body);
+    fold(el);
+  }
   return other;
 }

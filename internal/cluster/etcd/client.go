@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -48,11 +49,13 @@ type Store struct {
 	keys keys
 	log  *slog.Logger
 	kick chan struct{} // something is to be looked at before its time
+	// status is replaced with mu held, and read without it: each call of a module asks for the
+	// lease.
+	status atomic.Pointer[cluster.Status]
 
 	mu     sync.Mutex
 	client *clientv3.Client // nil: etcd was never reached
 	table  *table
-	status cluster.Status
 	self   cluster.Member // as it is to be published
 	told   string         // the value that etcd has of it
 	lease  clientv3.LeaseID
@@ -65,7 +68,7 @@ func New(opts Options) *Store {
 	s := &Store{opts: opts, keys: keysOf(opts.Cluster), log: opts.Log, self: opts.Self, kick: make(chan struct{}, 1)}
 	s.self.State = cluster.StateJoining
 	s.table = newTable(s.keys, opts.Self.Name, s.strange)
-	s.status = cluster.Status{Problem: "etcd has not been reached yet", Changed: make(chan struct{})}
+	s.status.Store(&cluster.Status{Problem: "etcd has not been reached yet", Changed: make(chan struct{})})
 	return s
 }
 
@@ -131,11 +134,7 @@ func (s *Store) access() (*clientv3.Client, clientv3.LeaseID, error) {
 }
 
 // Status implements cluster.Store.
-func (s *Store) Status() cluster.Status {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.status
-}
+func (s *Store) Status() cluster.Status { return *s.status.Load() }
 
 // update changes the status and tells of it; the caller does not hold mu.
 func (s *Store) update(change func(*cluster.Status)) {
@@ -145,16 +144,17 @@ func (s *Store) update(change func(*cluster.Status)) {
 }
 
 func (s *Store) updateLocked(change func(*cluster.Status)) {
-	before := s.status
-	change(&s.status)
-	deadline := s.status.Deadline
-	s.status.Deadline = before.Deadline
-	same := s.status == before
-	s.status.Deadline = deadline // moves every second, which is no news
-	if same {
+	before := *s.status.Load()
+	after := before
+	change(&after)
+	alike := after
+	alike.Deadline = before.Deadline // moves every second, which is no news
+	if alike == before {
+		s.status.Store(&after)
 		return
 	}
-	s.status.Changed = make(chan struct{})
+	after.Changed = make(chan struct{})
+	s.status.Store(&after)
 	close(before.Changed)
 }
 

@@ -88,7 +88,8 @@ func (s *Store) down(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	mute := (*silence)(nil) // of such errors only the first one is news
-	if news := s.status.Problem != err.Error(); s.status.Up || news && (s.status.Registry == nil || !errors.As(err, &mute)) {
+	now := s.Status()
+	if news := now.Problem != err.Error(); now.Up || news && (now.Registry == nil || !errors.As(err, &mute)) {
 		s.log.Warn("etcd is away; this server goes on serving what it serves", "reason", err)
 	}
 	s.updateLocked(func(st *cluster.Status) { st.Up, st.Problem = false, err.Error() })
@@ -97,7 +98,7 @@ func (s *Store) down(err error) {
 func (s *Store) up() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.status.Up {
+	if !s.Status().Up {
 		s.log.Info("member of the cluster", "cluster", s.opts.Cluster, "replica", s.opts.Self.Name)
 	}
 	s.updateLocked(func(st *cluster.Status) { st.Up, st.Problem = true, "" })

@@ -128,7 +128,7 @@ func (b *bencher) beside(o simulate.Options, after int) simulate.Options {
 
 func describe(v map[string]float64) string {
 	var parts []string
-	for _, key := range []string{"rate", "p50", "p99", "cpu", "cpumodule", "cpucore", "lost", "missing", "rss", "threads", "connect", "ms", "alone", "beside", "limited", "back", "writes", "proposals", "etcdcpu", "received", "sent", "keys", "db"} {
+	for _, key := range []string{"rate", "p50", "p99", "cpu", "cpumodule", "cpucore", "lost", "missing", "rss", "threads", "connect", "ms", "alone", "beside", "limited", "back", "brokercpu", "brokerrss", "writes", "proposals", "etcdcpu", "received", "sent", "keys", "db"} {
 		if x, ok := v[key]; ok {
 			parts = append(parts, fmt.Sprintf("%s %s", key, figure(x)))
 		}

@@ -62,7 +62,7 @@ func TestRowsOfClusters(t *testing.T) {
 	for _, res := range r.Results {
 		figures[res.Row+res.Title] = res.Server
 	}
-	if len(figures) != 2+9+8 {
+	if len(figures) != 2+11+8 {
 		t.Errorf("%d figures", len(figures))
 	}
 	for _, res := range r.Results {

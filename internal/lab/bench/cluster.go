@@ -86,6 +86,8 @@ func (b *bencher) threeReplicas() scenario {
 			{"p99", "the same, latency p99", "ms", target{}},
 			{"cpu", "the same, CPU of the three per 1000 statuses", "s", target{}},
 			{"rss", "the same, memory of the three", "MB", target{}},
+			{"brokercpu", "the same, CPU of the broker per 1000 statuses", "s", target{}},
+			{"brokerrss", "the same, memory of the broker", "MB", target{}},
 			{"etcdcpu", "the same, etcd", "% of a core", target{}},
 			{"proposals", "the same, entries of etcd's log", "1/s", target{}},
 		},
@@ -101,12 +103,22 @@ func (b *bencher) threeReplicas() scenario {
 			if err != nil {
 				return nil, err
 			}
+			broker := b.place.own.cmd.Process.Pid
+			idle, err := usageOf(broker)
+			if err != nil {
+				return nil, err
+			}
 			r, u, err := l.drive(ctx, time.Duration(o.BigSeconds*float64(time.Second)))
+			if err != nil {
+				return nil, err
+			}
+			busy, err := usageOf(broker)
 			if err != nil {
 				return nil, err
 			}
 			after, err := l.etcd.load(ctx)
 			v := values(r, u)
+			v["brokercpu"], v["brokerrss"] = (busy.cpu-idle.cpu).Seconds()*1000/float64(r.Answered), float64(busy.rss)/1e6
 			for key, x := range after.since(before) {
 				v[key] = x
 			}

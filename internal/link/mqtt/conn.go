@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"external-server/internal/link"
+	"external-server/internal/link/mqtt/reason"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -168,7 +169,7 @@ func backoff(failures int, longest time.Duration) time.Duration {
 func (c *conn) connectAndServe(ctx context.Context) error {
 	nc, reader, t, err := c.negotiate(ctx)
 	if err != nil {
-		return c.explain(err)
+		return reason.Explain(err, c.link.opts.ConnectTimeout)
 	}
 	defer nc.Close()
 	// No other server can have changed the answer since: who would, has to take this connection over.
@@ -184,10 +185,10 @@ func (c *conn) connectAndServe(ctx context.Context) error {
 		if cause := context.Cause(ctx); errors.Is(cause, errGiveWay) || errors.Is(cause, errFallBack) || errors.Is(cause, link.ErrFenced) {
 			err = cause
 		}
-	case c.unanswered() && !c.persistent && isClosed(err) && time.Since(started) < c.link.opts.KeepAlive:
-		err = closedAfterSubscribe{err}
+	case c.unanswered() && !c.persistent && reason.IsClosed(err) && time.Since(started) < c.link.opts.KeepAlive:
+		err = reason.ClosedAfterSubscribe{Err: err}
 	default:
-		err = fmt.Errorf("connection lost: %w", c.explain(err))
+		err = fmt.Errorf("connection lost: %w", reason.Explain(err, c.link.opts.ConnectTimeout))
 	}
 	c.end(err, c.persistent && (ctx.Err() == nil || errors.Is(context.Cause(ctx), link.ErrSuspend)))
 	return err
@@ -335,9 +336,9 @@ func (c *conn) serve(ctx context.Context, nc net.Conn, reader *wire.Reader) erro
 	nc.Close() // ends a write that waits
 	writing.Wait()
 	if writeErr != nil && !errors.Is(writeErr, net.ErrClosed) {
-		return withoutAddresses(writeErr)
+		return reason.WithoutAddresses(writeErr)
 	}
-	return withoutAddresses(readErr)
+	return reason.WithoutAddresses(readErr)
 }
 
 // abort closes a connection whose other end is not there: nothing is sent, or waits to be.

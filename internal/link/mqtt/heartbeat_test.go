@@ -10,6 +10,7 @@ import (
 
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
+	"external-server/internal/support/badnetwork"
 	"external-server/internal/support/brokertest"
 	"external-server/internal/support/testwait"
 )
@@ -27,7 +28,7 @@ func TestHeartbeat(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			broker := brokertest.Start(t, brokertest.Options{})
-			relay := brokertest.NewRelay(t, broker.Address())
+			relay := badnetwork.New(t, broker.Address())
 			car := id("company", "car")
 			l := startLink(t, mqtt.Options{Address: relay.Address(), KeepAlive: 2 * time.Second, Heartbeat: 50 * time.Millisecond, ConnectTimeout: time.Second})
 			r, _ := attach(t, l, car)
@@ -37,7 +38,7 @@ func TestHeartbeat(t *testing.T) {
 				testwait.Until(t, "the broker answers again", func() bool { return answered(l).After(before) })
 			}
 			g := gateway(t, broker.Address(), car)
-			relay.Hold(tt.up, tt.down)
+			relay.Set(badnetwork.Faults{Mute: tt.up, Deaf: tt.down})
 			n := 0
 			testwait.Until(t, "the connection is given up", func() bool {
 				if n++; n%50 == 0 && n <= 1000 { // as many as the broker sends without an acknowledgement
@@ -52,7 +53,7 @@ func TestHeartbeat(t *testing.T) {
 			if err := r.lost()[0]; !strings.Contains(err.Error(), "no answer to a ping") {
 				t.Errorf("reason: %v", err)
 			}
-			relay.Hold(false, false)
+			relay.Set(badnetwork.Faults{})
 			testwait.Until(t, "the link is up again", func() bool { return r.upCount() == 2 && answered(l).After(before) })
 		})
 	}
@@ -64,7 +65,7 @@ func TestUnheardLinkEndsAtOnce(t *testing.T) {
 	for _, full := range []bool{false, true} {
 		t.Run(fmt.Sprint("writer waits ", full), func(t *testing.T) {
 			broker := brokertest.Start(t, brokertest.Options{})
-			relay := brokertest.NewRelay(t, broker.Address())
+			relay := badnetwork.New(t, broker.Address())
 			car := id("company", "car")
 			// What would be waited for in order is more than this test waits.
 			l := newLink(t, mqtt.Options{Address: relay.Address(), Sessions: sessions(1, "one"), StopTimeout: 10 * testwait.Patience})
@@ -73,7 +74,7 @@ func TestUnheardLinkEndsAtOnce(t *testing.T) {
 			done := make(chan error, 1)
 			go func() { done <- l.Run(ctx) }()
 			waitUp(t, r)
-			relay.Hold(true, true)
+			relay.Set(badnetwork.Faults{Silent: true})
 			if full {
 				sent := func() uint64 { return l.State().Connections[0].BytesOut }
 				before := sent()
@@ -96,7 +97,7 @@ func TestUnheardLinkEndsAtOnce(t *testing.T) {
 			if l.Settled() {
 				t.Error("the link says that the broker has everything")
 			}
-			relay.Hold(false, false)
+			relay.Set(badnetwork.Faults{})
 			again := startLink(t, mqtt.Options{Address: broker.Address(), Sessions: sessions(1, "two")})
 			next, _ := attach(t, again, car)
 			waitUp(t, next)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"time"
 
+	"external-server/internal/link/mqtt/reason"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -18,19 +19,19 @@ func (c *conn) negotiate(ctx context.Context) (net.Conn, *wire.Reader, terms, er
 		return c.connect(ctx, wire.V311)
 	}
 	nc, reader, t, err := c.connect(ctx, wire.V5)
-	var refused refused5Error
+	var refused reason.Refused5
 	switch {
 	case err == nil:
 		c.closes = 0
 		return nc, reader, t, nil
-	case errors.As(err, &refused) && refused.version():
-	case errors.As(err, &refused) && refused.code == 0x9a && !c.noRetain:
+	case errors.As(err, &refused) && refused.Version():
+	case errors.As(err, &refused) && refused.Code == 0x9a && !c.noRetain:
 		c.noRetain = true
 		return c.connect(ctx, wire.V5)
-	case errors.As(err, &refused) && refused.code == 0x9b && !c.noWill:
+	case errors.As(err, &refused) && refused.Code == 0x9b && !c.noWill:
 		c.noWill = true
 		return c.connect(ctx, wire.V5)
-	case errors.As(err, new(noAnswerError)) && isClosed(err) && ctx.Err() == nil:
+	case errors.As(err, new(reason.NoAnswer)) && reason.IsClosed(err) && ctx.Err() == nil:
 		if c.closes++; c.closes < 2 { // it may just have been starting
 			return nil, nil, t, err
 		}
@@ -92,7 +93,7 @@ func (c *conn) connect(ctx context.Context, version wire.Version) (_ net.Conn, _
 			}
 			t := tls.Client(nc, cfg)
 			if err := t.HandshakeContext(ctx); err != nil {
-				return nil, nil, terms{}, tlsError{withoutAddresses(err)}
+				return nil, nil, terms{}, reason.Handshake{Err: reason.WithoutAddresses(err)}
 			}
 			nc = t
 		}
@@ -116,11 +117,11 @@ func (c *conn) handshake(nc net.Conn, reader *wire.Reader, version wire.Version)
 	hello := c.hello(version)
 	_, isTLS := nc.(*tls.Conn) // version 1.3 refuses a client certificate after the handshake
 	if _, err := nc.Write(wire.AppendConnect(nil, hello)); err != nil {
-		return terms{}, noAnswerError{withoutAddresses(err), isTLS}
+		return terms{}, reason.NoAnswer{Err: reason.WithoutAddresses(err), TLS: isTLS}
 	}
 	var p wire.Packet
 	if err := reader.Next(&p); err != nil {
-		return terms{}, noAnswerError{withoutAddresses(err), isTLS}
+		return terms{}, reason.NoAnswer{Err: reason.WithoutAddresses(err), TLS: isTLS}
 	}
 	if p.Type != wire.Connack {
 		return terms{}, fmt.Errorf("%w: %v instead of CONNACK", wire.ErrMalformed, p.Type)
@@ -133,7 +134,7 @@ func (c *conn) handshake(nc net.Conn, reader *wire.Reader, version wire.Version)
 		}
 		return t, nil
 	case version == wire.V5:
-		return terms{}, refused5Error{p.Code, p.Reason}
+		return terms{}, reason.Refused5{Code: p.Code, Reason: p.Reason}
 	}
-	return terms{}, refusedError(p.Code)
+	return terms{}, reason.Refused(p.Code)
 }

@@ -8,6 +8,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/link"
+	"external-server/internal/link/mqtt/reason"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -157,7 +158,7 @@ func (c *conn) handle(p *wire.Packet) error {
 		c.mu.Unlock()
 		return nil
 	case wire.Disconnect:
-		return disconnectError{p.Code, p.Reason}
+		return reason.Disconnected{Code: p.Code, Reason: p.Reason}
 	}
 	return fmt.Errorf("%w: second %v", wire.ErrMalformed, p.Type)
 }
@@ -262,7 +263,7 @@ func (p *port) upKind() link.Up {
 func (c *conn) refusedMessage(p *wire.Packet) {
 	c.stats.refusedMessages.Add(1)
 	c.link.reports.limit.Log(c.log, slog.LevelWarn, "the broker refuses a message to a car: check the rights of the user of this server and the limits of the broker",
-		slog.String("reason", reasonText(p.Code, p.Reason)), slog.String("user", c.link.tuning.Load().Username))
+		slog.String("reason", reason.Text(p.Code, p.Reason)), slog.String("user", c.link.tuning.Load().Username))
 }
 
 // ignoreRetained drops what the broker has kept from before the subscription. A

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/link/mqtt/reason"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -247,7 +248,7 @@ func (c *conn) noteEnd(lived time.Duration, err error) {
 	case s == nil || !c.persistent || s.Shards < 2:
 	case lived >= stableAfter:
 		k.quickEnds.Store(0)
-	case lived < 2*time.Second && (isClosed(err) || errors.As(err, new(disconnectError))):
+	case lived < 2*time.Second && (reason.IsClosed(err) || errors.As(err, new(reason.Disconnected))):
 		if int(k.quickEnds.Add(1)) > 4+3*s.Shards {
 			c.link.fallBack(oneIdentifier)
 		}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -343,9 +344,9 @@ func TestClose(t *testing.T) {
 // when the caller gives up nothing counts as lost.
 func TestAwait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		up := false
+		var up atomic.Bool
 		r := &recorder{answer: func(int, []httpapi.Message) error {
-			if up {
+			if up.Load() {
 				return nil
 			}
 			return status(503)
@@ -360,14 +361,14 @@ func TestAwait(t *testing.T) {
 			t.Fatalf("forward_status has returned %v before the API has stored the status", err)
 		default:
 		}
-		up = true
+		up.Store(true)
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
 		if _, stored := r.all(); !slices.Equal(stored, []string{"a0"}) {
 			t.Errorf("stored %q", stored)
 		}
-		up = false
+		up.Store(false)
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { done <- i.ForwardStatus(ctx, device(2, "a"), []byte(`1`)) }()
 		time.Sleep(time.Second)

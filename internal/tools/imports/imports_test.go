@@ -4,6 +4,7 @@ package imports
 
 import (
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -72,7 +73,8 @@ func may() map[string][]string {
 		"internal/lab/trial":              {"internal/app", "internal/config", "internal/fleet", "internal/lab/gateway", "internal/module/check"},
 		"internal/lab/vehicle":            {},
 		"internal/link":                   {"internal/fleet"},
-		"internal/link/mqtt":              {"internal/fleet", "internal/link", "internal/link/mqtt/wire", "internal/logging"},
+		"internal/link/mqtt":              {"internal/fleet", "internal/link", "internal/link/mqtt/reason", "internal/link/mqtt/wire", "internal/logging"},
+		"internal/link/mqtt/reason":       {"internal/link/mqtt/wire"},
 		"internal/link/mqtt/wire":         {},
 		"internal/link/shards":            {"internal/fleet", "internal/link"},
 		"internal/logging":                {},
@@ -177,6 +179,40 @@ func TestImportsPointInwards(t *testing.T) {
 	for _, i := range strings.Fields(list(t, ".", "-f", `{{join .Imports " "}}`, "./internal/session")) {
 		if slices.Contains([]string{"os", "net", "net/http", "log", "log/slog", "sync", "math/rand", "math/rand/v2", "context"}, i) {
 			t.Errorf("the core imports %s: it does no I/O, starts nothing and knows no clock", i)
+		}
+	}
+}
+
+// largest bounds the lines of a product package, without its tests: what is more is several
+// subjects.
+const largest = 3000
+
+// TestPackagesAreSmall: a package of the server is no longer than one can know. Those that
+// are, or nearly, have bounds of their own; docs/architecture.md says why.
+func TestPackagesAreSmall(t *testing.T) {
+	longer := map[string]int{"internal/admin": 3300, "internal/app": 6300, "internal/link/mqtt": 3800, "internal/session": 4600}
+	for line := range strings.Lines(list(t, ".", "-f", `{{.ImportPath}} {{.Dir}} {{join .GoFiles " "}} {{join .CgoFiles " "}}`, "./internal/...", "./cmd/...")) {
+		fields := strings.Fields(line)
+		name, _ := own(fields[0])
+		if !inServer(name) && !strings.HasPrefix(name, "cmd/") {
+			continue
+		}
+		lines := 0
+		for _, file := range fields[2:] {
+			if strings.HasSuffix(file, ".pb.go") {
+				continue
+			}
+			text, err := os.ReadFile(filepath.Join(fields[1], file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines += strings.Count(string(text), "\n")
+		}
+		switch most, known := longer[name]; {
+		case !known && lines > largest:
+			t.Errorf("%s has %d lines; expected %d at most: make a package of what is a subject of its own", name, lines, largest)
+		case known && lines > most:
+			t.Errorf("%s has %d lines, and is too long already; expected %d at most", name, lines, most)
 		}
 	}
 }

@@ -1,4 +1,9 @@
-package mqtt
+// Package reason tells operators why a connection to the broker could not be made or has
+// ended, and what they can do about it.
+//
+// Where the time or a port of this machine would make each error another one, the text
+// leaves them out: the same reason has the same text, so that it is logged once.
+package reason
 
 import (
 	"context"
@@ -16,10 +21,11 @@ import (
 	"external-server/internal/link/mqtt/wire"
 )
 
-// refusedError is the return code of a CONNACK that is not "accepted".
-type refusedError byte
+// Refused is the return code of a CONNACK that is not "accepted".
+type Refused byte
 
-func (e refusedError) Error() string {
+// Error says it in words.
+func (e Refused) Error() string {
 	switch e {
 	case 1:
 		return "the broker refuses MQTT 3.1.1"
@@ -35,38 +41,40 @@ func (e refusedError) Error() string {
 	return fmt.Sprintf("the broker refuses the connection with the unknown code %d", byte(e))
 }
 
-// refused5Error is the reason of a CONNACK of version 5 that is not "success".
-type refused5Error struct {
-	code   byte
-	reason string
+// Refused5 is the reason of a CONNACK of version 5 that is not "success".
+type Refused5 struct {
+	Code   byte
+	Reason string // of the broker, in its words; empty: none
 }
 
-// version tells whether the broker does not speak version 5.
-func (e refused5Error) version() bool { return e.code == 0x84 || e.code == 1 }
+// Version tells whether the broker does not speak version 5.
+func (e Refused5) Version() bool { return e.Code == 0x84 || e.Code == 1 }
 
-func (e refused5Error) Error() string {
-	older := map[byte]refusedError{0x84: 1, 0x85: 2, 0x88: 3, 0x89: 3, 0x86: 4, 0x87: 5}
-	if e.code < 0x80 {
-		return refusedError(e.code).Error() // in the form of an older version
+// Error says it in words.
+func (e Refused5) Error() string {
+	older := map[byte]Refused{0x84: 1, 0x85: 2, 0x88: 3, 0x89: 3, 0x86: 4, 0x87: 5}
+	if e.Code < 0x80 {
+		return Refused(e.Code).Error() // in the form of an older version
 	}
-	if same, ok := older[e.code]; ok && e.code != 0x85 {
-		return same.Error() + withReason(e.reason)
+	if same, ok := older[e.Code]; ok && e.Code != 0x85 {
+		return same.Error() + withReason(e.Reason)
 	}
-	return "the broker refuses the connection: " + reasonText(e.code, e.reason)
+	return "the broker refuses the connection: " + Text(e.Code, e.Reason)
 }
 
-// disconnectError is a DISCONNECT of the broker (version 5).
-type disconnectError struct {
-	code   byte
-	reason string
+// Disconnected is a DISCONNECT of the broker (version 5).
+type Disconnected struct {
+	Code   byte
+	Reason string // of the broker, in its words; empty: none
 }
 
-func (e disconnectError) Error() string {
-	return "the broker ended the connection: " + reasonText(e.code, e.reason)
+// Error says it in words.
+func (e Disconnected) Error() string {
+	return "the broker ended the connection: " + Text(e.Code, e.Reason)
 }
 
-// reasonText says in words what a reason code of version 5 means.
-func reasonText(code byte, reason string) string {
+// Text says in words what a reason code of version 5 means.
+func Text(code byte, reason string) string {
 	text := fmt.Sprintf("reason %#x", code)
 	switch code {
 	case 0x00:
@@ -112,20 +120,26 @@ func withReason(reason string) string {
 	return fmt.Sprintf(" (it says %q)", reason)
 }
 
-// noAnswerError is a connection that ended before CONNACK.
-type noAnswerError struct {
-	err error
-	tls bool
+// NoAnswer is a connection that ended before CONNACK.
+type NoAnswer struct {
+	Err error
+	TLS bool // after a TLS handshake
 }
 
-func (e noAnswerError) Error() string { return e.err.Error() }
-func (e noAnswerError) Unwrap() error { return e.err }
+// Error returns the cause.
+func (e NoAnswer) Error() string { return e.Err.Error() }
 
-// tlsError is a TLS handshake that failed.
-type tlsError struct{ err error }
+// Unwrap returns the cause.
+func (e NoAnswer) Unwrap() error { return e.Err }
 
-func (e tlsError) Error() string { return e.err.Error() }
-func (e tlsError) Unwrap() error { return e.err }
+// Handshake is a TLS handshake that failed.
+type Handshake struct{ Err error }
+
+// Error returns the cause.
+func (e Handshake) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e Handshake) Unwrap() error { return e.Err }
 
 // timeError is an error about a certificate's time without the time at which it was
 // met: the same reason shall have the same text.
@@ -137,14 +151,17 @@ type timeError struct {
 func (e timeError) Error() string { return e.text }
 func (e timeError) Unwrap() error { return e.err }
 
-// closedAfterSubscribe is a connection that the broker ended instead of answering the
+// ClosedAfterSubscribe is a connection that the broker ended instead of answering the
 // subscriptions. How the end is seen differs from time to time; the text is the same.
-type closedAfterSubscribe struct{ err error }
+type ClosedAfterSubscribe struct{ Err error }
 
-func (e closedAfterSubscribe) Error() string {
+// Error says what to look at.
+func (e ClosedAfterSubscribe) Error() string {
 	return "the broker closes the connection right after subscribing: rights? Allow the user of this server to read the cars' topics"
 }
-func (e closedAfterSubscribe) Unwrap() error { return e.err }
+
+// Unwrap returns the cause.
+func (e ClosedAfterSubscribe) Unwrap() error { return e.Err }
 
 // closedError is a connection that the broker ended. Whether that is seen as an end or
 // as a reset is chance; the text is the same.
@@ -153,9 +170,9 @@ type closedError struct{ err error }
 func (e closedError) Error() string { return "the broker closed the connection" }
 func (e closedError) Unwrap() error { return e.err }
 
-// withoutAddresses takes the addresses out of an error of a connection. Our port
+// WithoutAddresses takes the addresses out of an error of a connection. Our port
 // is another one each time, and the same reason shall have the same text.
-func withoutAddresses(err error) error {
+func WithoutAddresses(err error) error {
 	var op *net.OpError
 	if errors.As(err, &op) && op.Source != nil {
 		return op.Err
@@ -163,16 +180,17 @@ func withoutAddresses(err error) error {
 	return err
 }
 
-// explain adds to an error what an operator can do about it.
-func (c *conn) explain(err error) error {
+// Explain adds to an error what an operator can do about it. patience is how long the
+// connection was given to be made.
+func Explain(err error, patience time.Duration) error {
 	var (
 		authority x509.UnknownAuthorityError
 		invalid   x509.CertificateInvalidError
 		host      x509.HostnameError
 		record    tls.RecordHeaderError
 		op        *net.OpError
-		unknown   noAnswerError
-		handshake tlsError
+		unknown   NoAnswer
+		handshake Handshake
 	)
 	switch {
 	case errors.As(err, &authority):
@@ -194,22 +212,23 @@ func (c *conn) explain(err error) error {
 		return fmt.Errorf("the broker refuses our certificate, it has expired: renew it: %w", err)
 	case errors.As(err, &op) && op.Op == "remote error" && strings.Contains(op.Err.Error(), "certificate"):
 		return fmt.Errorf("the broker refuses our certificate or wants one: check certificate and key files: %w", err)
-	case errors.As(err, &handshake) && isClosed(err):
+	case errors.As(err, &handshake) && IsClosed(err):
 		return fmt.Errorf("the broker closed the connection during the TLS handshake: check whether the port expects TLS: %w", err)
-	case errors.As(err, &unknown) && unknown.tls:
+	case errors.As(err, &unknown) && unknown.TLS:
 		return fmt.Errorf("the broker closed the connection without an answer, it may not accept our certificate: check certificate and key files: %w", err)
-	case errors.As(err, &unknown) && isClosed(err):
+	case errors.As(err, &unknown) && IsClosed(err):
 		return fmt.Errorf("the broker closed the connection without an answer: check whether the port expects TLS: %w", err)
 	case errors.As(err, &unknown) && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, wire.ErrMalformed)):
 		return fmt.Errorf("no MQTT broker answers at this address: check host and port: %w", err)
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("no connection within %v: check host, port and firewall: %w", c.link.opts.ConnectTimeout, err)
-	case isClosed(err):
+		return fmt.Errorf("no connection within %v: check host, port and firewall: %w", patience, err)
+	case IsClosed(err):
 		return closedError{err}
 	}
 	return err
 }
 
-func isClosed(err error) bool {
+// IsClosed tells whether the other end has closed the connection.
+func IsClosed(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
