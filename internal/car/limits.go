@@ -40,7 +40,8 @@ func (s *Seat) Configure(limits Limits) {
 	for _, m := range o.modules {
 		m.worker.SetQueueSize(limits.Queue)
 	}
-	o.options.Store(&limits.Session)
+	options := s.sessionOptions()
+	o.options.Store(&options)
 	if s.mail.poke() { // the session belongs to the working goroutine
 		go s.work(nil, false)
 	}
@@ -51,6 +52,19 @@ func (s *Seat) setLimits(limits Limits) {
 	s.payload.Store(int64(positive(limits.Payload, fleet.DefaultPayload)))
 	s.stop.Store(int64(positive(limits.Stop, defaultStopTimeout)))
 	s.mail.setRate(limits.MessagesPerSec, limits.MessageBurst)
+}
+
+// tellWithin is session.Options.TellWithin without Carrier. Then it costs nothing to tell the broker soon, and one that speaks MQTT
+// 3.1.1 has 20 messages of a connection under way, not more.
+const tellWithin = 20 * time.Millisecond
+
+// sessionOptions are those in force; turn is held.
+func (s *Seat) sessionOptions() session.Options {
+	opts := s.limits.Session
+	if s.opts.Carrier == nil && opts.TellWithin == 0 {
+		opts.TellWithin = tellWithin
+	}
+	return opts
 }
 
 // positive returns v, or what is used in its place.

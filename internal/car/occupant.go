@@ -58,13 +58,13 @@ func newOccupant(s *Seat, sess *session.Session, modules []Binding) *occupant {
 		o.modules = append(o.modules, s.bind(b))
 	}
 	if sess == nil {
-		o.session = session.New(s.limits.Session, moduleView{o})
+		o.session = session.New(s.sessionOptions(), moduleView{o})
 		if s.opts.Journal != nil {
 			o.session.Durable(s.opts.ID.String())
 		}
 	} else {
 		sess.UseModules(moduleView{o})
-		sess.Configure(s.limits.Session)
+		sess.Configure(s.sessionOptions())
 		o.session = sess
 	}
 	for _, m := range o.modules {

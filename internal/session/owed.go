@@ -9,10 +9,6 @@ import (
 	"external-server/internal/fleet"
 )
 
-// ackWithin is how long the broker waits at most to hear that a status was handled whose answer is
-// held: it may hold back messages of other cars meanwhile.
-const ackWithin = 250 * time.Millisecond
-
 // Bounds of what is carried of held answers, see AppendCarried: the statuses, and the bytes of them.
 const (
 	maxCarriedOwed  = 64
@@ -40,7 +36,7 @@ func (s *Session) respond(m fleet.ClientMessage, forwarded bool, number uint64) 
 		s.answer(m)
 		return
 	}
-	o := owed{ClientMessage: m, awaited: awaited, number: number, taken: !awaited, by: s.now.Add(s.deliveryLimit()), ackBy: s.now.Add(ackWithin)}
+	o := owed{ClientMessage: m, awaited: awaited, number: number, taken: !awaited, by: s.now.Add(s.deliveryLimit()), ackBy: s.now.Add(s.opts.TellWithin)}
 	if s.inHand && m.Counter == s.hand && s.recovery == nil {
 		s.emit(Effect{Kind: EffectAnswerLater, Counter: m.Counter})
 	} else {

@@ -31,11 +31,14 @@ type Modules interface {
 
 // Options are the settings of a Session; New replaces zero values by defaults.
 type Options struct {
-	MessageTimeout      time.Duration // T_msg, default 5 s
-	SessionTimeout      time.Duration // T_sess, default 30 s
-	AdmissionTimeout    time.Duration // how long device_connected may delay an answer (REC-8), default 2 s
-	DeliveryTimeout     time.Duration // how long an awaited module may delay an answer (RES-26), default 10 s
-	DeliverySoon        time.Duration // the same in the connect sequence and after a recovery, default 3 s
+	MessageTimeout   time.Duration // T_msg, default 5 s
+	SessionTimeout   time.Duration // T_sess, default 30 s
+	AdmissionTimeout time.Duration // how long device_connected may delay an answer (REC-8), default 2 s
+	DeliveryTimeout  time.Duration // how long an awaited module may delay an answer (RES-26), default 10 s
+	DeliverySoon     time.Duration // the same in the connect sequence and after a recovery, default 3 s
+	// TellWithin is how long the broker waits at most to hear that a status was handled whose answer is held, default
+	// 250 ms: it may hold back messages of other cars meanwhile.
+	TellWithin          time.Duration
 	RoomRetry           time.Duration // pause before a full module queue is tried again, default 20 ms
 	UnknownSessionPause time.Duration // least pause between answers to unknown sessions, default 10 s
 	QuietAfterEnd       time.Duration // no such answer this long after the end of a session, default 5 s
@@ -61,6 +64,7 @@ func (o Options) withDefaults() Options {
 	def(&o.AdmissionTimeout, 2*time.Second)
 	def(&o.DeliveryTimeout, 10*time.Second)
 	def(&o.DeliverySoon, 3*time.Second)
+	def(&o.TellWithin, 250*time.Millisecond)
 	def(&o.RoomRetry, 20*time.Millisecond)
 	def(&o.UnknownSessionPause, 10*time.Second)
 	def(&o.QuietAfterEnd, 5*time.Second)

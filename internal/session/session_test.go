@@ -165,9 +165,17 @@ type watcher struct {
 	greeted   bool
 }
 
+// awaitedOne has one module whose statuses are answered when it has taken them.
+type awaitedOne struct{ allModules }
+
+func (awaitedOne) Awaited(n int32) bool { return n == 1 }
+
 func wander(seed uint64) error {
 	rnd := rand.New(rand.NewPCG(seed, 7))
 	s := New(Options{MaxAhead: 8, MaxPending: 4, MaxDevices: 6}, allModules{})
+	if rnd.IntN(2) == 0 {
+		s.UseModules(awaitedOne{})
+	}
 	w := watcher{connected: map[fleet.DeviceID]bool{}}
 	now := start
 	devices := make([]fleet.Device, 4)
@@ -186,6 +194,9 @@ func wander(seed uint64) error {
 				return err
 			}
 		}
+		if len(s.owed) > 8 {
+			return fmt.Errorf("unbounded: %d answers are held", len(s.owed))
+		}
 		if len(s.order.ahead) > 9 || len(s.held) > 8 || len(s.devices) > 6 {
 			return fmt.Errorf("unbounded: %d ahead, %d held, %d devices", len(s.order.ahead), len(s.held), len(s.devices))
 		}
@@ -193,7 +204,7 @@ func wander(seed uint64) error {
 	}
 	for range 200 {
 		var err error
-		switch id := ids[rnd.IntN(len(ids))]; rnd.IntN(14) {
+		switch id := ids[rnd.IntN(len(ids))]; rnd.IntN(15) {
 		case 0:
 			n := rnd.IntN(len(devices) + 1)
 			err = step(Event{Kind: EventMessage, Message: fleet.ClientMessage{Kind: fleet.ClientConnect, SessionID: id, Devices: devices[:n], Redelivered: rnd.IntN(4) == 0}})
@@ -226,6 +237,8 @@ func wander(seed uint64) error {
 			if at := s.Deadline(); !at.IsZero() && !at.After(now) {
 				err = step(Event{Kind: EventDeadline})
 			}
+		case 14:
+			err = step(Event{Kind: EventDelivered, Module: 1, Number: uint64(rnd.IntN(int(1 + *s.number(1))))})
 		case 13:
 			err = step(Event{Kind: []EventKind{EventLinkDown, EventPublishFailed, EventMessage, EventDeadline}[rnd.IntN(4)]})
 		}

@@ -96,8 +96,13 @@ func (s *durableServer) goOn(known *session.Resumption) {
 	for i, n := range moduleNumbers {
 		s.workers[i] = &durableWorker{s: s, number: n, known: map[fleet.DeviceID]bool{}}
 	}
+	var soon time.Duration // as package car says it
+	if s.replica == nil {
+		soon = 20 * time.Millisecond
+	}
 	s.core = session.New(session.Options{
-		MaxAhead: s.w.sc.MaxAhead, MaxPending: s.w.sc.MaxPending, MaxDevices: 32, FirstCommand: s.w.sc.FirstCommand,
+		TellWithin: soon,
+		MaxAhead:   s.w.sc.MaxAhead, MaxPending: s.w.sc.MaxPending, MaxDevices: 32, FirstCommand: s.w.sc.FirstCommand,
 	}, durableView{s})
 	s.core.Durable(durableCar)
 	if known != nil {
