@@ -13,7 +13,9 @@ import (
 
 // Names are where mosquitto is found: in the search path, or where packages put it beside
 // the search path of users.
-func Names() []string { return []string{"mosquitto", "/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"} }
+func Names() []string {
+	return []string{"mosquitto", "/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"}
+}
 
 // Process is a broker that runs. It ends with the program that has started it.
 type Process struct {
