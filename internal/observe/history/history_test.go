@@ -1,6 +1,7 @@
 package history
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"strconv"
@@ -124,6 +125,15 @@ func TestQuantile(t *testing.T) {
 	}
 	if _, _, ok := NewWindow().Quantile("h", 0.5, time.Minute); ok {
 		t.Error("no histogram has a quantile")
+	}
+}
+
+// Before the first step there is an empty list, which JSON writes as one.
+func TestNoPoints(t *testing.T) {
+	for what, got := range map[string][]Point{"all": new(Points).All(), "merged": Merge(nil, nil)} {
+		if text, err := json.Marshal(got); err != nil || string(text) != "[]" {
+			t.Errorf("%s: %s %v", what, text, err)
+		}
 	}
 }
 
