@@ -58,7 +58,6 @@ func (s *some) Car(name string) (car.Snapshot, bool) {
 	return car.Snapshot{}, false
 }
 
-func (s *some) API() http.RoundTripper          { return nil }
 func (s *some) Labels(string) map[string]string { return nil }
 func (s *some) Link() link.State                { return link.State{Up: true} }
 func (s *some) Components() []admin.Component   { return nil }

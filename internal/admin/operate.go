@@ -43,11 +43,15 @@ func (s *Server) act(w http.ResponseWriter, r *http.Request, do func(string) err
 
 // told puts what an operator did into the event stream.
 func (s *Server) told(r *http.Request, car, text string) {
-	by := who(r).name
-	if by == "" {
-		by = "somebody on this machine"
+	s.opts.Hub.Events.Put(observe.Event{Kind: observe.KindOperator, Car: car, Reason: operatorOf(r), Text: text})
+}
+
+// operatorOf is what people call who makes a request.
+func operatorOf(r *http.Request) string {
+	if name := who(r).name; name != "" {
+		return name
 	}
-	s.opts.Hub.Events.Put(observe.Event{Kind: observe.KindOperator, Car: car, Reason: by, Text: text})
+	return "somebody on this machine"
 }
 
 // levelJSON is the level of a component.

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
+	"time"
 
 	"external-server/internal/broker"
 	"external-server/internal/config"
@@ -48,7 +50,7 @@ func (p brokerPart) prepare(_ context.Context, old, fresh *config.Config) (chang
 	a.brokerPayload = largestMessage(fresh)
 	b, err := broker.New(broker.Options{
 		Listen: eb.Listen, TLS: a.brokerFiles.Config(), Users: brokerUsers(fresh), Logger: component(a.log, logging.ComponentBroker),
-		MaxPacket: a.brokerPayload + broker.HeaderRoom, Subscribe: gatewayTopics, Present: a.gateways.present,
+		MaxPacket: a.brokerPayload + broker.HeaderRoom, Subscribe: gatewayTopics, Present: a.gateways.present, Hold: true,
 	})
 	if err != nil {
 		return change{}, err
@@ -82,6 +84,7 @@ func brokerUsers(cfg *config.Config) []broker.User {
 type linkPart struct {
 	a       *App
 	runs    *task
+	opens   *task
 	address string                      // of the broker
 	latest  func() (*tls.Config, error) // nil: no TLS
 }
@@ -183,6 +186,10 @@ func (p *linkPart) broker(cfg *config.Config, clientTLS func() (*tls.Config, err
 }
 
 func (p *linkPart) begin(ctx context.Context) error {
+	p.opens = begin(ctx, func(ctx context.Context) error {
+		p.openBroker(ctx)
+		return nil
+	})
 	p.runs = begin(ctx, func(ctx context.Context) error {
 		defer p.a.end(nil) // without link there is nothing to serve
 		return p.a.link.Run(ctx)
@@ -190,7 +197,35 @@ func (p *linkPart) begin(ctx context.Context) error {
 	return nil
 }
 
-func (p *linkPart) stop() error { return p.runs.stop() }
+// openBroker lets gateways reach the embedded broker when the cars are subscribed there: a
+// Connect that is not heard costs a gateway 15 s.
+func (p *linkPart) openBroker(ctx context.Context) {
+	if p.a.broker == nil {
+		return
+	}
+	defer p.a.broker.Open()
+	if !p.a.gateways.ours.Load() {
+		return
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(openLimit)
+	for slices.ContainsFunc(p.a.link.State().Connections, func(c link.ConnectionState) bool { return !c.Up }) {
+		select {
+		case <-tick.C:
+		case <-late:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// openLimit bounds the time after which gateways are let in although the server has not
+// reached its own broker.
+const openLimit = 10 * time.Second
+
+func (p *linkPart) stop() error { return errors.Join(p.opens.stop(), p.runs.stop()) }
 
 // suspend ends the link before the cars: nothing is heard any more, what was decided
 // leaves, and the broker keeps what comes.

@@ -21,10 +21,10 @@ func (a *App) list() parts {
 	a.peers, a.cluster = &peersPart{a: a}, &clusterPart{a: a}
 	return parts{
 		{"logging", logsPart{a}, loggingStopLimit},
+		{"the embedded broker", brokerPart{a}, brokerStopLimit}, // gateways notice how long it is away: it ends late and begins early
 		{"the modules", modulesPart{a}, modulesStopLimit},
 		{"the observation", &observingPart{a: a}, observingStopLimit},
 		{"the configuration file", &filePart{a: a}, fileStopLimit},
-		{"the embedded broker", brokerPart{a}, brokerStopLimit},
 		{"the address for other replicas", a.peers, peersStopLimit},
 		{"the admin endpoint", &adminPart{a: a}, adminStopLimit},
 		{"the HTTP API", &apiPart{a: a}, apiStopLimit},

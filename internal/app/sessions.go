@@ -304,6 +304,7 @@ func (p *sessionsPart) keep(ctx context.Context) error {
 		up := p.up()
 		for _, s := range p.inService() {
 			if up := up(s.number); up != s.served {
+				_ = s.Flush() // first what the connection has ended: the next process looks whether the cars were served of late
 				s.Serving(up)
 				s.served = up
 			}

@@ -56,6 +56,9 @@ type Options struct {
 	// published for them while they are away waits for them. It is for a broker that outlives
 	// the servers; it cannot be combined with Users. Otherwise all sessions are clean (CONN-7).
 	KeepSessions bool
+	// Hold lets clients wait, for at most 5 s each, until Open is called; those that were
+	// announced with Own do not wait. So what a client publishes first finds its subscriber.
+	Hold bool
 	// ConnectTimeout bounds the time until a client has introduced itself, TLS
 	// included; zero means 10 s.
 	ConnectTimeout time.Duration
@@ -87,6 +90,8 @@ type Broker struct {
 	throttle throttle
 	sessions sessions
 	own      own
+	opened   chan struct{} // closed by Open
+	opening  sync.Once
 	unread   atomic.Int64 // bytes of introductions that are not complete, beyond firstRead each
 
 	mu      sync.Mutex
@@ -112,7 +117,10 @@ func New(opts Options) (*Broker, error) {
 	if opts.KeepSessions && len(opts.Users) > 0 {
 		return nil, errors.New("embedded broker: sessions are kept without users only")
 	}
-	b := &Broker{opts: opts, log: opts.Logger, clients: make(map[string]*conn)}
+	b := &Broker{opts: opts, log: opts.Logger, clients: make(map[string]*conn), opened: make(chan struct{})}
+	if !opts.Hold {
+		b.Open()
+	}
 	users, err := byName(opts.Users)
 	if err != nil {
 		return nil, err
@@ -212,6 +220,9 @@ func explain(err error) error {
 	}
 	return err
 }
+
+// Open admits all clients from now on, see Options.Hold.
+func (b *Broker) Open() { b.opening.Do(func() { close(b.opened) }) }
 
 // Addr is where the broker listens; nil before Start.
 func (b *Broker) Addr() net.Addr {

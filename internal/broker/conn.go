@@ -23,6 +23,7 @@ type conn struct {
 	quit     chan struct{} // closed when the connection is being ended
 
 	head     []byte // what introduce has read, for the library
+	ours     bool   // announced with Own
 	bridge   bool   // the client says that it is the bridge of another broker
 	delivery delivery
 
@@ -42,6 +43,30 @@ type conn struct {
 	demand      demand
 	kept        *kept // nil: its session ends with the connection
 	present     bool  // kept was there before
+}
+
+// holdLimit is for how long a client waits for Broker.Open.
+const holdLimit = 5 * time.Second
+
+// await waits until the broker is open for the client; false: the client is being ended.
+func (c *conn) await() bool {
+	if c.ours {
+		return true
+	}
+	select {
+	case <-c.broker.opened:
+		return true
+	default:
+	}
+	late := time.NewTimer(holdLimit)
+	defer late.Stop()
+	select {
+	case <-c.broker.opened:
+	case <-late.C:
+	case <-c.quit:
+		return false
+	}
+	return true
 }
 
 // lingerTimeout bounds how long a client that has not acknowledged everything may go on

@@ -162,7 +162,8 @@ func reserveUnread(unread *atomic.Int64, n int) bool {
 // may enter is decided by OnConnectAuthenticate.
 func (c *conn) password(pk *packets.Packet, v5 bool) error {
 	b := c.broker
-	if len(*b.users.Load()) == 0 || b.own.claim(c.RemoteAddr()) {
+	c.ours = b.own.claim(c.RemoteAddr())
+	if c.ours || len(*b.users.Load()) == 0 {
 		return nil
 	}
 	right := func() bool { return b.allowed(pk.Connect.Username, pk.Connect.Password) }

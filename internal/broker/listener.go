@@ -127,6 +127,9 @@ func (l *listener) serve(c *conn, known func(), establish listeners.EstablishFn)
 	}
 	defer l.goodbye()
 	known()
+	if !c.await() {
+		return
+	}
 	c.start()
 	if err := establish(l.ID(), c); err != nil {
 		b.limit.Log(b.log, slog.LevelInfo, "client of the embedded broker disconnected",

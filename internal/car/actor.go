@@ -67,6 +67,7 @@ func (o *occupant) caught() {
 	now := time.Now()
 	o.defect = &Defect{Value: p, Stack: debug.Stack(), Again: !o.failedAt.IsZero() && now.Sub(o.failedAt) < defectPause}
 	o.failedAt = now
+	o.letGo()
 	o.giveBack(o.defect.Again)
 	o.log.Error("a car failed by a defect of the server and is started anew; please report this",
 		"defect", o.defect.Error(), "where", o.defect.origin())
@@ -176,6 +177,7 @@ func (o *occupant) handleMail(m mail) {
 func (o *occupant) handle(it *item) {
 	o.ack, o.answered = it.delivery.Ack, false
 	o.handleItem(it)
+	o.withhold()
 	o.acknowledge() // not after a defect: see caught
 }
 
@@ -204,7 +206,8 @@ func (o *occupant) handleItem(it *item) {
 		ev.Ticket, ev.Admitted, ev.Unsupported = it.ticket, it.admitted, it.unsupported
 	case session.EventLinkUp:
 		o.downsHandled, o.unsent = it.downs, false
-		ev.Kept, ev.Down = it.kept, it.at.Sub(o.reachedAt)
+		// In a cluster the next owner may not have this journal.
+		ev.Kept, ev.Withhold, ev.Down = it.kept, o.opts.Carrier == nil, it.at.Sub(o.reachedAt)
 		o.setLink(true, nil)
 	case session.EventLinkDown:
 		o.downsHandled = it.downs
@@ -229,6 +232,39 @@ func (o *occupant) acknowledge() {
 	}
 }
 
+// withhold keeps the acknowledgement of a status that is answered when all is read that the
+// broker held: it leaves with the answer then (RES-3).
+func (o *occupant) withhold() {
+	counter, yes := o.session.Withheld()
+	if _, twice := o.withheld[counter]; !yes || twice || o.ack == (link.Ack{}) {
+		return
+	}
+	if o.withheld == nil {
+		o.Seat.withheld = make(map[uint32]link.Ack)
+	}
+	o.withheld[counter] = o.ack
+	o.ack = link.Ack{}
+}
+
+// ackWith is the acknowledgement that leaves with a message, zero: none.
+func (o *occupant) ackWith(m *fleet.ServerMessage) link.Ack {
+	switch {
+	case m.Kind != fleet.ServerStatusResponse:
+		return link.Ack{}
+	case m.Counter == o.answering && o.ack != (link.Ack{}):
+		return o.ack
+	}
+	return o.withheld[m.Counter] // usually nil
+}
+
+// letGo acknowledges what was withheld.
+func (s *Seat) letGo() {
+	for _, ack := range s.withheld {
+		s.port.Acknowledge(ack)
+	}
+	s.withheld = nil
+}
+
 // step lets the session handle one event and performs the effects.
 func (o *occupant) step(now time.Time, ev session.Event) {
 	o.now = now
@@ -248,6 +284,9 @@ func (o *occupant) step(now time.Time, ev session.Event) {
 	}
 	if failed && ev.Kind != session.EventPublishFailed {
 		o.step(now, session.Event{Kind: session.EventPublishFailed})
+	}
+	if len(o.withheld) > 0 && !o.session.Withholds() {
+		o.letGo()
 	}
 	o.showPhase()
 }
@@ -272,18 +311,18 @@ func (o *occupant) publish(m fleet.ServerMessage, ack link.Ack) (ok bool) {
 func (o *occupant) perform(e *session.Effect) bool {
 	switch e.Kind {
 	case session.EffectPublish:
-		var ack link.Ack
-		if e.Message.Kind == fleet.ServerStatusResponse {
-			if e.Message.Counter == o.answering && o.ack != (link.Ack{}) {
-				ack = o.ack
-			} else if held, ok := o.later[e.Message.Counter]; ok {
-				return o.answerLater(e, held)
-			}
+		ack := o.ackWith(&e.Message)
+		if held, ok := o.later[e.Message.Counter]; ok && ack == (link.Ack{}) && e.Message.Kind == fleet.ServerStatusResponse {
+			return o.answerLater(e, held)
 		}
 		ok := o.publish(e.Message, ack)
 		o.answered = o.answered || ok && e.Message.Kind == fleet.ServerStatusResponse && e.Message.Counter == o.answering
 		if ok && ack != (link.Ack{}) {
-			o.ack = link.Ack{}
+			if ack == o.ack {
+				o.ack = link.Ack{}
+			} else {
+				delete(o.withheld, e.Message.Counter)
+			}
 		}
 		o.tellSent(e, ok)
 		return ok

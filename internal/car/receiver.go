@@ -75,6 +75,9 @@ func (s *Seat) LinkUp(up link.Up) {
 // BacklogRead implements link.Receiver.
 func (s *Seat) BacklogRead() { s.linkChanged(item{kind: session.EventBacklogRead}) }
 
+// BacklogSlow implements link.Withholder.
+func (s *Seat) BacklogSlow() { s.linkChanged(item{kind: session.EventBacklogSlow}) }
+
 // LinkDown implements link.Receiver.
 func (s *Seat) LinkDown(reason error, kept bool) {
 	downs := s.downs.Add(1)

@@ -150,6 +150,7 @@ type Seat struct {
 	unsent           bool                // what should have left was not sent, see publish
 	failedAt         time.Time           // when the last defect was met
 	reachedAt        time.Time           // until when the broker was reached, see Options.Down
+	withheld         map[uint32]link.Ack // of statuses that wait for their answers, see withhold
 	lifeLines        bucket              // see lifeLine
 	lifeLinesLeftOut int
 
@@ -277,6 +278,9 @@ func (s *Seat) seat(next *Occupant, greeted bool) {
 	kept := cmp.Or(next.Session, s.session)
 	o := newOccupant(s, kept, next.Modules)
 	s.session = nil
+	if kept == nil {
+		s.letGo()
+	}
 	o.start(s.previous)
 	s.occupant.Store(o)
 	switch {

@@ -78,6 +78,13 @@ type Receiver interface {
 	LinkDown(reason error, kept bool)
 }
 
+// Withholder is a Receiver that may leave messages unacknowledged until BacklogRead.
+type Withholder interface {
+	// BacklogSlow says that nothing more comes although BacklogRead has not been told: the
+	// broker may wait for acknowledgements.
+	BacklogSlow()
+}
+
 // Port is one car's way out. Its methods never block and may be called from any
 // goroutine; order is kept per port.
 type Port interface {

@@ -58,7 +58,10 @@
 //     cannot be decoded is no event (CONN-32). Redelivered is the transport's own mark.
 //   - EventLinkUp: the car's topic is subscribed. Kept says that the broker has held what
 //     came meanwhile; then EventBacklogRead must follow when the last held message was
-//     given to Step. Down is how long the car was out of reach.
+//     given to Step. Down is how long the car was out of reach. Withhold says that the
+//     owner leaves without acknowledgement what Withheld names.
+//   - EventBacklogSlow: nothing more comes although EventBacklogRead has not: the owner is
+//     going to acknowledge what was withheld.
 //   - EventLinkDown: the connection is lost, and with it all that was queued. Kept says that
 //     the broker may hold what comes; the session is then suspended instead of ended
 //     (RES-5). Settled says that the broker has acknowledged everything that was sent.

@@ -130,6 +130,7 @@ func (s *Session) end(reason Reason, notify bool) {
 	s.withModule = false
 	s.admitBy, s.waitBy, s.sessionBy = time.Time{}, time.Time{}, time.Time{}
 	s.recovery, s.anew, s.rejoin, s.left, s.hint = nil, false, false, nil, nil
+	s.withholds = false
 	s.order.reset()
 	s.sender.reset()
 }

@@ -28,6 +28,7 @@ const (
 	EventBacklogRead                        // all that the broker held for the car has come, see EventLinkUp
 	EventDelivered                          // module Module was handed its statuses up to Number (RES-26)
 	EventGatewayGone                        // the broker has had no connection of the gateway for some time
+	EventBacklogSlow                        // the broker may wait for acknowledgements, see Withhold
 )
 
 // Event is one input of the state machine.
@@ -46,6 +47,10 @@ type Event struct {
 	// Kept: the broker holds messages for the car while the link is down. An
 	// EventLinkUp with Kept is followed by EventBacklogRead.
 	Kept bool
+	// Withhold: the owner acknowledges statuses that Session.Withheld names with their
+	// answers only (EventLinkUp). It gives EventBacklogSlow when nothing more comes before
+	// they are.
+	Withhold bool
 	// Settled: the broker has acknowledged all that was published (EventLinkDown).
 	Settled bool
 	// Greeted: a Connect of the gateway comes next (EventRebind).

@@ -88,7 +88,14 @@ func (s *Session) finishRecord() {
 // putAside keeps a status until its turn, in the journal too.
 func (s *Session) putAside(m fleet.ClientMessage) {
 	s.order.put(m, s.now)
-	s.early = append(s.early, m.Counter)
+	if !s.withholds {
+		s.early = append(s.early, m.Counter)
+		return
+	}
+	e := s.order.ahead[m.Counter]
+	e.unrecorded = true
+	s.order.ahead[m.Counter] = e
+	s.withhold(m.Counter)
 }
 
 // recordStatus says that a status was accepted; with statusForwarded, that its module

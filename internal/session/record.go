@@ -167,7 +167,9 @@ func (s *Session) Record() *Record {
 		Owed: s.recordOwed(),
 	}
 	for _, m := range o.ahead {
-		r.Ahead = append(r.Ahead, m.ClientMessage)
+		if !m.unrecorded {
+			r.Ahead = append(r.Ahead, m.ClientMessage)
+		}
 	}
 	slices.SortFunc(r.Ahead, func(a, b fleet.ClientMessage) int {
 		return cmp.Compare(int32(a.Counter-o.expected), int32(b.Counter-o.expected))

@@ -134,7 +134,7 @@ func (s *Session) restore(r *Record) {
 }
 
 // linkUp says whether the broker has kept what came for the car meanwhile.
-func (s *Session) linkUp(kept bool, down time.Duration) {
+func (s *Session) linkUp(kept, withhold bool, down time.Duration) {
 	r := s.recovery
 	s.backlog, s.late, s.connectIn = kept, kept && (down >= promptly || s.hint != nil || r != nil && r.carried), nil
 	switch {
@@ -143,6 +143,7 @@ func (s *Session) linkUp(kept bool, down time.Duration) {
 		s.end(ReasonNotContinued, false)
 	default:
 		r.reachable = true
+		s.withholds = withhold && s.late && s.hint == nil && !r.carried
 		s.sessionBy = s.now.Add(s.opts.SessionTimeout)
 		s.emit(Effect{Kind: EffectSessionResumed, SessionID: s.id, Down: down})
 	}
@@ -156,6 +157,7 @@ func (s *Session) linkLost(kept, settled bool) {
 		s.end(ReasonLinkDown, false)
 		return
 	}
+	s.dropWithheld()
 	s.unsettleOwed()
 	before := s.recovery
 	s.recovery = &recovery{base: s.order.expected, settled: settled, limbo: before != nil, carried: before != nil && before.carried && !before.read}
@@ -245,6 +247,7 @@ func (s *Session) redelivered(m fleet.ClientMessage) {
 			m.Data, m.Error = nil, nil
 		}
 		r.answers = append(r.answers, m)
+		s.withhold(m.Counter)
 		return
 	}
 	s.answer(m)
@@ -269,7 +272,7 @@ func (s *Session) keepAhead(m fleet.ClientMessage) {
 	}
 	_, buffered := o.ahead[m.Counter]
 	switch {
-	case buffered:
+	case buffered: // of an earlier process, and acknowledged, or twice
 		s.note(Info, NoteStatusDuplicate, m.Device, m.Counter)
 	case len(o.ahead) >= s.opts.MaxAhead || o.bytes+size(m) > s.opts.MaxAheadBytes:
 		s.end(ReasonTooManyAhead, true)

@@ -170,6 +170,11 @@ type Session struct {
 	late      bool                 // and not answered before it was read
 	connectIn *fleet.ClientMessage // the newest Connect in it, when late
 
+	// See Withheld.
+	withholds   bool
+	withheld    uint32
+	withheldNow bool // in this Step
+
 	// What another server needs to know if this one fails: see Version.
 	version   uint64
 	uncarried int   // statuses accepted since it changed
@@ -259,6 +264,7 @@ func (s *Session) Step(now time.Time, ev Event) []Effect {
 	clear(s.effects)
 	s.effects = s.effects[:0]
 	s.granted = s.granted[:0]
+	s.withheldNow = false
 	if cap(s.journal) > keptJournal {
 		s.journal = append([]byte(nil), s.journal[:s.prefix]...)
 	}
@@ -285,9 +291,12 @@ func (s *Session) handle(ev Event) {
 	case EventLinkDown:
 		s.linkLost(ev.Kept, ev.Settled)
 	case EventLinkUp:
-		s.linkUp(ev.Kept, ev.Down)
+		s.linkUp(ev.Kept, ev.Withhold, ev.Down)
 	case EventBacklogRead:
+		s.stopWithholding()
 		s.backlogRead()
+	case EventBacklogSlow:
+		s.stopWithholding()
 	case EventResume:
 		s.resume(ev.Resume)
 	case EventUnbind:

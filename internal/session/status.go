@@ -24,14 +24,15 @@ type order struct {
 // early is a status whose turn has not come.
 type early struct {
 	fleet.ClientMessage
-	at time.Time // of its arrival
+	at         time.Time // of its arrival
+	unrecorded bool      // it comes again if the process ends, see Withheld
 }
 
 func newOrder() order { return order{ahead: make(map[uint32]early)} }
 
 // put keeps a status until its turn.
 func (o *order) put(m fleet.ClientMessage, now time.Time) {
-	o.ahead[m.Counter] = early{m, now}
+	o.ahead[m.Counter] = early{ClientMessage: m, at: now}
 	o.bytes += size(m)
 }
 

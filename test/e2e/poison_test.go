@@ -116,7 +116,5 @@ func TestJournalsSetAside(t *testing.T) {
 	if !strings.Contains(events.Text(), filepath.Join(k.state, "poisoned-1")) {
 		t.Errorf("the event is %q, %v", events.Text(), events.Err())
 	}
-	k.broker.Restart()
-	k.connectedAnew(2, k.cars...)
 	k.finish()
 }

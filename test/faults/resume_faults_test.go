@@ -81,6 +81,9 @@ func (r *rig) kept() {
 		longest = max(longest, c.longest)
 		c.mu.Unlock()
 	}
+	if r.broker != nil && strings.Contains(r.broker.Log(), "being dropped") {
+		r.Error("the broker has dropped messages: its queue for a client was full")
+	}
 	r.row.Note = fmt.Sprintf("sessions lost %d, longest wait for an answer %v", lost, longest.Round(10*time.Millisecond))
 	if lost > 0 {
 		for _, c := range r.crew.cars {

@@ -2,7 +2,9 @@ package sim
 
 import (
 	"bytes"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"external-server/internal/fleet"
@@ -25,9 +27,11 @@ type durableServer struct {
 	link     bool
 	linkLife int
 	served   bool // it was connected in this life
+	stamped  bool // and has noted so
 	version  uint64
-	hinted   bool // it goes on from a record of another server
-	reading  bool // what the broker held is read and, perhaps, answered afterwards
+	hinted   bool           // it goes on from a record of another server
+	reading  bool           // what the broker held is read and acknowledged, and answered afterwards
+	withheld map[uint32]int // statuses of this time that are acknowledged with their answers
 	barrier  int
 
 	file    [][]byte                 // the journal: records that survive
@@ -171,19 +175,33 @@ func (s *durableServer) reach() {
 	if s.replica != nil && !s.replica.announces() {
 		return
 	}
-	s.served = true
+	s.served, s.stamped = true, false
 	if !kept {
 		s.w.excuse()
 	}
 	s.link = true
 	s.barrier++
 	s.silent, s.late = kept && s.core.Phase() == session.PhaseRunning, kept && down >= 5*time.Second
-	s.reading = s.late || kept && s.hinted
-	s.step(session.Event{Kind: session.EventLinkUp, Kept: kept, Down: down}, 0)
+	withhold := s.replica == nil && s.rnd.IntN(4) > 0
+	s.reading = s.late && !withhold || kept && s.hinted
+	s.withheld = make(map[uint32]int)
+	s.step(session.Event{Kind: session.EventLinkUp, Kept: kept, Withhold: withhold, Down: down}, 0)
 	if kept {
 		s.out = append(s.out, wireItem{barrier: true})
 		s.plan()
+		s.slow(s.barrier)
 	}
+}
+
+// slow lets the core go on when what the broker held is not read after a while: its window
+// may be full.
+func (s *durableServer) slow(barrier int) {
+	s.soon(time.Second, func() {
+		if s.link && s.barrier == barrier && s.core.Withholds() {
+			s.reading = true
+			s.step(session.Event{Kind: session.EventBacklogSlow}, 0)
+		}
+	})
 }
 
 // kill ends the process at once. The last append may have been made or not.
@@ -203,7 +221,9 @@ func (s *durableServer) kill(orderly bool) {
 	}
 	s.drop()
 	if s.link {
-		s.lostAt = s.w.now
+		if s.stamped || orderly {
+			s.lostAt = s.w.now
+		}
 		s.link = false
 		if s.conn == s.w.broker.conn {
 			s.w.broker.cut(orderly)
@@ -221,7 +241,7 @@ func (s *durableServer) drop() {
 		}
 	}
 	s.begins()
-	s.alive, s.core, s.served = false, nil, false
+	s.alive, s.core, s.served, s.withheld = false, nil, false, nil
 	s.batch, s.out, s.armed, s.flushAt, s.timer = nil, nil, time.Time{}, 0, s.timer+1
 }
 
@@ -269,7 +289,7 @@ func (s *durableServer) lostWhileReading() {
 func (s *durableServer) linkLost() {
 	s.lostWhileReading()
 	s.link, s.lostAt = false, s.w.now
-	s.out = nil
+	s.out, s.withheld = nil, nil
 	clear(s.held)
 	clear(s.owedAt)
 	s.step(session.Event{Kind: session.EventLinkDown, Kept: true}, 0)
@@ -311,6 +331,10 @@ func (s *durableServer) step(ev session.Event, id int) {
 		s.w.trace("      core -> %s", describeEffect(e))
 		switch e.Kind {
 		case session.EffectPublish:
+			if held := s.withheld[e.Message.Counter]; held > 0 && e.Message.Kind == fleet.ServerStatusResponse {
+				s.out = append(s.out, wireItem{ack: held, paired: true})
+				delete(s.withheld, e.Message.Counter)
+			}
 			answers := id > 0 && ev.Message.Kind == fleet.ClientStatus && e.Message.Kind == fleet.ServerStatusResponse && e.Message.Counter == ev.Message.Counter
 			if answers {
 				s.out = append(s.out, wireItem{ack: id, paired: true})
@@ -346,8 +370,17 @@ func (s *durableServer) step(ev session.Event, id int) {
 			s.worker(e.Device.Module).put(durableJob{kind: jobDisconnected, device: e.Device})
 		}
 	}
+	if counter, yes := s.core.Withheld(); yes && id > 0 && s.withheld[counter] == 0 {
+		s.withheld[counter], id = id, 0
+	}
 	if id > 0 {
 		s.out = append(s.out, wireItem{ack: id})
+	}
+	if !s.core.Withholds() {
+		for _, counter := range slices.Sorted(maps.Keys(s.withheld)) {
+			s.out = append(s.out, wireItem{ack: s.withheld[counter]})
+		}
+		clear(s.withheld)
 	}
 	s.plan()
 	s.arm()

@@ -43,6 +43,7 @@ func (s *durableServer) plan() {
 func (s *durableServer) append() {
 	s.file = append(s.file, s.batch...)
 	s.batch = nil
+	s.stamped = s.link // what the connection has ended is on record
 }
 
 // flush writes the journal and then the socket.

@@ -36,7 +36,9 @@ type barrier struct {
 	open    bool // the backlog is being read
 	over    bool // the reader is to end it, see pastBarrier
 	refused bool
-	probing bool // waits for the broker's answer before the first message
+	probing bool   // waits for the broker's answer before the first message
+	heard   uint64 // messages of the connection at the last look
+	quiet   int    // looks since which none has come
 }
 
 // beginBarrier asks for the private topic; c.mu is held.
@@ -48,6 +50,7 @@ func (c *conn) beginBarrier() {
 	b.first = b.sent + 1
 	b.since, b.open, b.over = time.Now(), c.continued, false
 	b.refused, b.probing, b.packet = false, false, 0
+	b.heard, b.quiet = c.stats.messagesIn.Load(), 0
 	c.subscribe(&request{private: true}, topic)
 	if !c.served {
 		c.sendBarrier() // whatever is found there is of an earlier process
@@ -113,6 +116,34 @@ func (c *conn) checkBarrier(now time.Time) {
 		})
 	case b.sent >= b.first:
 		c.sendBarrier()
+	}
+}
+
+// quietLooks is after how many looks without a message the broker is taken for one that
+// waits for acknowledgements.
+const quietLooks = 4
+
+// slowBacklog tells receivers that nothing has come for a while, although what the
+// broker held is not read: it may have a window that is full.
+func (c *conn) slowBacklog() {
+	c.mu.Lock()
+	b := &c.barrier
+	heard := c.stats.messagesIn.Load()
+	if b.quiet++; heard != b.heard {
+		b.heard, b.quiet = heard, 0
+	}
+	slow := b.open && !b.over && b.quiet == quietLooks
+	var told []link.Withholder
+	if slow {
+		for _, p := range c.ports {
+			if w, ok := p.receiver.(link.Withholder); ok && p.continues && p.up {
+				told = append(told, w)
+			}
+		}
+	}
+	c.mu.Unlock()
+	for _, w := range told {
+		w.BacklogSlow()
 	}
 }
 

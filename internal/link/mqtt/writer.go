@@ -51,6 +51,7 @@ func (c *conn) write(ctx context.Context, done <-chan struct{}) error {
 				barrier = nil
 			}
 			c.unlockAndNote()
+			c.slowBacklog()
 		case <-stopping:
 			stopping = nil
 			cause := context.Cause(ctx)

@@ -3,6 +3,7 @@ package alerts
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"os/exec"
@@ -183,7 +184,8 @@ func (s *scenario) here(t *testing.T) map[int][]Alert {
 	for i := range all {
 		lists[i] = values(t, all[i][1])
 	}
-	for n := range 480 {
+	last := slices.Max(slices.Collect(maps.Keys(s.on)))
+	for n := range 6*last + 1 {
 		var reading []history.Sample
 		for i := range all {
 			if n < len(lists[i]) && !math.IsNaN(lists[i][n]) {

@@ -113,8 +113,8 @@ func (p *Points) Add(w *Window, since time.Duration) {
 	p.kept = append(p.kept, w.point(since))
 }
 
-// All returns them, the oldest first. They are not changed any more.
-func (p *Points) All() []Point { return slices.Clone(p.kept) }
+// All returns them, the oldest first; none is an empty list. They are not changed any more.
+func (p *Points) All() []Point { return append([]Point{}, p.kept...) }
 
 // Merge puts the points of several servers together, step by step: statuses, answers, ends
 // and cars are sums, what waits longest and the slowest answers are those of the server
