@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"external-server/internal/admin/carlist"
+	"external-server/internal/admin/reply"
 	"external-server/internal/car"
 	"external-server/internal/fleet"
 	"external-server/internal/link"
@@ -153,5 +154,5 @@ func (s *Server) spreadsheet(w http.ResponseWriter, r *http.Request, list *carLi
 	}
 	w.Header().Set("Content-Type", "text/csv; charset=utf-8")
 	w.Header().Set("Content-Disposition", fmt.Sprintf(`attachment; filename="cars-%s.csv"`, time.Now().UTC().Format("20060102-150405")))
-	write(w, r, func(out io.Writer) error { return carlist.WriteCSV(out, list.Cars) })
+	reply.Compressed(w, r, func(out io.Writer) error { return carlist.WriteCSV(out, list.Cars) })
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"external-server/internal/admin/reply"
 	"external-server/internal/config"
 	"external-server/internal/httpapi/crowd"
 	"external-server/internal/httpapi/forwarded"
@@ -84,7 +85,7 @@ func (s *Server) probe(next http.HandlerFunc) http.HandlerFunc {
 func (s *Server) guard(next http.Handler) http.Handler {
 	sites := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		secure(w.Header(), s.opts.Config.TLS != nil, s.access.Load().images)
+		reply.Secure(w.Header(), s.opts.Config.TLS != nil, s.access.Load().images)
 		// A failure to set a limit means that the connection has none to set.
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(briefTimeout))
 		if err := sites.Check(r); err != nil {
@@ -97,22 +98,6 @@ func (s *Server) guard(next http.Handler) http.Handler {
 }
 
 type releaseKey struct{}
-
-// secure sets what browsers shall hold us and others to. There is no inline
-// script or style, and nothing comes from elsewhere but images of the map's tiles.
-func secure(h http.Header, tls bool, images string) {
-	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:"+images+"; connect-src 'self'; "+
-		"manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Cross-Origin-Opener-Policy", "same-origin")
-	h.Set("Cross-Origin-Resource-Policy", "same-origin")
-	h.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=()")
-	h.Set("Cache-Control", "no-store")
-	if tls {
-		h.Set("Strict-Transport-Security", "max-age=31536000")
-	}
-}
 
 // problems turns the plain texts of the mux and of libraries into problem
 // details.

@@ -227,10 +227,15 @@ func (c *crowd) start(name string) *replica {
 func (c *crowd) open(r *replica, shards ...int) {
 	c.t.Helper()
 	for _, n := range shards {
-		epoch := c.table.next()
-		if err := r.cluster.Open(c.t.Context(), n, epoch); err != nil {
-			c.t.Fatalf("open shard %d at %s: %v\n%s", n, r.name, err, r.log)
-		}
+		var epoch int64
+		testwait.Until(c.t, fmt.Sprintf("%s opens shard %d", r.name, n), func() bool { // what fails is tried again, as in service
+			epoch = c.table.next()
+			err := r.cluster.Open(c.t.Context(), n, epoch)
+			if err != nil {
+				c.t.Log(err)
+			}
+			return err == nil
+		})
 		c.table.change(func(v *cluster.View) {
 			v.Shards[n] = cluster.Owner{Replica: r.name, Address: r.cluster.self.Address, Epoch: epoch, State: cluster.ClaimServing}
 		})

@@ -33,7 +33,7 @@ type Broker struct {
 }
 
 const (
-	// patience bounds each operation beside its context.
+	// patience bounds each operation beside its context, that of Records for each bucket.
 	patience = 5 * time.Second
 	// absentAfter is how long a retained message may come after the broker has answered all that
 	// was asked before it counts as absent.
@@ -54,15 +54,16 @@ type client struct {
 	done   func()
 }
 
-// dial connects; ctx bounds the life of the connection, and patience does.
+// dial connects; ctx bounds the life of the connection, and patience does unless it is renewed.
 func (b Broker) dial(ctx context.Context, cluster string, hello wire.ConnectOptions, maxPayload int) (*client, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	until := time.Now().Add(patience)
+	dialing, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
 	hello.Version, hello.Username, hello.Password, hello.KeepAlive = wire.V5, b.Username, b.Password, keepAlive
 	o := wire.DialOptions{Address: b.Address, Connect: hello, MaxPayload: maxPayload}
 	if b.TLS != nil {
 		cfg, err := b.TLS()
 		if err != nil {
-			cancel()
 			return nil, err
 		}
 		if cfg != nil {
@@ -71,14 +72,22 @@ func (b Broker) dial(ctx context.Context, cluster string, hello wire.ConnectOpti
 			}
 		}
 	}
-	conn, err := wire.Dial(ctx, o)
+	conn, err := wire.Dial(dialing, o)
 	if err != nil {
-		cause := context.Cause(ctx)
-		cancel()
-		return nil, fmt.Errorf("broker %s: %w", b.Address, explain(err, cause))
+		return nil, fmt.Errorf("broker %s: %w", b.Address, explain(err, context.Cause(dialing)))
 	}
+	_ = conn.SetDeadline(until) // or the first use fails
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	return &client{Conn: conn, b: b, topics: topics(cluster), done: func() { stop(); cancel(); conn.Close() }}, nil
+	return &client{Conn: conn, b: b, topics: topics(cluster), done: func() { stop(); conn.Close() }}, nil
+}
+
+// renew begins the patience anew, as the broker answers.
+func (c *client) renew(ctx context.Context) error {
+	err := c.SetDeadline(time.Now().Add(patience))
+	if ctx.Err() != nil { // it may have set an earlier one before
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 // explain says why there is no connection.
@@ -264,6 +273,9 @@ func Records(ctx context.Context, b Broker, cluster string, shard int) (map[flee
 	defer c.done()
 	r := &recordReader{client: c, prefix: recordPrefix(cluster, shard), out: make(map[fleet.CarID][]byte)}
 	for r.bucket = range buckets {
+		if err := r.renew(ctx); err != nil {
+			return nil, r.fail(r.filter(r.bucket), err)
+		}
 		if err := r.read(); err != nil {
 			return nil, err
 		}

@@ -38,9 +38,10 @@ func may() map[string][]string {
 	return map[string][]string{
 		"cmd/bench":                       {"internal/lab/bench", "internal/module/host"},
 		"cmd/external-server":             {everything},
-		"internal/admin":                  {"internal/admin/carlist", "internal/admin/commander", "internal/car", "internal/cluster", "internal/config", "internal/fleet", "internal/httpapi/crowd", "internal/httpapi/forwarded", "internal/link", "internal/logging", "internal/module", "internal/observe", "internal/observe/alerts", "internal/observe/history", "internal/peer", "internal/state/process", "internal/session", "internal/config/tlsfiles"},
+		"internal/admin":                  {"internal/admin/carlist", "internal/admin/commander", "internal/admin/reply", "internal/car", "internal/cluster", "internal/config", "internal/fleet", "internal/httpapi/crowd", "internal/httpapi/forwarded", "internal/link", "internal/logging", "internal/module", "internal/observe", "internal/observe/alerts", "internal/observe/history", "internal/peer", "internal/state/process", "internal/session", "internal/config/tlsfiles"},
 		"internal/admin/carlist":          {},
 		"internal/admin/commander":        {},
+		"internal/admin/reply":            {},
 		"internal/app":                    {everything},
 		"internal/app/sdnotify":           {},
 		"internal/broker":                 {"internal/logging"},
