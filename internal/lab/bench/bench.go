@@ -157,7 +157,7 @@ func brokerName(p *place) string {
 	if p.own == nil {
 		return p.name
 	}
-	out, _ := exec.Command(p.own.cmd.Path, "-h").Output() // it exits with an error
+	out, _ := exec.Command(p.own.process.Path(), "-h").Output() // it exits with an error
 	first, _, _ := strings.Cut(string(out), "\n")
 	return strings.Replace(first, " version", "", 1) + ", set_tcp_nodelay true, max_queued_messages 0"
 }

@@ -103,7 +103,7 @@ func (b *bencher) threeReplicas() scenario {
 			if err != nil {
 				return nil, err
 			}
-			broker := b.place.own.cmd.Process.Pid
+			broker := b.place.own.process.PID()
 			idle, err := usageOf(broker)
 			if err != nil {
 				return nil, err

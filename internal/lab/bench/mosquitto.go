@@ -7,16 +7,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
-	"time"
+
+	support "external-server/internal/support/mosquitto"
 )
 
 // mosquitto is a broker that a benchmark has started.
 type mosquitto struct {
 	address string
 	dir     string
-	cmd     *exec.Cmd
-	done    chan struct{}
+	process *support.Process
 }
 
 // startMosquitto runs the installed mosquitto on a free loopback port, with queues
@@ -49,9 +48,9 @@ func startMosquitto() (*mosquitto, error) {
 	return m, nil
 }
 
-func (m *mosquitto) start() error {
+func (m *mosquitto) start() (err error) {
 	path := ""
-	for _, name := range []string{"mosquitto", "/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"} {
+	for _, name := range support.Names() {
 		if found, err := exec.LookPath(name); err == nil {
 			path = found
 			break
@@ -60,33 +59,13 @@ func (m *mosquitto) start() error {
 	if path == "" {
 		return errors.New("mosquitto is not installed: on Debian, apt-get install mosquitto; or give --broker, or neither to use the embedded broker")
 	}
-	m.cmd = exec.Command(path, "-c", filepath.Join(m.dir, "mosquitto.conf"))
-	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := m.cmd.Start(); err != nil {
-		return err
-	}
-	m.done = make(chan struct{})
-	go func(cmd *exec.Cmd, done chan struct{}) {
-		_ = cmd.Wait() // seen by those who wait for done
-		close(done)
-	}(m.cmd, m.done)
-	for limit := time.Now().Add(20 * time.Second); time.Now().Before(limit); {
-		select {
-		case <-m.done:
-			return errors.New("mosquitto ended at once")
-		case <-time.After(5 * time.Millisecond):
-		}
-		if c, err := net.DialTimeout("tcp", m.address, time.Second); err == nil {
-			return c.Close()
-		}
-	}
-	return errors.New("mosquitto does not accept connections")
+	m.process, err = support.Start(path, filepath.Join(m.dir, "mosquitto.conf"), m.address, nil)
+	return err
 }
 
 // kill ends the broker without a word.
 func (m *mosquitto) kill() {
-	_ = m.cmd.Process.Kill() // it may have ended
-	<-m.done
+	m.process.Kill()
 }
 
 func (m *mosquitto) stop() {

@@ -1,7 +1,7 @@
 // Package brokertest starts a real mosquitto for tests and gives them a small
 // MQTT peer that does what tests need to see: fresh connections, QoS 0, DUP.
 //
-// It may import link/mqtt/wire only, and nothing but tests may import it.
+// It may import link/mqtt/wire and other test support only, and nothing but tests may import it.
 package brokertest
 
 import (
@@ -16,8 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
+	"external-server/internal/support/mosquitto"
 	"external-server/internal/support/testlog"
 	"external-server/internal/support/testneed"
 )
@@ -45,19 +45,18 @@ type Options struct {
 // Mosquitto is a running broker. Its methods fail the test instead of returning
 // errors.
 type Mosquitto struct {
-	t    testing.TB
-	path string
-	conf string
-	port int
-	log  testlog.Buffer
-	cmd  *exec.Cmd
-	done chan struct{} // closed when cmd has ended
+	t       testing.TB
+	path    string
+	conf    string
+	port    int
+	log     testlog.Buffer
+	process *mosquitto.Process // nil: it has not started
 }
 
 // Path returns where mosquitto is installed; a test without it ends, see testneed.
 func Path(t testing.TB) string {
 	t.Helper()
-	return testneed.Tool(t, "mosquitto", "mosquitto", "/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto")
+	return testneed.Tool(t, "mosquitto", mosquitto.Names()...)
 }
 
 // listener is the line of a configuration file that names the port.
@@ -163,29 +162,12 @@ func FreeAddress(t testing.TB) string {
 
 // start runs the broker and reports whether it accepts connections.
 func (m *Mosquitto) start() bool {
-	m.cmd = exec.Command(m.path, "-c", m.conf)
-	m.cmd.Stdout, m.cmd.Stderr = &m.log, &m.log
-	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := m.cmd.Start(); err != nil {
-		m.t.Fatalf("mosquitto: %v", err)
+	process, err := mosquitto.Start(m.path, m.conf, m.Address(), &m.log)
+	if err != nil {
+		return false
 	}
-	m.done = make(chan struct{})
-	go func(cmd *exec.Cmd, done chan struct{}) {
-		_ = cmd.Wait() // seen by those who wait for done
-		close(done)
-	}(m.cmd, m.done)
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
-		select {
-		case <-m.done:
-			return false
-		case <-time.After(5 * time.Millisecond):
-		}
-		if c, err := net.DialTimeout("tcp", m.Address(), time.Second); err == nil {
-			c.Close()
-			return true
-		}
-	}
-	return false
+	m.process = process
+	return true
 }
 
 // Address is host:port of the broker.
@@ -195,7 +177,7 @@ func (m *Mosquitto) Address() string { return "127.0.0.1:" + strconv.Itoa(m.port
 func (m *Mosquitto) Port() int { return m.port }
 
 // PID is the number of the broker's process.
-func (m *Mosquitto) PID() int { return m.cmd.Process.Pid }
+func (m *Mosquitto) PID() int { return m.process.PID() }
 
 // Log is what the broker has written so far.
 func (m *Mosquitto) Log() string { return m.log.String() }
@@ -204,14 +186,14 @@ func (m *Mosquitto) Log() string { return m.log.String() }
 func (m *Mosquitto) Kill() {
 	m.t.Helper()
 	m.signal(syscall.SIGKILL)
-	<-m.done
+	m.process.Wait()
 }
 
 // End ends the broker with SIGTERM: it writes what it keeps on disk.
 func (m *Mosquitto) End() {
 	m.t.Helper()
 	m.signal(syscall.SIGTERM)
-	<-m.done
+	m.process.Wait()
 }
 
 // Restart runs the broker again on the same port; it must not run.
@@ -230,17 +212,16 @@ func (m *Mosquitto) Continue() { m.t.Helper(); m.signal(syscall.SIGCONT) }
 
 func (m *Mosquitto) signal(s syscall.Signal) {
 	m.t.Helper()
-	if err := m.cmd.Process.Signal(s); err != nil {
+	if err := m.process.Signal(s); err != nil {
 		m.t.Fatalf("mosquitto: %v", err)
 	}
 }
 
 func (m *Mosquitto) stop() {
-	if m.cmd == nil || m.cmd.Process == nil {
+	if m.process == nil {
 		return
 	}
-	_ = m.cmd.Process.Kill() // it may have ended
-	<-m.done
+	m.process.Kill()
 	if m.t.Failed() {
 		m.t.Logf("log of mosquitto:\n%s", tail(m.Log(), 60))
 	}
