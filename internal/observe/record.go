@@ -166,7 +166,7 @@ func alertEvents(a *alerts.Alert) func(*Event) bool {
 		}
 	case "ExternalServerCommandsUnanswered":
 		return func(ev *Event) bool { return ev.Kind == KindDisconnect && ev.Count > 0 }
-	case "ExternalServerStatusesLost", "ExternalServerModuleErrors":
+	case "ExternalServerStatusesLost", "ExternalServerStatusesAtRisk", "ExternalServerModuleErrors":
 		return func(ev *Event) bool { return ev.Kind == KindFault && a.Module != nil && int(ev.Module) == *a.Module }
 	}
 	return nil

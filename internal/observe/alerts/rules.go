@@ -45,6 +45,9 @@ func rules() []rule {
 			return fmt.Sprintf("A status has waited %s s for module %s; when queues are full, cars get no answers.", number(v), module(s))
 		})},
 		{"ExternalServerStatusesLost", Page, 0, statusesLost},
+		{"ExternalServerStatusesAtRisk", Ticket, 0, grown("statuses_at_risk_total", tenMin, nil, 0, nil, func(v float64, s *history.Series) string {
+			return fmt.Sprintf("Statuses answered in ten minutes before module %s had taken them: %s.", module(s), number(v))
+		})},
 		{"ExternalServerModuleErrors", Ticket, tenMin, moduleErrors},
 		{"ExternalServerModuleProcessDown", Page, minute, gauge("module_process_up", is(0), func(_ float64, s *history.Series) string {
 			return "The process of module " + module(s) + " has not been ready for a minute."
@@ -107,7 +110,7 @@ func Metrics() []string {
 	out := []string{sessionsEnded, moduleCalls, carsMetric, etcdUp}
 	for _, name := range []string{
 		"link_up", "link_subscriptions_refused", "sessions_established_total", "sessions_started_total", "notes_total", "module_queue_oldest_seconds",
-		"module_statuses_lost_total", "module_process_up", "module_process_restarts_total", "module_process_out_of_service", "builtin_api_up",
+		"module_statuses_lost_total", "statuses_at_risk_total", "module_process_up", "module_process_restarts_total", "module_process_out_of_service", "builtin_api_up",
 		"http_api_store_up", "status_answer_seconds", "commands_unanswered_total", "drops_total", "config_reloads_total", "log_lines_lost_total",
 		"link_stopped", "link_taken_over_total", "link_sessions_declined", "sessions_declined_total", "journals_set_aside_total", "uptime_seconds", "link_unrecorded_total",
 		"cluster_shards_without_owner_seconds", "cluster_members", "cluster_members_differ",

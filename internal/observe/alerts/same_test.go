@@ -67,6 +67,7 @@ func scenarios() []scenario {
 		counter("ExternalServerCarsContended", `notes_total{note="two gateways use the name of this car"}`, 10, "2"),
 		counter("ExternalServerStatusesLost", `module_statuses_lost_total{module="7"}`, 10, "4"),
 		counter("ExternalServerStatusesLost", `module_calls_total{module="7",call="forward_status",result="lost"}`, 10, "4"),
+		counter("ExternalServerStatusesAtRisk", `statuses_at_risk_total{module="7"}`, 10, "4"),
 		counter("ExternalServerModuleProcessRestarts", `module_process_restarts_total{module="7",name="lib.so"}`, 15, "6"),
 		counter("ExternalServerCommandsUnanswered", `commands_unanswered_total{reason="session timeout"}`, 10, "1"),
 		counter("ExternalServerMessagesDropped", `drops_total{reason="message too large"}`, 10, "1"),
