@@ -71,6 +71,8 @@ func TestAxe(t *testing.T) {
 		{"car/car_0001", ".devices", "autonomy"},
 		{"car/car_0000", ".why", "has not been heard"},
 		{"car/nobody", ".empty", "does not serve a car named"},
+		{"overview", ".page-overview", "Alerts"},
+		{"log", ".page-log", "WARNING and above"},
 		{"modules", "[data-module='1000']", "Process id"},
 		{"events", ".rows", "car_0003"},
 		{"map", ".maplist", "car_0002"},
