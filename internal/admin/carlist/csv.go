@@ -114,8 +114,9 @@ func line(out *bufio.Writer, cells []string) {
 
 // quoted is a cell as text that no spreadsheet computes: a quote sign goes before what
 // begins a formula, at the beginning and after everything that some spreadsheet takes for
-// the end of a cell.
+// the end of a cell. What is not UTF-8 is replaced.
 func quoted(cell string) string {
+	cell = strings.ToValidUTF8(cell, "\ufffd")
 	if !strings.ContainsAny(cell, "=+-@|\t\r\n\",;＝＋－＠") {
 		return cell
 	}
