@@ -50,7 +50,7 @@ export class Store extends EventTarget {
     this.resume();
   }
 
-  /** A tab nobody sees holds no connection: browsers open only six to one server. */
+  /** A hidden tab holds no connection: browsers open only six to one server. */
   pause() {
     for (const t of this.#timers.values()) clearTimeout(t);
     this.#timers.clear();

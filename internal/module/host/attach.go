@@ -67,7 +67,7 @@ func (i *instance) destroyWhenMade(c *child, open *pending) {
 			return
 		}
 		if _, err := i.requestDestroy(c); err == nil {
-			i.log.Info("context was made after nobody waited for it any more, and is destroyed again")
+			i.log.Info("context was made after its caller had stopped waiting for it, and is destroyed again")
 		}
 	})
 }
