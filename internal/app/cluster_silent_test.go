@@ -115,7 +115,7 @@ func TestNoBrokerForAny(t *testing.T) {
 
 // A next owner that does not take what it is handed, or that cannot be asked and is well as far as
 // etcd knows, leaves a replica without broker nothing to go on with: it gives the shard up, and
-// whoever claims it goes on from the broker's records.
+// the replica that claims it goes on from the broker's records.
 func TestShardIsLeftBehind(t *testing.T) {
 	full := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet {

@@ -271,7 +271,7 @@ func (r *simReplica) act(a Action) {
 	case ActionClose:
 		r.call(n)
 		if a.To.Name == "" {
-			r.quit(n) // at once: another one serves it, or nobody is to
+			r.quit(n) // at once: another one serves it, or none is to
 		}
 		r.later(r.w.long(), func() {
 			r.busy[n] = false

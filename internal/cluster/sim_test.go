@@ -53,7 +53,7 @@ type world struct {
 type simShard struct {
 	epoch int64
 	by    *simReplica // who published it
-	conn  *simReplica // who has the connection; nil: nobody
+	conn  *simReplica // who has the connection; nil: none
 }
 
 type simEvent struct {

@@ -229,15 +229,7 @@ func startServer(t testing.TB, o server.Options) *server.Server {
 		t.Fatal(err)
 	}
 	testwait.Until(t, "the store is loaded", func() bool { return s.Stats().StoreFault != store.FaultLoading })
-	ctx, cancel := context.WithCancel(context.Background())
-	ran := make(chan error, 1)
-	go func() { ran <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ran; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
+	apitest.Run(t, s.Run)
 	return s
 }
 

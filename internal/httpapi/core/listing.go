@@ -30,6 +30,11 @@ func (c *Core) Cars(ctx context.Context, q httpapi.Query) ([]httpapi.Car, error)
 	if err != nil {
 		return nil, err
 	}
+	return c.awaitCars(ctx, w, answers)
+}
+
+// awaitCars returns what a parked waiter for cars is given.
+func (c *Core) awaitCars(ctx context.Context, w *waiter, answers <-chan []httpapi.Car) ([]httpapi.Car, error) {
 	select {
 	case cars := <-answers:
 		return cars, nil

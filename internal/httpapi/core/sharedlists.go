@@ -36,13 +36,7 @@ func (c *Core) sharedCars(ctx context.Context, q httpapi.Query) ([]httpapi.Car, 
 	if err != nil {
 		return nil, err
 	}
-	select {
-	case cars := <-answers:
-		return cars, nil
-	case <-ctx.Done():
-		c.unpark(w)
-		return nil, ctx.Err()
-	}
+	return c.awaitCars(ctx, w, answers)
 }
 
 func (c *Core) readFault(ctx context.Context, err error) error {

@@ -335,7 +335,7 @@ func TestClusterLongPolls(t *testing.T) {
 	}
 }
 
-// The time of a poll is the first replica's, whoever serves it.
+// The time of a poll is the first replica's, whichever replica serves it.
 func TestClusterPollsEndInTime(t *testing.T) {
 	c := startReplicas(t, func(o *Options) { o.Config.WaitTimeout = 50 * time.Millisecond }, 0, 0)
 	c.give(c.all[0], 0, 1, 2, 3)
@@ -523,7 +523,7 @@ type answer struct {
 	err      error
 }
 
-// Built-in modules use the API of their own process, whoever serves the car.
+// Built-in modules use the API of their own process, whichever replica serves the car.
 func TestClusterInProcess(t *testing.T) {
 	c := startReplicas(t, nil, 0, 0)
 	a, b := c.all[0], c.all[1]

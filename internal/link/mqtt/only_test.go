@@ -134,7 +134,7 @@ func TestUnreadableFence(t *testing.T) {
 	}
 }
 
-// The other shards of a link end as silently: whoever goes on with them finds the broker's session.
+// The other shards of a link end as silently: the server that goes on with them finds the broker's session.
 func TestFencedOffKeepsSessions(t *testing.T) {
 	m := brokertest.Start(t, brokertest.Options{})
 	var off atomic.Bool

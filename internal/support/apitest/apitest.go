@@ -3,6 +3,7 @@
 package apitest
 
 import (
+	"context"
 	"database/sql"
 	"fmt"
 	"os"
@@ -27,6 +28,20 @@ var Car1 = fleet.CarID{Company: "company", Car: "car_1"}
 // TempStore returns the name of a new SQLite store.
 func TempStore(t testing.TB) config.Secret {
 	return config.NewSecret("sqlite:" + filepath.Join(t.TempDir(), "fleet.db"))
+}
+
+// Run runs a server until the test ends, and waits for its end.
+func Run(t testing.TB, run func(context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ran := make(chan error, 1)
+	go func() { ran <- run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ran; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
 }
 
 // OtherProgram returns connections to the database of a store, as another program has them.

@@ -24,13 +24,13 @@ func TestWords(t *testing.T) {
 	}
 }
 
-// So do the comments of the product.
+// So do the comments of the code and of its tests.
 func TestWordsOfComments(t *testing.T) {
-	avoided := regexp.MustCompile(`(?i)//.*\b(whoever|nobody)\b`)
+	avoided := regexp.MustCompile(`(?i)// [^"\n]*\b(whoever|nobody)\b`)
 	files := 0
-	for _, folder := range []string{"cmd", "internal", "sdk", "modules/example-go"} {
+	for _, folder := range []string{"cmd", "internal", "sdk", "modules/example-go", "test"} {
 		err := filepath.WalkDir(filepath.Join("..", "..", "..", folder), func(path string, _ fs.DirEntry, err error) error {
-			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.HasSuffix(path, ".pb.go") {
+			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, ".pb.go") {
 				return err
 			}
 			files++
@@ -44,7 +44,7 @@ func TestWordsOfComments(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if files < 300 {
+	if files < 600 {
 		t.Errorf("only %d files were read", files)
 	}
 }
