@@ -48,7 +48,7 @@ func (p *clusterPart) suspended() error {
 func (p *clusterPart) handOver(ctx context.Context, s *shard, to cluster.Member) error {
 	n, epoch := s.number, s.epoch.Load()
 	if p.silent() {
-		switch reached, err := p.reaches(ctx, to, n); {
+		switch reached, err := p.reaches(ctx, to); {
 		case err != nil:
 			return err
 		case !reached:
@@ -83,8 +83,8 @@ func (p *clusterPart) handOver(ctx context.Context, s *shard, to cluster.Member)
 // reaches asks the next owner of a shard whether the broker answers it: when it answers no
 // replica, shards stay where they are. If this replica cannot ask, the word of etcd counts, which
 // is a second older: false then.
-func (p *clusterPart) reaches(ctx context.Context, to cluster.Member, n int) (bool, error) {
-	state, err := p.askPeer(ctx, to.Address, n)
+func (p *clusterPart) reaches(ctx context.Context, to cluster.Member) (bool, error) {
+	state, err := p.inquiries.answer(ctx, to.Address)
 	if err != nil {
 		view := p.cluster.View()
 		if m, ok := view.Member(to.Name); ok && m.State == cluster.StateReady && view.Connected {

@@ -29,7 +29,7 @@ func (p *clusterPart) look(ctx context.Context) {
 	tick := time.NewTicker(healthTick)
 	defer tick.Stop()
 	defer func() { _ = p.a.shards.Scout(nil) }() // the watch has ended
-	probes := p.newProbes()
+	probes := &probes{p: p}
 	defer probes.work.Wait()
 	var checked time.Time
 	last := time.Now()
@@ -50,11 +50,16 @@ func (p *clusterPart) look(ctx context.Context) {
 		late := now.Sub(last)
 		switch {
 		case fit:
-			contact.look(now, p.witness(probes.answered()))
+			contact.look(now, p.witness(*p.heardAt.Load()))
 			if contact.wantsProbe() {
 				probes.ask(ctx)
 			}
 			p.judge(contact.lost(), late > stalledAfter+healthTick, late)
+			if p.silent() {
+				p.inquire(ctx, &probes.work, view)
+			} else {
+				p.inquiries.forget()
+			}
 		case now.Sub(checked) >= checkEvery:
 			if checked, fit = now, p.check(ctx); fit {
 				contact.look(time.Now(), time.Now())
@@ -92,16 +97,7 @@ type probes struct {
 	p    *clusterPart
 	work sync.WaitGroup
 	busy atomic.Bool
-	last atomic.Pointer[time.Time] // of an answer
 }
-
-func (p *clusterPart) newProbes() *probes {
-	r := &probes{p: p}
-	r.last.Store(new(time.Time))
-	return r
-}
-
-func (r *probes) answered() time.Time { return *r.last.Load() }
 
 func (r *probes) ask(ctx context.Context) {
 	if !r.busy.CompareAndSwap(false, true) {
@@ -111,10 +107,7 @@ func (r *probes) ask(ctx context.Context) {
 		defer r.busy.Store(false)
 		ctx, cancel := context.WithTimeout(ctx, r.p.timing.Unwell)
 		defer cancel()
-		if _, _, err := fence.Read(ctx, r.p.broker(), r.p.name, 0); err == nil {
-			now := time.Now()
-			r.last.Store(&now)
-		}
+		_, _, _ = fence.Read(ctx, r.p.broker(), r.p.name, 0) // an answer is noted when it comes, see heard
 	})
 }
 

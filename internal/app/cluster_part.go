@@ -32,15 +32,18 @@ type clusterPart struct {
 	cluster membership                 // nil: there is none
 	shown   atomic.Pointer[membership] // the same, for those that ask from other goroutines; nil before it takes part
 	offers  *offers
-	health  atomic.Pointer[error] // nil: this replica can serve
-	scouts  chan struct{}         // one for each Connect that is being handed on
-	handing sync.WaitGroup        // of those
-	final   atomic.Bool           // this is the end of all sessions that no other takes
-	life    context.Context       // of those
-	end     context.CancelFunc    // of life
+	// What other replicas say of the broker, for one that it does not answer.
+	inquiries inquiries
+	health    atomic.Pointer[error] // nil: this replica can serve
+	scouts    chan struct{}         // one for each Connect that is being handed on
+	handing   sync.WaitGroup        // of those
+	final     atomic.Bool           // this is the end of all sessions that no other takes
+	life      context.Context       // of those
+	end       context.CancelFunc    // of life
 
-	reloaded  func(fingerprint string) // tells the others which configuration is in force
-	discarded atomic.Uint64            // answered statuses that no module was given
+	reloaded  func(fingerprint string)  // tells the others which configuration is in force
+	heardAt   atomic.Pointer[time.Time] // when the broker has answered last over another connection than those of the shards
+	discarded atomic.Uint64             // answered statuses that no module was given
 
 	turns []sync.Mutex // of the shards: one changes the state of a shard at a time
 	runs  *task        // the cluster
@@ -102,6 +105,7 @@ func (p *clusterPart) prepare(ctx context.Context, old, fresh *config.Config) (c
 	a := p.a
 	p.log = component(a.log, logging.ComponentServer)
 	p.name, p.timing, p.turns, p.offers = c.Name, cluster.TimingFor(c.Lease), make([]sync.Mutex, c.Shards), newOffers(c.Shards)
+	p.inquiries.ask = func(ctx context.Context, address string) (peerShard, error) { return p.askPeer(ctx, address, 0) }
 	p.scouts = make(chan struct{}, handedOn)
 	p.life, p.end = context.WithCancel(context.WithoutCancel(ctx))
 	p.self = fence.Epoch{Replica: c.Replica, Address: a.peers.address(c)}
@@ -111,6 +115,7 @@ func (p *clusterPart) prepare(ctx context.Context, old, fresh *config.Config) (c
 		return change{}, err
 	}
 	a.roster.elsewhere = p.elsewhere
+	p.heardAt.Store(new(time.Time))
 	notYet := errors.New("the broker was not asked yet")
 	p.health.Store(&notYet)
 	p.serve()
@@ -207,7 +212,7 @@ func (p *clusterPart) broker() fence.Broker {
 	at := p.a.linkTo
 	return fence.Broker{
 		Address: at.address, Username: tuned.Username, Password: tuned.Password, TLS: at.latest,
-		Member: p.self.Replica, Logger: component(p.a.log, logging.ComponentLink),
+		Member: p.self.Replica, Logger: component(p.a.log, logging.ComponentLink), Answered: p.heard,
 	}
 }
 
