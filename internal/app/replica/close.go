@@ -103,8 +103,10 @@ func (r *Replica) leaveBehind(s *shard, why error) error {
 	return errors.Join(fmt.Errorf("%w: %w", cluster.ErrLeft, why), r.dir.CloseShard(s.Number, false))
 }
 
-// settleDown waits for connect sequences, which no other replica could go on with.
+// settleDown waits for connect sequences, which no other replica could go on with, while the broker answers.
 func (r *Replica) settleDown(ctx context.Context, s *shard) {
+	ctx, end := r.answering(ctx)
+	defer end()
 	late := time.NewTimer(handOverWait)
 	defer late.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -159,8 +161,10 @@ func (r *Replica) takeBack(ctx context.Context, old *shard, epoch int64) error {
 	s.standing = old.standing
 	s.epoch.Store(epoch)
 	s.permit = r.permit(n, old.permit.own.Load())
+	ctx, end := r.answering(ctx)
+	defer end()
 	if err := r.serveShard(ctx, s); err != nil {
-		return errors.Join(err, r.drop(s, link.ErrSuspend, false))
+		return errors.Join(err, r.drop(s, r.suspended(), false))
 	}
 	return nil
 }

@@ -49,7 +49,7 @@ func (r *Replica) Look(ctx context.Context) {
 		late := now.Sub(last)
 		switch {
 		case fit:
-			contact.look(now, latest(r.answered(), probes.answered()))
+			contact.look(now, r.witness(probes.answered()))
 			if contact.wantsProbe() {
 				probes.ask(ctx)
 			}
@@ -71,13 +71,6 @@ func (r *Replica) Look(ctx context.Context) {
 	}
 }
 
-func latest(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
-}
-
 // check tells whether the broker is one that replicas can share. Until it was asked no shard
 // is claimed.
 func (r *Replica) check(ctx context.Context) bool {
@@ -90,18 +83,6 @@ func (r *Replica) check(ctx context.Context) bool {
 	}
 	r.health.Store(&err)
 	return false
-}
-
-// answered is when the broker answered last over the connection of any shard.
-func (r *Replica) answered() (at time.Time) {
-	for _, s := range r.journals.InService() {
-		if state, ok := r.opts.Shards.StateOf(s.Number); ok {
-			for _, c := range state.Connections {
-				at = latest(at, c.Answered)
-			}
-		}
-	}
-	return at
 }
 
 // probes ask the broker over connections of their own, one at a time, beside the loop: a

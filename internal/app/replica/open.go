@@ -18,6 +18,12 @@ import (
 func (r *Replica) Open(ctx context.Context, n int, epoch int64) error {
 	r.turns[n].Lock()
 	defer r.turns[n].Unlock()
+	ctx, end := r.answering(ctx)
+	defer end()
+	return heldUp(ctx, r.open(ctx, n, epoch))
+}
+
+func (r *Replica) open(ctx context.Context, n int, epoch int64) error {
 	begun := time.Now()
 	lease, _ := r.cluster.Lease()
 	if err := r.staleInStore(ctx, n, epoch); err != nil {
@@ -43,7 +49,7 @@ func (r *Replica) Open(ctx context.Context, n int, epoch int64) error {
 		s.standing = fence.NewStanding(r.epoch(epoch), known.Epoch)
 	}
 	if err := r.serveShard(ctx, s); err != nil {
-		return fmt.Errorf("shard %d: %w", n, errors.Join(err, r.drop(s, link.ErrSuspend, false)))
+		return fmt.Errorf("shard %d: %w", n, errors.Join(err, r.drop(s, r.suspended(), false)))
 	}
 	r.log.Info("serving a shard", "shard", n, "epoch", epoch, "sessions_from", how, "took", time.Since(begun).Round(time.Millisecond).String())
 	return nil

@@ -95,6 +95,16 @@ type shard struct {
 	carried  map[fleet.CarID][]byte // the records of the owner before, until the cars have taken them over
 }
 
+// inService returns the shards that this replica serves.
+func (r *Replica) inService() (out []*shard) {
+	for n := range r.shards {
+		if s := r.shards[n].Load(); s != nil {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
 // openEmpty opens the journal of a shard, of which nothing is known yet.
 func (r *Replica) openEmpty(n int) (*shard, error) {
 	s, err := r.journals.OpenEmpty(n, r.opts.Config())
@@ -210,7 +220,7 @@ func (r *Replica) Leave(final bool) {
 	limit := drainShare * r.opts.Config().Limits.Stop
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	r.log.Info("handing the cars over to the other replicas", "shards", len(r.journals.InService()), "at_most", limit.String())
+	r.log.Info("handing the cars over to the other replicas", "shards", len(r.inService()), "at_most", limit.String())
 	// For all at once, while they are served: a module may need as long as its timeout is.
 	r.cars.EndPolling()
 	if err := r.cluster.Drain(ctx); err != nil {
@@ -220,7 +230,7 @@ func (r *Replica) Leave(final bool) {
 		return
 	}
 	var suspending sync.WaitGroup
-	for _, s := range r.journals.InService() {
+	for _, s := range r.inService() {
 		suspending.Go(func() {
 			if err := r.Close(context.Background(), s.Number, cluster.Member{}, false); err != nil {
 				r.log.Warn("the sessions of a shard were not suspended", "shard", s.Number, "error", err)
