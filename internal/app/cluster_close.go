@@ -8,7 +8,7 @@ import (
 
 	"external-server/internal/cluster"
 	"external-server/internal/link"
-	"external-server/internal/session"
+	"external-server/internal/session/record"
 )
 
 // Close implements cluster.Host.
@@ -152,7 +152,7 @@ func (p *clusterPart) takeBack(ctx context.Context, old *shard, epoch int64) err
 	if err != nil {
 		return err
 	}
-	if f, ok := s.Replayed().(*session.Fold); ok && f != nil {
+	if f, ok := s.Replayed().(*record.Fold); ok && f != nil {
 		sessions.learn(s, f, "")
 	}
 	s.down = func() time.Duration { return time.Since(at) }
@@ -171,7 +171,7 @@ func (p *clusterPart) lose(s *shard) {
 	p.log.Warn("another replica serves a shard of this one: its cars are given up silently", "shard", s.number, "epoch", s.epoch.Load())
 	p.release(s, link.ErrFenced)
 	if fold, err := s.Reread(); err == nil {
-		p.tellDiscarded(s.number, fold.(*session.Fold))
+		p.tellDiscarded(s.number, fold.(*record.Fold))
 	}
 	if err := p.a.sessions.dir.CloseShard(s.number, true); err != nil {
 		p.log.Warn("the journal of a shard that was given up cannot be removed", "shard", s.number, "error", err)

@@ -9,7 +9,7 @@ import (
 	"external-server/internal/cluster"
 	"external-server/internal/cluster/fence"
 	"external-server/internal/link"
-	"external-server/internal/session"
+	"external-server/internal/session/record"
 )
 
 // Open implements cluster.Host. What the cars' sessions go on with is, in this order, what
@@ -100,7 +100,7 @@ func (p *clusterPart) seize(ctx context.Context, n int, own fence.Epoch) (s *sha
 	s.down = func() time.Duration { return 0 } // the records say that they are hints
 	s.carried, s.standing = records, fence.NewStanding(own, own.Epoch)
 	for id, data := range records {
-		known, err := session.ResumeCarried(id.String(), data)
+		known, err := record.Carried(id.String(), data)
 		if err != nil {
 			p.log.Warn("the session of a car cannot be taken over, it connects anew", "car", id, "error", err)
 			sessions.decline("unreadable")
@@ -132,14 +132,14 @@ func (p *clusterPart) discard(n int) error {
 	if err != nil {
 		return err
 	}
-	if f, ok := s.Replayed().(*session.Fold); ok && f != nil {
+	if f, ok := s.Replayed().(*record.Fold); ok && f != nil {
 		p.tellDiscarded(n, f)
 	}
 	return sessions.dir.CloseShard(n, true)
 }
 
 // tellDiscarded counts and logs what modules were not given.
-func (p *clusterPart) tellDiscarded(n int, f *session.Fold) {
+func (p *clusterPart) tellDiscarded(n int, f *record.Fold) {
 	statuses, cars := 0, 0
 	for _, name := range f.Cars() {
 		if known, err := f.Car(name); err == nil && len(known.Left) > 0 {

@@ -18,7 +18,7 @@ import (
 	"external-server/internal/link/mqtt"
 	"external-server/internal/logging"
 	"external-server/internal/observe"
-	"external-server/internal/session"
+	"external-server/internal/session/record"
 	"external-server/internal/state"
 )
 
@@ -193,7 +193,7 @@ func (p *sessionsPart) options(id fleet.CarID, o *car.Options) {
 }
 
 // take returns what is known of a car, once.
-func (p *sessionsPart) take(id fleet.CarID) *session.Resumption {
+func (p *sessionsPart) take(id fleet.CarID) *record.Resumption {
 	if s := p.of(id); s != nil {
 		return s.take(id)
 	}
@@ -201,7 +201,7 @@ func (p *sessionsPart) take(id fleet.CarID) *session.Resumption {
 }
 
 // look returns what is known of a car that is not served yet; it stays known.
-func (p *sessionsPart) look(id fleet.CarID) *session.Resumption {
+func (p *sessionsPart) look(id fleet.CarID) *record.Resumption {
 	if s := p.of(id); s != nil {
 		return s.look(id)
 	}
@@ -210,7 +210,7 @@ func (p *sessionsPart) look(id fleet.CarID) *session.Resumption {
 
 // recall reads anew what the journal knows of a car whose occupant has met a defect, nil
 // if it is no help.
-func (p *sessionsPart) recall(id fleet.CarID) *session.Resumption {
+func (p *sessionsPart) recall(id fleet.CarID) *record.Resumption {
 	s := p.of(id)
 	if s == nil {
 		return nil
@@ -220,7 +220,7 @@ func (p *sessionsPart) recall(id fleet.CarID) *session.Resumption {
 		p.log.Warn("the session of a car that failed cannot be resumed", "car", id.Car, "error", err)
 		return nil
 	}
-	known, err := fold.(*session.Fold).Car(id.String())
+	known, err := fold.(*record.Fold).Car(id.String())
 	if err != nil || known == nil {
 		return nil
 	}
@@ -255,7 +255,7 @@ func (p *sessionsPart) forget() {
 // forgetCar takes a car that is not served any more out of its journal.
 func (p *sessionsPart) forgetCar(id fleet.CarID) {
 	if s := p.of(id); s != nil {
-		s.Append(session.AppendForgotten(nil, id.String()))
+		s.Append(record.Begin(nil, id.String()).Forgotten())
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/journal"
 	"external-server/internal/link/mqtt"
-	"external-server/internal/session"
+	"external-server/internal/session/record"
 	"external-server/internal/state"
 )
 
@@ -41,7 +41,7 @@ type shard struct {
 	last   uint64    // batch of the journal
 
 	mu    sync.Mutex
-	known map[string]*session.Resumption // by car, until it is served
+	known map[string]*record.Resumption // by car, until it is served
 }
 
 // openShard opens one journal and takes what it knows.
@@ -61,7 +61,7 @@ func (p *sessionsPart) openShard(n int, cfg *config.Config) (*shard, error) {
 	if s.Declined != nil {
 		fold = s.Rest
 	}
-	f, ok := fold.(*session.Fold)
+	f, ok := fold.(*record.Fold)
 	if !ok || f == nil {
 		return s, nil
 	}
@@ -80,11 +80,11 @@ func (p *sessionsPart) openShard(n int, cfg *config.Config) (*shard, error) {
 
 // openJournal opens the journal of a shard, of which nothing is known yet.
 func (p *sessionsPart) openJournal(n int, cfg *config.Config) (*shard, error) {
-	s := &shard{number: n, known: make(map[string]*session.Resumption)}
+	s := &shard{number: n, known: make(map[string]*record.Resumption)}
 	var err error
 	s.Shard, err = p.dir.OpenShard(n, state.ShardOptions{
 		Sync:    cfg.StateSync,
-		NewFold: func() journal.Fold { return session.NewFold() },
+		NewFold: func() journal.Fold { return record.NewFold() },
 		OnFault: func(err error) {
 			if s.fault.Swap(&err) == nil {
 				p.log.Warn("a journal cannot be written: the cars of its connection are served, their sessions will end with this process unless it can be begun anew",
@@ -100,7 +100,7 @@ func (p *sessionsPart) openJournal(n int, cfg *config.Config) (*shard, error) {
 
 // learn takes what the records say of the cars of the shard. why is the reason for which
 // no session of them can go on; "": they can.
-func (p *sessionsPart) learn(s *shard, f *session.Fold, why string) {
+func (p *sessionsPart) learn(s *shard, f *record.Fold, why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, name := range f.Cars() {
@@ -117,7 +117,7 @@ func (p *sessionsPart) learn(s *shard, f *session.Fold, why string) {
 }
 
 // take returns what is known of a car, once.
-func (s *shard) take(id fleet.CarID) *session.Resumption {
+func (s *shard) take(id fleet.CarID) *record.Resumption {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	known := s.known[id.String()]
@@ -126,7 +126,7 @@ func (s *shard) take(id fleet.CarID) *session.Resumption {
 }
 
 // look returns what is known of a car that is not served yet; it stays known.
-func (s *shard) look(id fleet.CarID) *session.Resumption {
+func (s *shard) look(id fleet.CarID) *record.Resumption {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.known[id.String()]
@@ -146,7 +146,7 @@ func (s *shard) cars(company string) (names []string) {
 	return names
 }
 
-func unfinished(known *session.Resumption) bool { return known.Record != nil || len(known.Left) > 0 }
+func unfinished(known *record.Resumption) bool { return known.Record != nil || len(known.Left) > 0 }
 
 // forgetUnserved takes cars out of the journal that are not served: they are not in the
 // configuration any more.
@@ -160,7 +160,7 @@ func (p *sessionsPart) forgetUnserved(s *shard) {
 				"company", company, "car", name, "statuses", len(known.Left))
 			p.lose(notConfigured, name, 0, len(known.Left))
 		}
-		s.Append(session.AppendForgotten(nil, id))
+		s.Append(record.Begin(nil, id).Forgotten())
 	}
 	s.known = nil
 }
@@ -186,7 +186,7 @@ func (p *sessionsPart) mend(s *shard) {
 	case time.Since(s.tried) >= journalRetry:
 		s.tried = time.Now()
 		s.Restart()
-		s.Append(session.AppendForgotten(nil, "")) // no car's: it is written also when there are none
+		s.Append(record.Begin(nil, "").Forgotten()) // no car's: it is written also when there are none
 		p.a.roster.record(func(e *entry) bool { return p.number(e.id) == s.number })
 		_ = s.Flush() // told by OnFault
 	}
