@@ -103,8 +103,10 @@ func (p *clusterPart) leaveBehind(s *shard, why error) error {
 	return errors.Join(fmt.Errorf("%w: %w", cluster.ErrLeft, why), p.a.sessions.dir.CloseShard(s.number, false))
 }
 
-// settleDown waits for connect sequences, which no other replica could go on with.
+// settleDown waits for connect sequences, which no other replica could go on with, while the broker answers.
 func (p *clusterPart) settleDown(ctx context.Context, s *shard) {
+	ctx, end := p.answering(ctx)
+	defer end()
 	late := time.NewTimer(handOverWait)
 	defer late.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -159,8 +161,10 @@ func (p *clusterPart) takeBack(ctx context.Context, old *shard, epoch int64) err
 	s.standing = old.standing
 	s.epoch.Store(epoch)
 	s.permit = p.permit(n, old.permit.own.Load())
+	ctx, end := p.answering(ctx)
+	defer end()
 	if err := p.serveShard(ctx, s); err != nil {
-		return errors.Join(err, p.drop(s, link.ErrSuspend, false))
+		return errors.Join(err, p.drop(s, p.suspended(), false))
 	}
 	return nil
 }

@@ -50,7 +50,7 @@ func (p *clusterPart) look(ctx context.Context) {
 		late := now.Sub(last)
 		switch {
 		case fit:
-			contact.look(now, latest(p.answered(), probes.answered()))
+			contact.look(now, p.witness(probes.answered()))
 			if contact.wantsProbe() {
 				probes.ask(ctx)
 			}
@@ -72,13 +72,6 @@ func (p *clusterPart) look(ctx context.Context) {
 	}
 }
 
-func latest(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
-}
-
 // check tells whether the broker is one that replicas can share. Until it was asked no shard
 // is claimed.
 func (p *clusterPart) check(ctx context.Context) bool {
@@ -91,18 +84,6 @@ func (p *clusterPart) check(ctx context.Context) bool {
 	}
 	p.health.Store(&err)
 	return false
-}
-
-// answered is when the broker answered last over the connection of any shard.
-func (p *clusterPart) answered() (at time.Time) {
-	for _, s := range p.a.sessions.inService() {
-		if state, ok := p.a.shards.StateOf(s.number); ok {
-			for _, c := range state.Connections {
-				at = latest(at, c.Answered)
-			}
-		}
-	}
-	return at
 }
 
 // probes ask the broker over connections of their own, one at a time, beside the loop: a

@@ -18,6 +18,12 @@ import (
 func (p *clusterPart) Open(ctx context.Context, n int, epoch int64) error {
 	p.turns[n].Lock()
 	defer p.turns[n].Unlock()
+	ctx, end := p.answering(ctx)
+	defer end()
+	return heldUp(ctx, p.open(ctx, n, epoch))
+}
+
+func (p *clusterPart) open(ctx context.Context, n int, epoch int64) error {
 	begun := time.Now()
 	lease, _ := p.cluster.Lease()
 	if err := p.staleInStore(ctx, n, epoch); err != nil {
@@ -43,7 +49,7 @@ func (p *clusterPart) Open(ctx context.Context, n int, epoch int64) error {
 		s.standing = fence.NewStanding(p.epoch(epoch), known.Epoch)
 	}
 	if err := p.serveShard(ctx, s); err != nil {
-		return fmt.Errorf("shard %d: %w", n, errors.Join(err, p.drop(s, link.ErrSuspend, false)))
+		return fmt.Errorf("shard %d: %w", n, errors.Join(err, p.drop(s, p.suspended(), false)))
 	}
 	p.log.Info("serving a shard", "shard", n, "epoch", epoch, "sessions_from", how, "took", time.Since(begun).Round(time.Millisecond).String())
 	return nil
