@@ -19,7 +19,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/observe"
-	"external-server/internal/session"
+	"external-server/internal/session/record"
 	"external-server/internal/state"
 )
 
@@ -186,7 +186,7 @@ func (j *Journals) Options(id fleet.CarID, o *car.Options) {
 }
 
 // Take returns what is known of a car, once.
-func (j *Journals) Take(id fleet.CarID) *session.Resumption {
+func (j *Journals) Take(id fleet.CarID) *record.Resumption {
 	if s := j.Of(id); s != nil {
 		return s.take(id)
 	}
@@ -194,7 +194,7 @@ func (j *Journals) Take(id fleet.CarID) *session.Resumption {
 }
 
 // Look returns what is known of a car that is not served yet; it stays known.
-func (j *Journals) Look(id fleet.CarID) *session.Resumption {
+func (j *Journals) Look(id fleet.CarID) *record.Resumption {
 	if s := j.Of(id); s != nil {
 		return s.Look(id)
 	}
@@ -203,7 +203,7 @@ func (j *Journals) Look(id fleet.CarID) *session.Resumption {
 
 // Recall reads anew what the journal knows of a car whose occupant has met a defect, nil
 // if it is no help.
-func (j *Journals) Recall(id fleet.CarID) *session.Resumption {
+func (j *Journals) Recall(id fleet.CarID) *record.Resumption {
 	s := j.Of(id)
 	if s == nil {
 		return nil
@@ -213,7 +213,7 @@ func (j *Journals) Recall(id fleet.CarID) *session.Resumption {
 		j.opts.Logger.Warn("the session of a car that failed cannot be resumed", "car", id.Car, "error", err)
 		return nil
 	}
-	known, err := fold.(*session.Fold).Car(id.String())
+	known, err := fold.(*record.Fold).Car(id.String())
 	if err != nil || known == nil {
 		return nil
 	}
@@ -248,7 +248,7 @@ func (j *Journals) ForgetAllUnserved() {
 // ForgetCar takes a car that is not served any more out of its journal.
 func (j *Journals) ForgetCar(id fleet.CarID) {
 	if s := j.Of(id); s != nil {
-		s.Append(session.AppendForgotten(nil, id.String()))
+		s.Append(record.Begin(nil, id.String()).Forgotten())
 	}
 }
 

@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"external-server/internal/session"
+	"external-server/internal/session/record"
 )
 
 const (
@@ -86,7 +86,7 @@ func (j *Journals) mend(s *Shard, service Service) {
 	case time.Since(s.tried) >= journalRetry:
 		s.tried = time.Now()
 		s.Restart()
-		s.Append(session.AppendForgotten(nil, "")) // no car's: it is written also when there are none
+		s.Append(record.Begin(nil, "").Forgotten()) // no car's: it is written also when there are none
 		service.Record(s.Number)
 		_ = s.Flush() // told by OnFault
 	}

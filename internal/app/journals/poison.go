@@ -9,7 +9,7 @@ import (
 	"external-server/internal/config"
 	"external-server/internal/journal"
 	"external-server/internal/observe"
-	"external-server/internal/session"
+	"external-server/internal/session/record"
 	"external-server/internal/state"
 )
 
@@ -36,7 +36,7 @@ func (j *Journals) suspect(s *Shard, deaths int, cfg *config.Config) {
 			}
 			j.opts.Logger.Error("the server died again and again when this status was delivered: it is not delivered any more; run the module with \"isolation\": \"process\", where a status can end nothing but the module",
 				"car", name, "module", h.Device.Module, "device", h.Device, "bytes", len(h.Data), "processes", h.Tried)
-			s.Append(session.AppendDelivered(nil, id, h.Device.Module, h.Number))
+			s.Append(record.Begin(nil, id).Delivered(h.Device.Module, h.Number))
 			known.Drop(h.Device.Module)
 			j.lose(endedServer, name, h.Device.Module, 1)
 		}

@@ -12,7 +12,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/journal"
 	"external-server/internal/module"
-	"external-server/internal/session"
+	"external-server/internal/session/record"
 	"external-server/internal/state"
 )
 
@@ -38,7 +38,7 @@ type Shard struct {
 	last   uint64    // batch of the journal
 
 	mu    sync.Mutex
-	known map[string]*session.Resumption // by car, until it is served
+	known map[string]*record.Resumption // by car, until it is served
 }
 
 // OpenShard opens one journal and takes what it knows, but for statuses that have ended the
@@ -59,7 +59,7 @@ func (j *Journals) OpenShard(n int, cfg *config.Config) (*Shard, error) {
 	if s.Declined != nil {
 		fold = s.Rest
 	}
-	f, ok := fold.(*session.Fold)
+	f, ok := fold.(*record.Fold)
 	if !ok || f == nil {
 		return s, nil
 	}
@@ -79,11 +79,11 @@ func (j *Journals) OpenShard(n int, cfg *config.Config) (*Shard, error) {
 
 // OpenEmpty opens the journal of a shard and takes nothing of what it knows.
 func (j *Journals) OpenEmpty(n int, cfg *config.Config) (*Shard, error) {
-	s := &Shard{Number: n, known: make(map[string]*session.Resumption)}
+	s := &Shard{Number: n, known: make(map[string]*record.Resumption)}
 	var err error
 	s.Shard, err = j.dir.OpenShard(n, state.ShardOptions{
 		Sync:    cfg.StateSync,
-		NewFold: func() journal.Fold { return session.NewFold() },
+		NewFold: func() journal.Fold { return record.NewFold() },
 		OnFault: func(err error) {
 			if s.fault.Swap(&err) == nil {
 				j.opts.Logger.Warn("a journal cannot be written: the cars of its connection are served, their sessions will end with this process unless it can be begun anew",
@@ -98,11 +98,11 @@ func (j *Journals) OpenEmpty(n int, cfg *config.Config) (*Shard, error) {
 }
 
 // Learn takes what the records say of the cars of the shard, whose sessions go on.
-func (j *Journals) Learn(s *Shard, f *session.Fold) { j.learn(s, f, "") }
+func (j *Journals) Learn(s *Shard, f *record.Fold) { j.learn(s, f, "") }
 
 // learn takes what the records say of the cars of the shard. why is the reason for which
 // no session of them can go on; "": they can.
-func (j *Journals) learn(s *Shard, f *session.Fold, why string) {
+func (j *Journals) learn(s *Shard, f *record.Fold, why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, name := range f.Cars() {
@@ -119,7 +119,7 @@ func (j *Journals) learn(s *Shard, f *session.Fold, why string) {
 }
 
 // Know takes what is known of a car from elsewhere; car is its CarID as text.
-func (s *Shard) Know(car string, known *session.Resumption) {
+func (s *Shard) Know(car string, known *record.Resumption) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.known[car] = known
@@ -129,7 +129,7 @@ func (s *Shard) Know(car string, known *session.Resumption) {
 func (s *Shard) Suspend() { s.suspending.Store(true) }
 
 // take returns what is known of a car, once.
-func (s *Shard) take(id fleet.CarID) *session.Resumption {
+func (s *Shard) take(id fleet.CarID) *record.Resumption {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	known := s.known[id.String()]
@@ -138,7 +138,7 @@ func (s *Shard) take(id fleet.CarID) *session.Resumption {
 }
 
 // Look returns what is known of a car that is not served yet; it stays known.
-func (s *Shard) Look(id fleet.CarID) *session.Resumption {
+func (s *Shard) Look(id fleet.CarID) *record.Resumption {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.known[id.String()]
@@ -158,7 +158,7 @@ func (s *Shard) Cars(company string) (names []string) {
 	return names
 }
 
-func unfinished(known *session.Resumption) bool { return known.Record != nil || len(known.Left) > 0 }
+func unfinished(known *record.Resumption) bool { return known.Record != nil || len(known.Left) > 0 }
 
 // ForgetUnserved takes cars out of the journal that are not served: they are not in the
 // configuration any more.
@@ -172,7 +172,7 @@ func (j *Journals) ForgetUnserved(s *Shard) {
 				"company", company, "car", name, "statuses", len(known.Left))
 			j.lose(notConfigured, name, 0, len(known.Left))
 		}
-		s.Append(session.AppendForgotten(nil, id))
+		s.Append(record.Begin(nil, id).Forgotten())
 	}
 	s.known = nil
 }

@@ -8,7 +8,7 @@ import (
 
 	"external-server/internal/cluster"
 	"external-server/internal/link"
-	"external-server/internal/session"
+	"external-server/internal/session/record"
 )
 
 // Close implements cluster.Host.
@@ -154,7 +154,7 @@ func (r *Replica) takeBack(ctx context.Context, old *shard, epoch int64) error {
 	if err != nil {
 		return err
 	}
-	if f, ok := s.Replayed().(*session.Fold); ok && f != nil {
+	if f, ok := s.Replayed().(*record.Fold); ok && f != nil {
 		r.journals.Learn(s.Shard, f)
 	}
 	s.Away = func() time.Duration { return time.Since(at) }
@@ -175,7 +175,7 @@ func (r *Replica) lose(s *shard) {
 	r.log.Warn("another replica serves a shard of this one: its cars are given up silently", "shard", s.Number, "epoch", s.epoch.Load())
 	r.release(s, link.ErrFenced)
 	if fold, err := s.Reread(); err == nil {
-		r.tellDiscarded(s.Number, fold.(*session.Fold))
+		r.tellDiscarded(s.Number, fold.(*record.Fold))
 	}
 	if err := r.dir.CloseShard(s.Number, true); err != nil {
 		r.log.Warn("the journal of a shard that was given up cannot be removed", "shard", s.Number, "error", err)

@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"testing"
 
-	"external-server/internal/session"
+	"external-server/internal/session/record"
 )
 
 // body makes what a replica sends with a shard.
@@ -18,7 +18,7 @@ func body(epoch uint64, records ...[]byte) []byte {
 
 // What is no shard that was handed over is refused as a whole.
 func TestOfferIsRefused(t *testing.T) {
-	good := session.AppendForgotten(nil, "company/car")
+	good := record.Begin(nil, "company/car").Forgotten()
 	of, err := parseOffer(body(7, good, good))
 	if err != nil || of.epoch != 7 || len(of.records) != 2 {
 		t.Errorf("%+v, %v", of, err)
@@ -38,8 +38,8 @@ func TestOfferIsRefused(t *testing.T) {
 }
 
 func FuzzParseOffer(f *testing.F) {
-	good := session.AppendForgotten(nil, "company/car")
-	f.Add(body(7, good, session.AppendDelivered(nil, "company/car", 5, 3)))
+	good := record.Begin(nil, "company/car").Forgotten()
+	f.Add(body(7, good, record.Begin(nil, "company/car").Delivered(5, 3)))
 	f.Add(body(1))
 	f.Add(body(1, nil))
 	f.Fuzz(func(t *testing.T, b []byte) {

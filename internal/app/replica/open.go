@@ -9,7 +9,7 @@ import (
 	"external-server/internal/cluster"
 	"external-server/internal/cluster/fence"
 	"external-server/internal/link"
-	"external-server/internal/session"
+	"external-server/internal/session/record"
 )
 
 // Open implements cluster.Host. What the cars' sessions go on with is, in this order, what
@@ -105,7 +105,7 @@ func (r *Replica) seize(ctx context.Context, n int, own fence.Epoch) (s *shard, 
 	s.Away = func() time.Duration { return 0 } // the records say that they are hints
 	s.carried, s.standing = records, fence.NewStanding(own, own.Epoch)
 	for id, data := range records {
-		known, err := session.ResumeCarried(id.String(), data)
+		known, err := record.Carried(id.String(), data)
 		if err != nil {
 			r.log.Warn("the session of a car cannot be taken over, it connects anew", "car", id, "error", err)
 			r.journals.Decline("unreadable")
@@ -136,14 +136,14 @@ func (r *Replica) discard(n int) error {
 	if err != nil {
 		return err
 	}
-	if f, ok := s.Replayed().(*session.Fold); ok && f != nil {
+	if f, ok := s.Replayed().(*record.Fold); ok && f != nil {
 		r.tellDiscarded(n, f)
 	}
 	return r.dir.CloseShard(n, true)
 }
 
 // tellDiscarded counts and logs what modules were not given.
-func (r *Replica) tellDiscarded(n int, f *session.Fold) {
+func (r *Replica) tellDiscarded(n int, f *record.Fold) {
 	statuses, cars := 0, 0
 	for _, name := range f.Cars() {
 		if known, err := f.Car(name); err == nil && len(known.Left) > 0 {

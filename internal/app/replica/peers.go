@@ -17,7 +17,7 @@ import (
 	"external-server/internal/cluster"
 	"external-server/internal/fleet"
 	"external-server/internal/peer"
-	"external-server/internal/session"
+	"external-server/internal/session/record"
 )
 
 const (
@@ -57,7 +57,7 @@ type peerShard struct {
 type offer struct {
 	epoch   int64 // of that owner
 	records [][]byte
-	fold    *session.Fold
+	fold    *record.Fold
 	at      time.Time
 }
 
@@ -202,7 +202,7 @@ func parseOffer(body []byte) (*offer, error) {
 	if k <= 0 || epoch == 0 || epoch > 1<<62 {
 		return nil, errors.New("it does not begin with an epoch")
 	}
-	of := &offer{epoch: int64(epoch), fold: session.NewFold(), at: time.Now()}
+	of := &offer{epoch: int64(epoch), fold: record.NewFold(), at: time.Now()}
 	for body = body[k:]; len(body) > 0; {
 		size, k := binary.Uvarint(body)
 		if k <= 0 || size > uint64(len(body)-k) {

@@ -22,6 +22,7 @@ import (
 	"external-server/internal/logging"
 	"external-server/internal/observe"
 	"external-server/internal/session"
+	"external-server/internal/session/record"
 )
 
 // restartPause is waited before a car that met a defect gets a fresh occupant.
@@ -143,7 +144,7 @@ func (r *Roster) config() *config.Config {
 
 // openModules opens the modules of a car; nothing runs yet. known is what the journal says
 // of it, nil: nothing.
-func (r *Roster) openModules(ctx context.Context, cfg *config.Config, cc config.Car, found bool, known *session.Resumption) ([]car.Binding, error) {
+func (r *Roster) openModules(ctx context.Context, cfg *config.Config, cc config.Car, found bool, known *record.Resumption) ([]car.Binding, error) {
 	id := fleet.CarID{Company: cfg.Company, Car: cc.Name}
 	var bindings []car.Binding
 	for _, m := range cc.Modules {

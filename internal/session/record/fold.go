@@ -1,7 +1,6 @@
-package session
+package record
 
 import (
-	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,13 +14,12 @@ type Fold struct{ cars map[string]*folded }
 
 // folded is one car of a Fold.
 type folded struct {
-	record    *Record // nil: no session in normal communication
+	record    *Session // nil: no session in normal communication
 	left      []Left
 	numbers   map[int32]uint64
 	positions map[int32][]byte
 	next      uint32
-	hint      bool  // see Resumption.Hint
-	seen      hint  // and what has come since
+	hint      *Hint // the status that is next is not known exactly; nil: it is
 	unusable  error // why the session must not be resumed
 }
 
@@ -65,7 +63,7 @@ func (c *folded) entry(r *reader) error {
 	kind := entryKind(r.byte())
 	switch kind {
 	case entrySession:
-		c.record, c.unusable, c.hint = r.record(), nil, false // it needs nothing of what came before
+		c.record, c.unusable, c.hint = r.record(), nil, nil // it needs nothing of what came before
 		c.next = c.record.Next
 	case entryEnded:
 		c.record = nil
@@ -93,7 +91,8 @@ func (c *folded) entry(r *reader) error {
 		clear(c.positions)
 		c.record, c.left, c.next, c.unusable = nil, nil, 0, nil
 	case entryHint:
-		c.hint, c.seen = true, hint{any: r.bool(), lowest: r.uint32()}
+		h := r.hint()
+		c.hint = &h
 	case entrySettled:
 		if c.record != nil {
 			c.record.Settled = true
@@ -134,8 +133,8 @@ func (c *folded) change(kind entryKind, r *reader) error {
 	case entryHeld:
 		m := r.held()
 		m.SessionID = s.ID
-		if c.hint {
-			c.seen.see(m.Counter)
+		if c.hint != nil {
+			c.hint.See(m.Counter)
 		}
 		s.Ahead = slices.DeleteFunc(s.Ahead, func(o fleet.ClientMessage) bool { return o.Counter == m.Counter })
 		s.Ahead = append(s.Ahead, m)
@@ -167,14 +166,14 @@ func (c *folded) change(kind entryKind, r *reader) error {
 // status applies entryStatus.
 func (c *folded) status(r *reader) error {
 	flags, counter := r.byte(), r.uint32()
-	if flags&statusForwarded != 0 {
+	if flags&StatusForwarded != 0 {
 		l := r.left()
 		if r.err != nil {
 			return r.err
 		}
 		c.addLeft(l)
 	}
-	if r.err != nil || flags&statusRunning == 0 {
+	if r.err != nil || flags&StatusRunning == 0 {
 		return r.err
 	}
 	s := c.record
@@ -186,17 +185,10 @@ func (c *folded) status(r *reader) error {
 	}
 	s.Expected, s.Settled = counter+1, false
 	s.Ahead = slices.DeleteFunc(s.Ahead, func(o fleet.ClientMessage) bool { return o.Counter == counter })
-	if flags&statusAnswered == 0 {
-		s.Passed = appendPassed(s.Passed, counter)
+	if flags&StatusAnswered == 0 {
+		s.Passed = AppendPassed(s.Passed, counter)
 	}
 	return nil
-}
-
-func appendPassed(passed []uint32, counter uint32) []uint32 {
-	if len(passed) >= maxPassed {
-		passed = slices.Delete(passed, 0, len(passed)-maxPassed+1)
-	}
-	return append(passed, counter)
 }
 
 // has tells whether the status is among those that are left.
@@ -226,39 +218,47 @@ func (c *folded) tried(module int32, number, times uint64) {
 // Snapshot hands out records that, applied to a new Fold, say the same. A record is
 // valid until emit returns.
 func (f *Fold) Snapshot(emit func(record []byte)) {
-	var b []byte
-	for _, name := range slices.Sorted(maps.Keys(f.cars)) {
+	var e Entries
+	for _, name := range f.Cars() {
 		c := f.cars[name]
 		if c.unusable == nil && c.record != nil {
-			b = appendRecord(appendHeader(b[:0], name), c.record)
+			e = Begin(e[:0], name).Session(c.record)
 			if c.record.Settled {
-				b = append(b, byte(entrySettled))
+				e = e.Settled()
 			}
-			if c.hint {
-				b = c.seen.append(b)
+			if c.hint != nil {
+				e = e.Hint(*c.hint)
 			}
-			emit(b)
+			emit(e)
 		}
 		for i := range c.left {
 			l := &c.left[i]
-			b = appendLeft(appendHeader(b[:0], name), l)
+			e = Begin(e[:0], name).Left(l)
 			if l.Tried > 0 {
-				b = appendTried(b, l.Device.Module, l.Number, l.Tried)
+				e = e.Tried(l.Device.Module, l.Number, l.Tried)
 			}
-			emit(b)
+			emit(e)
 		}
-		b = appendHeader(b[:0], name)
-		for _, module := range slices.Sorted(maps.Keys(c.positions)) {
-			b = binary.AppendVarint(append(b, byte(entryPosition)), int64(module))
-			b = appendText(b, c.positions[module])
+		e = Begin(e[:0], name)
+		for _, p := range c.sortedPositions() {
+			e = e.Position(p.Module, p.Bytes)
 		}
-		b = binary.AppendUvarint(append(b, byte(entryNumbers)), uint64(c.next))
-		b = binary.AppendUvarint(b, uint64(len(c.numbers)))
-		for _, module := range slices.Sorted(maps.Keys(c.numbers)) {
-			b = binary.AppendUvarint(binary.AppendVarint(b, int64(module)), c.numbers[module])
-		}
-		emit(b)
+		emit(e.Numbers(c.next, c.sortedNumbers()))
 	}
+}
+
+func (c *folded) sortedNumbers() (out []Number) {
+	for _, module := range slices.Sorted(maps.Keys(c.numbers)) {
+		out = append(out, Number{module, c.numbers[module]})
+	}
+	return out
+}
+
+func (c *folded) sortedPositions() (out []Position) {
+	for _, module := range slices.Sorted(maps.Keys(c.positions)) {
+		out = append(out, Position{module, c.positions[module]})
+	}
+	return out
 }
 
 // Cars returns the names of the cars, sorted.
@@ -272,18 +272,12 @@ func (f *Fold) Car(name string) (*Resumption, error) {
 	if c == nil {
 		return nil, nil
 	}
-	out := &Resumption{Record: c.record, Left: slices.Clone(c.left), Next: c.next}
+	out := &Resumption{Record: c.record, Left: slices.Clone(c.left), Numbers: c.sortedNumbers(), Positions: c.sortedPositions(), Next: c.next}
 	if c.unusable != nil {
 		out.Record = nil
 	}
-	if out.Record != nil && c.hint {
-		out.Hint, out.Come, out.Lowest = true, c.seen.any, c.seen.lowest
-	}
-	for _, module := range slices.Sorted(maps.Keys(c.numbers)) {
-		out.Numbers = append(out.Numbers, Number{module, c.numbers[module]})
-	}
-	for _, module := range slices.Sorted(maps.Keys(c.positions)) {
-		out.Positions = append(out.Positions, Position{module, c.positions[module]})
+	if out.Record != nil && c.hint != nil {
+		out.Hint = new(*c.hint)
 	}
 	return out, c.unusable
 }
