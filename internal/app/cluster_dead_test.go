@@ -24,7 +24,7 @@ func TestDeadConnections(t *testing.T) {
 			if others == nil {
 				c.open(a, 1, 2, 3)
 			}
-			before := a.sessions.shards[0].Load()
+			before := a.journals.InService()[0]
 			c.relays["a"].Lose()
 			if others != nil {
 				c.open(a, others...)
@@ -35,7 +35,7 @@ func TestDeadConnections(t *testing.T) {
 			c.drive(names...)
 			c.served(5)
 			c.unnoticed()
-			if a.sessions.shards[0].Load() != before {
+			if a.journals.InService()[0] != before {
 				t.Error("the shard was given up")
 			}
 		})
@@ -53,12 +53,12 @@ func TestDrainMeetsSilentBroker(t *testing.T) {
 	c.open(a, 0, 1, 2)
 	c.open(b, 3)
 	c.drive(names...)
-	testwait.Until(t, "the replica is well", func() bool { return a.cluster.Health() == nil })
+	testwait.Until(t, "the replica is well", func() bool { return a.cluster.replica.Health() == nil })
 	c.relays["a"].Set(badnetwork.Faults{Silent: true})
 	opened := make(chan error, 1)
-	go func() { opened <- a.cluster.Open(t.Context(), 3, c.table.next()) }()
+	go func() { opened <- a.cluster.replica.Open(t.Context(), 3, c.table.next()) }()
 	for n := range 3 {
-		if err := a.cluster.Close(t.Context(), n, b.member(), false); err != nil && !errors.Is(err, cluster.ErrLeft) {
+		if err := a.cluster.replica.Close(t.Context(), n, b.member(), false); err != nil && !errors.Is(err, cluster.ErrLeft) {
 			t.Errorf("shard %d: %v", n, err)
 		}
 	}

@@ -273,7 +273,7 @@ func Seize(ctx context.Context, b Broker, cluster string, shard int, e Epoch) (k
 }
 
 // Records returns the records of the sessions of a shard as the broker has them, see
-// session.ResumeCarried. What cannot be one is left out: topics that name no car, messages that
+// record.Carried. What cannot be one is left out: topics that name no car, messages that
 // are too long or too many.
 func Records(ctx context.Context, b Broker, cluster string, shard int) (map[fleet.CarID][]byte, error) {
 	c, err := b.member(ctx, cluster, MaxRecord)

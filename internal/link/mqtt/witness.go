@@ -7,8 +7,8 @@ import (
 
 // witness judges one connection by what the broker answers over others. A network may lose one
 // connection among many without a word, and the keepalive notices that late. The time that counts is
-// not that of a clock: it passes while the broker answers others, and stands still while it answers
-// nobody, or while this process does not run.
+// not that of a clock: it passes while the broker answers others, and stands still while it answers no
+// connection at all, or while this process does not run.
 type witness struct {
 	signs  signs
 	others time.Time     // newest answer over another connection

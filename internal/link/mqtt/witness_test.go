@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A connection is silent for as long as others are answered and it is not. A broker that answers nobody, a
+// A connection is silent for as long as others are answered and it is not. A broker that answers no client, a
 // process that stood still, and one that has not asked or not read, are no silence of the connection.
 func TestWitness(t *testing.T) {
 	const h = 500 * time.Millisecond
