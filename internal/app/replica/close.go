@@ -48,7 +48,7 @@ func (r *Replica) suspended() error {
 func (r *Replica) handOver(ctx context.Context, s *shard, to cluster.Member) error {
 	n, epoch := s.Number, s.epoch.Load()
 	if r.silent() {
-		switch reached, err := r.reaches(ctx, to, n); {
+		switch reached, err := r.reaches(ctx, to); {
 		case err != nil:
 			return err
 		case !reached:
@@ -83,8 +83,8 @@ func (r *Replica) handOver(ctx context.Context, s *shard, to cluster.Member) err
 // reaches asks the next owner of a shard whether the broker answers it: when it answers no
 // replica, shards stay where they are. If this replica cannot ask, the word of etcd counts, which
 // is a second older: false then.
-func (r *Replica) reaches(ctx context.Context, to cluster.Member, n int) (bool, error) {
-	state, err := r.askPeer(ctx, to.Address, n)
+func (r *Replica) reaches(ctx context.Context, to cluster.Member) (bool, error) {
+	state, err := r.inquiries.answer(ctx, to.Address)
 	if err != nil {
 		view := r.cluster.View()
 		if m, ok := view.Member(to.Name); ok && m.State == cluster.StateReady && view.Connected {

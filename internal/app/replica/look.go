@@ -28,7 +28,7 @@ func (r *Replica) Look(ctx context.Context) {
 	tick := time.NewTicker(healthTick)
 	defer tick.Stop()
 	defer func() { _ = r.opts.Shards.Scout(nil) }() // the watch has ended
-	probes := r.newProbes()
+	probes := &probes{r: r}
 	defer probes.work.Wait()
 	var checked time.Time
 	last := time.Now()
@@ -49,11 +49,16 @@ func (r *Replica) Look(ctx context.Context) {
 		late := now.Sub(last)
 		switch {
 		case fit:
-			contact.look(now, r.witness(probes.answered()))
+			contact.look(now, r.witness(*r.heardAt.Load()))
 			if contact.wantsProbe() {
 				probes.ask(ctx)
 			}
 			r.judge(contact.lost(), late > stalledAfter+healthTick, late)
+			if r.silent() {
+				r.inquire(ctx, &probes.work, view)
+			} else {
+				r.inquiries.forget()
+			}
 		case now.Sub(checked) >= checkEvery:
 			if checked, fit = now, r.check(ctx); fit {
 				contact.look(time.Now(), time.Now())
@@ -91,16 +96,7 @@ type probes struct {
 	r    *Replica
 	work sync.WaitGroup
 	busy atomic.Bool
-	last atomic.Pointer[time.Time] // of an answer
 }
-
-func (r *Replica) newProbes() *probes {
-	p := &probes{r: r}
-	p.last.Store(new(time.Time))
-	return p
-}
-
-func (p *probes) answered() time.Time { return *p.last.Load() }
 
 func (p *probes) ask(ctx context.Context) {
 	if !p.busy.CompareAndSwap(false, true) {
@@ -110,10 +106,7 @@ func (p *probes) ask(ctx context.Context) {
 		defer p.busy.Store(false)
 		ctx, cancel := context.WithTimeout(ctx, p.r.timing.Unwell)
 		defer cancel()
-		if _, _, err := fence.Read(ctx, p.r.broker(), p.r.name, 0); err == nil {
-			now := time.Now()
-			p.last.Store(&now)
-		}
+		_, _, _ = fence.Read(ctx, p.r.broker(), p.r.name, 0) // an answer is noted when it comes, see heard
 	})
 }
 

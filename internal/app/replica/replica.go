@@ -60,25 +60,27 @@ type Options struct {
 // Replica shares the cars with other replicas: it opens the shards that this one is given
 // and gives them away. It implements cluster.Host. Its methods may be called concurrently.
 type Replica struct {
-	opts     Options
-	log      *slog.Logger
-	journals *journals.Journals
-	dir      *state.Dir
-	cars     *roster.Roster // set by Begin
-	name     string         // of the cluster
-	timing   cluster.Timing
-	self     fence.Epoch
-	cluster  Membership
-	offers   *offers
-	health   atomic.Pointer[error] // nil: this replica can serve
-	scouts   chan struct{}         // one for each Connect that is being handed on
-	handing  sync.WaitGroup        // of those
-	final    atomic.Bool           // this is the end of all sessions that no other takes
-	life     context.Context       // of those
-	end      context.CancelFunc    // of life
+	opts      Options
+	log       *slog.Logger
+	journals  *journals.Journals
+	dir       *state.Dir
+	cars      *roster.Roster // set by Begin
+	name      string         // of the cluster
+	timing    cluster.Timing
+	self      fence.Epoch
+	cluster   Membership
+	offers    *offers
+	inquiries inquiries             // what the others say of the broker, for one that it does not answer
+	health    atomic.Pointer[error] // nil: this replica can serve
+	scouts    chan struct{}         // one for each Connect that is being handed on
+	handing   sync.WaitGroup        // of those
+	final     atomic.Bool           // this is the end of all sessions that no other takes
+	life      context.Context       // of those
+	end       context.CancelFunc    // of life
 
-	reloaded  func(fingerprint string) // tells the others which configuration is in force
-	discarded atomic.Uint64            // answered statuses that no module was given
+	reloaded  func(fingerprint string)  // tells the others which configuration is in force
+	heardAt   atomic.Pointer[time.Time] // when the broker has answered last over another connection than those of the shards
+	discarded atomic.Uint64             // answered statuses that no module was given
 
 	turns  []sync.Mutex            // of the shards: one changes the state of a shard at a time
 	shards []atomic.Pointer[shard] // in service, as in journals; nil: not here
@@ -167,6 +169,8 @@ func Join(ctx context.Context, opts Options) (*Replica, error) {
 		r.end()
 		return nil, err
 	}
+	r.inquiries.ask = func(ctx context.Context, address string) (peerShard, error) { return r.askPeer(ctx, address, 0) }
+	r.heardAt.Store(new(time.Time))
 	notYet := errors.New("the broker was not asked yet")
 	r.health.Store(&notYet)
 	r.serve()
@@ -251,7 +255,7 @@ func (r *Replica) broker() fence.Broker {
 	at := r.opts.Link()
 	return fence.Broker{
 		Address: at.Address, Username: at.Username, Password: at.Password, TLS: at.TLS,
-		Member: r.self.Replica, Logger: at.Logger,
+		Member: r.self.Replica, Logger: at.Logger, Answered: r.heard,
 	}
 }
 

@@ -9,11 +9,12 @@ import (
 	"external-server/internal/cluster"
 )
 
-// silenceTick is how often a call that the broker holds up looks whether the broker has fallen silent.
+// silenceTick is the pause between two looks of a call that the broker holds up at whether it answers.
 const silenceTick = 20 * time.Millisecond
 
-// answering returns a context that ends when the broker falls silent for this replica. A broker
-// that is silent already is waited for: where it answers no replica, a shard is served by one of them.
+// answering returns a context that ends when the broker has been silent for so long that this replica gives its
+// shards away. A broker that is silent already is waited for: where it answers no replica, a shard is
+// served by one of them.
 func (r *Replica) answering(ctx context.Context) (context.Context, context.CancelFunc) {
 	if r.silent() {
 		return context.WithCancel(ctx)
@@ -29,7 +30,8 @@ func (r *Replica) answering(ctx context.Context) (context.Context, context.Cance
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				if err := r.Health(); errors.As(err, new(*cluster.NoBrokerError)) {
+				err := r.Health()
+				if lost := new(*cluster.NoBrokerError); errors.As(err, lost) && time.Since((*lost).Since) >= r.timing.GiveAway {
 					cancel(err)
 				}
 			}
@@ -46,8 +48,14 @@ func heldUp(ctx context.Context, err error) error {
 	return err
 }
 
+// heard notes that the broker has answered over a connection that was made to ask it something.
+func (r *Replica) heard() {
+	now := time.Now()
+	r.heardAt.Store(&now)
+}
+
 // witness tells the connection of each shard when the broker has answered over another one, and returns when it has
-// answered last. probed is when it has answered over a connection that was made to ask it.
+// answered last. probed is when it has answered over one that belongs to none.
 func (r *Replica) witness(probed time.Time) time.Time {
 	newest, second := probed, time.Time{}
 	var leader *shard // whose answer is the newest
