@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"external-server/internal/app"
+	"external-server/internal/app/check"
 )
 
 func newCheckCommand() *cobra.Command {
@@ -33,7 +33,7 @@ connections to the broker and to a PostgreSQL database.`,
 			for _, w := range warnings {
 				fmt.Fprintf(out, "warning: %v\n", w)
 			}
-			report := app.Check(cmd.Context(), cfg)
+			report := check.Configuration(cmd.Context(), cfg)
 			for _, w := range report.Warnings {
 				fmt.Fprintf(out, "warning: %s\n", w)
 			}

@@ -26,7 +26,7 @@ func (a *App) sources() observe.Sources {
 	s := observe.Sources{
 		Cars:      a.Cars,
 		Link:      func() link.State { return a.link.State() },
-		Processes: a.libraries.processes,
+		Processes: a.modules.Processes,
 		Broker: func() (broker.Stats, bool) {
 			if a.broker == nil {
 				return broker.Stats{}, false
@@ -41,8 +41,8 @@ func (a *App) sources() observe.Sources {
 		},
 	}
 	s.Stores = a.stores
-	s.Declined, s.GivenUp, s.SetAside = a.sessions.declinedByReason, a.sessions.givenUpByReason, a.sessions.setAsideByReason
-	s.Cluster = func() (observe.ClusterState, bool) { return a.cluster.state() }
+	s.Declined, s.GivenUp, s.SetAside = a.journals.Declined, a.journals.GivenUp, a.journals.SetAside
+	s.Cluster = a.cluster.state
 	if a.logs != nil {
 		s.LogLost = a.logs.Lost
 	}
@@ -65,14 +65,14 @@ func (o operator) Cars() []car.Snapshot { return o.a.Cars() }
 func (o operator) Link() link.State     { return o.a.link.State() }
 
 func (o operator) Car(name string) (car.Snapshot, bool) {
-	c, ok := o.a.roster.find(name)
+	c, ok := o.a.roster.Find(name)
 	if !ok {
 		return car.Snapshot{}, false
 	}
 	return c.Snapshot(), true
 }
 
-func (o operator) Labels(car string) map[string]string { return o.a.roster.labelsOf(car) }
+func (o operator) Labels(car string) map[string]string { return o.a.roster.Labels(car) }
 
 func (o operator) API() http.RoundTripper {
 	if o.a.api == nil {
@@ -82,7 +82,7 @@ func (o operator) API() http.RoundTripper {
 }
 
 func (o operator) CheckCommand(car string, module int32, data []byte) ([]byte, error) {
-	if m, ok := o.a.roster.moduleOf(car, module); ok && m.Builtin != "" {
+	if m, ok := o.a.roster.Module(car, module); ok && m.Builtin != "" {
 		delivered, err := fleetapi.CheckCommand(string(m.Builtin), data)
 		if err != nil {
 			return nil, fmt.Errorf("the module %s refuses it: %w", m.Builtin, err)
@@ -92,7 +92,14 @@ func (o operator) CheckCommand(car string, module int32, data []byte) ([]byte, e
 	return data, nil
 }
 
-func (o operator) Modules() []admin.ModuleInfo { return o.a.libraries.describe() }
+func (o operator) Modules() []admin.ModuleInfo {
+	made := o.a.modules.List()
+	out := make([]admin.ModuleInfo, len(made))
+	for i, m := range made {
+		out[i] = admin.ModuleInfo(m)
+	}
+	return out
+}
 
 func (o operator) Components() []admin.Component {
 	link := o.a.link.State()
@@ -109,7 +116,7 @@ func (o operator) Components() []admin.Component {
 		}
 	}
 	out := []admin.Component{c}
-	for _, p := range o.a.libraries.processes() {
+	for _, p := range o.a.modules.Processes() {
 		c := admin.Component{Name: "module " + p.Name, Ready: p.Ready && !p.OutOfService && !p.Silent}
 		switch {
 		case c.Ready && p.Slow != "":
@@ -126,8 +133,9 @@ func (o operator) Components() []admin.Component {
 		}
 		out = append(out, c)
 	}
-	if o.a.cluster.on() {
-		out = append(out, o.a.cluster.component())
+	if r := o.a.cluster.replica; r != nil {
+		ready, reason := r.Ready()
+		out = append(out, admin.Component{Name: "cluster", Ready: ready, Reason: reason})
 	}
 	for _, s := range o.a.stores() {
 		out = append(out, admin.Component{Name: s.Name, Ready: s.Fault == "", Reason: s.Fault})
@@ -136,7 +144,7 @@ func (o operator) Components() []admin.Component {
 }
 
 func (o operator) Disconnect(name string) error {
-	c, ok := o.a.roster.find(name)
+	c, ok := o.a.roster.Find(name)
 	if !ok {
 		return admin.ErrNoCar
 	}
@@ -145,7 +153,7 @@ func (o operator) Disconnect(name string) error {
 }
 
 func (o operator) Reannounce(name string) error {
-	c, ok := o.a.roster.find(name)
+	c, ok := o.a.roster.Find(name)
 	if !ok {
 		return admin.ErrNoCar
 	}
@@ -167,7 +175,7 @@ func (o operator) Stop(final bool) (text string, self process.ID, err error) {
 		return "", self, err
 	}
 	text = "the server stops: sessions end, gateways are told"
-	switch durable := o.a.sessions.durable(); {
+	switch durable := o.a.journals.Durable(); {
 	case durable && (final || o.a.Config().OnStop == config.OnStopNotify):
 		text = "the server stops for good: sessions end, gateways are told, nothing is kept for the next start"
 	case durable:

@@ -1,6 +1,7 @@
 // Package app builds the server from a configuration and runs its life: New
 // does everything that can fail, Run serves until its context ends, Reload
-// changes the configuration of a running server. Only this package knows all
+// changes the configuration of a running server. Its parts stand in one list, see
+// parts; what they serve is in the packages below it. Only this package knows all
 // the others; tests embed it.
 package app
 
@@ -16,11 +17,16 @@ import (
 	"time"
 
 	"external-server/internal/admin"
+	"external-server/internal/app/journals"
+	"external-server/internal/app/modules"
+	"external-server/internal/app/replica"
+	"external-server/internal/app/roster"
 	"external-server/internal/broker"
 	"external-server/internal/car"
 	"external-server/internal/cluster"
 	"external-server/internal/config"
 	"external-server/internal/config/tlsfiles"
+	"external-server/internal/httpapi"
 	apiserver "external-server/internal/httpapi/server"
 	"external-server/internal/link"
 	"external-server/internal/link/shards"
@@ -44,23 +50,25 @@ type Options struct {
 	// server can be measured without any; nil: as configured.
 	Module func(config.Module) (module.Module, error)
 
-	membership func(cluster.Host, *config.Config) membership // tests
+	membership func(cluster.Host, *config.Config) replica.Membership // tests
+	link       func(link.Link) link.Link                             // tests: what the cars are attached to
 }
 
 // App is a server that was built and waits for Run or Close.
 type App struct {
-	log       *slog.Logger
-	version   string
-	parts     parts
-	began     changes                 // of the start, to be applied by Run
-	cars      *carsPart               // one of parts
-	linkTo    *linkPart               // one of parts
-	sessions  *sessionsPart           // one of parts
-	end       context.CancelCauseFunc // of the service; set by Run
-	stopping  atomic.Bool             // Stop was called
-	libraries *libraries
-	broker    *broker.Broker // nil: an external one is used
-	gateways  *gateways      // that the embedded broker sees
+	log      *slog.Logger
+	version  string
+	parts    parts
+	began    changes                 // of the start, to be applied by Run
+	cars     *carsPart               // one of parts
+	linkTo   *linkPart               // one of parts
+	sessions *sessionsPart           // one of parts
+	end      context.CancelCauseFunc // of the service; set by Run
+	stopping atomic.Bool             // Stop was called
+	modules  *modules.Set
+	journals *journals.Journals
+	broker   *broker.Broker // nil: an external one is used
+	gateways *gateways      // that the embedded broker sees
 	// Certificate files, which a reload may replace: of the link, of the broker.
 	clientTLS     atomic.Pointer[func() (*tls.Config, error)] // nil: no files
 	brokerFiles   *tlsfiles.Watched
@@ -69,9 +77,10 @@ type App struct {
 	link          carLink
 	shards        *shards.Link // the same, in a cluster
 	peers         *peersPart   // one of parts
-	membership    func(cluster.Host, *config.Config) membership
-	cluster       *clusterPart // one of parts
-	roster        *roster
+	membership    func(cluster.Host, *config.Config) replica.Membership
+	cluster       *clusterPart   // one of parts
+	roster        *roster.Roster // made by the start of the cars
+	linkOfCars    func(link.Link) link.Link
 	hub           *observe.Hub  // nil: neither admin endpoint nor tracing
 	admin         *admin.Server // nil: off
 	logs          *logging.Logs // nil: not ours to change
@@ -91,11 +100,25 @@ type App struct {
 func New(ctx context.Context, opts Options) (*App, error) {
 	a := &App{
 		cfg: opts.Config, log: opts.Logger, version: opts.Version, logs: opts.Logs, load: opts.Load,
-		reloading: newGate(), gateways: newGateways(), libraries: newLibraries(component(opts.Logger, logging.ComponentModule)),
+		reloading: newGate(), gateways: newGateways(), membership: opts.membership, linkOfCars: opts.link,
 	}
-	a.libraries.instead, a.membership = opts.Module, opts.membership
-	a.roster = newRoster(a.cfg, a.log, a.libraries)
-	a.roster.partial = a.cfg.Cluster != nil
+	a.modules = modules.New(modules.Options{
+		Logger: component(a.log, logging.ComponentModule), Instead: opts.Module,
+		API: func() httpapi.API {
+			if a.api == nil {
+				return nil
+			}
+			return a.api.API()
+		},
+	})
+	a.journals = journals.New(journals.Options{
+		Logger: component(a.log, logging.ComponentServer), Version: a.version, OwnBroker: a.gateways.ours.Load,
+		Tell: func(e observe.Event) {
+			if a.hub != nil {
+				a.hub.Events.Put(e)
+			}
+		},
+	})
 	a.parts = a.list()
 	var err error
 	if a.began, err = a.parts.prepare(ctx, nil, a.cfg); err != nil {
@@ -184,7 +207,7 @@ func (a *App) Config() *config.Config {
 
 // Cars returns a snapshot of every car, those of the configuration first and in
 // its order, then those found by "*" in the order of their names.
-func (a *App) Cars() []car.Snapshot { return a.roster.snapshots() }
+func (a *App) Cars() []car.Snapshot { return a.roster.Snapshots() }
 
 // BrokerAddr is the address of the embedded broker, or nil without one.
 func (a *App) BrokerAddr() net.Addr {

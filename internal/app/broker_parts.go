@@ -112,15 +112,13 @@ func (p *linkPart) prepare(_ context.Context, old, fresh *config.Config) (change
 	}
 	p.address, p.latest = p.broker(fresh, clientTLS)
 	if fresh.Cluster != nil {
-		a.shards = shards.New(a.sessions.number)
 		a.link = &clusterLink{Link: a.shards}
-		a.roster.link = a.link
 		return change{apply: p.begin}, tuning(fresh).Check()
 	}
 	opts := p.options(fresh)
-	opts.Connections, opts.Presence, opts.Sessions = fresh.Broker.Connections, presence(fresh), a.sessions.link(fresh)
+	opts.Connections, opts.Sessions = fresh.Broker.Connections, a.journals.Link(fresh)
 	one, err := mqtt.New(opts)
-	a.link, a.roster.link = one, one
+	a.link = one
 	return change{apply: p.begin}, err
 }
 
@@ -140,6 +138,7 @@ func (p *linkPart) options(cfg *config.Config) mqtt.Options {
 		Logger:     component(p.a.log, logging.ComponentLink),
 		RetryMax:   tuned.RetryMax,
 		MaxPayload: tuned.MaxPayload,
+		Presence:   presence(cfg),
 	}
 }
 
@@ -255,12 +254,3 @@ func largestMessage(cfg *config.Config) int { return max(fleet.DefaultPayload, c
 // latestTLS makes the settings of the link's next connection from the files that
 // are configured then.
 func (a *App) latestTLS() (*tls.Config, error) { return (*a.clientTLS.Load())() }
-
-// child makes the link of one shard.
-func (p *linkPart) child(s *shard) (*mqtt.Link, error) {
-	cfg := p.a.Config()
-	opts := p.options(cfg)
-	opts.Presence, opts.Sessions = presence(cfg), p.a.cluster.sessionsOf(s)
-	opts.Heartbeat = p.a.cluster.timing.Unwell / 2
-	return mqtt.New(opts)
-}

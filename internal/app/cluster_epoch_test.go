@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"external-server/internal/cluster"
+	"external-server/internal/support/badnetwork"
+	"external-server/internal/support/testwait"
 )
 
 // An etcd that was restored gives lower epochs than before. A shard that is served keeps
@@ -18,16 +20,16 @@ func TestEpochNeverFalls(t *testing.T) {
 	c.open(a, 0)
 	high := c.table.view.Shards[0].Epoch
 	for _, epoch := range []int64{low, high - 1} {
-		err := a.cluster.Open(t.Context(), 0, epoch)
+		err := a.cluster.replica.Open(t.Context(), 0, epoch)
 		stale, ok := errors.AsType[*cluster.StaleError](err)
 		if !ok || stale.Known != high || stale.Epoch != epoch || stale.Shard != 0 {
 			t.Errorf("Open under %d while %d is in force: %v", epoch, high, err)
 		}
 	}
-	if got := a.sessions.shards[0].Load().epoch.Load(); got != high {
+	if got := a.peers.owners.Owner(0).Epoch; got != high {
 		t.Errorf("the epoch went from %d to %d", high, got)
 	}
-	if err := a.cluster.Open(t.Context(), 0, high+10); err != nil {
+	if err := a.cluster.replica.Open(t.Context(), 0, high+10); err != nil {
 		t.Error(err)
 	}
 }
@@ -38,23 +40,15 @@ func TestIllReplicaLeavesItsShardsToOthers(t *testing.T) {
 	t.Parallel()
 	_, cars := carsOfEach(1)
 	c := newCrowd(t, cars)
+	c.edges("a")
 	a, b := c.start("a"), c.start("b")
 	c.open(a, 0)
-	if answer, err := b.cluster.Ask(t.Context(), 0); err != nil || !answer.Serving {
+	if answer, err := b.cluster.replica.Ask(t.Context(), 0); err != nil || !answer.Serving {
 		t.Fatalf("%+v, %v", answer, err)
 	}
-	a.cluster.stopLooking(t)
-	ill := errors.New("a module is out of service")
-	a.cluster.health.Store(&ill)
-	if answer, err := b.cluster.Ask(t.Context(), 0); err != nil || answer.Serving {
+	c.relays["a"].Set(badnetwork.Faults{Silent: true})
+	testwait.Until(t, "the replica notices", a.silent)
+	if answer, err := b.cluster.replica.Ask(t.Context(), 0); err != nil || answer.Serving {
 		t.Errorf("%+v, %v", answer, err)
-	}
-}
-
-// stopLooking leaves the replica's health as it is.
-func (p *clusterPart) stopLooking(t *testing.T) {
-	t.Helper()
-	if err := p.looks.stop(); err != nil {
-		t.Error(err)
 	}
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // ask makes a request of the admin endpoint.
-func (r *replica) ask(t *testing.T, method, path string, into any) int {
+func (r *sharer) ask(t *testing.T, method, path string, into any) int {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), testwait.Patience)
 	defer cancel()
@@ -52,9 +52,9 @@ func TestOperatorsSeeOneFleet(t *testing.T) {
 	c := newCrowd(t, cars)
 	c.edit = func(cfg *config.Config) { cfg.Admin = &config.Admin{Listen: "127.0.0.1:0"} }
 	a, b := c.start("a"), c.start("b")
-	for _, r := range []*replica{a, b} {
+	for _, r := range []*sharer{a, b} {
 		r.chair.change(func(v *cluster.View) {
-			v.Members = append(slices.Clone(v.Members), cluster.Member{Name: r.name, Address: r.cluster.self.Address, State: cluster.StateReady})
+			v.Members = append(slices.Clone(v.Members), cluster.Member{Name: r.name, Address: r.peers.address(r.cfg.Cluster), State: cluster.StateReady})
 		})
 	}
 	c.open(a, 0, 1)
@@ -70,7 +70,7 @@ func TestOperatorsSeeOneFleet(t *testing.T) {
 	}
 	running := func(owner func(shard int) string) {
 		t.Helper()
-		for _, r := range []*replica{a, b} {
+		for _, r := range []*sharer{a, b} {
 			testwait.Until(t, "all cars are shown at "+r.name, func() bool {
 				var l list
 				r.ask(t, "GET", "/api/v1/cars", &l)
@@ -119,7 +119,7 @@ func TestOperatorsSeeOneFleet(t *testing.T) {
 		t.Errorf("ready: %d %v", code, ready)
 	}
 	// Shard 2 has no owner for a moment.
-	if err := b.cluster.Close(t.Context(), 2, a.member(), false); err != nil {
+	if err := b.cluster.replica.Close(t.Context(), 2, a.member(), false); err != nil {
 		t.Fatal(err)
 	}
 	c.table.change(func(v *cluster.View) { v.Shards[2] = cluster.Owner{} })

@@ -24,9 +24,14 @@ func (c *crowd) edges(names ...string) {
 	}
 }
 
+// silent tells whether the broker does not answer the replica.
+func (r *sharer) silent() bool {
+	return errors.As(r.cluster.replica.Health(), new(*cluster.NoBrokerError))
+}
+
 // giveAll gives all shards of a replica to another one until that has taken them: on a busy machine
 // it may not have an answer of the broker for a moment. The result is nil, or the shards were left.
-func (c *crowd) giveAll(r *replica, to cluster.Member) (err error) {
+func (c *crowd) giveAll(r *sharer, to cluster.Member) (err error) {
 	c.t.Helper()
 	testwait.Until(c.t, "the shards are given away", func() bool {
 		if err = errors.Join(closeAll(r, to)...); errors.Is(err, cluster.ErrLeft) {
@@ -44,11 +49,11 @@ func (c *crowd) giveAll(r *replica, to cluster.Member) (err error) {
 }
 
 // closeAll tries it once, as the planner does when the broker is gone: all at once.
-func closeAll(r *replica, to cluster.Member) []error {
+func closeAll(r *sharer, to cluster.Member) []error {
 	errs := make([]error, crowdShards)
 	var work sync.WaitGroup
 	for n := range crowdShards {
-		work.Go(func() { errs[n] = r.cluster.Close(context.Background(), n, to, false) })
+		work.Go(func() { errs[n] = r.cluster.replica.Close(context.Background(), n, to, false) })
 	}
 	work.Wait()
 	return errs
@@ -71,14 +76,14 @@ func TestShardLeavesSilentBroker(t *testing.T) {
 			c.open(a, 0, 1, 2, 3)
 			c.drive(names...)
 			c.relays["a"].Set(badnetwork.Faults{Mute: tt.up, Deaf: tt.down})
-			testwait.Until(t, "the replica notices", a.cluster.silent)
+			testwait.Until(t, "the replica notices", a.silent)
 			if err := c.giveAll(a, b.member()); err != nil {
 				t.Error(err)
 			}
 			c.open(b, 0, 1, 2, 3)
 			c.served(5)
 			c.relays["a"].Set(badnetwork.Faults{})
-			testwait.Until(t, "the replica is well again", func() bool { return a.cluster.Health() == nil })
+			testwait.Until(t, "the replica is well again", func() bool { return a.cluster.replica.Health() == nil })
 			c.served(5)
 			c.unnoticed()
 			c.account.exact(t)
@@ -97,7 +102,7 @@ func TestNoBrokerForAny(t *testing.T) {
 	c.drive(names...)
 	c.relays["a"].Set(badnetwork.Faults{Silent: true})
 	c.relays["b"].Set(badnetwork.Faults{Silent: true})
-	testwait.Until(t, "both notice", func() bool { return a.cluster.silent() && b.cluster.silent() })
+	testwait.Until(t, "both notice", func() bool { return a.silent() && b.silent() })
 	for n, err := range closeAll(a, b.member()) {
 		if err == nil || !strings.Contains(err.Error(), "the broker does not answer it either") {
 			t.Errorf("shard %d: %v", n, err)
@@ -138,7 +143,7 @@ func TestShardIsLeftBehind(t *testing.T) {
 			c.open(a, 0, 1, 2, 3)
 			c.drive(names...)
 			c.relays["a"].Set(badnetwork.Faults{Silent: true})
-			testwait.Until(t, "the replica notices", a.cluster.silent)
+			testwait.Until(t, "the replica notices", a.silent)
 			next := cluster.Member{Name: "next", Address: address, State: cluster.StateUnhealthy}
 			c.table.change(func(v *cluster.View) { v.Members = []cluster.Member{next} })
 			if name == "cut off" { // as far as is known it cannot serve either
@@ -169,8 +174,8 @@ func TestShardThatCannotBeTakenBack(t *testing.T) {
 	c.drive(names...)
 	c.broker.Kill()
 	testwait.Until(t, "the connections are lost", func() bool { return !a.shards.State().Up })
-	err := a.cluster.Close(t.Context(), 0, cluster.Member{Name: "nobody", Address: brokertest.FreeAddress(t), State: cluster.StateReady}, false)
-	if served := a.sessions.shards[0].Load() != nil; err == nil || served == errors.Is(err, cluster.ErrLeft) {
+	err := a.cluster.replica.Close(t.Context(), 0, cluster.Member{Name: "nobody", Address: brokertest.FreeAddress(t), State: cluster.StateReady}, false)
+	if served := a.peers.owners.Owner(0).Self; err == nil || served == errors.Is(err, cluster.ErrLeft) {
 		t.Errorf("%v; the shard is served: %v", err, served)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"external-server/internal/app/replica"
 	"external-server/internal/cluster"
 	"external-server/internal/config"
 	"external-server/internal/fleet"
@@ -57,7 +58,7 @@ func (tb *table) next() int64 {
 	return tb.epoch
 }
 
-// seat is one replica's part in the table. It implements membership.
+// chair is one replica's part in the table. It implements replica.Membership.
 type chair struct {
 	*table
 	name string // of the replica
@@ -142,8 +143,8 @@ func (i countingInstance) ForwardStatus(_ context.Context, _ fleet.Device, data 
 	return nil
 }
 
-// replica is one server of a crowd.
-type replica struct {
+// sharer is one server of a crowd.
+type sharer struct {
 	*App
 	name  string
 	log   *testlog.Buffer
@@ -198,14 +199,14 @@ func (c *crowd) load(name string) *config.Config {
 }
 
 // start runs a replica until the test ends.
-func (c *crowd) start(name string) *replica {
+func (c *crowd) start(name string) *sharer {
 	c.t.Helper()
-	r := &replica{name: name, log: new(testlog.Buffer), cfg: c.load(name), chair: &chair{table: c.table, name: name, lost: make(chan int, crowdShards)}}
+	r := &sharer{name: name, log: new(testlog.Buffer), cfg: c.load(name), chair: &chair{table: c.table, name: name, lost: make(chan int, crowdShards)}}
 	var err error
 	r.App, err = New(c.t.Context(), Options{
 		Config: r.cfg, Logger: r.log.Logger(),
 		Module:     func(config.Module) (module.Module, error) { return countingModule{a: c.account}, nil },
-		membership: func(cluster.Host, *config.Config) membership { return r.chair },
+		membership: func(cluster.Host, *config.Config) replica.Membership { return r.chair },
 	})
 	if err != nil {
 		c.t.Fatal(err)
@@ -224,26 +225,26 @@ func (c *crowd) start(name string) *replica {
 }
 
 // open gives a shard to a replica.
-func (c *crowd) open(r *replica, shards ...int) {
+func (c *crowd) open(r *sharer, shards ...int) {
 	c.t.Helper()
 	for _, n := range shards {
 		var epoch int64
 		testwait.Until(c.t, fmt.Sprintf("%s opens shard %d", r.name, n), func() bool { // what fails is tried again, as in service
 			epoch = c.table.next()
-			err := r.cluster.Open(c.t.Context(), n, epoch)
+			err := r.cluster.replica.Open(c.t.Context(), n, epoch)
 			if err != nil {
 				c.t.Log(err)
 			}
 			return err == nil
 		})
 		c.table.change(func(v *cluster.View) {
-			v.Shards[n] = cluster.Owner{Replica: r.name, Address: r.cluster.self.Address, Epoch: epoch, State: cluster.ClaimServing}
+			v.Shards[n] = cluster.Owner{Replica: r.name, Address: r.peers.address(r.cfg.Cluster), Epoch: epoch, State: cluster.ClaimServing}
 		})
 	}
 }
 
-func (r *replica) member() cluster.Member {
-	return cluster.Member{Name: r.name, Address: r.cluster.self.Address}
+func (r *sharer) member() cluster.Member {
+	return cluster.Member{Name: r.name, Address: r.peers.address(r.cfg.Cluster)}
 }
 
 // drive is a gateway that reports all the time.
@@ -364,7 +365,7 @@ func TestShardIsHandedOver(t *testing.T) {
 	c.open(a, 0, 1, 2, 3)
 	c.drive(names...)
 	for n := range crowdShards {
-		if err := a.cluster.Close(t.Context(), n, b.member(), false); err != nil {
+		if err := a.cluster.replica.Close(t.Context(), n, b.member(), false); err != nil {
 			t.Fatal(err)
 		}
 		c.open(b, n)
@@ -373,7 +374,7 @@ func TestShardIsHandedOver(t *testing.T) {
 	if len(a.Cars()) != 0 || len(b.Cars()) != len(names) {
 		t.Errorf("a serves %d cars, b %d", len(a.Cars()), len(b.Cars()))
 	}
-	if err := b.cluster.Close(t.Context(), 2, a.member(), false); err != nil { // and back
+	if err := b.cluster.replica.Close(t.Context(), 2, a.member(), false); err != nil { // and back
 		t.Fatal(err)
 	}
 	c.open(a, 2)
@@ -392,7 +393,7 @@ func TestHandOverIsRefused(t *testing.T) {
 	c.drive(names...)
 	nobody := cluster.Member{Name: "b", Address: brokertest.FreeAddress(t)}
 	for n := range crowdShards {
-		if err := a.cluster.Close(t.Context(), n, nobody, false); err == nil {
+		if err := a.cluster.replica.Close(t.Context(), n, nobody, false); err == nil {
 			t.Error("a shard was handed over to nobody")
 		}
 	}
@@ -447,7 +448,7 @@ func TestOwnerComesBack(t *testing.T) {
 	c.open(b, 0, 1, 2, 3)
 	c.served(5)
 	a = c.start("a")
-	if err := b.cluster.Close(t.Context(), 1, a.member(), false); err != nil {
+	if err := b.cluster.replica.Close(t.Context(), 1, a.member(), false); err != nil {
 		t.Fatal(err)
 	}
 	c.open(a, 1)
@@ -469,13 +470,13 @@ func TestEpochRises(t *testing.T) {
 	c.unnoticed()
 	var err *cluster.StaleError
 	testwait.Until(t, "the broker has the epoch", func() bool {
-		return errors.As(b.cluster.Open(t.Context(), 0, stale), &err)
+		return errors.As(b.cluster.replica.Open(t.Context(), 0, stale), &err)
 	})
-	if answer, err := b.cluster.Ask(t.Context(), 0); err != nil || !answer.Serving || answer.Owner.Replica != "a" {
+	if answer, err := b.cluster.replica.Ask(t.Context(), 0); err != nil || !answer.Serving || answer.Owner.Replica != "a" {
 		t.Errorf("%+v, %v", answer, err)
 	}
 	a.stop()
-	if answer, err := b.cluster.Ask(t.Context(), 0); err != nil || answer.Serving {
+	if answer, err := b.cluster.replica.Ask(t.Context(), 0); err != nil || answer.Serving {
 		t.Errorf("%+v, %v", answer, err)
 	}
 }
@@ -495,7 +496,7 @@ func TestFoundCarInCluster(t *testing.T) {
 	if len(a.Cars()) != 4 || len(b.Cars()) != 4 {
 		t.Errorf("a serves %d cars, b %d", len(a.Cars()), len(b.Cars()))
 	}
-	if err := a.cluster.Close(t.Context(), 1, b.member(), false); err != nil {
+	if err := a.cluster.replica.Close(t.Context(), 1, b.member(), false); err != nil {
 		t.Fatal(err)
 	}
 	c.open(b, 1)
@@ -519,7 +520,7 @@ func TestReloadInCluster(t *testing.T) {
 	c.drive(names...)
 	more, cars := carsOfEach(3)
 	c.cars = cars
-	for _, r := range []*replica{a, b} {
+	for _, r := range []*sharer{a, b} {
 		changes, err := r.Reload(t.Context(), c.load(r.name))
 		if err != nil || len(changes.Added) != 2 || changes.Unchanged != 4 || len(changes.Removed) != 0 {
 			t.Errorf("%s: %v, %v", r.name, changes, err)
@@ -527,7 +528,7 @@ func TestReloadInCluster(t *testing.T) {
 	}
 	c.drive(slices.DeleteFunc(more, func(name string) bool { return slices.Contains(names, name) })...)
 	c.unnoticed()
-	if err := a.cluster.Close(t.Context(), 1, b.member(), false); err != nil {
+	if err := a.cluster.replica.Close(t.Context(), 1, b.member(), false); err != nil {
 		t.Fatal(err)
 	}
 	c.open(b, 1)
@@ -549,7 +550,7 @@ func TestCatchUp(t *testing.T) {
 	c.cars = cars
 	fresh := c.load("a")
 	a.waits = &waits{step: time.Minute}
-	made, err := a.roster.prepare(t.Context(), fresh, a.waits)
+	made, err := a.roster.Prepare(t.Context(), fresh, a.waits.within)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -557,7 +558,7 @@ func TestCatchUp(t *testing.T) {
 	if len(a.Cars()) != len(names) {
 		t.Errorf("%d cars", len(a.Cars()))
 	}
-	if err := a.roster.apply(t.Context(), fresh, made.opened, made.changes); err != nil {
+	if err := a.roster.Apply(t.Context(), made); err != nil {
 		t.Fatal(err)
 	}
 	if len(a.Cars()) != len(more) {

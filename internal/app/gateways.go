@@ -111,7 +111,7 @@ func (a *App) gatewayGone(client string, left time.Time) {
 	if company != a.Config().Company {
 		return
 	}
-	c, ok := a.roster.find(name)
+	c, ok := a.roster.Find(name)
 	if !ok || c.Snapshot().LastSeen.After(left.Add(gatewayGrace/5)) { // what was under way comes within that
 		return
 	}

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 
+	"external-server/internal/app/replica"
 	"external-server/internal/config"
 	"external-server/internal/logging"
 	"external-server/internal/peer"
@@ -13,7 +14,7 @@ type peersPart struct {
 	a      *App
 	server *peer.Server // nil: there is no cluster
 	client *peer.Client
-	owners *owners
+	owners *replica.Owners
 	serves *task
 }
 
@@ -24,7 +25,7 @@ func (p *peersPart) prepare(ctx context.Context, old, fresh *config.Config) (cha
 	if c == nil || old != nil {
 		return change{}, nil
 	}
-	p.owners = newOwners(p.a, c.Shards)
+	p.owners = replica.NewOwners(c.Shards)
 	opts := peer.Options{Replica: c.Replica, TLS: peerTLS(c), Token: c.PeerToken, Logger: component(p.a.log, logging.ComponentHTTP)}
 	var err error
 	if p.client, err = peer.NewClient(opts); err != nil {

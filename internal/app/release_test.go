@@ -64,8 +64,7 @@ func TestGatewayHeardAfterRelease(t *testing.T) {
 			}
 		},
 	}
-	s := newServer(t, idleModule{})
-	l.Link, s.roster.link = s.roster.link, l
+	s := newServerAt(t, idleModule{}, func(of link.Link) link.Link { l.Link = of; return l })
 	s.start()
 	if err := s.peer.Subscribe(1, "company/found/external_server"); err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 
 	"external-server/internal/config"
 	"external-server/internal/fleet"
+	"external-server/internal/link"
 	"external-server/internal/module"
 	"external-server/internal/protocol"
 	"external-server/internal/support/brokertest"
@@ -91,12 +92,16 @@ func (s *server) load(value int) *config.Config {
 	return cfg
 }
 
-func newServer(t *testing.T, m idleModule) *server {
+func newServer(t *testing.T, m idleModule) *server { return newServerAt(t, m, nil) }
+
+// newServerAt attaches the cars to what at makes of the link.
+func newServerAt(t *testing.T, m idleModule, at func(link.Link) link.Link) *server {
 	s := &server{path: filepath.Join(t.TempDir(), "config.json"), t: t}
 	var err error
 	s.App, err = New(t.Context(), Options{
 		Config: s.load(1), Logger: slog.New(slog.DiscardHandler),
 		Module: func(config.Module) (module.Module, error) { return m, nil },
+		link:   at,
 	})
 	if err != nil {
 		t.Fatal(err)

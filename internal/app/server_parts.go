@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"external-server/internal/admin"
+	"external-server/internal/app/replica"
+	"external-server/internal/app/roster"
 	"external-server/internal/config"
 	"external-server/internal/config/tlsfiles"
 	apiserver "external-server/internal/httpapi/server"
@@ -55,7 +57,7 @@ func (p logsPart) prepare(_ context.Context, old, fresh *config.Config) (change,
 type modulesPart struct{ a *App }
 
 func (modulesPart) keys() []string { return nil } // they are a car's
-func (p modulesPart) stop() error  { return p.a.libraries.close() }
+func (p modulesPart) stop() error  { return p.a.modules.Close() }
 
 func (p modulesPart) prepare(_ context.Context, old, fresh *config.Config) (change, error) {
 	if old == nil {
@@ -63,12 +65,12 @@ func (p modulesPart) prepare(_ context.Context, old, fresh *config.Config) (chan
 	}
 	return change{
 		apply: func(context.Context) error {
-			if err := p.a.libraries.closeUnused(fresh); err != nil {
+			if err := p.a.modules.CloseUnused(fresh); err != nil {
 				p.a.log.Warn("modules that are no longer used did not end cleanly", "error", err)
 			}
 			return nil
 		},
-		drop: func() error { return p.a.libraries.closeUnused(old) },
+		drop: func() error { return p.a.modules.CloseUnused(old) },
 	}, nil
 }
 
@@ -106,7 +108,6 @@ func (p *observingPart) prepare(_ context.Context, old, fresh *config.Config) (c
 	if a.hub, err = observe.New(opts); err != nil {
 		return change{}, err
 	}
-	a.roster.hub = a.hub
 	return change{apply: func(ctx context.Context) error {
 		p.watch = begin(ctx, func(ctx context.Context) error {
 			a.hub.Watch(ctx)
@@ -158,7 +159,7 @@ func (p *adminPart) prepare(_ context.Context, old, fresh *config.Config) (chang
 		Config: *fresh.Admin, Source: operator{a}, Hub: a.hub, Version: a.version, Logger: component(a.log, logging.ComponentAdmin),
 	}
 	if fresh.Cluster != nil {
-		opts.Cluster = operators{a.peers.owners}
+		opts.Cluster = replica.Operators{Owners: a.peers.owners, Company: fresh.Company, Client: a.peers.client}
 	}
 	var err error
 	if a.admin, err = admin.New(opts); err != nil {
@@ -216,7 +217,7 @@ func (p *apiPart) prepare(ctx context.Context, old, fresh *config.Config) (chang
 	if fresh.Cluster != nil {
 		a.peers.server.HandleWithin(apiserver.PeerPrefix+"/", peer.Limits{Body: apiserver.PeerBody, Requests: apiserver.PeerRequests}, api.PeerHandler())
 	}
-	a.api, a.libraries.api = api, api.API()
+	a.api = api
 	return change{apply: func(ctx context.Context) error {
 		p.serves = begin(ctx, func(ctx context.Context) error {
 			err := api.Run(ctx)
@@ -245,7 +246,7 @@ type carsPart struct {
 	end   context.CancelCauseFunc // of their context; nil: not begun
 	cause error                   // of the end
 	gone  *task                   // ends the sessions of gateways that have left
-	last  Changes                 // of the last reload
+	last  roster.Changes          // of the last reload
 }
 
 func (*carsPart) keys() []string {
@@ -253,36 +254,38 @@ func (*carsPart) keys() []string {
 }
 
 func (p *carsPart) prepare(ctx context.Context, old, fresh *config.Config) (change, error) {
-	r := p.a.roster
-	if old == nil && r.partial { // cars come with their shards
-		return change{apply: p.begin}, errors.Join(r.loadAll(ctx, fresh), r.loadAny(ctx, fresh))
-	}
+	a := p.a
 	if old == nil {
-		if err := r.addAll(ctx, fresh.Cars); err != nil {
-			return change{}, err
+		opts := roster.Options{Config: fresh, Logger: a.log, Modules: a.modules, Journals: a.journals, Link: a.link, Hub: a.hub}
+		if a.linkOfCars != nil {
+			opts.Link = a.linkOfCars(a.link)
 		}
-		return change{apply: p.begin}, r.loadAny(ctx, fresh)
+		if r := a.cluster.replica; r != nil {
+			opts.Elsewhere = r.Elsewhere
+		}
+		a.roster = roster.New(opts)
+		return change{apply: p.begin}, a.roster.Load(ctx)
 	}
-	made, err := r.prepare(ctx, fresh, p.a.waits)
+	made, err := a.roster.Prepare(ctx, fresh, a.waits.within)
 	if err != nil {
 		return change{}, err
 	}
 	return change{
 		apply: func(ctx context.Context) error {
-			p.last = made.changes
-			return r.apply(ctx, fresh, made.opened, made.changes)
+			p.last = made.Changes
+			return a.roster.Apply(ctx, made)
 		},
-		drop: made.drop,
+		drop: made.Drop,
 	}, nil
 }
 
 // begin serves the cars until the context that Run was given ends.
 func (p *carsPart) begin(ctx context.Context) error {
 	ctx, p.end = context.WithCancelCause(context.WithoutCancel(ctx))
-	if err := p.a.roster.start(ctx); err != nil {
+	if err := p.a.roster.Start(ctx); err != nil {
 		return err
 	}
-	p.a.sessions.forget()
+	p.a.journals.ForgetAllUnserved()
 	p.gone = begin(ctx, func(ctx context.Context) error {
 		p.a.gateways.watch(ctx, p.a.gatewayGone)
 		return nil
@@ -291,16 +294,19 @@ func (p *carsPart) begin(ctx context.Context) error {
 }
 
 func (p *carsPart) stop() error {
+	if p.a.roster == nil { // the start has not come that far
+		return nil
+	}
 	if p.end == nil {
-		return p.a.roster.discard()
+		return p.a.roster.Discard()
 	}
-	p.a.libraries.retire()
+	p.a.modules.Retire()
 	p.end(p.cause)
-	err := errors.Join(p.gone.stop(), p.a.roster.stop())
+	err := errors.Join(p.gone.stop(), p.a.roster.Stop())
 	if p.cause != nil && p.a.link.Settled() {
-		p.a.roster.settle()
+		p.a.roster.Settle()
 	}
-	return errors.Join(err, p.a.roster.discard())
+	return errors.Join(err, p.a.roster.Discard())
 }
 
 // checkFilesOf reads the certificate files of a listener: files that were replaced are

@@ -1,22 +1,20 @@
 package app
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"external-server/internal/config"
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/module"
-	"external-server/internal/support/testlog"
 )
 
 // refusingLink refuses one car.
@@ -37,14 +35,14 @@ func (l refusingLink) Attach(id fleet.CarID, r link.Receiver) (link.Port, error)
 // TestFailedStartEndsTheCars: when one car cannot be started, those started before it
 // have ended before what they use is closed.
 func TestFailedStartEndsTheCars(t *testing.T) {
-	s := newServer(t, idleModule{})
-	s.roster.link = refusingLink{s.roster.link, "b"}
-	first := s.roster.entries["a"]
+	m := idleModule{held: "a", closing: make(chan struct{}), release: make(chan struct{}), once: new(sync.Once)}
+	close(m.release) // its end is noted, and not held up
+	s := newServerAt(t, m, func(l link.Link) link.Link { return refusingLink{l, "b"} })
 	if err := s.Run(t.Context()); !errors.Is(err, errRefusedCar) {
 		t.Errorf("Run returned %v", err)
 	}
 	select {
-	case <-first.done:
+	case <-m.closing:
 	default:
 		t.Error("a car still runs")
 	}
@@ -72,26 +70,6 @@ func TestBrokenModulePreventsTheStart(t *testing.T) {
 		} else if !strings.Contains(err.Error(), "api_url") {
 			t.Errorf("car %q: %v", car, err)
 		}
-	}
-}
-
-// TestFoundCarsThatFailAreLogged: a stranger who finds cars that cannot be served does
-// not write a line for each.
-func TestFoundCarsThatFailAreLogged(t *testing.T) {
-	var log testlog.Buffer
-	anyCar := config.Car{Modules: []config.Module{{Number: 1, Builtin: "mission"}}}
-	libs := newLibraries(slog.New(slog.DiscardHandler))
-	r := newRoster(&config.Config{Company: "c", AnyCar: &anyCar}, slog.New(slog.NewTextHandler(&log, nil)), libs)
-	r.ctx, r.any.stop = context.Background(), func() {}
-	connect := []byte("\x0a\x07\x0a\x01s\x22\x02\x08\x01")
-	for n := range 100 {
-		r.foundCar(fleet.CarID{Company: "c", Car: fmt.Sprint("car", n)}, connect)
-	}
-	if lines := strings.Count(log.String(), "cannot be served"); lines != 1 {
-		t.Errorf("%d lines for 100 Connects", lines)
-	}
-	if err := libs.close(); err != nil {
-		t.Error(err)
 	}
 }
 

@@ -17,11 +17,11 @@ func (a *App) stores() []observe.Store {
 		}
 		out = append(out, s)
 	}
-	if fault, used := a.libraries.spools(); used {
+	if fault, used := a.modules.Spools(); used {
 		out = append(out, observe.Store{Name: "spool", Fault: fault})
 	}
 	if a.Config().StateDirectory != "" {
-		out = append(out, observe.Store{Name: "state directory", Fault: a.sessions.fault()})
+		out = append(out, observe.Store{Name: "state directory", Fault: a.journals.Fault()})
 	}
 	if a.api != nil {
 		s := observe.Store{Name: "http api"}

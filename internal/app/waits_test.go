@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"external-server/internal/app/roster"
 )
 
 // restarting is a module whose process is being started anew for ever, when down is
@@ -68,7 +70,7 @@ func TestReloadsDoNotQueueForEver(t *testing.T) {
 		t.Errorf("the second reload: %v", err)
 	}
 	stop()
-	if err := <-first; !errors.Is(err, errStops) {
+	if err := <-first; !errors.Is(err, roster.ErrStops) {
 		t.Errorf("the first reload: %v", err)
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"testing/synctest"
 
 	"external-server/internal/fleet"
-	"external-server/internal/session"
+	"external-server/internal/session/record"
 )
 
 // noting is a carrier that writes down what it gets between the messages of the car's link.
@@ -15,12 +15,12 @@ type noting struct {
 	link *fakeLink
 }
 
-func (n *noting) Put(car fleet.CarID, record []byte) {
-	if len(record) == 0 {
+func (n *noting) Put(car fleet.CarID, data []byte) {
+	if len(data) == 0 {
 		n.link.record("no session")
 		return
 	}
-	r, err := session.ResumeCarried(car.String(), record)
+	r, err := record.Carried(car.String(), data)
 	if err != nil {
 		n.t.Error(err)
 		return

@@ -7,6 +7,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/module"
 	"external-server/internal/session"
+	"external-server/internal/session/record"
 )
 
 // fetch hands the session what a module's worker has fetched, as far as it has room.
@@ -46,7 +47,7 @@ func (o *occupant) recordPositions() {
 	for _, m := range o.modules {
 		if p, ok := module.Opened(m.instance).(module.Positioned); ok {
 			if position := p.Position(); position != nil {
-				o.opts.Journal.Append(session.AppendPosition(nil, o.opts.ID.String(), m.number, position))
+				o.opts.Journal.Append(record.Begin(nil, o.opts.ID.String()).Position(m.number, position))
 				o.session.SetPosition(m.number, position)
 			}
 		}

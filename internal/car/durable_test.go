@@ -13,6 +13,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/session"
+	"external-server/internal/session/record"
 )
 
 // memory is a journal that outlives its seats.
@@ -50,11 +51,11 @@ func (m *memory) Append(records ...[]byte) {
 }
 
 // known is what the journal says of the car.
-func (m *memory) known(t *testing.T) *session.Resumption {
+func (m *memory) known(t *testing.T) *record.Resumption {
 	t.Helper()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	f := session.NewFold()
+	f := record.NewFold()
 	for _, r := range m.records {
 		if err := f.Apply(r); err != nil {
 			t.Fatal(err)

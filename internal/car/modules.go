@@ -9,6 +9,7 @@ import (
 
 	"external-server/internal/module"
 	"external-server/internal/session"
+	"external-server/internal/session/record"
 )
 
 // boundModule is one module of the car with its worker.
@@ -54,7 +55,7 @@ func (s *Seat) bind(b Binding) *boundModule {
 		name := s.opts.ID.String()
 		worker.Confirmed = func(status uint64) {
 			m.confirmed.Store(status + 1)
-			m.record = session.AppendDelivered(m.record[:0], name, number, status)
+			m.record = record.Begin(m.record[:0], name).Delivered(number, status)
 			m.batch[0] = m.record
 			j.Append(m.batch[:]...)
 		}
@@ -77,7 +78,7 @@ func (s *Seat) bind(b Binding) *boundModule {
 			if s.opts.Alone != nil {
 				done = s.opts.Alone()
 			}
-			j.Append(session.AppendTried(nil, name, number, status))
+			j.Append(record.Begin(nil, name).Tried(number, status, 1))
 			_ = j.Flush()
 			return func() {
 				_ = j.Flush() // that it is confirmed

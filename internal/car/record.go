@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"external-server/internal/session"
+	"external-server/internal/session/record"
 )
 
 // Record makes the car write down its whole session if its journal has begun anew. It may
@@ -59,14 +60,14 @@ func (o *occupant) whole(effects []session.Effect) (records [][]byte) {
 	name := o.opts.ID.String()
 	for _, m := range o.all() {
 		for _, w := range m.worker.Waiting() {
-			l := session.Left{Device: w.Device, Data: w.Data, Error: w.Error, Number: w.Number}
-			records = append(records, session.AppendLeft(nil, name, &l))
+			l := record.Left{Device: w.Device, Data: w.Data, Error: w.Error, Number: w.Number}
+			records = append(records, record.Begin(nil, name).Left(&l))
 		}
 	}
 	for i := range effects {
 		if e := &effects[i]; e.Kind == session.EffectForward {
-			l := session.Left{Device: e.Device, Data: e.Data, Error: e.Error, Number: e.Number}
-			records = append(records, session.AppendLeft(nil, name, &l))
+			l := record.Left{Device: e.Device, Data: e.Data, Error: e.Error, Number: e.Number}
+			records = append(records, record.Begin(nil, name).Left(&l))
 		}
 	}
 	return append(records, o.session.AppendRecord(nil)) // which says the numbers that are next
@@ -76,7 +77,7 @@ func (o *occupant) whole(effects []session.Effect) (records [][]byte) {
 func (o *occupant) confirmed() {
 	for _, m := range o.all() {
 		if n := m.confirmed.Load(); n > 0 {
-			o.opts.Journal.Append(session.AppendDelivered(nil, o.opts.ID.String(), m.number, n-1))
+			o.opts.Journal.Append(record.Begin(nil, o.opts.ID.String()).Delivered(m.number, n-1))
 		}
 	}
 }

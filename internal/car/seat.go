@@ -23,6 +23,7 @@ import (
 	"external-server/internal/logging"
 	"external-server/internal/module"
 	"external-server/internal/session"
+	"external-server/internal/session/record"
 )
 
 // Defaults of Options and Limits.
@@ -65,7 +66,7 @@ type Occupant struct {
 	Session *session.Session
 	// Known is what the journal says of the car; nil: nothing. It is for the first
 	// occupant of a seat, and for one that follows a defect.
-	Known   *session.Resumption
+	Known   *record.Resumption
 	Modules []Binding
 }
 

@@ -1,12 +1,10 @@
 package session
 
 import (
-	"encoding/binary"
-	"errors"
-	"fmt"
 	"slices"
 
 	"external-server/internal/fleet"
+	"external-server/internal/session/record"
 )
 
 // hintEvery is after how many statuses of which nothing else is to be told Version changes.
@@ -15,9 +13,6 @@ const hintEvery = 256
 // maxHint is how far behind the record of a failed server the status that comes first may
 // be. More is not explained by what the record leaves out: it is not that of this session as it was.
 const maxHint = 2 * hintEvery
-
-// carriedVersion begins what AppendCarried appends.
-const carriedVersion = 1
 
 // Version changes when something has changed that another server must know which goes on
 // with the session should this one fail: that it is in normal communication or has ended, its
@@ -38,86 +33,33 @@ func (s *Session) finishCarry() {
 	s.carried = ahead
 }
 
-// AppendCarried appends a record for another server, see ResumeCarried; nothing if there is no session
+// AppendCarried appends a record for another server, see record.Carried; nothing if there is no session
 // in normal communication. The Session must be Durable.
 func (s *Session) AppendCarried(b []byte) []byte {
 	if s.phase != PhaseRunning {
 		return b
 	}
 	r := s.Record()
-	var left []Left
+	var left []record.Left
 	r.Owed, left = s.carriedOwed()
-	return s.appendState(append(b, carriedVersion), r, left)
-}
-
-// ResumeCarried returns with what another server goes on that takes a car over. data is what
-// AppendCarried has appended for it, and may have been changed by a stranger: the error says why
-// it cannot be used.
-func ResumeCarried(car string, data []byte) (*Resumption, error) {
-	if len(data) == 0 || data[0] != carriedVersion {
-		return nil, fmt.Errorf("the record of a session begins with %d, this program knows only those that begin with %d", append(data, 0)[0], carriedVersion)
-	}
-	f := NewFold()
-	if err := f.Apply(data[1:]); err != nil {
-		return nil, err
-	}
-	if cars := f.Cars(); len(cars) != 1 || cars[0] != car {
-		return nil, fmt.Errorf("the record is of another car: %.64q", cars)
-	}
-	r, err := f.Car(car)
-	if err != nil {
-		return nil, err
-	}
-	if r.Record == nil || r.Record.ID == "" {
-		return nil, errors.New("the record is none of a session in normal communication")
-	}
-	if err := errors.Join(r.Record.check(), r.checkOwed()); err != nil {
-		return nil, err
-	}
-	r.Record.Settled, r.Hint = false, true
-	return r, nil
-}
-
-// check looks for what no Session has appended.
-func (r *Record) check() error {
-	seen := make(map[fleet.DeviceID]bool, len(r.Devices))
-	for i := range r.Devices {
-		id := r.Devices[i].ID()
-		if seen[id] {
-			return fmt.Errorf("the record has the device %.64q twice", id.String())
-		}
-		seen[id] = true
-	}
-	counters := make(map[uint32]bool, len(r.Ahead))
-	for i := range r.Ahead {
-		n := r.Ahead[i].Counter
-		if counters[n] || r.Counting && int32(n-r.Expected) < 0 {
-			return fmt.Errorf("the record holds status %d twice, or behind the one that is next (%d)", n, r.Expected)
-		}
-		counters[n] = true
-	}
-	if len(r.Passed) > maxPassed {
-		return fmt.Errorf("the record has %d statuses without answer, at most %d were expected", len(r.Passed), maxPassed)
-	}
-	return nil
+	return s.appendState(record.BeginCarried(b), r, left)
 }
 
 // hint is what is known of the next status in a session that a failed server had: it is
 // order.expected or a later one.
 type hint struct {
-	held   bool   // the record has held statuses, the first of which is first
-	first  uint32 // the next status is not behind it
-	any    bool   // statuses have come, while all was read that the broker held
-	lowest uint32 // the first of them
+	record.Hint
+	held  bool   // the record has held statuses, the first of which is first
+	first uint32 // the next status is not behind it
 }
 
 // guess says that the next status is not known exactly. It is if the server held it: it would have
 // told of its acceptance, as of every change of what is held.
-func (s *Session) guess(r *Resumption) {
+func (s *Session) guess(r *record.Resumption) {
 	o := &s.order
-	h := &hint{any: r.Come, lowest: r.Lowest}
+	h := &hint{Hint: *r.Hint}
 	for n := range o.ahead {
-		if h.any && int32(n-h.lowest) >= 0 {
+		if h.Come && int32(n-h.Lowest) >= 0 {
 			continue // it has come since, or does not matter
 		}
 		if !h.held || int32(n-h.first) < 0 {
@@ -128,16 +70,6 @@ func (s *Session) guess(r *Resumption) {
 		return
 	}
 	s.hint = h
-}
-
-func (h *hint) append(b []byte) []byte {
-	return binary.AppendUvarint(appendBool(append(b, byte(entryHint)), h.any), uint64(h.lowest))
-}
-
-func (h *hint) see(counter uint32) {
-	if !h.any || int32(counter-h.lowest) < 0 {
-		h.any, h.lowest = true, counter
-	}
 }
 
 // adopt makes the counter of a status the one that is next, in a session that a failed server
@@ -180,7 +112,7 @@ func (s *Session) handOver(m fleet.ClientMessage) bool {
 		s.end(ReasonTooManyAhead, true)
 		return false
 	}
-	s.recordStatus(m, statusForwarded|statusAnswered)
+	s.recordStatus(m, record.StatusForwarded|record.StatusAnswered)
 	s.respond(m, true, s.forward(m))
 	return true
 }

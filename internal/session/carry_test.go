@@ -6,21 +6,22 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/session/record"
 )
 
 // carriedOf returns what another server gets of a car's session that has everything.
 func carriedOf(tb testing.TB, car string) []byte {
 	tb.Helper()
 	records := journaled(tb, car)
-	return append([]byte{carriedVersion}, records[len(records)-1]...)
+	return append(record.BeginCarried(nil), records[len(records)-1]...)
 }
 
 // What is carried of one car is not taken for another one, whatever topic it was found at; nor is one
 // that was cut or comes from a newer program (RES-22).
 func TestCarriedNamesItsCar(t *testing.T) {
 	data := carriedOf(t, "c/a")
-	r, err := ResumeCarried("c/a", data)
-	if err != nil || !r.Hint || r.Record.ID != "abcdefgh" || len(r.Record.Commands) != 2 || len(r.Record.Ahead) != 1 || r.Next != 3 || string(r.Position(1)) != "\x07" {
+	r, err := record.Carried("c/a", data)
+	if err != nil || r.Hint == nil || r.Record.ID != "abcdefgh" || len(r.Record.Commands) != 2 || len(r.Record.Ahead) != 1 || r.Next != 3 || string(r.Position(1)) != "\x07" {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	for name, tc := range map[string]struct {
@@ -29,17 +30,17 @@ func TestCarriedNamesItsCar(t *testing.T) {
 	}{
 		"another car":   {"c/b", data},
 		"empty":         {"c/a", nil},
-		"newer":         {"c/a", append([]byte{carriedVersion + 1}, data[1:]...)},
-		"no session":    {"c/a", AppendForgotten([]byte{carriedVersion}, "c/a")},
+		"newer":         {"c/a", append([]byte{data[0] + 1}, data[1:]...)},
+		"no session":    {"c/a", record.Begin(record.BeginCarried(nil), "c/a").Forgotten()},
 		"two cars":      {"c/a", append(bytes.Clone(data), data[1:]...)},
-		"left statuses": {"c/a", append(bytes.Clone(data), AppendLeft(nil, "c/a", &Left{Device: button})[len(appendHeader(nil, "c/a")):]...)},
+		"left statuses": {"c/a", record.Entries(bytes.Clone(data)).Left(&record.Left{Device: button})},
 	} {
-		if r, err := ResumeCarried(tc.car, tc.data); err == nil {
+		if r, err := record.Carried(tc.car, tc.data); err == nil {
 			t.Errorf("%s: accepted as %+v", name, r)
 		}
 	}
 	for n := range data {
-		if r, err := ResumeCarried("c/a", data[:n]); err == nil && r.Record.ID != "abcdefgh" {
+		if r, err := record.Carried("c/a", data[:n]); err == nil && r.Record.ID != "abcdefgh" {
 			t.Errorf("cut at %d: %+v", n, r)
 		}
 	}
@@ -113,7 +114,7 @@ func FuzzCarried(f *testing.F) {
 		f.Add(data[:n], uint32(1), uint32(2))
 	}
 	f.Fuzz(func(t *testing.T, data []byte, first, second uint32) {
-		r, err := ResumeCarried("c/a", data)
+		r, err := record.Carried("c/a", data)
 		if err != nil {
 			return
 		}
@@ -122,7 +123,7 @@ func FuzzCarried(f *testing.F) {
 		now := start
 		answered := map[uint32]bool{}
 		heard := false
-		journal := NewFold()
+		journal := record.NewFold()
 		step := func(ev Event) {
 			heard = heard || ev.Kind == EventMessage
 			effects := s.Step(now, ev)
@@ -146,7 +147,7 @@ func FuzzCarried(f *testing.F) {
 				}
 			}
 			if carried := s.AppendCarried(nil); len(carried) > 0 {
-				if _, err := ResumeCarried("c/a", carried); err != nil {
+				if _, err := record.Carried("c/a", carried); err != nil {
 					t.Fatalf("its own record: %v", err)
 				}
 			}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/session/record"
 )
 
 // connect handles a Connect in every phase (REC-3, REC-4).
@@ -234,7 +235,7 @@ func (s *Session) acceptFirsts() {
 		}
 		s.heldBytes -= size(m)
 		if dev.supported {
-			s.recordStatus(m, statusAnswered|statusForwarded)
+			s.recordStatus(m, record.StatusAnswered|record.StatusForwarded)
 			s.respond(m, true, s.forward(m)) // DEF-5: at once, an answer is a promise
 		} else {
 			s.respond(m, false, 0) // MSG-4

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/session/record"
 )
 
 // EventKind tells which fields of an Event are meaningful.
@@ -58,7 +59,7 @@ type Event struct {
 	// Down is for how long the car was out of reach, at least (EventLinkUp).
 	Down time.Duration
 	// Resume is what is known of the car (EventResume). It is the Session's from then on.
-	Resume *Resumption
+	Resume *record.Resumption
 }
 
 // EffectKind tells which fields of an Effect are meaningful.

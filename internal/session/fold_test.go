@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/session/record"
 )
 
 // journaled plays one session with everything that a journal can hold and returns its
@@ -45,13 +46,13 @@ func journaled(tb testing.TB, car string) (records [][]byte) {
 	message(fleet.ClientMessage{Kind: fleet.ClientStatus, State: fleet.StateRunning, Counter: 4, Device: button, Data: []byte("held")})
 	step(Event{Kind: EventCommands, Module: 1, Position: []byte{7}, Commands: []fleet.Command{{Device: button, Data: []byte("go")}, {Device: button, Data: []byte("stop")}}})
 	message(fleet.ClientMessage{Kind: fleet.ClientCommandResponse, Counter: 2})
-	records = append(records, AppendDelivered(nil, car, 1, 0), s.AppendSettled(nil), s.AppendRecord(nil))
+	records = append(records, record.Begin(nil, car).Delivered(1, 0), s.AppendSettled(nil), s.AppendRecord(nil))
 	return records
 }
 
 // A record belongs to the car that it names, whatever file it is found in.
 func TestRecordsNameTheirCar(t *testing.T) {
-	f := NewFold()
+	f := record.NewFold()
 	for _, r := range journaled(t, "c/a") {
 		if err := f.Apply(r); err != nil {
 			t.Fatal(err)
@@ -75,20 +76,20 @@ func TestRecordsThatCannotBeUnderstood(t *testing.T) {
 	records := journaled(t, "c/a")
 	spoil := map[string]func([]byte) []byte{
 		"newer version": func(r []byte) []byte { r[0]++; return r },
-		"unknown kind":  func(r []byte) []byte { return append(appendHeader(nil, "c/a"), 200) },
+		"unknown kind":  func(r []byte) []byte { return append(record.Begin(nil, "c/a"), 200) },
 	}
 	for n := range records[3] {
 		spoil["cut at "+string(rune('0'+n%10))] = func(r []byte) []byte { return r[:min(len(r)-1, n+1)] }
 	}
 	for name, spoilt := range spoil {
-		f := NewFold()
+		f := record.NewFold()
 		for _, r := range records[:3] {
 			if err := f.Apply(r); err != nil {
 				t.Fatal(err)
 			}
 		}
 		bad := spoilt(bytes.Clone(records[3]))
-		if err := f.Apply(bad); err == nil && len(bad) > len(appendHeader(nil, "c/a")) {
+		if err := f.Apply(bad); err == nil && len(bad) > len(record.Begin(nil, "c/a")) {
 			t.Errorf("%s: accepted", name)
 		}
 	}
@@ -107,7 +108,7 @@ func FuzzJournal(f *testing.F) {
 	}
 	f.Add(all)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		fold := NewFold()
+		fold := record.NewFold()
 		for len(data) > 0 {
 			n, used := binary.Uvarint(data)
 			if used <= 0 || n > uint64(len(data)-used) {
@@ -116,7 +117,7 @@ func FuzzJournal(f *testing.F) {
 			_ = fold.Apply(data[used : used+int(n)])
 			data = data[used+int(n):]
 		}
-		again := NewFold()
+		again := record.NewFold()
 		fold.Snapshot(func(r []byte) {
 			if err := again.Apply(r); err != nil {
 				t.Fatalf("a compacted record: %v", err)
@@ -136,7 +137,7 @@ func FuzzJournal(f *testing.F) {
 }
 
 // goOn resumes a session and plays a few messages.
-func goOn(t *testing.T, car string, known *Resumption) {
+func goOn(t *testing.T, car string, known *record.Resumption) {
 	s := New(Options{}, allModules{})
 	s.Durable(car)
 	now := start
@@ -164,42 +165,4 @@ func goOn(t *testing.T, car string, known *Resumption) {
 		}
 	}
 	step(Event{Kind: EventStop})
-}
-
-// What a process has begun with is known to the next ones, also from a compacted journal,
-// and nothing of a car that was forgotten.
-func TestTriedAndForgotten(t *testing.T) {
-	f := NewFold()
-	apply := func(f *Fold, record []byte) {
-		t.Helper()
-		if err := f.Apply(record); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for n := range uint64(3) {
-		apply(f, AppendLeft(nil, "c/a", &Left{Device: fleet.Device{Module: int32(n % 2)}, Data: []byte{byte(n)}, Number: n}))
-	}
-	apply(f, AppendTried(nil, "c/a", 0, 0))
-	apply(f, AppendTried(nil, "c/a", 0, 0))
-	apply(f, AppendTried(nil, "c/a", 1, 7)) // is not left
-	again := NewFold()
-	f.Snapshot(func(r []byte) { apply(again, r) })
-	for _, f := range []*Fold{f, again} {
-		known, err := f.Car("c/a")
-		if err != nil {
-			t.Fatal(err)
-		}
-		heads := known.Heads()
-		if len(heads) != 2 || heads[0].Tried != 2 || heads[1].Tried != 0 {
-			t.Errorf("heads %+v", heads)
-		}
-		known.Drop(0)
-		if heads := known.Heads(); len(known.Left) != 2 || len(heads) != 2 || heads[1].Number != 2 {
-			t.Errorf("without the first, heads %+v", heads)
-		}
-		apply(f, AppendForgotten(nil, "c/a"))
-		if known, _ := f.Car("c/a"); known != nil || len(f.Cars()) != 0 {
-			t.Errorf("a forgotten car: %+v", known)
-		}
-	}
 }

@@ -1,15 +1,14 @@
 package session
 
 import (
-	"encoding/binary"
-
 	"external-server/internal/fleet"
+	"external-server/internal/session/record"
 )
 
 // Durable makes the Session say after each Step what its owner has to write into a
 // journal, under the name of the car. It must be called before the first Step.
 func (s *Session) Durable(car string) {
-	s.journal = appendHeader(nil, car)
+	s.journal = record.Begin(nil, car)
 	s.prefix = len(s.journal)
 }
 
@@ -26,7 +25,7 @@ func (s *Session) Journal() []byte {
 // AppendSettled appends a record that says that everything the car was sent has
 // reached the broker. The Session must be Durable.
 func (s *Session) AppendSettled(b []byte) []byte {
-	return append(append(b, s.journal[:s.prefix]...), byte(entrySettled))
+	return s.entries(b).Settled()
 }
 
 // AppendRecord appends a record of the whole session to b, for a journal that
@@ -36,30 +35,31 @@ func (s *Session) AppendRecord(b []byte) []byte {
 	return s.appendState(b, s.Record(), nil)
 }
 
+func (s *Session) entries(b []byte) record.Entries { return append(b, s.journal[:s.prefix]...) }
+
 // appendState appends what is known of the car, r of its session (nil: there is none) and statuses that are left.
-func (s *Session) appendState(b []byte, r *Record, left []Left) []byte {
-	b = append(b, s.journal[:s.prefix]...)
+func (s *Session) appendState(b []byte, r *record.Session, left []record.Left) []byte {
+	e := s.entries(b)
 	if r != nil {
-		b = appendRecord(b, r)
-		if s.hint != nil {
-			b = s.hint.append(b)
-		}
+		e = s.withHint(e.Session(r))
 	} else {
-		b = append(b, byte(entryEnded))
+		e = e.Ended()
 	}
 	for _, p := range s.positions {
-		b = binary.AppendVarint(append(b, byte(entryPosition)), int64(p.Module))
-		b = appendText(b, p.Bytes)
+		e = e.Position(p.Module, p.Bytes)
 	}
 	for i := range left {
-		b = appendLeft(b, &left[i])
+		e = e.Left(&left[i])
 	}
-	b = binary.AppendUvarint(append(b, byte(entryNumbers)), uint64(s.sender.next))
-	b = binary.AppendUvarint(b, uint64(len(s.numbers)))
-	for _, n := range s.numbers {
-		b = binary.AppendUvarint(binary.AppendVarint(b, int64(n.Module)), n.Next)
+	return e.Numbers(s.sender.next, s.numbers)
+}
+
+// withHint appends to a session that its next status is not known exactly, if so.
+func (s *Session) withHint(e record.Entries) record.Entries {
+	if s.hint == nil {
+		return e
 	}
-	return b
+	return e.Hint(s.hint.Hint)
 }
 
 // keptJournal bounds the memory for records that a Session keeps between two Steps.
@@ -74,11 +74,11 @@ func (s *Session) finishRecord() {
 	}
 	if s.phase == PhaseRunning {
 		if s.changed {
-			s.journal = appendDevices(append(s.journal, byte(entryDevices)), s.recordDevices(), s.withModule)
+			s.journal = s.journal.Devices(s.recordDevices(), s.withModule)
 		}
 		for _, counter := range s.early {
 			if m, ok := s.order.ahead[counter]; ok {
-				s.journal = appendHeld(append(s.journal, byte(entryHeld)), &m.ClientMessage)
+				s.journal = s.journal.Held(&m.ClientMessage)
 			}
 		}
 	}
@@ -98,10 +98,10 @@ func (s *Session) putAside(m fleet.ClientMessage) {
 	s.withhold(m.Counter)
 }
 
-// recordStatus says that a status was accepted; with statusForwarded, that its module
+// recordStatus says that a status was accepted; with StatusForwarded, that its module
 // gets it as its next one.
 func (s *Session) recordStatus(m fleet.ClientMessage, flags byte) {
-	if flags&statusRunning != 0 {
+	if flags&record.StatusRunning != 0 {
 		if s.uncarried++; s.uncarried >= hintEvery {
 			s.carry()
 		}
@@ -109,38 +109,32 @@ func (s *Session) recordStatus(m fleet.ClientMessage, flags byte) {
 	if s.prefix == 0 {
 		return
 	}
-	b := append(s.journal, byte(entryStatus), flags)
-	b = binary.AppendUvarint(b, uint64(m.Counter))
-	if flags&statusForwarded != 0 {
-		b = appendDevice(b, m.Device)
-		b = appendText(appendText(b, m.Data), m.Error)
-		b = binary.AppendUvarint(b, *s.number(m.Device.Module))
+	var number uint64
+	if flags&record.StatusForwarded != 0 {
+		number = *s.number(m.Device.Module)
 	}
-	s.journal = b
+	s.journal = s.journal.Status(&m, flags, number)
 }
 
 // pass remembers that a status was handled without an answer.
 func (s *Session) pass(m fleet.ClientMessage) {
-	s.order.passed = appendPassed(s.order.passed, m.Counter)
-	s.recordStatus(m, statusRunning)
+	s.order.passed = record.AppendPassed(s.order.passed, m.Counter)
+	s.recordStatus(m, record.StatusRunning)
 }
 
 func (s *Session) recordSession() {
 	s.changed = false
 	s.carry()
 	if s.prefix > 0 {
-		s.journal = appendRecord(s.journal, s.Record())
-		if s.hint != nil {
-			s.journal = s.hint.append(s.journal)
-		}
+		s.journal = s.withHint(s.journal.Session(s.Record()))
 	}
 }
 
 // recordLeft says which statuses of another server's session are delivered first.
-func (s *Session) recordLeft(left []Left) {
+func (s *Session) recordLeft(left []record.Left) {
 	for i := range left {
 		if s.prefix > 0 {
-			s.journal = appendLeft(s.journal, &left[i])
+			s.journal = s.journal.Left(&left[i])
 		}
 	}
 }
@@ -152,8 +146,7 @@ func (s *Session) recordCommand(counter uint32) {
 		return
 	}
 	c := s.sender.waiting[len(s.sender.waiting)-1].record()
-	b := binary.AppendUvarint(append(s.journal, byte(entryCommand)), uint64(counter))
-	s.journal = appendCommand(b, &c)
+	s.journal = s.journal.Command(counter, &c)
 }
 
 func (s *Session) recordResponse(counter uint32, response fleet.ResponseType) {
@@ -161,8 +154,7 @@ func (s *Session) recordResponse(counter uint32, response fleet.ResponseType) {
 	if s.prefix == 0 || s.phase != PhaseRunning {
 		return
 	}
-	b := binary.AppendUvarint(append(s.journal, byte(entryResponse)), uint64(counter))
-	s.journal = binary.AppendVarint(b, int64(response))
+	s.journal = s.journal.Response(counter, response)
 }
 
 // recordPosition says how far the module has fetched. What is fetched and not sent
@@ -172,12 +164,11 @@ func (s *Session) recordPosition(module int32, position []byte) {
 		return
 	}
 	s.carry()
-	b := binary.AppendVarint(append(s.journal, byte(entryPosition)), int64(module))
-	s.journal = appendText(b, position)
+	s.journal = s.journal.Position(module, position)
 	s.SetPosition(module, position)
 }
 
-// SetPosition says what the journal knows by AppendPosition, for AppendRecord.
+// SetPosition says how far the module has fetched, for AppendRecord; the journal knows it by record.Entries.Position.
 func (s *Session) SetPosition(module int32, position []byte) {
 	for i := range s.positions {
 		if p := &s.positions[i]; p.Module == module {
@@ -185,7 +176,7 @@ func (s *Session) SetPosition(module int32, position []byte) {
 			return
 		}
 	}
-	s.positions = append(s.positions, Position{module, append([]byte(nil), position...)})
+	s.positions = append(s.positions, record.Position{Module: module, Bytes: append([]byte(nil), position...)})
 }
 
 // recordRecovery says that the session is out of reach, or found again.
@@ -194,16 +185,16 @@ func (s *Session) recordRecovery(over bool) {
 	switch {
 	case s.prefix == 0:
 	case over:
-		s.journal = append(s.journal, byte(entryRecovered))
+		s.journal = s.journal.Recovered()
 	default:
-		s.journal = append(s.journal, byte(entryRecovering))
+		s.journal = s.journal.Recovering()
 	}
 }
 
 func (s *Session) recordEnd() {
 	s.carry()
 	if s.prefix > 0 && s.phase == PhaseRunning {
-		s.journal = append(s.journal, byte(entryEnded))
+		s.journal = s.journal.Ended()
 	}
 }
 
@@ -214,6 +205,6 @@ func (s *Session) number(module int32) *uint64 {
 			return &s.numbers[i].Next
 		}
 	}
-	s.numbers = append(s.numbers, Number{Module: module})
+	s.numbers = append(s.numbers, record.Number{Module: module})
 	return &s.numbers[len(s.numbers)-1].Next
 }

@@ -1,12 +1,11 @@
 package session
 
 import (
-	"encoding/binary"
-	"errors"
 	"slices"
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/session/record"
 )
 
 // Bounds of what is carried of held answers, see AppendCarried: the statuses, and the bytes of them.
@@ -25,6 +24,7 @@ type owed struct {
 	by      time.Time
 	ackBy   time.Time // when the broker is told that it was handled
 	acked   bool      // it was told, or is not waiting to be
+	left    bool      // its device has left since, so another server could not tell where to hand it to
 }
 
 // respond answers a status that was accepted, now or when its turn has come: when its module has taken it,
@@ -49,7 +49,7 @@ func (s *Session) respond(m fleet.ClientMessage, forwarded bool, number uint64) 
 	}
 	s.owed = slices.Insert(s.owed, at, o)
 	if s.prefix > 0 && s.phase == PhaseRunning {
-		s.journal = appendOwed(s.journal, o.record())
+		s.journal = s.journal.Owed(o.record())
 	}
 }
 
@@ -91,7 +91,7 @@ func (s *Session) answerOwed() {
 	if len(s.owed) == 0 || s.recovery != nil {
 		return
 	}
-	rest := s.owed[:0]
+	rest, told := s.owed[:0], s.toldOwed()
 	for i := range s.owed {
 		o := s.owed[i]
 		late := !o.taken && !s.now.Before(o.by)
@@ -102,11 +102,11 @@ func (s *Session) answerOwed() {
 		if late {
 			s.note(Warning, NoteStatusAtRisk, o.Device, o.Counter)
 		}
-		if o.acked {
+		if i < told {
 			s.carry()
 		}
 		if s.prefix > 0 && s.phase == PhaseRunning {
-			s.journal = binary.AppendUvarint(append(s.journal, byte(entryAnswered)), uint64(o.Counter))
+			s.journal = s.journal.Answered(o.Counter)
 		}
 		s.answer(o.ClientMessage)
 	}
@@ -178,11 +178,11 @@ func (s *Session) restartOwed() {
 
 // restoreOwed takes over the held answers of an earlier process. What is not left was taken by its
 // module.
-func (s *Session) restoreOwed(r *Resumption) {
+func (s *Session) restoreOwed(r *record.Resumption) {
 	for _, o := range r.Record.Owed {
 		held := owed{ClientMessage: fleet.ClientMessage{Kind: fleet.ClientStatus, SessionID: r.Record.ID, Counter: o.Counter}, awaited: o.Awaited, number: o.Number, acked: true, taken: true}
 		held.Device.Module = o.Module
-		i := slices.IndexFunc(r.Left, func(l Left) bool { return o.Awaited && l.Device.Module == o.Module && l.Number == o.Number })
+		i := slices.IndexFunc(r.Left, func(l record.Left) bool { return o.Awaited && l.Device.Module == o.Module && l.Number == o.Number })
 		if i >= 0 {
 			l := &r.Left[i]
 			held.taken = false
@@ -192,92 +192,53 @@ func (s *Session) restoreOwed(r *Resumption) {
 	}
 }
 
-// Owed is a status that was accepted and whose answer has not left.
-type Owed struct {
-	Counter uint32
-	Awaited bool   // it leaves when the module has taken the status
-	Module  int32  // meaningful if Awaited, and so is
-	Number  uint64 // that of the status, see Left
-}
-
-func (o *owed) record() Owed {
+func (o *owed) record() record.Owed {
 	if !o.awaited {
-		return Owed{Counter: o.Counter}
+		return record.Owed{Counter: o.Counter}
 	}
-	return Owed{Counter: o.Counter, Awaited: true, Module: o.Device.Module, Number: o.number}
+	return record.Owed{Counter: o.Counter, Awaited: true, Module: o.Device.Module, Number: o.number}
 }
 
-func (s *Session) recordOwed() (out []Owed) {
+// orphan marks the statuses that a device brought which leaves, and which its module has not taken.
+func (s *Session) orphan(dev *device) {
+	for i := range s.owed {
+		if o := &s.owed[i]; o.awaited && !o.taken && o.Device.ID() == dev.ID() {
+			o.left = true
+		}
+	}
+}
+
+func (s *Session) recordOwed() (out []record.Owed) {
 	for i := range s.owed {
 		out = append(out, s.owed[i].record())
 	}
 	return out
 }
 
+// toldOwed is how many of the held answers, from the first on, another server has to know. What the broker was
+// not told of comes again and needs no record, unless its device has left, or it stands in front of one that is
+// recorded: the modules of the next server get their statuses in order.
+func (s *Session) toldOwed() int {
+	n := len(s.owed)
+	for n > 0 && !s.owed[n-1].acked && !s.owed[n-1].left {
+		n--
+	}
+	return n
+}
+
 // carriedOwed returns the answers that another server would owe, and the statuses of those whose modules have
-// not taken them. What the broker was not told of comes again and needs no record.
-func (s *Session) carriedOwed() (out []Owed, left []Left) {
+// not taken them.
+func (s *Session) carriedOwed() (out []record.Owed, left []record.Left) {
 	bytes := 0
-	for i := range s.owed {
+	for i := range s.owed[:s.toldOwed()] {
 		o := &s.owed[i]
-		if !o.acked {
-			continue
-		}
 		if bytes += size(o.ClientMessage); len(out) == maxCarriedOwed || bytes > maxCarriedBytes {
 			break
 		}
 		out = append(out, o.record())
 		if o.awaited && !o.taken {
-			left = append(left, Left{Device: o.Device, Data: o.Data, Error: o.Error, Number: o.number})
+			left = append(left, record.Left{Device: o.Device, Data: o.Data, Error: o.Error, Number: o.number})
 		}
 	}
 	return out, left
-}
-
-func appendOwed(b []byte, o Owed) []byte {
-	b = binary.AppendUvarint(append(b, byte(entryOwed)), uint64(o.Counter))
-	b = binary.AppendVarint(appendBool(b, o.Awaited), int64(o.Module))
-	return binary.AppendUvarint(b, o.Number)
-}
-
-func (r *reader) owed() Owed {
-	return Owed{Counter: r.uint32(), Awaited: r.bool(), Module: r.int32(), Number: r.uvarint()}
-}
-
-// owe notes in a Record that an answer is held, answered that it has left.
-func (r *Record) owe(o Owed) {
-	at := len(r.Owed)
-	for at > 0 && int32(r.Owed[at-1].Counter-o.Counter) > 0 {
-		at--
-	}
-	r.Owed = slices.Insert(r.Owed, at, o)
-}
-
-// unanswered is Session.unanswered.
-func (r *Record) unanswered() uint32 {
-	if len(r.Owed) > 0 {
-		return r.Owed[0].Counter
-	}
-	return r.Expected
-}
-
-func (r *Record) answered(counter uint32) {
-	r.Owed = slices.DeleteFunc(r.Owed, func(o Owed) bool { return o.Counter == counter })
-}
-
-// checkOwed looks for what no Session has appended.
-func (r *Resumption) checkOwed() error {
-	owed := r.Record.Owed
-	for i := range owed {
-		if i > 0 && int32(owed[i].Counter-owed[i-1].Counter) <= 0 || int32(owed[i].Counter-r.Record.Expected) >= 0 {
-			return errors.New("the record holds answers out of order")
-		}
-	}
-	for i := range r.Left {
-		l := &r.Left[i]
-		if !slices.ContainsFunc(owed, func(o Owed) bool { return o.Awaited && o.Module == l.Device.Module && o.Number == l.Number }) {
-			return errors.New("the record has a status of which no answer is held")
-		}
-	}
-	return nil
 }

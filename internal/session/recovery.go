@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/session/record"
 )
 
 // Limits of a recovery.
@@ -50,7 +51,7 @@ type recovery struct {
 
 // leftover announces the devices of statuses that no module has confirmed, hands
 // these over and, where the session does not go on, takes the devices back.
-func (s *Session) leftover(left []Left) {
+func (s *Session) leftover(left []record.Left) {
 	var gone []fleet.Device
 	for i := range left {
 		d := left[i].Device
@@ -71,13 +72,13 @@ func (s *Session) leftover(left []Left) {
 }
 
 // resume takes over what a journal knows. It must be the first event of a Session.
-func (s *Session) resume(r *Resumption) {
+func (s *Session) resume(r *record.Resumption) {
 	for _, n := range r.Numbers {
 		*s.number(n.Module) = n.Next
 	}
 	for _, p := range r.Positions {
 		s.SetPosition(p.Module, p.Bytes)
-		if r.Hint {
+		if r.Hint != nil {
 			s.recordPosition(p.Module, p.Bytes)
 		}
 	}
@@ -85,8 +86,8 @@ func (s *Session) resume(r *Resumption) {
 	if rec := r.Record; rec != nil {
 		s.restore(rec)
 		s.restoreOwed(r)
-		s.recovery = &recovery{base: s.order.expected, settled: rec.Settled, limbo: rec.Recovering && !r.Local, local: r.Local, carried: r.Hint}
-		if r.Hint {
+		s.recovery = &recovery{base: s.order.expected, settled: rec.Settled, limbo: rec.Recovering && !r.Local, local: r.Local, carried: r.Hint != nil}
+		if r.Hint != nil {
 			s.guess(r)
 			s.recordSession() // this server's journal is another one
 			s.recordLeft(r.Left)
@@ -100,7 +101,7 @@ func (s *Session) resume(r *Resumption) {
 // restore puts the session into the state of the record and announces its devices
 // to their modules, which have new contexts. Nothing that they have fetched is stale
 // (DEV-3 was done when the devices came, RES-13).
-func (s *Session) restore(r *Record) {
+func (s *Session) restore(r *record.Session) {
 	s.id, s.phase, s.withModule, s.rejoin = r.ID, PhaseRunning, r.WithModule, true
 	for _, d := range r.Devices {
 		dev := &device{Device: d.Device, listed: true, first: true}
@@ -266,7 +267,7 @@ func (s *Session) keepAhead(m fleet.ClientMessage) {
 	s.note(Debug, NoteStatusReceived, m.Device, m.Counter)
 	switch {
 	case s.hint != nil:
-		s.hint.see(m.Counter)
+		s.hint.See(m.Counter)
 	case !o.started:
 		o.started, o.first, o.expected = true, m.Counter, m.Counter
 	}
@@ -303,8 +304,8 @@ func (s *Session) backlogRead() {
 		}
 	}
 	r.answers = nil
-	if s.hint != nil && s.hint.any {
-		if m, ok := s.order.ahead[s.hint.lowest]; ok && !s.adopt(m.ClientMessage) {
+	if s.hint != nil && s.hint.Come {
+		if m, ok := s.order.ahead[s.hint.Lowest]; ok && !s.adopt(m.ClientMessage) {
 			return
 		}
 		s.drain()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/session/record"
 	"external-server/internal/support/scripttest"
 )
 
@@ -54,7 +55,7 @@ type stage struct {
 	modules scriptModules
 	refused map[string]bool
 	manual  bool
-	fold    *Fold // of the journal
+	fold    *record.Fold // of the journal
 	steps   int
 	carried [][]byte // records for another server
 	version uint64
@@ -137,10 +138,10 @@ func (st *stage) do(w []string) {
 	case "backlog":
 		st.step(Event{Kind: EventBacklogRead})
 	case "delivered":
-		st.apply(AppendDelivered(nil, "car", int32(st.Number(w[1])), uint64(st.Number(w[2]))))
+		st.apply(record.Begin(nil, "car").Delivered(int32(st.Number(w[1])), uint64(st.Number(w[2]))))
 		st.step(Event{Kind: EventDelivered, Module: int32(st.Number(w[1])), Number: uint64(st.Number(w[2]))})
 	case "confirmed":
-		st.apply(AppendDelivered(nil, "car", int32(st.Number(w[1])), uint64(st.Number(w[2]))))
+		st.apply(record.Begin(nil, "car").Delivered(int32(st.Number(w[1])), uint64(st.Number(w[2]))))
 	case "awaited":
 		st.modules.awaited[int32(st.Number(w[1]))] = true
 	case "suspend":
@@ -151,7 +152,7 @@ func (st *stage) do(w []string) {
 			st.Fatal("%v", err)
 		}
 		if known == nil {
-			known = new(Resumption)
+			known = new(record.Resumption)
 		}
 		st.now = st.now.Add(st.duration(w[1]))
 		st.s = st.durable()
@@ -161,10 +162,10 @@ func (st *stage) do(w []string) {
 		if len(w) > 2 {
 			back += int(st.Number(w[2]))
 		}
-		known := new(Resumption)
+		known := new(record.Resumption)
 		if data := st.carried[len(st.carried)-back]; len(data) > 0 {
 			var err error
-			if known, err = ResumeCarried("car", data); err != nil {
+			if known, err = record.Carried("car", data); err != nil {
 				st.Fatal("the carried record: %v", err)
 			}
 		}
@@ -203,7 +204,7 @@ func (st *stage) duration(word string) time.Duration {
 // durable returns a new Session whose journal is folded into st.fold.
 func (st *stage) durable() *Session {
 	if st.fold == nil {
-		st.fold = NewFold()
+		st.fold = record.NewFold()
 	}
 	s := New(st.opts, st.modules)
 	s.Durable("car")
@@ -211,12 +212,12 @@ func (st *stage) durable() *Session {
 }
 
 // apply adds a record to what the journal says, and compacts it now and then.
-func (st *stage) apply(record []byte) {
-	if err := st.fold.Apply(record); err != nil {
+func (st *stage) apply(data []byte) {
+	if err := st.fold.Apply(data); err != nil {
 		st.Fatal("the journal: %v", err)
 	}
 	if st.steps++; st.steps%3 == 0 {
-		compact := NewFold()
+		compact := record.NewFold()
 		st.fold.Snapshot(func(r []byte) {
 			if err := compact.Apply(r); err != nil {
 				st.Fatal("the compacted journal: %v", err)
@@ -236,7 +237,7 @@ func (st *stage) checkJournal() {
 		st.Fatal("the journal: %v", err)
 	}
 	if known == nil {
-		known = new(Resumption)
+		known = new(record.Resumption)
 	}
 	if want, got := plain(st.s.Record()), plain(known.Record); want != got {
 		st.Fatal("the journal says\n%s\nthe session\n%s", got, want)
@@ -257,7 +258,7 @@ func (st *stage) checkCarried() {
 		}
 		return
 	}
-	known, err := ResumeCarried("car", st.carried[len(st.carried)-1])
+	known, err := record.Carried("car", st.carried[len(st.carried)-1])
 	if err != nil || now == nil {
 		st.Fatal("carried: %v; the session: %+v", err, now)
 	}
@@ -266,7 +267,7 @@ func (st *stage) checkCarried() {
 	}
 	known.Record.Expected, known.Record.Passed, now.Passed = now.Expected, nil, nil
 	// What the broker was not told of comes again.
-	now.Owed = slices.DeleteFunc(now.Owed, func(o Owed) bool { return !slices.Contains(known.Record.Owed, o) })
+	now.Owed = slices.DeleteFunc(now.Owed, func(o record.Owed) bool { return !slices.Contains(known.Record.Owed, o) })
 	if want, got := plain(now), plain(known.Record); want != got {
 		st.Fatal("carried is\n%s\nthe session is\n%s", got, want)
 	}
@@ -274,7 +275,7 @@ func (st *stage) checkCarried() {
 
 // plain returns a record as text. The order of what waits ahead and whether the broker
 // has all do not count.
-func plain(r *Record) string {
+func plain(r *record.Session) string {
 	if r == nil {
 		return "no session"
 	}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/session/record"
 )
 
 // Modules is what the core may ask about the modules of its car. Step calls it,
@@ -156,12 +157,12 @@ type Session struct {
 	inHand  bool              // if there is one that the broker was not told of
 
 	// What is needed to go on in another process: see Durable and recovery.
-	journal   []byte               // the record of this Step: the car's prefix, then entries
+	journal   record.Entries       // the record of this Step: the car's prefix, then entries
 	prefix    int                  // length of the prefix; 0: no journal is kept
 	changed   bool                 // the devices have changed in this Step
 	early     []uint32             // counters of the statuses that were put aside in this Step
-	numbers   []Number             // of the modules' next statuses
-	positions []Position           // as the journal knows them
+	numbers   []record.Number      // of the modules' next statuses
+	positions []record.Position    // as the journal knows them
 	recovery  *recovery            // nil: nothing is uncertain
 	anew      bool                 // the gateway is to connect anew when the recovery is over
 	rejoin    bool                 // the session was resumed: see joins

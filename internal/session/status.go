@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/session/record"
 )
 
 // order is the one sequence of status counters of a session (STAT-1). Counters
@@ -197,7 +198,7 @@ func (s *Session) connectedStatus(dev *device, m fleet.ClientMessage) {
 		s.note(Warning, NoteStatusState, m.Device, m.Counter) // STAT-28
 		return
 	}
-	s.recordStatus(m, statusRunning|statusForwarded|statusAnswered)
+	s.recordStatus(m, record.StatusRunning|record.StatusForwarded|record.StatusAnswered)
 	s.respond(m, true, s.forward(m)) // STAT-30, STAT-31
 	if m.State == fleet.StateDisconnect {
 		s.disconnect(dev) // STAT-25
@@ -216,7 +217,7 @@ func (s *Session) answer(m fleet.ClientMessage) {
 // unsupportedStatus answers without forwarding, whatever the state (REC-6).
 func (s *Session) unsupportedStatus(dev *device, m fleet.ClientMessage) {
 	s.note(Debug, NoteStatusUnsupported, m.Device, m.Counter)
-	s.recordStatus(m, statusRunning|statusAnswered)
+	s.recordStatus(m, record.StatusRunning|record.StatusAnswered)
 	s.respond(m, false, 0)
 	if m.State == fleet.StateDisconnect {
 		if dev != nil {
@@ -256,6 +257,7 @@ func (s *Session) disconnect(dev *device) {
 
 func (s *Session) remove(dev *device) {
 	s.changed = true
+	s.orphan(dev)
 	if s.rejoin && len(s.left) < s.opts.MaxDevices {
 		s.left = append(s.left, dev.ID())
 	}

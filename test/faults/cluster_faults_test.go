@@ -115,6 +115,22 @@ func clusterFaults() []scenario {
 		clusterFault("no-broker-no-peers", "one cut off from the broker, and all from each other, for 25 s", gone.within(2*cutOff), func(f *replicas) {
 			f.spoiled(25*time.Second, badnetwork.Faults{Silent: true}, f.all[1].broker, f.all[0].peer, f.all[1].peer, f.all[2].peer)
 		}),
+		clusterFault("drain-no-broker", "one drained at the moment in which it is cut off from the broker", cut, func(f *replicas) {
+			m := f.all[1]
+			m.broker.Set(badnetwork.Faults{Silent: true})
+			f.stop(m)
+			m.broker.Set(badnetwork.Faults{})
+			f.start(m)
+			f.serves(m)
+		}),
+		clusterFault("dead-connections", "the network loses all connections of one to the broker without a word, and takes new ones", kept, func(f *replicas) {
+			before := f.epochs.rises()
+			f.all[1].broker.Lose()
+			pause(10 * time.Second)
+			if now := f.epochs.rises(); now != before {
+				f.Errorf("%d shards have changed their owner although the broker answers all replicas", now-before)
+			}
+		}),
 		clusterFault("mute-broker", "what one says does not reach the broker for 25 s", cut, func(f *replicas) {
 			f.spoiled(25*time.Second, badnetwork.Faults{Mute: true}, f.all[1].broker)
 		}),

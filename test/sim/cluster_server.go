@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"external-server/internal/session"
+	"external-server/internal/session/record"
 )
 
 // replica is one server of a cluster: a process that may serve the car, with a journal of its own.
@@ -103,7 +104,7 @@ func (r *replica) open(epoch int64) {
 	}
 	before := b.epoch
 	r.epoch, r.until, r.claims = epoch, before, []int64{epoch}
-	var known *session.Resumption
+	var known *record.Resumption
 	switch {
 	case len(r.offered) > 0 && r.w.now < r.offeredFor:
 		r.w.trace("--- replica %d opens with what was handed over, epoch %d", r.name, epoch)
@@ -122,7 +123,7 @@ func (r *replica) open(epoch int64) {
 		r.seize(epoch)
 		if data := b.record; len(data) > 0 {
 			var err error
-			if known, err = session.ResumeCarried(durableCar, data); err != nil {
+			if known, err = record.Carried(durableCar, data); err != nil {
 				r.w.fail("the record: %v", err)
 				return
 			}
@@ -146,8 +147,8 @@ func (r *replica) seize(epoch int64) {
 	b.epoch = epoch
 }
 
-func (r *replica) fold() *session.Resumption {
-	f := session.NewFold()
+func (r *replica) fold() *record.Resumption {
+	f := record.NewFold()
 	for _, rec := range r.srv.file {
 		if err := f.Apply(rec); err != nil {
 			r.w.fail("the journal: %v", err)
@@ -188,7 +189,7 @@ func (r *replica) handOver(to *replica, patience time.Duration) {
 		r.w.offered[data] = true
 	}
 	to.offered = nil
-	f := session.NewFold()
+	f := record.NewFold()
 	for _, rec := range s.file {
 		if err := f.Apply(rec); err != nil {
 			r.w.fail("the journal: %v", err)
@@ -216,7 +217,7 @@ func (r *replica) healthy() bool {
 
 // left are the statuses in its journal that no module has confirmed.
 func (r *replica) left() (out []string) {
-	f := session.NewFold()
+	f := record.NewFold()
 	for _, rec := range r.srv.file {
 		if f.Apply(rec) != nil {
 			return out

@@ -9,6 +9,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/session"
+	"external-server/internal/session/record"
 )
 
 // durableServer is the process around a core that keeps a journal. It dies and goes
@@ -76,7 +77,7 @@ func (s *durableServer) begins() {
 }
 
 func (s *durableServer) start() {
-	fold := session.NewFold()
+	fold := record.NewFold()
 	for _, r := range s.file {
 		if err := fold.Apply(r); err != nil {
 			s.w.fail("the journal: %v", err)
@@ -91,12 +92,12 @@ func (s *durableServer) start() {
 }
 
 // goOn serves the car with what is known of it; nil: nothing.
-func (s *durableServer) goOn(known *session.Resumption) {
+func (s *durableServer) goOn(known *record.Resumption) {
 	s.alive = true
 	s.begins()
 	s.version = 0
 	s.held, s.owedAt = map[uint32]int{}, map[uint32]time.Duration{}
-	s.hinted = known != nil && known.Hint
+	s.hinted = known != nil && known.Hint != nil
 	for i, n := range moduleNumbers {
 		s.workers[i] = &durableWorker{s: s, number: n, known: map[fleet.DeviceID]bool{}}
 	}
@@ -121,7 +122,7 @@ func (s *durableServer) goOn(known *session.Resumption) {
 }
 
 // compact writes the journal anew now and then, as the server does in the background.
-func (s *durableServer) compact(fold *session.Fold) {
+func (s *durableServer) compact(fold *record.Fold) {
 	if s.rnd.IntN(2) == 0 {
 		return
 	}

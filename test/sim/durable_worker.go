@@ -7,6 +7,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/session"
+	"external-server/internal/session/record"
 )
 
 type durableJob struct {
@@ -76,7 +77,7 @@ func (w *durableWorker) finish() {
 			w.s.w.fail("forward_status of module %d for %v, which is not connected", w.number, j.device)
 		}
 		w.s.w.handed(w.s.life, w.number, j)
-		w.s.batch = append(w.s.batch, session.AppendDelivered(nil, durableCar, w.number, j.number))
+		w.s.batch = append(w.s.batch, record.Begin(nil, durableCar).Delivered(w.number, j.number))
 		if w.s.w.awaited[w.number] {
 			w.s.step(session.Event{Kind: session.EventDelivered, Module: w.number, Number: j.number}, 0)
 		}

@@ -30,6 +30,8 @@ type Broker struct {
 	Member string
 	// Logger is told of records that are left out; nil: it is not.
 	Logger *slog.Logger
+	// Answered is called when the broker has answered something, on the goroutine that has asked; nil: it is not.
+	Answered func()
 }
 
 const (
@@ -76,9 +78,16 @@ func (b Broker) dial(ctx context.Context, cluster string, hello wire.ConnectOpti
 	if err != nil {
 		return nil, fmt.Errorf("broker %s: %w", b.Address, explain(err, context.Cause(dialing)))
 	}
+	b.answered()
 	_ = conn.SetDeadline(until) // or the first use fails
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	return &client{Conn: conn, b: b, topics: topics(cluster), done: func() { stop(); conn.Close() }}, nil
+}
+
+func (b Broker) answered() {
+	if b.Answered != nil {
+		b.Answered()
+	}
 }
 
 // renew begins the patience anew, as the broker answers.
@@ -133,6 +142,7 @@ func (c *client) await(kind wire.Type, each func(*wire.Packet) error) (*wire.Pac
 		}
 		switch p.Type {
 		case kind:
+			c.b.answered()
 			return p, nil
 		case wire.Publish:
 			if each != nil {
@@ -263,7 +273,7 @@ func Seize(ctx context.Context, b Broker, cluster string, shard int, e Epoch) (k
 }
 
 // Records returns the records of the sessions of a shard as the broker has them, see
-// session.ResumeCarried. What cannot be one is left out: topics that name no car, messages that
+// record.Carried. What cannot be one is left out: topics that name no car, messages that
 // are too long or too many.
 func Records(ctx context.Context, b Broker, cluster string, shard int) (map[fleet.CarID][]byte, error) {
 	c, err := b.member(ctx, cluster, MaxRecord)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"external-server/internal/link"
+	"external-server/internal/link/mqtt/pace"
 	"external-server/internal/link/mqtt/reason"
 	"external-server/internal/link/mqtt/wire"
 )
@@ -40,6 +41,9 @@ type conn struct {
 	reads      atomic.Uint64 // from the socket: proof that the broker lives
 	answeredAt atomic.Int64  // when it has answered something, since link.born: proof that it hears, too
 
+	// What this side does at the moment, see waits.
+	reading, writing, flushing atomic.Bool
+
 	// Of run.
 	cleanStart bool          // the first session is a new one
 	lostAt     time.Duration // on link.clock
@@ -47,6 +51,7 @@ type conn struct {
 	noWill     bool          // or any
 	clearing   bool          // see clear
 	closes     int           // connections of version 5 that ended without an answer, in a row
+	pace       *pace.Reader  // of the connection that there is
 
 	terms // set by begin, with mu held
 
@@ -67,9 +72,11 @@ type conn struct {
 	leftovers  map[string]bool  // topics that were given up
 	barrier    barrier
 	proof      proof
-	rival      rival // the last one met
-	suspending bool  // what arrives is left to the next process
-	stopping   bool  // the writer waits until everything is sent and acknowledged
+	witness    witness
+	drop       func(error) // ends the connection; nil: there is none
+	rival      rival       // the last one met
+	suspending bool        // what arrives is left to the next process
+	stopping   bool        // the writer waits until everything is sent and acknowledged
 
 	control []byte    // encoded packets other than messages, to be written first
 	acks    int       // PUBACKs in control
@@ -235,7 +242,7 @@ func (c *conn) begin(t terms) {
 	c.inflight, c.inflights = [len(c.inflight)]uint64{}, 0
 	c.requests = make(map[uint16]*request)
 	c.control = c.control[:0]
-	c.acks, c.initial, c.proof = 0, 0, proof{}
+	c.acks, c.initial, c.proof, c.witness = 0, 0, proof{}, witness{}
 	if s := c.link.opts.Sessions; s.fenced() && c.isShard() {
 		topic, payload := s.Announce(c.index)
 		c.control = c.publish(c.control, topic, payload, true)
@@ -317,13 +324,24 @@ func (c *conn) end(reason error, kept bool) {
 // serve reads and writes until the connection fails or ctx ends and what was
 // queued has been flushed.
 func (c *conn) serve(ctx context.Context, nc net.Conn, reader *wire.Reader) error {
-	release := context.AfterFunc(ctx, func() {
-		if errors.Is(context.Cause(ctx), link.ErrUnheard) { // the writer may be waiting for the broker
-			abort(nc)
+	done := make(chan struct{})
+	release := context.AfterFunc(ctx, func() { // the writer may be waiting for the broker
+		if !errors.Is(context.Cause(ctx), link.ErrUnheard) {
+			select {
+			case <-done:
+				return
+			case <-time.After(endSteps * c.link.opts.StopTimeout):
+			}
 		}
+		abort(nc)
 	})
 	defer release()
-	done := make(chan struct{})
+	var dropped atomic.Pointer[error]
+	c.droppedBy(func(err error) {
+		dropped.CompareAndSwap(nil, &err)
+		abort(nc)
+	})
+	defer c.droppedBy(nil)
 	c.send = newSender(nc)
 	var writing sync.WaitGroup
 	var writeErr error
@@ -335,10 +353,23 @@ func (c *conn) serve(ctx context.Context, nc net.Conn, reader *wire.Reader) erro
 	close(done)
 	nc.Close() // ends a write that waits
 	writing.Wait()
+	if err := dropped.Load(); err != nil {
+		return *err
+	}
 	if writeErr != nil && !errors.Is(writeErr, net.ErrClosed) {
 		return reason.WithoutAddresses(writeErr)
 	}
 	return reason.WithoutAddresses(readErr)
+}
+
+// endSteps are what an end in order may wait for, StopTimeout each: what was sent is acknowledged, the
+// farewell is taken, and the broker closes the connection.
+const endSteps = 3
+
+func (c *conn) droppedBy(drop func(error)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drop = drop
 }
 
 // abort closes a connection whose other end is not there: nothing is sent, or waits to be.
@@ -366,7 +397,9 @@ type countingReader struct {
 }
 
 func (r *countingReader) Read(b []byte) (int, error) {
-	n, err := r.Conn.Read(b)
+	r.c.reading.Store(true)
+	n, err := r.c.pace.Read(b)
+	r.c.reading.Store(false)
 	if n > 0 {
 		r.c.reads.Add(1)
 		r.c.stats.bytesIn.Add(uint64(n))

@@ -107,3 +107,68 @@ func TestUnheardLinkEndsAtOnce(t *testing.T) {
 		})
 	}
 }
+
+// One connection that the network has lost without a word, among others that are answered, is made anew long before
+// its keepalive ends, also when its writer waits for the broker. The session goes on.
+func TestDeadConnectionAmongOthers(t *testing.T) {
+	for _, full := range []bool{false, true} {
+		t.Run(fmt.Sprint("writer waits ", full), func(t *testing.T) {
+			t.Parallel()
+			broker := brokertest.Start(t, brokertest.Options{})
+			relay := badnetwork.New(t, broker.Address())
+			const heartbeat = 200 * time.Millisecond
+			other := startLink(t, mqtt.Options{Address: broker.Address(), Heartbeat: heartbeat})
+			l := startLink(t, mqtt.Options{Address: relay.Address(), Sessions: sessions(1, "one"), Heartbeat: heartbeat, KeepAlive: 30 * time.Second})
+			r, p := attach(t, l, carOf(0, 1))
+			waitUp(t, r)
+			for range 3 {
+				before := answered(l)
+				testwait.Until(t, "the broker answers again", func() bool { l.Witness(answered(other)); return answered(l).After(before) })
+			}
+			relay.Set(badnetwork.Faults{Silent: true})
+			if full {
+				for p.Publish(make([]byte, 1<<20), link.Ack{}) {
+				}
+			}
+			testwait.Until(t, "the connection is given up", func() bool { l.Witness(answered(other)); return len(r.lost()) > 0 })
+			if err := r.lost()[0]; !strings.Contains(err.Error(), "has over others") {
+				t.Errorf("reason: %v", err)
+			}
+			relay.Cut()
+			relay.Set(badnetwork.Faults{})
+			testwait.Until(t, "the link is up again", func() bool { return r.upCount() == 2 })
+			if !l.State().Connections[0].Continued {
+				t.Error("the session has not gone on")
+			}
+		})
+	}
+}
+
+// A link whose end is orderly does not wait longer for a broker that does not read than for one that does not answer.
+func TestOrderlyEndIsBounded(t *testing.T) {
+	broker := brokertest.Start(t, brokertest.Options{})
+	relay := badnetwork.New(t, broker.Address())
+	l := newLink(t, mqtt.Options{Address: relay.Address(), Sessions: sessions(1, "one"), StopTimeout: 50 * time.Millisecond})
+	r, p := attach(t, l, carOf(0, 1))
+	ctx, cancel := context.WithCancelCause(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- l.Run(ctx) }()
+	waitUp(t, r)
+	relay.Set(badnetwork.Faults{Silent: true})
+	sent := func() uint64 { return l.State().Connections[0].BytesOut }
+	before := sent()
+	for p.Publish(make([]byte, 1<<20), link.Ack{}) {
+	}
+	testwait.Until(t, "the writer writes", func() bool { return sent() > before })
+	begun := time.Now()
+	cancel(link.ErrSuspend)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(begun); took > 4*time.Second { // what waits for the deadline of a write needs 5 to 10 s
+		t.Errorf("the end took %v", took)
+	}
+	if l.Settled() {
+		t.Error("the link says that the broker has everything")
+	}
+}

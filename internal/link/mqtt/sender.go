@@ -83,7 +83,9 @@ func (c *conn) sendAll() error {
 		if err := s.extend(); err != nil {
 			return err
 		}
+		c.writing.Store(true)
 		n, err := s.nc.Write(packets)
+		c.writing.Store(false)
 		c.stats.bytesOut.Add(uint64(n))
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return fmt.Errorf("the broker has not read for %v", writeTimeout/2)
@@ -122,6 +124,8 @@ func (c *conn) flush() {
 	if !c.persistent || c.link.opts.Sessions.Flush == nil {
 		return
 	}
+	c.flushing.Store(true)
+	defer c.flushing.Store(false)
 	if err := c.link.opts.Sessions.Flush(c.index); err != nil {
 		c.stats.flushFailed.Add(1)
 	}

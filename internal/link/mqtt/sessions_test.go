@@ -256,10 +256,16 @@ func TestSessionAndTheBrokersRestart(t *testing.T) {
 // The embedded broker keeps nothing; its cars are served as without sessions.
 func TestSessionsDeclinedByTheEmbeddedBroker(t *testing.T) {
 	b := startEmbedded(t, broker.Options{})
-	address, car := b.Addr().String(), id("company", "car")
+	declined(t, b.Addr().String(), "5", "keeps no sessions")
+}
+
+// declined runs two servers, one after the other, on a broker that keeps no sessions for them: the car is served by
+// fresh ones, and the warning is said once.
+func declined(t *testing.T, address, version, warning string) {
+	car := id("company", "car")
 	for range 2 {
 		log, logger := newTestLog(t)
-		l := newLink(t, mqtt.Options{Address: address, Sessions: sessions(2, "one"), Logger: logger})
+		l := newLink(t, mqtt.Options{Address: address, Sessions: sessions(4, "one"), Logger: logger})
 		k := attachKeeper(t, l, car, func(k *keeper, payload string, d link.Delivery) { k.port.Publish([]byte("re: "+payload), d.Ack) })
 		end := runSuspendable(t, l)
 		testwait.Until(t, "the link is up", func() bool { return l.State().Up })
@@ -271,13 +277,14 @@ func TestSessionsDeclinedByTheEmbeddedBroker(t *testing.T) {
 		if got := k.heard(); !slices.Equal(got, []string{"fresh", "hello"}) {
 			t.Errorf("heard %q", got)
 		}
-		if s := l.State().Connections[0]; s.Kept || s.Version != "5" {
+		if s := l.State().Connections[0]; s.Kept || s.Version != version {
 			t.Errorf("state: %+v", s)
 		}
-		if log.count("level=WARN", "keeps no sessions") != 1 {
+		if log.count("level=WARN", warning) != 1 {
 			t.Error("it was not said once")
 		}
 		end(link.ErrSuspend)
+		say(t, g, car, "between two servers")
 	}
 }
 

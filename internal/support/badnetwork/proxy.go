@@ -26,6 +26,7 @@ type Proxy struct {
 	changed chan struct{} // closed when a fault changes
 	faults  Faults
 	conns   map[net.Conn]bool
+	age     int // grows with each Lose
 	closed  bool
 }
 
@@ -95,6 +96,18 @@ func (p *Proxy) Cut() {
 	clear(p.conns)
 }
 
+// Lose loses the connections that there are without a word, as a firewall does that has forgotten them:
+// nothing passes over them any more. New ones are as Set says.
+func (p *Proxy) Lose() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.age++
+	if !p.closed {
+		close(p.changed)
+		p.changed = make(chan struct{})
+	}
+}
+
 func (p *Proxy) accept() {
 	for {
 		in, err := p.listener.Accept()
@@ -115,7 +128,7 @@ func (p *Proxy) accept() {
 		}
 		p.mu.Lock()
 		p.conns[in], p.conns[out] = true, true
-		closed := p.closed
+		closed, age := p.closed, p.age
 		p.mu.Unlock()
 		if closed {
 			p.Cut()
@@ -125,21 +138,26 @@ func (p *Proxy) accept() {
 		if p.tap != nil {
 			seeUp, seeDown = p.tap()
 		}
-		p.work.Go(func() { p.carry(in, out, true, seeUp) })
-		p.work.Go(func() { p.carry(out, in, false, seeDown) })
+		p.work.Go(func() { p.carry(in, out, way{true, age}, seeUp) })
+		p.work.Go(func() { p.carry(out, in, way{false, age}, seeDown) })
 	}
 }
 
-// carry moves bytes one way until either side ends; up is the way from the program that
-// has connected.
-func (p *Proxy) carry(from, to net.Conn, up bool, see func([]byte)) {
+// way is one direction of a connection.
+type way struct {
+	up  bool // from the program that has connected
+	age int  // of the connection
+}
+
+// carry moves bytes one way until either side ends.
+func (p *Proxy) carry(from, to net.Conn, w way, see func([]byte)) {
 	defer p.end(from, to)
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buffer)
 		see(buffer[:n])
 		for rest := buffer[:n]; len(rest) > 0; {
-			piece, ok := p.pass(len(rest), up)
+			piece, ok := p.pass(len(rest), w)
 			if !ok {
 				return
 			}
@@ -148,7 +166,7 @@ func (p *Proxy) carry(from, to net.Conn, up bool, see func([]byte)) {
 			}
 			rest = rest[piece:]
 		}
-		if err != nil && !p.open(up) {
+		if err != nil && !p.open(w) {
 			return
 		}
 		if err == io.EOF {
@@ -172,15 +190,15 @@ func (p *Proxy) end(a, b net.Conn) {
 }
 
 // open waits until something passes in that direction and reports whether it ever will.
-func (p *Proxy) open(up bool) bool {
+func (p *Proxy) open(w way) bool {
 	for {
 		p.mu.Lock()
-		f, changed, closed := p.faults, p.changed, p.closed
+		f, changed, closed, lost := p.faults, p.changed, p.closed, p.age > w.age
 		p.mu.Unlock()
 		switch {
 		case closed:
 			return false
-		case f.Silent, f.Mute && up, f.Deaf && !up:
+		case lost, f.Silent, f.Mute && w.up, f.Deaf && !w.up:
 			<-changed
 		default:
 			return true
@@ -189,9 +207,9 @@ func (p *Proxy) open(up bool) bool {
 }
 
 // pass waits until bytes may go and tells how many.
-func (p *Proxy) pass(n int, up bool) (int, bool) {
+func (p *Proxy) pass(n int, w way) (int, bool) {
 	for {
-		if !p.open(up) {
+		if !p.open(w) {
 			return 0, false
 		}
 		p.mu.Lock()

@@ -1,0 +1,59 @@
+package replica
+
+import (
+	"encoding/binary"
+	"testing"
+
+	"external-server/internal/session/record"
+)
+
+// body makes what a replica sends with a shard.
+func body(epoch uint64, records ...[]byte) []byte {
+	b := binary.AppendUvarint(nil, epoch)
+	for _, r := range records {
+		b = append(binary.AppendUvarint(b, uint64(len(r))), r...)
+	}
+	return b
+}
+
+// What is no shard that was handed over is refused as a whole.
+func TestOfferIsRefused(t *testing.T) {
+	good := record.Begin(nil, "company/car").Forgotten()
+	of, err := parseOffer(body(7, good, good))
+	if err != nil || of.epoch != 7 || len(of.records) != 2 {
+		t.Errorf("%+v, %v", of, err)
+	}
+	for name, b := range map[string][]byte{
+		"nothing":           nil,
+		"no epoch":          body(0, good),
+		"epoch too large":   body(1<<63, good),
+		"record cut off":    body(7, good)[:len(body(7, good))-1],
+		"length too large":  append(body(7), 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01),
+		"record of nothing": body(7, []byte{0xEE}),
+	} {
+		if _, err := parseOffer(b); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+}
+
+func FuzzParseOffer(f *testing.F) {
+	good := record.Begin(nil, "company/car").Forgotten()
+	f.Add(body(7, good, record.Begin(nil, "company/car").Delivered(5, 3)))
+	f.Add(body(1))
+	f.Add(body(1, nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		of, err := parseOffer(b)
+		if err != nil {
+			return
+		}
+		if of.epoch <= 0 || of.fold == nil {
+			t.Errorf("%+v", of)
+		}
+		for _, name := range of.fold.Cars() {
+			if known, err := of.fold.Car(name); err == nil && known == nil {
+				t.Errorf("car %q is not known", name)
+			}
+		}
+	})
+}
