@@ -67,7 +67,7 @@ func may() map[string][]string {
 		"internal/httpapi":                {"internal/config", "internal/fleet"},
 		"internal/httpapi/core":           {"internal/fleet", "internal/httpapi", "internal/httpapi/store"},
 		"internal/httpapi/keys":           {},
-		"internal/httpapi/server":         {"internal/config", "internal/config/tlsfiles", "internal/fleet", "internal/httpapi", "internal/httpapi/core", "internal/httpapi/forwarded", "internal/httpapi/keys", "internal/httpapi/store", "internal/peer"},
+		"internal/httpapi/server":         {"internal/config", "internal/config/tlsfiles", "internal/fleet", "internal/httpapi", "internal/httpapi/core", "internal/httpapi/crowd", "internal/httpapi/forwarded", "internal/httpapi/keys", "internal/httpapi/store", "internal/peer"},
 		"internal/httpapi/store":          {"internal/fleet", "internal/httpapi"},
 		"internal/httpapi/crowd":          {},
 		"internal/httpapi/forwarded":      {},
