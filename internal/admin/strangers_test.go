@@ -6,8 +6,10 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
+	"external-server/internal/support/brokertest"
 	"external-server/internal/support/testwait"
 )
 
@@ -65,6 +67,75 @@ func TestStrangersBlockNothing(t *testing.T) {
 				t.Fatalf("%s: %s %v\n%s", path, a.Status, err, text)
 			}
 		}
+	}
+}
+
+// Strangers that ask all the time delay no car: while the broker answers a client, each of
+// them is answered a few times only, not as often as it can be in 10 ms each time that
+// a part of the server gives way to them.
+func TestStrangersDelayNoCar(t *testing.T) {
+	r := newRig(t, func(s settings) {
+		s["admin"] = settings{"listen": "127.0.0.1:0", "tokens": tokens("eve:read:read-secret")}
+	}, "car1")
+	address := strings.TrimPrefix(r.base, "http://")
+	request := "GET /api/v1/cars HTTP/1.1\r\nHost: " + address + "\r\n\r\n"
+	const strangers = 150
+	var received atomic.Int64 // bytes
+	var running sync.WaitGroup
+	var conns []net.Conn
+	defer func() {
+		for _, c := range conns {
+			c.Close()
+		}
+		running.Wait()
+	}()
+	for range strangers {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, c)
+		running.Go(func() {
+			for many := []byte(strings.Repeat(request, 100)); ; {
+				if _, err := c.Write(many); err != nil {
+					return // the end of the test
+				}
+			}
+		})
+		running.Go(func() {
+			for b := make([]byte, 64<<10); ; {
+				n, err := c.Read(b)
+				if err != nil {
+					return
+				}
+				received.Add(int64(n))
+			}
+		})
+	}
+	testwait.Until(t, "the strangers are answered", func() bool { return received.Load() > 1<<20 })
+	car, err := brokertest.Dial(brokertest.PeerOptions{Address: r.app.BrokerAddr().String()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer car.Close()
+	if err := car.Subscribe(1, "acme/car2/external_server"); err != nil {
+		t.Fatal(err)
+	}
+	const exchanges = 5
+	before := received.Load()
+	for range exchanges {
+		if err := car.Publish("acme/car2/external_server", []byte("x"), false); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := car.Receive(testwait.Patience); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const answer = 500 // bytes; a little less than one has
+	each := (received.Load() - before) / answer / strangers / exchanges
+	t.Logf("%d answers to each stranger while the broker answered once", each)
+	if each > 100 {
+		t.Errorf("each stranger had %d answers while the broker answered once", each)
 	}
 }
 

@@ -1,6 +1,7 @@
 // Package app builds the server from a configuration and runs its life: New
 // does everything that can fail, Run serves until its context ends, Reload
-// changes the configuration of a running server. Only this package knows all
+// changes the configuration of a running server. Its parts stand in one list, see
+// parts; what they serve is in the packages below it. Only this package knows all
 // the others; tests embed it.
 package app
 

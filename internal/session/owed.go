@@ -24,6 +24,7 @@ type owed struct {
 	by      time.Time
 	ackBy   time.Time // when the broker is told that it was handled
 	acked   bool      // it was told, or is not waiting to be
+	left    bool      // its device has left since, so another server could not tell where to hand it to
 }
 
 // respond answers a status that was accepted, now or when its turn has come: when its module has taken it,
@@ -90,7 +91,7 @@ func (s *Session) answerOwed() {
 	if len(s.owed) == 0 || s.recovery != nil {
 		return
 	}
-	rest := s.owed[:0]
+	rest, told := s.owed[:0], s.toldOwed()
 	for i := range s.owed {
 		o := s.owed[i]
 		late := !o.taken && !s.now.Before(o.by)
@@ -101,7 +102,7 @@ func (s *Session) answerOwed() {
 		if late {
 			s.note(Warning, NoteStatusAtRisk, o.Device, o.Counter)
 		}
-		if o.acked || s.orphaned(&o) {
+		if i < told {
 			s.carry()
 		}
 		if s.prefix > 0 && s.phase == PhaseRunning {
@@ -198,9 +199,14 @@ func (o *owed) record() record.Owed {
 	return record.Owed{Counter: o.Counter, Awaited: true, Module: o.Device.Module, Number: o.number}
 }
 
-// orphaned tells whether the status goes to a module and its device has left since. Another server, which does
-// not know the device, could not tell where to hand it to when it comes again.
-func (s *Session) orphaned(o *owed) bool { return o.awaited && s.find(o.Device.ID()) == nil }
+// orphan marks the statuses that a device brought which leaves, and which its module has not taken.
+func (s *Session) orphan(dev *device) {
+	for i := range s.owed {
+		if o := &s.owed[i]; o.awaited && !o.taken && o.Device.ID() == dev.ID() {
+			o.left = true
+		}
+	}
+}
 
 func (s *Session) recordOwed() (out []record.Owed) {
 	for i := range s.owed {
@@ -209,15 +215,23 @@ func (s *Session) recordOwed() (out []record.Owed) {
 	return out
 }
 
+// toldOwed is how many of the held answers, from the first on, another server has to know. What the broker was
+// not told of comes again and needs no record, unless its device has left, or it stands in front of one that is
+// recorded: the modules of the next server get their statuses in order.
+func (s *Session) toldOwed() int {
+	n := len(s.owed)
+	for n > 0 && !s.owed[n-1].acked && !s.owed[n-1].left {
+		n--
+	}
+	return n
+}
+
 // carriedOwed returns the answers that another server would owe, and the statuses of those whose modules have
-// not taken them. What the broker was not told of comes again and needs no record, unless it is orphaned.
+// not taken them.
 func (s *Session) carriedOwed() (out []record.Owed, left []record.Left) {
 	bytes := 0
-	for i := range s.owed {
+	for i := range s.owed[:s.toldOwed()] {
 		o := &s.owed[i]
-		if !o.acked && (o.taken || !s.orphaned(o)) {
-			continue
-		}
 		if bytes += size(o.ClientMessage); len(out) == maxCarriedOwed || bytes > maxCarriedBytes {
 			break
 		}

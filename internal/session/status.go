@@ -257,6 +257,7 @@ func (s *Session) disconnect(dev *device) {
 
 func (s *Session) remove(dev *device) {
 	s.changed = true
+	s.orphan(dev)
 	if s.rejoin && len(s.left) < s.opts.MaxDevices {
 		s.left = append(s.left, dev.ID())
 	}

@@ -139,7 +139,9 @@ func (r *Replica) release(s *shard, cause error) {
 
 // drop ends a shard and closes its journal, or removes it.
 func (r *Replica) drop(s *shard, cause error, remove bool) error {
-	r.release(s, cause)
+	if s.link != nil { // otherwise it never came into service
+		r.release(s, cause)
+	}
 	return r.dir.CloseShard(s.Number, remove)
 }
 

@@ -15,6 +15,7 @@ import (
 	"external-server/internal/config/tlsfiles"
 	"external-server/internal/httpapi"
 	"external-server/internal/httpapi/core"
+	"external-server/internal/httpapi/crowd"
 	"external-server/internal/httpapi/keys"
 	"external-server/internal/httpapi/store"
 )
@@ -108,7 +109,7 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true) // one connection carries many long polls
 	s.http = &http.Server{
-		Handler:           h,
+		Handler:           crowd.Turns(h),
 		ReadHeaderTimeout: o.header,
 		ReadTimeout:       o.read,
 		WriteTimeout:      writeTimeout,

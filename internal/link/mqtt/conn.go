@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"external-server/internal/link"
+	"external-server/internal/link/mqtt/pace"
 	"external-server/internal/link/mqtt/reason"
 	"external-server/internal/link/mqtt/wire"
 )
@@ -50,6 +51,7 @@ type conn struct {
 	noWill     bool          // or any
 	clearing   bool          // see clear
 	closes     int           // connections of version 5 that ended without an answer, in a row
+	pace       *pace.Reader  // of the connection that there is
 
 	terms // set by begin, with mu held
 
@@ -396,7 +398,7 @@ type countingReader struct {
 
 func (r *countingReader) Read(b []byte) (int, error) {
 	r.c.reading.Store(true)
-	n, err := r.Conn.Read(b)
+	n, err := r.c.pace.Read(b)
 	r.c.reading.Store(false)
 	if n > 0 {
 		r.c.reads.Add(1)

@@ -17,6 +17,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/link"
+	"external-server/internal/link/mqtt/pace"
 )
 
 // Link implements link.Link.
@@ -33,6 +34,7 @@ type Link struct {
 	keeping *keeping
 	clock   func() time.Duration // runs on while the machine sleeps
 	born    time.Time
+	pacing  *pace.Pacing
 
 	mu      sync.Mutex // before conn.mu
 	conns   []*conn
@@ -59,6 +61,7 @@ func New(opts Options) (*Link, error) {
 		keeping: newKeeping(),
 		clock:   bootClock,
 		born:    time.Now(),
+		pacing:  pace.New(),
 	}
 	if err := l.Tune(*opts.tuning()); err != nil {
 		return nil, err

@@ -98,6 +98,7 @@ func (c *conn) connect(ctx context.Context, version wire.Version) (_ net.Conn, _
 			nc = t
 		}
 	}
+	c.pace = c.link.pacing.Reader(nc)
 	reader := wire.NewReader(&countingReader{nc, c}, 0)
 	reader.LimitBy(func() int { return c.link.tuning.Load().MaxPayload })
 	reader.Speak(version)

@@ -30,6 +30,7 @@ type port struct {
 	continues  bool     // LinkUp says, or has said, that the session continues, and BacklogRead has not
 	overlap    *overlap // of a car that the scout found
 	closed     bool
+	window     uint32 // of conn.pace, in which it was heard last
 }
 
 func newPort(c *conn, id fleet.CarID, r link.Receiver) *port {

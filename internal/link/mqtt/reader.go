@@ -26,10 +26,12 @@ const maxControl = 8 << 20
 func (c *conn) read(reader *wire.Reader) error {
 	var p wire.Packet
 	defer c.sent()
+	defer c.pace.Stop()
 	for {
 		if !reader.Ready() {
 			c.endBatch()
 			c.sent()
+			c.pace.Rest()
 		}
 		if err := reader.Next(&p); err != nil {
 			return err
@@ -182,6 +184,7 @@ func (c *conn) deliver(m *wire.Packet) error {
 		c.count(m)
 	}
 	if p != nil && !m.Oversized && !m.Retain {
+		c.pace.Heard(&p.window)
 		receiver = p.receiver
 		first = !p.up
 		p.up = true
