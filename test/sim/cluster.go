@@ -7,6 +7,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/session"
+	"external-server/internal/session/record"
 )
 
 // clusterWorld is one car that two or three servers may serve, one at a time: a model of etcd
@@ -21,7 +22,7 @@ type clusterWorld struct {
 	claiming bool                  // somebody is about to claim
 	lost     map[string][]*replica // accepted statuses, and with whose journal or queue they were lost
 	answerer map[string]*replica   // whose answer the broker has
-	offered  map[string]bool       // statuses that were handed over
+	offered  map[string]bool       // statuses that were handed over, or accepted by the server before
 	rnd      *rand.Rand
 }
 
@@ -196,7 +197,19 @@ func (w *clusterWorld) discard(r *replica) {
 	}
 }
 
-// accountCluster: what was answered was delivered, or was lost with the server that has answered, or with
+// owes notes the statuses that a server answers for the one before, which has accepted them: their answers had to
+// wait for others. Their modules are not awaited, so a status may be lost with the server that accepted it.
+func (w *clusterWorld) owes(known *record.Session) {
+	for _, o := range known.Owed {
+		for _, d := range w.sc.Devices {
+			if !o.Awaited {
+				w.offered[string(payload(known.ID, o.Counter, d))] = true
+			}
+		}
+	}
+}
+
+// accountCluster: what was answered was delivered, or was lost with the server that has answered or accepted it, or with
 // the one to which that one has handed it over.
 func (w *clusterWorld) accountCluster() {
 	for _, r := range w.replicas {

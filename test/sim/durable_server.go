@@ -112,6 +112,9 @@ func (s *durableServer) goOn(known *record.Resumption) {
 	s.core.Durable(durableCar)
 	if known != nil {
 		s.w.trace("--- resume %+v", known.Record)
+		if s.replica != nil && known.Record != nil {
+			s.replica.w.owes(known.Record)
+		}
 		s.step(session.Event{Kind: session.EventResume, Resume: known}, 0)
 	}
 	for _, w := range s.workers {
