@@ -137,14 +137,17 @@ func (s *Session) end(reason Reason, notify bool) {
 
 // whyUnanswered is the reason when the response to the oldest command is overdue. A
 // gateway that has said nothing at all since then is not one that answers no commands:
-// it is gone, or its network.
+// it is gone, or its network. What came in the first quarter of the limit counts for
+// nothing: it may have been under way when the gateway died, such as the responses to
+// commands before. With the usual limit of 30 s the rest is longer than a gateway that
+// lives is silent (GW-5).
 func (s *Session) whyUnanswered() Reason {
 	c := &s.sender.waiting[0]
 	since := c.at
 	if again := c.by.Add(-s.opts.MessageTimeout); again.After(since) { // its limit began anew
 		since = again
 	}
-	if s.heard.After(since) {
+	if s.heard.After(since.Add(s.opts.MessageTimeout / 4)) {
 		return ReasonCommandTimeout
 	}
 	return ReasonSilent

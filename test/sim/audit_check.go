@@ -19,12 +19,12 @@ func (a *auditor) checkReason(reason session.Reason) {
 		early = n == 0 || a.now.Sub(since) < messageTimeout && !c.statuses.stepped
 	case session.ReasonCommandTimeout:
 		early = len(c.sent.waiting) == 0 || a.now.Sub(c.sent.waiting[0].at) < messageTimeout
-		if !early && !c.statuses.heard.After(c.sent.waiting[0].at) {
-			a.fail("CMD-10: the session ends with %q, nothing was heard since %v", reason, c.sent.waiting[0].at.Sub(epoch))
+		if !early && !c.statuses.heard.After(c.sent.waiting[0].at.Add(messageTimeout/4)) {
+			a.fail("CMD-10: the session ends with %q, nothing was heard since the first quarter of the limit from %v", reason, c.sent.waiting[0].at.Sub(epoch))
 		}
 	case session.ReasonSilent:
 		early = len(c.sent.waiting) == 0 || a.now.Sub(c.sent.waiting[0].at) < messageTimeout
-		if !early && c.statuses.heard.After(c.sent.waiting[0].at) {
+		if !early && c.statuses.heard.After(c.sent.waiting[0].at.Add(messageTimeout/4)) {
 			a.fail("CMD-10: the session ends with %q, the gateway was heard at %v", reason, c.statuses.heard.Sub(epoch))
 		}
 	case session.ReasonSequenceTimeout:

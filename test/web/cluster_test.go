@@ -27,7 +27,7 @@ func startCluster(t *testing.T, lease time.Duration, cars ...string) (replicas [
 			"company_name":           company,
 			"external_communication": servertest.Map{"protocol": "MQTT", "server_address": "127.0.0.1", "server_port": broker.Port(), "timeout_ms": 30000},
 			"admin":                  servertest.Map{"listen": "127.0.0.1:0"},
-			"timeout":                10,
+			"timeout":                30,
 			"state_directory":        filepath.Join(dir, name),
 			"cluster": servertest.Map{"etcd": []string{etcd.URL()}, "name": "fleet", "replica": name, "shards": 4, "lease_ms": lease.Milliseconds(),
 				"peer_listen": freeAddress(t), "peer_token": "0123456789abcdef"},

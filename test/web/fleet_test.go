@@ -61,7 +61,7 @@ func prepare(t testing.TB, names []string, missions bool, admin servertest.Map) 
 		"company_name":    company,
 		"embedded_broker": servertest.Map{"listen": brokerAddress},
 		"admin":           block,
-		"timeout":         10,
+		"timeout":         30, // a busy machine must lose no car
 		"common_modules": servertest.Map{
 			"1000": servertest.Map{"lib_path": servertest.Example(t), "config": servertest.Map{"command_interval_ms": "2000"}},
 		},

@@ -21,7 +21,7 @@ func TestResumedSessions(t *testing.T) {
 		"external_communication": servertest.Map{"protocol": "MQTT", "server_address": "127.0.0.1", "server_port": m.Port()},
 		"state_directory":        filepath.Join(t.TempDir(), "state"),
 		"admin":                  servertest.Map{"listen": "127.0.0.1:0"},
-		"timeout":                10,
+		"timeout":                30,
 		"common_modules":         servertest.Map{"1000": servertest.Map{"lib_path": servertest.Example(t), "config": servertest.Map{"command_interval_ms": "2000"}}},
 		"cars":                   servertest.Map{"car_0000": servertest.Map{}, "car_0001": servertest.Map{}},
 		"logging": servertest.Map{
