@@ -20,7 +20,11 @@ func TestThousandCars(t *testing.T) {
 	t.Parallel()
 	const away = 7
 	cars := names(1000)
-	s := startServer(t, cars, false, nil)
+	config := prepare(t, cars, false, nil)
+	// So rarely that no command is under way to a car that has not answered the one before.
+	config["common_modules"].(servertest.Map)["1000"].(servertest.Map)["config"] = servertest.Map{"command_interval_ms": "5000"}
+	config["timeout"] = 20 // with the interval less than the 30 s after which any silent session ends
+	s := launch(t, config, config["embedded_broker"].(servertest.Map)["listen"].(string))
 	gateways := connect(t, s, cars[away:])
 	testwait.Until(t, "all gateways are connected", func() bool { return states(t, s, "")["running"] == len(cars)-away })
 	b := newTab(t, 1360, 860)
