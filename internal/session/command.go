@@ -85,7 +85,7 @@ func (s *Session) commandsFetched(module int32, commands []fleet.Command, positi
 		s.recordPosition(module, position)
 		return
 	}
-	if s.phase == PhaseRunning && s.recovery == nil {
+	if s.sends() {
 		for _, c := range commands {
 			s.sendFetched(module, c)
 		}
@@ -93,6 +93,11 @@ func (s *Session) commandsFetched(module int32, commands []fleet.Command, positi
 		return
 	}
 	s.holdBack(module, commands, position) // REC-13
+}
+
+// sends tells whether commands leave at once.
+func (s *Session) sends() bool {
+	return s.phase == PhaseRunning && s.recovery == nil && s.anewBy.IsZero()
 }
 
 // dropPending drops what is held back of a module that has no device any more

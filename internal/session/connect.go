@@ -33,7 +33,7 @@ func (s *Session) begin(m fleet.ClientMessage) {
 	s.replayed = m.SessionID == s.id || s.contention != nil && slices.Contains(s.contention.replaced, m.SessionID)
 	s.id = m.SessionID
 	s.phase = PhaseAdmitting
-	s.called = false
+	s.called, s.anewBy = false, time.Time{}
 	s.began, s.sender.first = s.now, s.sender.next
 	if s.outgoing {
 		s.discardOutgoing()
@@ -265,6 +265,10 @@ func (s *Session) firstCommands() {
 	served := make(map[*device]bool, len(s.devices))
 	for i := range s.pending {
 		p := &s.pending[i]
+		if !s.moduleConnected(p.module, nil) { // they are of the session before
+			s.stale(p)
+			continue
+		}
 		rest := p.commands[:0]
 		for _, c := range p.commands {
 			dev := s.find(c.Device.ID()) // DEF-11
@@ -311,6 +315,9 @@ func (s *Session) firstResponse(m fleet.ClientMessage) {
 
 // sendPending sends what was held back (REC-13, DEF-13).
 func (s *Session) sendPending() {
+	if !s.sends() {
+		return
+	}
 	pending := s.pending
 	s.pending = nil
 	for i := range pending {

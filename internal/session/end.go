@@ -36,6 +36,7 @@ func (s *Session) Deadline() time.Time {
 		take(s.order.missingBy)
 		take(s.order.roomAt)
 		take(s.sender.deadline())
+		take(s.anewBy)
 	}
 	return at
 }
@@ -83,6 +84,10 @@ func (s *Session) deadline() {
 			if s.phase == PhaseRunning && due(s.order.roomAt) {
 				s.drain()
 			}
+			if s.phase == PhaseRunning && due(s.anewBy) { // it was not heard, or cannot connect
+				s.anewBy = time.Time{}
+				s.sendPending()
+			}
 		}
 	}
 }
@@ -117,19 +122,21 @@ func (s *Session) end(reason Reason, notify bool) {
 			s.emit(Effect{Kind: EffectDeviceDisconnected, Device: d.Device, Disconnect: fleet.DisconnectTimeout})
 		}
 	}
-	for i := range s.pending {
-		s.stale(&s.pending[i]) // DEF-49
+	if reason != ReasonReplaced || s.anewBy.IsZero() { // otherwise they wait for the session that was asked for
+		for i := range s.pending {
+			s.stale(&s.pending[i]) // DEF-49
+		}
+		s.pending = nil
 	}
 	s.emit(Effect{Kind: EffectSessionEnded, SessionID: s.id, Reason: reason, Established: established, Count: unacked})
 	s.phase = PhaseWaiting
 	s.devices = nil
 	s.held, s.firsts, s.heldBytes = nil, nil, 0
 	s.firstsAt = time.Time{}
-	s.pending = nil
 	s.asking = question{}
 	s.withModule = false
 	s.admitBy, s.waitBy, s.sessionBy = time.Time{}, time.Time{}, time.Time{}
-	s.recovery, s.anew, s.rejoin, s.left, s.hint = nil, false, false, nil, nil
+	s.recovery, s.anew, s.anewBy, s.rejoin, s.left, s.hint = nil, false, time.Time{}, false, nil, nil
 	s.withholds = false
 	s.order.reset()
 	s.sender.reset()

@@ -60,13 +60,17 @@ func (s *Session) rebind(greeted bool) {
 	s.drain()
 }
 
-// connectAnew makes the gateway connect anew; the session goes on until it does.
+// connectAnew makes the gateway connect anew; the session goes on until it does. A command that met the
+// gateway's Connect on its way would fail its attempt (GW-15), so commands are held back for a while.
 func (s *Session) connectAnew() {
 	if s.recovery != nil { // as soon as it can be reached
 		s.anew = true
 		return
 	}
 	s.anew = false
+	if s.phase == PhaseRunning {
+		s.anewBy = s.now.Add(s.opts.QuietAfterEnd)
+	}
 	s.callAnew(s.id)
 	s.stayQuiet(s.opts.QuietAfterEnd)
 }

@@ -360,10 +360,10 @@ func (s *Session) settle() {
 	if s.phase == PhaseRunning && !s.order.missingBy.IsZero() && s.recovery == nil {
 		s.note(Warning, NoteBacklogGap, fleet.Device{}, s.order.expected)
 	}
-	s.sendPending()
 	if s.anew {
 		s.connectAnew()
 	}
+	s.sendPending()
 	s.endWithoutDevices()
 }
 

@@ -27,7 +27,7 @@ func (s *Session) CommandRoom(module int32) (commands, bytes int) {
 	if s.Stale(module) {
 		return math.MaxInt, math.MaxInt
 	}
-	if s.phase == PhaseRunning && s.recovery == nil {
+	if s.sends() {
 		l := s.sender.load(module)
 		return max(0, s.opts.MaxUnacked-l.commands), max(0, s.opts.MaxCommandBytes-l.bytes)
 	}

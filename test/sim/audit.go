@@ -65,20 +65,22 @@ type ledger struct {
 	open      bool
 	greeted   bool
 	running   bool
-	hadModule bool                  // a device was connected
-	repeated  []fleet.ClientMessage // Connects that came during the admission
-	early     bool                  // messages came before the ConnectResponse and were held
-	loose     bool                  // a response to a command came even before that, a replay of a whole session: what is held is not checked one by one
-	listed    []listedDevice
-	answers   int // in the sequence
-	commands  int // in the sequence
-	got       int // responses in the sequence
-	progress  time.Time
-	asked     map[uint64]fleet.DeviceID // undecided device_connected by ticket
-	live      map[fleet.DeviceID]bool   // device_connected without device_disconnected
-	tickets   map[fleet.DeviceID]uint64 // of device_connected of the live ones
-	statuses  statusLedger
-	sent      commandLedger
+	hadModule bool // a device was connected
+	// calledUntil is how long commands are held back, because the gateway was called to connect anew.
+	calledUntil time.Time
+	repeated    []fleet.ClientMessage // Connects that came during the admission
+	early       bool                  // messages came before the ConnectResponse and were held
+	loose       bool                  // a response to a command came even before that, a replay of a whole session: what is held is not checked one by one
+	listed      []listedDevice
+	answers     int // in the sequence
+	commands    int // in the sequence
+	got         int // responses in the sequence
+	progress    time.Time
+	asked       map[uint64]fleet.DeviceID // undecided device_connected by ticket
+	live        map[fleet.DeviceID]bool   // device_connected without device_disconnected
+	tickets     map[fleet.DeviceID]uint64 // of device_connected of the live ones
+	statuses    statusLedger
+	sent        commandLedger
 }
 
 type listedDevice struct {
@@ -95,7 +97,7 @@ func (a *auditor) process() {
 	a.current.live = make(map[fleet.DeviceID]bool)
 	a.current.tickets = make(map[fleet.DeviceID]uint64)
 	a.current.statuses.reset()
-	a.current.sent.reset()
+	a.current.sent.reset(false)
 }
 
 func (a *auditor) fail(format string, args ...any) { a.w.fail(format, args...) }
@@ -298,7 +300,8 @@ func (a *auditor) started(e *session.Effect) {
 	clear(c.asked)
 	clear(c.tickets)
 	c.statuses.reset()
-	c.sent.reset()
+	c.sent.reset(!c.calledUntil.IsZero() && a.inStep.ended && a.inStep.reason == session.ReasonReplaced)
+	c.calledUntil = time.Time{}
 	c.progress = a.now
 	for _, d := range m.Devices {
 		if c.listedDevice(d.ID()) == nil {
@@ -371,6 +374,9 @@ func (a *auditor) published(m *fleet.ServerMessage) {
 			a.fail("GW-34: call to connect anew %+v, want the id %q", *m, want)
 		}
 		a.inStep.called = true
+		if c.running {
+			c.calledUntil = a.now.Add(notifyQuiet)
+		}
 		return
 	}
 	a.inStep.published++

@@ -29,12 +29,15 @@ type ack struct {
 	data   string
 }
 
-func (l *commandLedger) reset() {
+// reset begins a session. keep: what the modules have next is of the session before.
+func (l *commandLedger) reset(keep bool) {
 	if l.owed == nil {
 		l.owed = make(map[int32][]fleet.Command)
 	}
 	l.waiting = l.waiting[:0]
-	clear(l.owed)
+	if !keep {
+		clear(l.owed)
+	}
 }
 
 // running: commands of the sequence whose time is up are awaited anew (REC-7).
@@ -113,6 +116,9 @@ func (a *auditor) commandSent(m *fleet.ServerMessage) {
 	}
 	if c.progress = a.now; c.running && len(m.Data) == 0 {
 		a.fail("REC-24: command %d without data for %v in normal communication", m.Counter, m.Device)
+	}
+	if c.running && a.now.Before(c.calledUntil) {
+		a.fail("GW-15: command %d is sent while the gateway connects anew", m.Counter)
 	}
 	c.sent.waiting = append(c.sent.waiting, s)
 }
