@@ -2,6 +2,9 @@ package app
 
 import (
 	"errors"
+	"io"
+	"net"
+	"sync"
 	"testing"
 
 	"external-server/internal/cluster"
@@ -51,4 +54,59 @@ func TestIllReplicaLeavesItsShardsToOthers(t *testing.T) {
 	if answer, err := b.cluster.replica.Ask(t.Context(), 0); err != nil || answer.Serving {
 		t.Errorf("%+v, %v", answer, err)
 	}
+}
+
+// The answer of the replica that was given a shard is lost, so its owner serves on. What it has given is
+// outdated then: when it fails, the other replica goes on from the records at the broker.
+func TestHandOverWhoseAnswerIsLost(t *testing.T) {
+	t.Parallel()
+	names, cars := carsOfEach(2)
+	c := newCrowd(t, cars)
+	a, b := c.start("a"), c.start("b")
+	c.open(a, 0, 1, 2, 3)
+	c.drive(names...)
+	c.served(2)
+	deaf := b.member()
+	deaf.Address = withoutAnswers(t, deaf.Address)
+	for n := range crowdShards {
+		if err := a.cluster.replica.Close(t.Context(), n, deaf, false); err == nil {
+			t.Fatal("the answer was not lost")
+		}
+	}
+	c.served(5)
+	for n := range crowdShards {
+		c.open(b, n)
+	}
+	c.served(5)
+	c.unnoticed()
+}
+
+// withoutAnswers returns the address of a proxy that ends a connection as soon as the other side answers.
+func withoutAnswers(t *testing.T, to string) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	t.Cleanup(func() { l.Close(); running.Wait() })
+	running.Go(func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", to)
+			if err != nil {
+				in.Close()
+				continue
+			}
+			running.Go(func() { _, _ = io.Copy(out, in) })
+			running.Go(func() {
+				_, _ = out.Read(make([]byte, 1))
+				in.Close()
+				out.Close()
+			})
+		}
+	})
+	return l.Addr().String()
 }

@@ -28,6 +28,7 @@ type replica struct {
 	lonely      time.Duration // since when the broker is not reached
 	offered     [][]byte      // what the owner before has handed over
 	offeredFor  time.Duration // until then it counts
+	offeredBy   int64         // epoch of that owner: it counts for as long as no other has served
 }
 
 // carry writes the session's record in front of what the step causes (RES-22).
@@ -106,7 +107,7 @@ func (r *replica) open(epoch int64) {
 	r.epoch, r.until, r.claims = epoch, before, []int64{epoch}
 	var known *record.Resumption
 	switch {
-	case len(r.offered) > 0 && r.w.now < r.offeredFor:
+	case len(r.offered) > 0 && r.w.now < r.offeredFor && r.offeredBy == before:
 		r.w.trace("--- replica %d opens with what was handed over, epoch %d", r.name, epoch)
 		r.w.discard(r)
 		r.fileEpoch, s.file, r.offered = epoch, r.offered, nil
@@ -196,7 +197,7 @@ func (r *replica) handOver(to *replica, patience time.Duration) {
 		}
 	}
 	f.Snapshot(func(rec []byte) { to.offered = append(to.offered, bytes.Clone(rec)) })
-	to.offeredFor = r.w.now + 10*time.Second
+	to.offeredFor, to.offeredBy = r.w.now+10*time.Second, r.w.broker.epoch
 	r.w.release(r)
 	r.w.next = to
 }

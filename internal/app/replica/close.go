@@ -161,6 +161,7 @@ func (r *Replica) takeBack(ctx context.Context, old *shard, epoch int64) error {
 	}
 	s.Away = func() time.Duration { return time.Since(at) }
 	s.standing = old.standing
+	s.standing.TakeBack()
 	s.epoch.Store(epoch)
 	s.permit = r.permit(n, old.permit.own.Load())
 	ctx, end := r.answering(ctx)

@@ -3,7 +3,9 @@ package replica
 import (
 	"encoding/binary"
 	"testing"
+	"time"
 
+	"external-server/internal/cluster/fence"
 	"external-server/internal/session/record"
 )
 
@@ -33,6 +35,18 @@ func TestOfferIsRefused(t *testing.T) {
 	} {
 		if _, err := parseOffer(b); err == nil {
 			t.Errorf("%s: taken", name)
+		}
+	}
+}
+
+// What its owner has taken back since, or has served under another epoch, is outdated.
+func TestOfferIsOutdated(t *testing.T) {
+	o := newOffers(1)
+	for _, known := range []fence.Epoch{{Epoch: 8}, {Epoch: 7, TakenBack: 1}, {Epoch: 7}} {
+		o.put(0, &offer{epoch: 7, at: time.Now()})
+		want := known == fence.Epoch{Epoch: 7}
+		if o.has(0, known) != want || (o.take(0, known) != nil) != want {
+			t.Errorf("an offer of epoch 7 for %+v: taken %v", known, !want)
 		}
 	}
 }

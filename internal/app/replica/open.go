@@ -58,7 +58,7 @@ func (r *Replica) open(ctx context.Context, n int, epoch int64) error {
 // inherit opens the journal of a shard with all that is known of its cars. how says where
 // that came from.
 func (r *Replica) inherit(ctx context.Context, n int, own, known fence.Epoch) (s *shard, how string, err error) {
-	if o := r.offers.take(n, known.Epoch); o != nil {
+	if o := r.offers.take(n, known); o != nil {
 		if err := r.discard(n); err != nil {
 			return nil, "", err
 		}
@@ -238,7 +238,7 @@ func (r *Replica) Ask(ctx context.Context, n int) (cluster.Answer, error) {
 	if err != nil {
 		return cluster.Answer{}, err
 	}
-	if !found || known.Replica == r.self.Replica || known.Address == "" || r.offers.has(n, known.Epoch) {
+	if !found || known.Replica == r.self.Replica || known.Address == "" || r.offers.has(n, known) {
 		return cluster.Answer{}, nil
 	}
 	state, err := r.askPeer(ctx, known.Address, n)

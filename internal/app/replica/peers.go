@@ -15,6 +15,7 @@ import (
 
 	"external-server/internal/app/roster"
 	"external-server/internal/cluster"
+	"external-server/internal/cluster/fence"
 	"external-server/internal/fleet"
 	"external-server/internal/peer"
 	"external-server/internal/session/record"
@@ -53,9 +54,13 @@ type peerShard struct {
 	Silent bool `json:"silent,omitempty"`
 }
 
+// takenBackHeader says of an offer how often its owner had taken the shard back, see fence.Epoch.
+const takenBackHeader = "Taken-Back"
+
 // offer is a shard that its owner has handed over.
 type offer struct {
 	epoch   int64 // of that owner
+	back    int64 // how often it had taken the shard back
 	records [][]byte
 	fold    *record.Fold
 	at      time.Time
@@ -75,24 +80,28 @@ func (o *offers) put(n int, of *offer) {
 	o.all[n] = of
 }
 
-// take returns what was handed over by the owner with the epoch, once; nil: nothing was, or
+// fits tells whether the owner that the broker knows has served no more since it handed the shard over.
+func (of *offer) fits(known fence.Epoch) bool {
+	return of != nil && of.epoch == known.Epoch && of.back == known.TakenBack && time.Since(of.at) <= offerKept
+}
+
+// take returns what was handed over by the owner that the broker knows, once; nil: nothing was, or
 // it is too old.
-func (o *offers) take(n int, epoch int64) *offer {
+func (o *offers) take(n int, known fence.Epoch) *offer {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	of := o.all[n]
 	o.all[n] = nil
-	if of == nil || of.epoch != epoch || time.Since(of.at) > offerKept {
+	if !of.fits(known) {
 		return nil
 	}
 	return of
 }
 
-func (o *offers) has(n int, epoch int64) bool {
+func (o *offers) has(n int, known fence.Epoch) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	of := o.all[n]
-	return of != nil && of.epoch == epoch && time.Since(of.at) <= offerKept
+	return o.all[n].fits(known)
 }
 
 // expire forgets what was not opened in time.
@@ -171,6 +180,7 @@ func (r *Replica) offer(ctx context.Context, s *shard, to cluster.Member) error 
 	if err != nil {
 		return err
 	}
+	req.Header.Set(takenBackHeader, strconv.FormatInt(s.standing.Epoch().TakenBack, 10))
 	answer, err := r.opts.Client.Do(ctx, to.Address, req)
 	if err != nil {
 		return err
@@ -188,6 +198,9 @@ func (r *Replica) takeOffer(w http.ResponseWriter, req *http.Request, n int) {
 	if err == nil {
 		var of *offer
 		if of, err = parseOffer(body); err == nil {
+			// A peer of an earlier version does not send it. A shard that it has taken back is told from this one by its
+			// time only.
+			of.back, _ = strconv.ParseInt(req.Header.Get(takenBackHeader), 10, 64)
 			r.offers.put(n, of)
 			w.WriteHeader(http.StatusNoContent)
 			return

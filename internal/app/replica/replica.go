@@ -282,7 +282,7 @@ func (r *Replica) sessionsOf(s *shard) *mqtt.Sessions {
 		Self:       fmt.Sprintf("replica %s, %s", r.self.Replica, journals.ThisProcess()),
 		Announce: func(int) (string, []byte) {
 			s.carrier.Again()
-			return fence.EpochTopic(r.name, s.Number), r.epoch(s.epoch.Load()).Encode()
+			return fence.EpochTopic(r.name, s.Number), s.standing.Epoch().Encode()
 		},
 		MayConnect: func(ctx context.Context, n int) error {
 			return fence.MayConnect(r.broker(), r.name, func(int) *fence.Standing { return s.standing })(ctx, n)

@@ -27,6 +27,9 @@ type Epoch struct {
 	Epoch   int64  `json:"epoch"`             // above 0
 	Replica string `json:"replica"`           // name of the owner
 	Address string `json:"address,omitempty"` // where the owner's peers reach it, host:port
+	// TakenBack is how often the owner has served the shard on under this epoch, after it could not tell whether the
+	// replica to which it handed it over has it. What that replica has is outdated then.
+	TakenBack int64 `json:"taken_back,omitempty"`
 }
 
 // Limits of what is read from the broker, where a stranger may have left it.

@@ -33,11 +33,18 @@ func NewStanding(own Epoch, until int64) *Standing {
 func (s *Standing) Claim(epoch int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.own.Epoch = epoch
+	s.own.Epoch, s.own.TakenBack = epoch, 0
 	if len(s.claims) == maxClaims {
 		s.claims = slices.Delete(s.claims, 0, 1)
 	}
 	s.claims = append(s.claims, epoch)
+}
+
+// TakeBack says that the owner serves on what it has handed over, see Epoch.TakenBack.
+func (s *Standing) TakeBack() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.own.TakenBack++
 }
 
 // Epoch returns the newest claim.
