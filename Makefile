@@ -45,7 +45,7 @@ deps: ## install what the tests need and the machine lacks (Debian, as root)
 	@scripts/install-test-deps
 
 # Left out: what needs a browser, the whole server as a process of its own, or servers
-# of other programs. Tests of other packages skip these themselves with -short.
+# of other programs, and what takes seconds. Tests skip these themselves with -short.
 quick: ## run the tests that need nothing but Go and gcc, without the race detector
 	$(GO) -C sdk test ./...
 	$(GO) test -short ./...

@@ -152,6 +152,9 @@ func startGateway(t *testing.T, broker, car string) *gateway.Gateway {
 
 // TestOperate does with the command line what an operator does.
 func TestOperate(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes several seconds")
+	}
 	file, broker := serving(t, "car1", "car2")
 	run := func(args ...string) string {
 		t.Helper()

@@ -43,6 +43,9 @@ func townConfig(t *testing.T, file, broker, admin string, cars ...string) {
 // The simulated cars of module 1 are a town on the map: each has a place of its own,
 // and they drive.
 func TestSimulatedCarsAreATown(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes several seconds")
+	}
 	dir := t.TempDir()
 	file, broker, admin := filepath.Join(dir, "config.json"), freeAddress(t), freeAddress(t)
 	townConfig(t, file, broker, admin, "*")
@@ -90,6 +93,9 @@ func TestSimulatedCarsAreATown(t *testing.T) {
 // A car that the operator removes is no violation of the protocol: the cars say that
 // no server answers them.
 func TestRemovedCarIsNoViolation(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes several seconds")
+	}
 	dir := t.TempDir()
 	file, broker, admin := filepath.Join(dir, "config.json"), freeAddress(t), freeAddress(t)
 	townConfig(t, file, broker, admin, "car_1", "car_2")

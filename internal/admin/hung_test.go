@@ -81,6 +81,9 @@ func TestFullDiskOfTheLogIsNotReady(t *testing.T) {
 
 // A file that was broken by hand is an event before anybody reloads it.
 func TestBrokenFileIsAnEvent(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes several seconds")
+	}
 	r := newRig(t, nil, "a")
 	s := defaults(r.dir, "a")
 	delete(s, "company_name")

@@ -39,6 +39,9 @@ type alarms struct {
 }
 
 func TestHistoryAndAlerts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes several seconds")
+	}
 	r := newRig(t, nil, "car1", "car2")
 	r.car("car1")
 	var h points
@@ -66,6 +69,9 @@ func TestHistoryAndAlerts(t *testing.T) {
 
 // Any replica answers for all, and names those that do not answer.
 func TestFleetHistoryAndAlerts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes several seconds")
+	}
 	all, _ := newFleet(t, nil, []string{"car4"}, []string{"car1"}, []string{"car2"})
 	ctx, cancel := context.WithCancel(t.Context())
 	var watching sync.WaitGroup

@@ -124,6 +124,9 @@ func TestGuessesDoNotDelayTheServer(t *testing.T) {
 
 // Guessing over many connections is not faster than over one.
 func TestGuessingIsSlow(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes several seconds")
+	}
 	b, _ := startInside(t, Options{Users: []User{{Name: "server", Password: "secret"}}}, nil)
 	answers := make(chan bool)
 	const guesses = 200

@@ -52,6 +52,9 @@ func TestExampleInC(t *testing.T) {
 }
 
 func TestExampleInGo(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes several seconds")
+	}
 	t.Parallel()
 	path := build(t, "example-go", "go", "build", "-C", "../../../modules/example-go")
 	target := Command([]string{path})

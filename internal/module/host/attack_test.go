@@ -90,6 +90,9 @@ func (b *bystander) check() {
 // clear, the car's call succeeds in the end, another car of the same library
 // loses nothing, another module does not notice.
 func TestAttacks(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes several seconds")
+	}
 	const short = 3 * time.Second // a busy machine may take its time to start a process
 	tests := []struct {
 		function, what string
