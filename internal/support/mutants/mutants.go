@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -30,6 +31,9 @@ type Suite struct {
 	Draw int
 	// Names restricts them to those whose name contains this.
 	Names string
+	// Rare tells whether a bug of that name may need so many histories that it is tried only when
+	// all are: nil: none.
+	Rare func(name string) bool
 	// Path returns where a file is that a bug names; nil: in the package's folder.
 	Path func(file string) string
 	// Args returns the arguments of the test program that must fail, for the bug of that name.
@@ -97,6 +101,9 @@ func (s Suite) Check(t *testing.T) {
 		return
 	}
 	if s.Draw >= 0 {
+		if s.Rare != nil {
+			all = slices.DeleteFunc(all, func(m mutant) bool { return s.Rare(m.name) })
+		}
 		rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 		all = all[:min(s.Draw, len(all))]
 	}
@@ -138,7 +145,11 @@ func (s Suite) caught(ctx context.Context, m mutant, dir string) error {
 	if err := os.WriteFile(overlay, raw, 0o600); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	limit := 10 * time.Minute
+	if s.Rare != nil && s.Rare(m.name) {
+		limit = time.Hour
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if out, err := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", program, ".").CombinedOutput(); err != nil {
 		return fmt.Errorf("does not build: %w\n%s", err, out)
