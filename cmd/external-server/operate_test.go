@@ -19,6 +19,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/lab/gateway"
+	"external-server/internal/support/testneed"
 	"external-server/internal/tools/man"
 )
 
@@ -152,9 +153,7 @@ func startGateway(t *testing.T, broker, car string) *gateway.Gateway {
 
 // TestOperate does with the command line what an operator does.
 func TestOperate(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes several seconds")
-	}
+	testneed.Time(t)
 	file, broker := serving(t, "car1", "car2")
 	run := func(args ...string) string {
 		t.Helper()

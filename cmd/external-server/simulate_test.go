@@ -16,6 +16,7 @@ import (
 	"external-server/internal/console"
 	"external-server/internal/lab/gateway"
 	"external-server/internal/lab/simulate"
+	"external-server/internal/support/testneed"
 )
 
 // townConfig is a server with the mission and io modules, its API out of reach.
@@ -43,9 +44,7 @@ func townConfig(t *testing.T, file, broker, admin string, cars ...string) {
 // The simulated cars of module 1 are a town on the map: each has a place of its own,
 // and they drive.
 func TestSimulatedCarsAreATown(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes several seconds")
-	}
+	testneed.Time(t)
 	dir := t.TempDir()
 	file, broker, admin := filepath.Join(dir, "config.json"), freeAddress(t), freeAddress(t)
 	townConfig(t, file, broker, admin, "*")
@@ -93,9 +92,7 @@ func TestSimulatedCarsAreATown(t *testing.T) {
 // A car that the operator removes is no violation of the protocol: the cars say that
 // no server answers them.
 func TestRemovedCarIsNoViolation(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes several seconds")
-	}
+	testneed.Time(t)
 	dir := t.TempDir()
 	file, broker, admin := filepath.Join(dir, "config.json"), freeAddress(t), freeAddress(t)
 	townConfig(t, file, broker, admin, "car_1", "car_2")

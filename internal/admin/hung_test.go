@@ -9,6 +9,7 @@ import (
 
 	"external-server/internal/logging"
 	"external-server/internal/support/servertest"
+	"external-server/internal/support/testneed"
 )
 
 // event waits for an event of that kind and reason, from the start on, and returns its text.
@@ -81,9 +82,7 @@ func TestFullDiskOfTheLogIsNotReady(t *testing.T) {
 
 // A file that was broken by hand is an event before anybody reloads it.
 func TestBrokenFileIsAnEvent(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes several seconds")
-	}
+	testneed.Time(t)
 	r := newRig(t, nil, "a")
 	s := defaults(r.dir, "a")
 	delete(s, "company_name")

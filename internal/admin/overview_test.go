@@ -14,6 +14,7 @@ import (
 
 	"external-server/internal/lab/gateway"
 	"external-server/internal/logging"
+	"external-server/internal/support/testneed"
 )
 
 // points is what the tests look at in the history.
@@ -39,9 +40,7 @@ type alarms struct {
 }
 
 func TestHistoryAndAlerts(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes several seconds")
-	}
+	testneed.Time(t)
 	r := newRig(t, nil, "car1", "car2")
 	r.car("car1")
 	var h points
@@ -69,9 +68,7 @@ func TestHistoryAndAlerts(t *testing.T) {
 
 // Any replica answers for all, and names those that do not answer.
 func TestFleetHistoryAndAlerts(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes several seconds")
-	}
+	testneed.Time(t)
 	all, _ := newFleet(t, nil, []string{"car4"}, []string{"car1"}, []string{"car2"})
 	ctx, cancel := context.WithCancel(t.Context())
 	var watching sync.WaitGroup

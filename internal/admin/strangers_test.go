@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"external-server/internal/support/brokertest"
+	"external-server/internal/support/testneed"
 	"external-server/internal/support/testwait"
 )
 
@@ -74,9 +75,7 @@ func TestStrangersBlockNothing(t *testing.T) {
 // them is answered a few times only, not as often as it can be in 10 ms each time that
 // a part of the server gives way to them.
 func TestStrangersDelayNoCar(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes several seconds")
-	}
+	testneed.Time(t)
 	r := newRig(t, func(s settings) {
 		s["admin"] = settings{"listen": "127.0.0.1:0", "tokens": tokens("eve:read:read-secret")}
 	}, "car1")

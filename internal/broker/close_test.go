@@ -9,6 +9,7 @@ import (
 
 	"external-server/internal/broker"
 	"external-server/internal/support/brokertest"
+	"external-server/internal/support/testneed"
 	"external-server/internal/support/testwait"
 )
 
@@ -63,9 +64,7 @@ func TestCloseWhileClientsLeave(t *testing.T) {
 // is closed at once, with either quality of service, and one that does not read
 // holds nothing up for long.
 func TestCloseDelivers(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes several seconds")
-	}
+	testneed.Time(t)
 	const subscribers, messages = 20, 200
 	for _, qos := range []byte{0, 1} {
 		b, _ := start(t, broker.Options{})

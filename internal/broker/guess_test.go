@@ -10,6 +10,7 @@ import (
 
 	"external-server/internal/link/mqtt/wire"
 	"external-server/internal/support/brokertest"
+	"external-server/internal/support/testneed"
 )
 
 func tcp(address string) net.Addr { return &net.TCPAddr{IP: net.ParseIP(address), Port: 1} }
@@ -124,9 +125,7 @@ func TestGuessesDoNotDelayTheServer(t *testing.T) {
 
 // Guessing over many connections is not faster than over one.
 func TestGuessingIsSlow(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes several seconds")
-	}
+	testneed.Time(t)
 	b, _ := startInside(t, Options{Users: []User{{Name: "server", Password: "secret"}}}, nil)
 	answers := make(chan bool)
 	const guesses = 200

@@ -46,7 +46,7 @@ func (r *Replica) suspended() error {
 // handOver gives a shard with its sessions to another replica. After an error this one
 // serves it on, unless it is a cluster.ErrLeft.
 func (r *Replica) handOver(ctx context.Context, s *shard, to cluster.Member) error {
-	n, epoch := s.Number, s.epoch.Load()
+	n := s.Number
 	if r.silent() {
 		switch reached, err := r.reaches(ctx, to); {
 		case err != nil:
@@ -74,7 +74,7 @@ func (r *Replica) handOver(ctx context.Context, s *shard, to cluster.Member) err
 		return nil
 	}
 	err = fmt.Errorf("hand over to %s: %w", to.Name, err)
-	if back := r.takeBack(ctx, s, epoch); back != nil {
+	if back := r.takeBack(ctx, s); back != nil {
 		return fmt.Errorf("%w: %w", cluster.ErrLeft, errors.Join(err, back))
 	}
 	return err
@@ -146,7 +146,7 @@ func (r *Replica) drop(s *shard, cause error, remove bool) error {
 }
 
 // takeBack goes on with a shard that was released.
-func (r *Replica) takeBack(ctx context.Context, old *shard, epoch int64) error {
+func (r *Replica) takeBack(ctx context.Context, old *shard) error {
 	n := old.Number
 	if err := r.dir.CloseShard(n, false); err != nil {
 		return err
@@ -162,7 +162,6 @@ func (r *Replica) takeBack(ctx context.Context, old *shard, epoch int64) error {
 	s.Away = func() time.Duration { return time.Since(at) }
 	s.standing = old.standing
 	s.standing.TakeBack()
-	s.epoch.Store(epoch)
 	s.permit = r.permit(n, old.permit.own.Load())
 	ctx, end := r.answering(ctx)
 	defer end()
@@ -175,7 +174,7 @@ func (r *Replica) takeBack(ctx context.Context, old *shard, epoch int64) error {
 // lose gives a shard up that another replica serves: nothing is sent, and what its modules
 // have not taken is discarded.
 func (r *Replica) lose(s *shard) {
-	r.log.Warn("another replica serves a shard of this one: its cars are given up silently", "shard", s.Number, "epoch", s.epoch.Load())
+	r.log.Warn("another replica serves a shard of this one: its cars are given up silently", "shard", s.Number, "epoch", s.epoch())
 	r.release(s, link.ErrFenced)
 	if fold, err := s.Reread(); err == nil {
 		r.tellDiscarded(s.Number, fold.(*record.Fold))

@@ -1,7 +1,10 @@
 package replica
 
 import (
+	"bytes"
 	"encoding/binary"
+	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -47,6 +50,20 @@ func TestOfferIsOutdated(t *testing.T) {
 		want := known == fence.Epoch{Epoch: 7}
 		if o.has(0, known) != want || (o.take(0, known) != nil) != want {
 			t.Errorf("an offer of epoch 7 for %+v: taken %v", known, !want)
+		}
+	}
+}
+
+// How often the owner has taken the shard back is a number, or not said by a peer of an earlier version.
+func TestOfferSaysHowOftenItWasTakenBack(t *testing.T) {
+	for header, want := range map[string]int{"": http.StatusNoContent, "3": http.StatusNoContent, "often": http.StatusBadRequest, "9223372036854775808": http.StatusBadRequest} {
+		r := &Replica{offers: newOffers(1)}
+		req := httptest.NewRequest(http.MethodPost, "/v1/shards/0", bytes.NewReader(body(7)))
+		req.Header.Set(takenBackHeader, header)
+		w := httptest.NewRecorder()
+		r.takeOffer(w, req, 0)
+		if w.Code != want || (r.offers.all[0] != nil) != (want == http.StatusNoContent) {
+			t.Errorf("%q: status %d, expected %d; offer %+v", header, w.Code, want, r.offers.all[0])
 		}
 	}
 }

@@ -43,7 +43,6 @@ func (r *Replica) open(ctx context.Context, n int, epoch int64) error {
 	if err != nil {
 		return fmt.Errorf("shard %d: %w", n, err)
 	}
-	s.epoch.Store(epoch)
 	s.permit = r.permit(n, lease)
 	if s.standing == nil { // it goes on where the owner before has ended
 		s.standing = fence.NewStanding(r.epoch(epoch), known.Epoch)
@@ -217,14 +216,13 @@ func (r *Replica) connected(ctx context.Context, s *shard, ended <-chan error) e
 // announce goes on serving a shard under another epoch: its claim had vanished, and no
 // other replica has taken it.
 func (r *Replica) announce(s *shard, epoch, lease int64) error {
-	if known := s.epoch.Load(); epoch < known { // etcd was restored
+	if known := s.epoch(); epoch < known { // etcd was restored
 		return &cluster.StaleError{Shard: s.Number, Epoch: epoch, Known: known}
 	}
 	if err := r.dir.SetEpoch(s.Number, epoch); err != nil {
 		return err
 	}
 	s.standing.Claim(epoch)
-	s.epoch.Store(epoch)
 	s.permit.own.Store(lease)
 	s.link.Announce()
 	r.opts.Owners.notify()

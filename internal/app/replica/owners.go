@@ -58,7 +58,7 @@ func (o *Owners) Owner(shard int) core.Owner {
 		return core.Owner{}
 	}
 	if s := r.shards[shard].Load(); s != nil {
-		return core.Owner{Self: true, Epoch: s.epoch.Load(), Replica: r.self.Replica}
+		return core.Owner{Self: true, Epoch: s.epoch(), Replica: r.self.Replica}
 	}
 	owner := r.cluster.View().Shards[shard]
 	if owner.Replica == r.self.Replica {

@@ -138,7 +138,7 @@ func (r *Replica) tellShard(w http.ResponseWriter, _ *http.Request, n int) {
 	out := peerShard{Replica: r.self.Replica, State: peerNot, Silent: r.silent()}
 	// What it cannot serve it does not claim: the others may take it.
 	if s := r.shards[n].Load(); s != nil && r.Health() == nil {
-		out.State, out.Epoch = peerServing, s.epoch.Load()
+		out.State, out.Epoch = peerServing, s.epoch()
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(out) // the peer has gone
@@ -170,7 +170,7 @@ func (r *Replica) offer(ctx context.Context, s *shard, to cluster.Member) error 
 	if err != nil {
 		return err
 	}
-	body := binary.AppendUvarint(nil, uint64(s.epoch.Load()))
+	body := binary.AppendUvarint(nil, uint64(s.epoch()))
 	fold.Snapshot(func(record []byte) {
 		body = append(binary.AppendUvarint(body, uint64(len(record))), record...)
 	})
@@ -200,7 +200,11 @@ func (r *Replica) takeOffer(w http.ResponseWriter, req *http.Request, n int) {
 		if of, err = parseOffer(body); err == nil {
 			// A peer of an earlier version does not send it. A shard that it has taken back is told from this one by its
 			// time only.
-			of.back, _ = strconv.ParseInt(req.Header.Get(takenBackHeader), 10, 64)
+			if h := req.Header.Get(takenBackHeader); h != "" {
+				of.back, err = strconv.ParseInt(h, 10, 64)
+			}
+		}
+		if err == nil {
 			r.offers.put(n, of)
 			w.WriteHeader(http.StatusNoContent)
 			return

@@ -89,13 +89,15 @@ type Replica struct {
 // shard is a shard that this replica serves.
 type shard struct {
 	*journals.Shard
-	epoch    atomic.Int64
 	standing *fence.Standing
 	link     *mqtt.Link
 	carrier  *fence.Carrier
 	permit   *permit
 	carried  map[fleet.CarID][]byte // the records of the owner before, until the cars have taken them over
 }
+
+// epoch is that under which the shard is served.
+func (s *shard) epoch() int64 { return s.standing.Epoch().Epoch }
 
 // inService returns the shards that this replica serves.
 func (r *Replica) inService() (out []*shard) {

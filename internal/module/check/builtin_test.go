@@ -10,14 +10,13 @@ import (
 	"external-server/internal/httpapi/server"
 	"external-server/internal/module"
 	"external-server/internal/module/fleetapi"
+	"external-server/internal/support/testneed"
 )
 
 // TestBuiltinModules keep the rules as libraries must, with the HTTP API of the
 // server behind them.
 func TestBuiltinModules(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes several seconds")
-	}
+	testneed.Time(t)
 	t.Parallel()
 	api, err := server.New(t.Context(), server.Options{Config: config.HTTPAPI{
 		Listen: "127.0.0.1:0", Store: config.NewSecret("sqlite:" + filepath.Join(t.TempDir(), "api.db")), WaitTimeout: time.Second,

@@ -52,9 +52,7 @@ func TestExampleInC(t *testing.T) {
 }
 
 func TestExampleInGo(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes several seconds")
-	}
+	testneed.Time(t)
 	t.Parallel()
 	path := build(t, "example-go", "go", "build", "-C", "../../../modules/example-go")
 	target := Command([]string{path})

@@ -14,6 +14,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/module"
 	"external-server/internal/support/testlog"
+	"external-server/internal/support/testneed"
 	"external-server/internal/support/testwait"
 )
 
@@ -90,9 +91,7 @@ func (b *bystander) check() {
 // clear, the car's call succeeds in the end, another car of the same library
 // loses nothing, another module does not notice.
 func TestAttacks(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes several seconds")
-	}
+	testneed.Time(t)
 	const short = 3 * time.Second // a busy machine may take its time to start a process
 	tests := []struct {
 		function, what string

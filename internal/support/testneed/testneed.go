@@ -47,6 +47,15 @@ func More(t testing.TB, what string) {
 	}
 }
 
+// Time says that the test waits for several seconds, for limits of time or for processes: with -short it is
+// skipped, for a short loop. `make test` runs it.
+func Time(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("left out with -short: it takes several seconds")
+	}
+}
+
 // Missing ends a test for which something is missing: it is skipped, or fails when
 // REQUIRE_TOOLS is set.
 func Missing(t testing.TB, what, install string) {
