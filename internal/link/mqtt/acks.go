@@ -5,6 +5,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/link"
+	"external-server/internal/link/mqtt/outbox"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -54,12 +55,8 @@ func (p *port) Acknowledge(a link.Ack) {
 		return
 	}
 	c := p.lock()
-	if c.settle(a, p) {
-		if p.queue.len() == 0 {
-			c.puback(a.Packet)
-		} else {
-			p.push(message{ack: a.Packet, alone: true})
-		}
+	if c.settle(a, p) && !c.out.Acknowledge(&p.box, a.Packet) {
+		c.puback(a.Packet)
 	}
 	c.unlockAndWake()
 }
@@ -76,9 +73,8 @@ func (c *conn) leftover(m *wire.Packet) {
 	c.leftovers[topic] = true
 	c.leaving = append(c.leaving, topic)
 	if company, car, ok := splitTopic(m.Topic); ok && validName(string(company)) && validName(string(car)) {
-		p := newPort(c, fleet.CarID{Company: string(company), Car: string(car)}, nil)
-		p.closed = true
-		p.push(message{notify: true})
+		bye := string(company) + "/" + string(car) + fleet.TopicDisconnect
+		c.out.Push(&outbox.Box{Bye: bye}, outbox.Message{Kind: outbox.Notification})
 		c.stats.leftovers.Add(1)
 	}
 }

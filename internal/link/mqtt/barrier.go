@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"external-server/internal/link"
+	"external-server/internal/link/mqtt/outbox"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -28,7 +29,7 @@ const (
 
 // barrier belongs to one connection; guarded by conn.mu.
 type barrier struct {
-	port    *port // only to send through it
+	box     *outbox.Box // of its topic
 	first   uint64
 	sent    uint64 // number of the last message
 	packet  uint16 // and its packet identifier
@@ -45,8 +46,7 @@ type barrier struct {
 func (c *conn) beginBarrier() {
 	topic := privatePrefix + c.shardID()
 	b := &c.barrier
-	b.port = &port{in: topic, out: topic}
-	b.port.conn.Store(c)
+	b.box = &outbox.Box{Topic: topic}
 	b.first = b.sent + 1
 	b.since, b.open, b.over = time.Now(), c.continued, false
 	b.refused, b.probing, b.packet = false, false, 0
@@ -60,12 +60,12 @@ func (c *conn) beginBarrier() {
 // sendBarrier queues the next message; c.mu is held.
 func (c *conn) sendBarrier() {
 	b := &c.barrier
-	if b.port.queue.len() > 0 || c.link.keeping.dead.Load() != nil { // the window is full, or we are silent for good
+	if !b.box.Empty() || c.link.keeping.dead.Load() != nil { // the window is full, or we are silent for good
 		return
 	}
 	b.sent++
 	m := greeting{c.generation, b.sent, c.link.keeping.token, c.link.opts.Sessions.Self}
-	b.port.push(message{payload: m.encode(), retain: c.retain})
+	c.out.Push(b.box, outbox.Message{Payload: m.encode(), Retain: c.retain})
 }
 
 // privateAnswered handles the answer to the subscription; c.mu is held.
@@ -85,7 +85,7 @@ func (c *conn) privateAnswered(code byte) {
 func (c *conn) privateRefused() {
 	b := &c.barrier
 	b.refused, b.over = true, true
-	topic := b.port.in
+	topic := b.box.Topic
 	c.notes = append(c.notes, func() {
 		if !c.link.keeping.said.noBarrier.Swap(true) {
 			c.log.Warn("the broker refuses a topic that this server has for itself, so it cannot tell when it has read what was sent during a restart: "+

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"external-server/internal/link"
+	"external-server/internal/link/mqtt/outbox"
 	"external-server/internal/link/mqtt/pace"
 	"external-server/internal/link/mqtt/reason"
 	"external-server/internal/link/mqtt/wire"
@@ -78,16 +79,14 @@ type conn struct {
 	suspending bool        // what arrives is left to the next process
 	stopping   bool        // the writer waits until everything is sent and acknowledged
 
-	control []byte    // encoded packets other than messages, to be written first
-	acks    int       // PUBACKs in control
-	delayed []delayed // in order of their times
-	joining []*port   // to be subscribed
-	leaving []string  // topics to be unsubscribed
-	up      []*port   // the reader is to tell LinkUp, or LinkDown if the topic was refused
-	notes   []func()  // to be logged as soon as no lock is held
-
-	first, last *port // ring of ports with queued messages
-	queued      int   // messages queued in all ports
+	out     outbox.Line // what waits for the cars
+	control []byte      // encoded packets other than messages, to be written first
+	acks    int         // PUBACKs in control
+	delayed []delayed   // in order of their times
+	joining []*port     // to be subscribed
+	leaving []string    // topics to be unsubscribed
+	up      []*port     // the reader is to tell LinkUp, or LinkDown if the topic was refused
+	notes   []func()    // to be logged as soon as no lock is held
 
 	inflight  [(lastPublishID + 64) / 64]uint64 // packet identifiers in use
 	inflights int
@@ -102,6 +101,7 @@ func newConn(l *Link, index int) *conn {
 	c := &conn{
 		link: l, index: index, clientID: newClientID(), log: l.log,
 		wake:     make(chan struct{}, 1),
+		out:      outbox.Line{MaxMessages: l.opts.QueueMessages, MaxBytes: l.opts.QueueBytes},
 		ports:    make(map[string]*port),
 		watches:  make(map[string]*watch),
 		overlaps: make(map[string]*overlap),
@@ -304,15 +304,12 @@ func (c *conn) end(reason error, kept bool) {
 			lost = append(lost, p.receiver)
 			p.lost = true
 		}
-		p.up, p.subscribed, p.refused, p.denied, p.waiting, p.continues, p.next = false, false, false, false, false, false, nil
-		p.queue, p.bytes = fifo{}, 0
+		p.up, p.subscribed, p.refused, p.denied, p.continues = false, false, false, false, false
 	}
-	c.stats.linkDown.Add(uint64(c.queued)) // also of closed ports
-	c.queued = 0
+	c.stats.linkDown.Add(uint64(c.out.Clear())) // also of closed ports
 	for _, w := range c.watches {
 		w.granted, w.refused, w.denied = false, false, false
 	}
-	c.first, c.last = nil, nil
 	clear(c.overlaps)
 	c.stats.disconnected()
 	c.mu.Unlock()

@@ -96,7 +96,7 @@ func (c *conn) sent() {
 
 // sendable tells whether the writer has something to do; c.mu is held.
 func (c *conn) sendable() bool {
-	return len(c.control) > 0 || c.stopping || c.first != nil && c.inflights < c.window
+	return len(c.control) > 0 || c.stopping || !c.out.Idle() && c.inflights < c.window
 }
 
 // wakeWriter wakes the writer in the middle of a batch.

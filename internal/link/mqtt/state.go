@@ -87,7 +87,7 @@ func (c *conn) state() link.ConnectionState {
 	out := link.ConnectionState{ClientID: c.clientID, Up: s.up, Since: s.since, LastError: s.lastError}
 	s.mu.Unlock()
 	c.mu.Lock()
-	out.InFlight, out.Queued = c.inflights, c.queued
+	out.InFlight, out.Queued = c.inflights, c.out.Queued()
 	if !c.alive {
 		out.InFlight = 0
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"external-server/internal/link"
+	"external-server/internal/link/mqtt/outbox"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -93,34 +94,18 @@ func (c *conn) collect(buf []byte) []byte {
 		c.control = nil
 	}
 	sent := 0
-	for c.first != nil && c.inflights < c.window && len(buf) < batchBytes {
-		p := c.unline()
-		if p.queue.len() == 0 { // discarded meanwhile
-			continue
+	for !c.out.Idle() && c.inflights < c.window && len(buf) < batchBytes {
+		box, m := c.out.Next()
+		if m.Ack != 0 {
+			buf = wire.AppendPuback(buf, m.Ack)
 		}
-		m := p.queue.pop()
-		c.queued--
-		if m.ack != 0 {
-			buf = wire.AppendPuback(buf, m.ack)
-		}
-		if m.alone {
-			if p.queue.len() > 0 {
-				c.line(p)
-			}
+		if m.Kind == outbox.Ack || box == nil {
 			continue
 		}
 		sent++
-		topic := p.out
-		if m.notify {
-			topic = p.bye
-		}
-		p.bytes -= len(m.payload)
-		buf = c.publish(buf, topic, m.payload, m.retain)
-		if p == c.barrier.port {
+		buf = c.publish(buf, box.TopicOf(m), m.Payload, m.Retain)
+		if box == c.barrier.box {
 			c.barrier.packet = c.lastID
-		}
-		if p.queue.len() > 0 {
-			c.line(p)
 		}
 	}
 	if sent > 0 {
@@ -136,30 +121,6 @@ func (c *conn) publish(buf []byte, topic string, payload []byte, retain bool) []
 		id = c.takeID()
 	}
 	return c.version.AppendPublish(buf, topic, payload, c.qos, id, retain, false)
-}
-
-// line puts a port at the end of the ring; c.mu is held.
-func (c *conn) line(p *port) {
-	if p.waiting {
-		return
-	}
-	p.waiting = true
-	if c.last == nil {
-		c.first = p
-	} else {
-		c.last.next = p
-	}
-	c.last = p
-}
-
-// unline takes the first port out of the ring; c.mu is held.
-func (c *conn) unline() *port {
-	p := c.first
-	c.first, p.next, p.waiting = p.next, nil, false
-	if c.first == nil {
-		c.last = nil
-	}
-	return p
 }
 
 // takeID returns a packet identifier that is not in use; c.mu is held. There is
@@ -194,7 +155,7 @@ func (c *conn) releaseID(id uint16) {
 func (c *conn) idle() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.first == nil && len(c.control) == 0 && c.inflights == 0
+	return c.out.Idle() && len(c.control) == 0 && c.inflights == 0
 }
 
 // farewell ends the connection in order, so that the broker does not publish
@@ -209,7 +170,7 @@ func (c *conn) farewell(done <-chan struct{}) error {
 	suspending := c.suspending
 	if !suspending {
 		if c.persistent && c.retain && !c.barrier.refused {
-			buf = c.publish(buf, c.barrier.port.out, nil, true)
+			buf = c.publish(buf, c.barrier.box.Topic, nil, true)
 		}
 		if c.hasPresence() {
 			buf = c.publish(buf, c.link.opts.Presence, []byte("offline"), c.retain)
