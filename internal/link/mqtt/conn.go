@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"external-server/internal/link"
+	"external-server/internal/link/mqtt/barrier"
+	"external-server/internal/link/mqtt/liveness"
 	"external-server/internal/link/mqtt/outbox"
 	"external-server/internal/link/mqtt/pace"
 	"external-server/internal/link/mqtt/reason"
@@ -39,8 +41,8 @@ type conn struct {
 	stats      stats
 	wake       chan struct{} // capacity 1: the writer has something to do
 	settled    atomic.Bool   // see Link.Settled
-	reads      atomic.Uint64 // from the socket: proof that the broker lives
-	answeredAt atomic.Int64  // when it has answered something, since link.born: proof that it hears, too
+	reads      atomic.Uint64 // from the socket, see liveness.Signs
+	answeredAt atomic.Int64  // when it has answered something, ns since link.born; or 0
 
 	// What this side does at the moment, see waits.
 	reading, writing, flushing atomic.Bool
@@ -71,11 +73,13 @@ type conn struct {
 	generation uint32           // number of this connection in the link
 	owed       map[uint16]*port // see acks.go
 	leftovers  map[string]bool  // topics that were given up
-	barrier    barrier
-	proof      proof
-	witness    witness
+	barrier    barrier.Barrier
+	rival      barrier.Rival
+	greetings  outbox.Box // of the private topic
+	greetingID uint16     // packet of the last one
+	pings      liveness.Pings
+	witness    liveness.Witness
 	drop       func(error) // ends the connection; nil: there is none
-	rival      rival       // the last one met
 	suspending bool        // what arrives is left to the next process
 	stopping   bool        // the writer waits until everything is sent and acknowledged
 
@@ -242,7 +246,7 @@ func (c *conn) begin(t terms) {
 	c.inflight, c.inflights = [len(c.inflight)]uint64{}, 0
 	c.requests = make(map[uint16]*request)
 	c.control = c.control[:0]
-	c.acks, c.initial, c.proof, c.witness = 0, 0, proof{}, witness{}
+	c.acks, c.initial, c.pings, c.witness = 0, 0, liveness.Pings{}, liveness.Witness{}
 	if s := c.link.opts.Sessions; s.fenced() && c.isShard() {
 		topic, payload := s.Announce(c.index)
 		c.control = c.publish(c.control, topic, payload, true)
@@ -255,7 +259,7 @@ func (c *conn) begin(t terms) {
 	if t.persistent {
 		c.beginBarrier()
 	} else {
-		c.barrier.open = false
+		c.barrier.None()
 	}
 	if c.initial == 0 {
 		c.complete()

@@ -138,7 +138,7 @@ func (c *conn) handle(p *wire.Packet) error {
 			c.mu.Unlock()
 			return nil
 		}
-		if c.persistent && p.ID == c.barrier.packet {
+		if c.persistent && p.ID == c.greetingID {
 			c.privateRefused()
 			c.unlockAndNote()
 			return nil
@@ -153,9 +153,9 @@ func (c *conn) handle(p *wire.Packet) error {
 		c.answer()
 		c.mu.Lock()
 		c.batch = true
-		c.ponged()
-		if c.persistent {
-			c.probed()
+		c.pings.Answer()
+		if c.persistent && c.barrier.Answered() {
+			c.greet()
 		}
 		c.mu.Unlock()
 		return nil
@@ -249,7 +249,7 @@ func (c *conn) count(m *wire.Packet) {
 	if m.Duplicate {
 		c.stats.redelivered.Add(1)
 	}
-	if c.barrier.open {
+	if c.barrier.Open() {
 		c.stats.backlog.Add(1)
 	}
 }
@@ -362,7 +362,7 @@ func (c *conn) announce() {
 	}
 	changes := make([]change, n)
 	for i, p := range ports[:n] {
-		changes[i] = change{p.receiver, p.up, p.upKind(), p.up && p.continues && !c.barrier.open}
+		changes[i] = change{p.receiver, p.up, p.upKind(), p.up && p.continues && !c.barrier.Open()}
 		if changes[i].read {
 			p.continues = false
 		}

@@ -16,21 +16,6 @@ import (
 	"external-server/internal/support/testwait"
 )
 
-// FuzzGreeting: whatever is published on the private topic does no harm.
-func FuzzGreeting(f *testing.F) {
-	f.Add(greeting{3, 9, "token", "host, process 1"}.encode())
-	f.Add([]byte("1 1 1  "))
-	f.Fuzz(func(t *testing.T, payload []byte) {
-		g, ok := parseGreeting(payload)
-		if !ok {
-			return
-		}
-		if again, ok := parseGreeting(g.encode()); !ok && len(g.encode()) <= maxSelf+64 || ok && again != g {
-			t.Errorf("%+v became %+v", g, again)
-		}
-	})
-}
-
 // deaf is a receiver that takes nothing to heart.
 type deaf struct {
 	mu     sync.Mutex

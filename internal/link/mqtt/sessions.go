@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/link/mqtt/barrier"
 	"external-server/internal/link/mqtt/reason"
 	"external-server/internal/link/mqtt/wire"
 )
@@ -83,8 +84,6 @@ const (
 	keepSession = 25 * time.Second
 	// willDelay gives the next process the time to come before "offline" is published.
 	willDelay = 25
-	// maxSelf bounds the description of a process, bytes.
-	maxSelf = 512
 )
 
 func (s *Sessions) complete() error {
@@ -110,7 +109,7 @@ func (s *Sessions) complete() error {
 		return errors.New("mqtt: Announce and MayConnect need each other")
 	}
 	setDefault(&s.Expiry, defaultExpiry)
-	s.Self = strings.ToValidUTF8(s.Self[:min(len(s.Self), maxSelf)], "?")
+	s.Self = strings.ToValidUTF8(s.Self[:min(len(s.Self), barrier.MaxSelf)], "?")
 	return nil
 }
 

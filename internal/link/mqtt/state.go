@@ -93,7 +93,7 @@ func (c *conn) state() link.ConnectionState {
 	}
 	out.Refused, out.RefusedTopic = c.deaf()
 	out.Version, out.Kept, out.Continued = c.version.String(), c.persistent, c.continued
-	out.Reading = c.alive && c.barrier.open
+	out.Reading = c.alive && c.barrier.Open()
 	out.Unacknowledged = len(c.owed)
 	if c.persistent {
 		out.ClientID = c.shardID()

@@ -3,11 +3,12 @@ package mqtt
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime"
 	"time"
 
 	"external-server/internal/link"
+	"external-server/internal/link/mqtt/barrier"
+	"external-server/internal/link/mqtt/liveness"
 	"external-server/internal/link/mqtt/outbox"
 	"external-server/internal/link/mqtt/wire"
 )
@@ -23,14 +24,14 @@ const (
 // write sends what is queued until the connection fails, done is closed, or ctx
 // ends and everything was sent and acknowledged or StopTimeout has passed.
 func (c *conn) write(ctx context.Context, done <-chan struct{}) error {
-	alive := newPinger(c)
-	tick := time.NewTicker(alive.period)
+	alive := liveness.NewPinger(c.link.opts.Heartbeat, c.keepAlive, time.Now())
+	tick := time.NewTicker(alive.Period())
 	defer tick.Stop()
-	var barrier <-chan time.Time
+	var looks <-chan time.Time // at the barrier
 	if c.persistent {
-		t := time.NewTicker(barrierEvery)
+		t := time.NewTicker(barrier.Every)
 		defer t.Stop()
-		barrier = t.C
+		looks = t.C
 	}
 	var (
 		stopping = ctx.Done()
@@ -42,14 +43,14 @@ func (c *conn) write(ctx context.Context, done <-chan struct{}) error {
 			// Those who are about to publish go first: one write for all of them.
 			runtime.Gosched()
 		case <-tick.C:
-			if err := alive.check(time.Now()); err != nil {
+			if err := c.tick(time.Now(), alive); err != nil {
 				return err
 			}
-		case now := <-barrier:
+		case now := <-looks:
 			c.mu.Lock()
 			c.checkBarrier(now)
-			if !c.barrier.open {
-				barrier = nil
+			if !c.barrier.Open() {
+				looks = nil
 			}
 			c.unlockAndNote()
 			c.slowBacklog()
@@ -104,8 +105,8 @@ func (c *conn) collect(buf []byte) []byte {
 		}
 		sent++
 		buf = c.publish(buf, box.TopicOf(m), m.Payload, m.Retain)
-		if box == c.barrier.box {
-			c.barrier.packet = c.lastID
+		if box == &c.greetings {
+			c.greetingID = c.lastID
 		}
 	}
 	if sent > 0 {
@@ -169,8 +170,8 @@ func (c *conn) farewell(done <-chan struct{}) error {
 	c.mu.Lock()
 	suspending := c.suspending
 	if !suspending {
-		if c.persistent && c.retain && !c.barrier.refused {
-			buf = c.publish(buf, c.barrier.box.Topic, nil, true)
+		if c.persistent && c.retain && !c.barrier.Refused() {
+			buf = c.publish(buf, c.greetings.Topic, nil, true)
 		}
 		if c.hasPresence() {
 			buf = c.publish(buf, c.link.opts.Presence, []byte("offline"), c.retain)
@@ -198,86 +199,6 @@ func (c *conn) farewell(done <-chan struct{}) error {
 	select {
 	case <-done:
 	case <-time.After(c.link.opts.StopTimeout):
-	}
-	return nil
-}
-
-// pinger notices a broker that is not there any more (CONN-6).
-type pinger struct {
-	c       *conn
-	period  time.Duration // between two checks
-	last    time.Time     // the last one
-	sent    time.Time     // last PINGREQ, or begin of the connection
-	signs   uint64        // of life, at that time
-	waiting bool
-}
-
-func newPinger(c *conn) *pinger {
-	period := min(time.Second, c.keepAlive/4)
-	if h := c.link.opts.Heartbeat; h > 0 {
-		period = min(period, h/2)
-	}
-	now := time.Now()
-	return &pinger{c: c, period: period, last: now, sent: now}
-}
-
-// limits returns how long the broker may be quiet before it is asked, how long it may take to
-// answer, and a number that changes with every sign of life. Without Heartbeat that
-// is whatever comes: two thirds of the keepalive until the question, one third for the answer.
-func (p *pinger) limits() (quiet, patience time.Duration, signs uint64) {
-	c := p.c
-	if h := c.link.opts.Heartbeat; h > 0 {
-		return min(h, c.keepAlive/2), c.keepAlive, uint64(c.answeredAt.Load())
-	}
-	return c.keepAlive * 2 / 3, c.keepAlive / 3, c.reads.Load()
-}
-
-// ask sends a PINGREQ when it is time and returns an error when the broker gives no sign of
-// life; c.mu is held.
-func (p *pinger) ask(now time.Time) error {
-	quiet, patience, signs := p.limits()
-	if halt := now.Sub(p.last) - p.period; halt > p.period {
-		p.sent = p.sent.Add(halt) // while this process did not run it could not hear the answer
-	}
-	p.last = now
-	if signs != p.signs {
-		p.signs, p.waiting = signs, false
-		if p.c.link.opts.Heartbeat > 0 { // nor need it be asked
-			p.sent = now
-		}
-	}
-	switch asked := now.Sub(p.sent); {
-	case p.waiting && asked >= patience:
-		return fmt.Errorf("no answer to a ping within %v", patience)
-	case !p.waiting && asked >= quiet:
-		p.sent, p.signs, p.waiting = now, signs, true
-		p.c.ping()
-	}
-	return nil
-}
-
-// check looks after what time has to do with; it returns an error when the broker gives no
-// sign of life, or acknowledges nothing.
-func (p *pinger) check(now time.Time) error {
-	c, opts := p.c, &p.c.link.opts
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err := p.ask(now); err != nil {
-		return err
-	}
-	c.retryRefused(now)
-	c.expireOverlaps(now)
-	c.doDelayed(now)
-	if c.progress.IsZero() {
-		c.progress = now
-	}
-	if c.inflights > 0 && now.Sub(c.progress) > opts.AckTimeout {
-		return fmt.Errorf("%d messages are not acknowledged, none for %v", c.inflights, opts.AckTimeout)
-	}
-	for _, r := range c.requests {
-		if now.Sub(r.sent) > opts.AckTimeout {
-			return fmt.Errorf("a subscription was not answered within %v", opts.AckTimeout)
-		}
 	}
 	return nil
 }

@@ -80,7 +80,7 @@ func may() map[string][]string {
 		"internal/lab/trial":              {"internal/app", "internal/config", "internal/fleet", "internal/lab/gateway", "internal/module/check"},
 		"internal/lab/vehicle":            {},
 		"internal/link":                   {"internal/fleet"},
-		"internal/link/mqtt":              {"internal/fleet", "internal/link", "internal/link/mqtt/outbox", "internal/link/mqtt/pace", "internal/link/mqtt/reason", "internal/link/mqtt/wire", "internal/logging"},
+		"internal/link/mqtt":              {"internal/fleet", "internal/link", "internal/link/mqtt/barrier", "internal/link/mqtt/liveness", "internal/link/mqtt/outbox", "internal/link/mqtt/pace", "internal/link/mqtt/reason", "internal/link/mqtt/wire", "internal/logging"},
 		"internal/link/mqtt/reason":       {"internal/link/mqtt/wire"},
 		"internal/link/mqtt/wire":         {},
 		"internal/link/shards":            {"internal/fleet", "internal/link"},

@@ -41,7 +41,7 @@ func TestBoxesTakeTurns(t *testing.T) {
 	}
 }
 
-// DEF-19: a box has bounds, and a full one still takes a notification.
+// A box has bounds, and a full one still takes a notification.
 func TestBounds(t *testing.T) {
 	l, b := newLine(), &Box{Topic: "a", Bye: "bye"}
 	if l.HasRoom(b, 11) || !l.HasRoom(b, 10) {
@@ -74,7 +74,7 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// DEF-20: what is discarded is not sent, but what was acknowledged with it is acknowledged, in
+// What is discarded is not sent, but what was acknowledged with it is acknowledged, in
 // order; notifications stay.
 func TestDiscard(t *testing.T) {
 	l, a, b := newLine(), &Box{Topic: "a", Bye: "bye"}, &Box{Topic: "b"}
