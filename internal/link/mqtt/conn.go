@@ -2,7 +2,6 @@ package mqtt
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,6 +17,7 @@ import (
 	"external-server/internal/link/mqtt/outbox"
 	"external-server/internal/link/mqtt/pace"
 	"external-server/internal/link/mqtt/reason"
+	"external-server/internal/link/mqtt/socket"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -334,16 +334,16 @@ func (c *conn) serve(ctx context.Context, nc net.Conn, reader *wire.Reader) erro
 			case <-time.After(endSteps * c.link.opts.StopTimeout):
 			}
 		}
-		abort(nc)
+		socket.Abort(nc)
 	})
 	defer release()
 	var dropped atomic.Pointer[error]
 	c.droppedBy(func(err error) {
 		dropped.CompareAndSwap(nil, &err)
-		abort(nc)
+		socket.Abort(nc)
 	})
 	defer c.droppedBy(nil)
-	c.send = newSender(nc)
+	c.send = &sender{Writer: socket.NewWriter(nc)}
 	var writing sync.WaitGroup
 	var writeErr error
 	writing.Go(func() {
@@ -371,17 +371,6 @@ func (c *conn) droppedBy(drop func(error)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drop = drop
-}
-
-// abort closes a connection whose other end is not there: nothing is sent, or waits to be.
-func abort(nc net.Conn) {
-	if t, ok := nc.(*tls.Conn); ok { // its Close would say goodbye
-		nc = t.NetConn()
-	}
-	if t, ok := nc.(*net.TCPConn); ok {
-		_ = t.SetLinger(0) // closed already
-	}
-	_ = nc.Close()
 }
 
 // answer notes that the broker has answered something.

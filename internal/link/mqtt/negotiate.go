@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"external-server/internal/link/mqtt/reason"
+	"external-server/internal/link/mqtt/socket"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -63,8 +64,7 @@ func (c *conn) connect(ctx context.Context, version wire.Version) (_ net.Conn, _
 	opts := &c.link.opts
 	ctx, cancel := context.WithTimeout(ctx, opts.ConnectTimeout)
 	defer cancel()
-	var d net.Dialer
-	nc, err := d.DialContext(ctx, "tcp", opts.Address)
+	nc, err := socket.Dial(ctx, opts.Address, opts.Dialed, opts.TLS)
 	if err != nil {
 		return nil, nil, terms{}, err
 	}
@@ -73,31 +73,6 @@ func (c *conn) connect(ctx context.Context, version wire.Version) (_ net.Conn, _
 			nc.Close()
 		}
 	}()
-	if opts.Dialed != nil {
-		opts.Dialed(nc.LocalAddr())
-	}
-	if t, ok := nc.(*net.TCPConn); ok {
-		if err := t.SetNoDelay(true); err != nil { // CONN-12
-			return nil, nil, terms{}, err
-		}
-	}
-	if opts.TLS != nil {
-		cfg, err := opts.TLS()
-		if err != nil {
-			return nil, nil, terms{}, err
-		}
-		if cfg != nil {
-			cfg = cfg.Clone()
-			if cfg.ServerName == "" {
-				cfg.ServerName, _, _ = net.SplitHostPort(opts.Address)
-			}
-			t := tls.Client(nc, cfg)
-			if err := t.HandshakeContext(ctx); err != nil {
-				return nil, nil, terms{}, reason.Handshake{Err: reason.WithoutAddresses(err)}
-			}
-			nc = t
-		}
-	}
 	c.pace = c.link.pacing.Reader(nc)
 	reader := wire.NewReader(&countingReader{nc, c}, 0)
 	reader.LimitBy(func() int { return c.link.tuning.Load().MaxPayload })

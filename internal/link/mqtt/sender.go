@@ -1,66 +1,27 @@
 package mqtt
 
 import (
-	"errors"
-	"fmt"
 	"log/slog"
-	"net"
-	"os"
-	"syscall"
-	"time"
+
+	"external-server/internal/link/mqtt/socket"
 )
 
-// sender is what the writing side of a connection needs. It is guarded by
-// conn.sendMu.
+// sender is the writing side of a connection, guarded by conn.sendMu.
 type sender struct {
-	nc       net.Conn
-	records  []byte          // what Sessions.Records has emitted, followed by buf
-	raw      syscall.RawConn // for writes that do not wait; nil: TLS
-	try      func(fd uintptr) bool
-	deadline time.Time // as set on the connection
-	buf      []byte
-	pending  []byte // what a try writes
-	rest     []byte // part of it that the reader could not write; to be sent first
-	n        int    // of the last try
-}
-
-func newSender(nc net.Conn) *sender {
-	s := &sender{nc: nc}
-	if t, ok := nc.(*net.TCPConn); ok {
-		if raw, err := t.SyscallConn(); err == nil {
-			s.raw = raw
-		}
-	}
-	s.try = func(fd uintptr) bool {
-		n, err := syscall.Write(int(fd), s.pending)
-		if s.n = n; err != nil {
-			s.n = 0 // whatever it is, the writer meets it again
-		}
-		return true
-	}
-	return s
+	socket.Writer
+	buf     []byte // packets
+	records []byte // what Sessions.Records has emitted, followed by buf
 }
 
 // trySend writes what may be sent if that needs no waiting; c.mu is not held. False:
 // something is left for the writer.
 func (c *conn) trySend() bool {
-	if c.send.raw == nil || c.persistent && c.link.opts.Sessions.FlushWaits || !c.sendMu.TryLock() {
+	if !c.send.CanTry() || c.persistent && c.link.opts.Sessions.FlushWaits || !c.sendMu.TryLock() {
 		return false
 	}
 	defer c.sendMu.Unlock()
 	c.sendNow()
-	return len(c.send.rest) == 0
-}
-
-// extend moves the deadline of writes away when it comes near; setting it is not
-// free.
-func (s *sender) extend() error {
-	now := time.Now()
-	if s.deadline.Sub(now) >= writeTimeout/2 {
-		return nil
-	}
-	s.deadline = now.Add(writeTimeout)
-	return s.nc.SetWriteDeadline(s.deadline)
+	return !c.send.HasRest()
 }
 
 // sendAll writes what may be sent until there is nothing more.
@@ -69,8 +30,8 @@ func (c *conn) sendAll() error {
 	defer c.sendMu.Unlock()
 	s := c.send
 	for {
-		packets := s.rest
-		if s.rest = nil; len(packets) == 0 {
+		packets := s.TakeRest()
+		if len(packets) == 0 {
 			s.buf = c.collect(s.buf[:0])
 			if len(s.buf) > 0 {
 				c.flush()
@@ -80,16 +41,10 @@ func (c *conn) sendAll() error {
 		if len(packets) == 0 {
 			return nil
 		}
-		if err := s.extend(); err != nil {
-			return err
-		}
 		c.writing.Store(true)
-		n, err := s.nc.Write(packets)
+		n, err := s.Write(packets)
 		c.writing.Store(false)
 		c.stats.bytesOut.Add(uint64(n))
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return fmt.Errorf("the broker has not read for %v", writeTimeout/2)
-		}
 		if err != nil {
 			return err
 		}
@@ -101,19 +56,14 @@ func (c *conn) sendAll() error {
 // not take at once is left to the writer. c.sendMu is held.
 func (c *conn) sendNow() {
 	s := c.send
-	for len(s.rest) == 0 {
+	for !s.HasRest() {
 		s.buf = c.collect(s.buf[:0])
 		if len(s.buf) == 0 {
 			return
 		}
 		c.flush()
-		s.pending = c.withRecords()
-		s.n = 0
-		if s.extend() != nil || s.raw.Write(s.try) != nil {
-			s.n = 0 // the writer meets the error again
-		}
-		c.stats.bytesOut.Add(uint64(s.n))
-		if s.rest = s.pending[s.n:]; len(s.rest) == 0 {
+		c.stats.bytesOut.Add(uint64(s.Try(c.withRecords())))
+		if !s.HasRest() {
 			s.shrink()
 		}
 	}

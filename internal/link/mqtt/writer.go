@@ -13,13 +13,9 @@ import (
 	"external-server/internal/link/mqtt/wire"
 )
 
-const (
-	// batchBytes bounds what one write sends. What is in a batch cannot be
-	// discarded any more (DEF-20).
-	batchBytes = 64 << 10
-	// writeTimeout ends a connection whose broker does not read.
-	writeTimeout = 10 * time.Second
-)
+// batchBytes bounds what one write sends. What is in a batch cannot be discarded any
+// more (DEF-20).
+const batchBytes = 64 << 10
 
 // write sends what is queued until the connection fails, done is closed, or ctx
 // ends and everything was sent and acknowledged or StopTimeout has passed.
@@ -165,8 +161,7 @@ func (c *conn) idle() bool {
 func (c *conn) farewell(done <-chan struct{}) error {
 	c.sendMu.Lock()
 	defer c.sendMu.Unlock()
-	nc := c.send.nc
-	buf := c.send.rest // half a packet must not be followed by another one
+	buf := c.send.TakeRest() // half a packet must not be followed by another one
 	c.mu.Lock()
 	suspending := c.suspending
 	if !suspending {
@@ -188,10 +183,7 @@ func (c *conn) farewell(done <-chan struct{}) error {
 	default:
 		buf = wire.AppendDisconnect(buf)
 	}
-	if err := nc.SetWriteDeadline(time.Now().Add(c.link.opts.StopTimeout)); err != nil {
-		return err
-	}
-	if _, err := nc.Write(buf); err != nil || !c.persistent {
+	if err := c.send.WriteLast(buf, c.link.opts.StopTimeout); err != nil || !c.persistent {
 		return err
 	}
 	// What the broker has sent meanwhile has to be read: closing before would reset the
