@@ -75,7 +75,7 @@ func (c *conn) leftover(m *wire.Packet) {
 	if company, car, ok := splitTopic(m.Topic); ok && validName(string(company)) && validName(string(car)) {
 		bye := string(company) + "/" + string(car) + fleet.TopicDisconnect
 		c.out.Push(&outbox.Box{Bye: bye}, outbox.Message{Kind: outbox.Notification})
-		c.stats.leftovers.Add(1)
+		c.stats.Leftovers.Add(1)
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 // beginBarrier asks for the private topic; c.mu is held.
 func (c *conn) beginBarrier() {
 	c.greetings, c.greetingID = outbox.Box{Topic: privatePrefix + c.shardID()}, 0
-	c.barrier.Begin(time.Now(), c.continued, c.stats.messagesIn.Load())
+	c.barrier.Begin(time.Now(), c.continued, c.stats.MessagesIn.Load())
 	c.subscribe(&request{private: true}, c.greetings.Topic)
 	if !c.served {
 		c.greet() // whatever is found there is of an earlier process
@@ -60,7 +60,7 @@ func (c *conn) checkBarrier(now time.Time) {
 		c.greet()
 	}
 	if givenUp {
-		c.stats.barrierGivenUp.Add(1)
+		c.stats.BarrierGivenUp.Add(1)
 		c.ping() // the reader goes on with its answer
 		c.notes = append(c.notes, func() {
 			c.log.Warn("what the broker held may not have been read completely: the message that follows it has not come back; it needs the right to read and write "+privatePrefix+"#", "after", barrier.Limit.String())
@@ -73,7 +73,7 @@ func (c *conn) checkBarrier(now time.Time) {
 func (c *conn) slowBacklog() {
 	c.mu.Lock()
 	var told []link.Withholder
-	if c.barrier.Slow(c.stats.messagesIn.Load()) {
+	if c.barrier.Slow(c.stats.MessagesIn.Load()) {
 		for _, p := range c.ports {
 			if w, ok := p.receiver.(link.Withholder); ok && p.continues && p.up {
 				told = append(told, w)
@@ -137,7 +137,7 @@ func (c *conn) metRival(g barrier.Greeting) {
 	if !takenOver {
 		return
 	}
-	c.stats.takenOver.Add(1)
+	c.stats.TakenOver.Add(1)
 	c.link.reports.limit.Log(c.log, slog.LevelWarn, "another server has taken this connection over and was taken over in turn",
 		slog.String("other", g.Self), slog.String("this", c.link.opts.Sessions.Self))
 	if !c.link.opts.Sessions.fenced() && c.index == 0 && again {

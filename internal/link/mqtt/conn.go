@@ -13,6 +13,7 @@ import (
 
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt/barrier"
+	"external-server/internal/link/mqtt/counts"
 	"external-server/internal/link/mqtt/liveness"
 	"external-server/internal/link/mqtt/outbox"
 	"external-server/internal/link/mqtt/pace"
@@ -38,7 +39,7 @@ type conn struct {
 	scout      bool                    // serves the watches only, see watcher
 	lead       bool                    // the first of the link, see fallBack
 	cancel     context.CancelCauseFunc // of run; guarded by link.mu
-	stats      stats
+	stats      counts.Counts
 	wake       chan struct{} // capacity 1: the writer has something to do
 	settled    atomic.Bool   // see Link.Settled
 	reads      atomic.Uint64 // from the socket, see liveness.Signs
@@ -98,7 +99,8 @@ type conn struct {
 	progress  time.Time // since when no acknowledgement has come; zero: since the next tick
 	requests  map[uint16]*request
 	lastSubID uint16
-	initial   int // requests of the first subscription that are not answered yet
+	refusedAt time.Time // when a subscription was refused or asked for again, last
+	initial   int       // requests of the first subscription that are not answered yet
 }
 
 func newConn(l *Link, index int) *conn {
@@ -142,12 +144,14 @@ func (c *conn) run(ctx context.Context) {
 			return
 		}
 		stable := time.Since(started) > stableAfter
+		c.mu.Lock()
+		c.stats.Failed(err)
+		c.mu.Unlock()
 		c.noteEnd(time.Since(started), err)
 		if stable {
 			failures = 0
 		}
 		pause := backoff(failures, c.link.tuning.Load().RetryMax)
-		c.stats.failed(err)
 		c.link.reports.down(c, err, pause, stable)
 		select {
 		case <-ctx.Done():
@@ -238,7 +242,7 @@ func (c *conn) begin(t terms) {
 		c.cleanStart = false
 	}
 	if t.continued {
-		c.stats.resumed.Add(1)
+		c.stats.Resumed.Add(1)
 	}
 	for _, p := range c.ports {
 		p.continues, p.lost = t.continued, false
@@ -273,7 +277,7 @@ func (c *conn) begin(t terms) {
 
 // complete says that all subscriptions are restored; c.mu is held.
 func (c *conn) complete() {
-	c.stats.connected()
+	c.stats.Connected()
 	c.notes = append(c.notes, func() { c.link.reports.up(c) })
 }
 
@@ -310,12 +314,12 @@ func (c *conn) end(reason error, kept bool) {
 		}
 		p.up, p.subscribed, p.refused, p.denied, p.continues = false, false, false, false, false
 	}
-	c.stats.linkDown.Add(uint64(c.out.Clear())) // also of closed ports
+	c.stats.LinkDown.Add(uint64(c.out.Clear())) // also of closed ports
 	for _, w := range c.watches {
 		w.granted, w.refused, w.denied = false, false, false
 	}
 	clear(c.overlaps)
-	c.stats.disconnected()
+	c.stats.Disconnected()
 	c.mu.Unlock()
 	for _, r := range lost {
 		r.LinkDown(reason, kept)
@@ -392,7 +396,7 @@ func (r *countingReader) Read(b []byte) (int, error) {
 	r.c.reading.Store(false)
 	if n > 0 {
 		r.c.reads.Add(1)
-		r.c.stats.bytesIn.Add(uint64(n))
+		r.c.stats.BytesIn.Add(uint64(n))
 	}
 	return n, err
 }

@@ -58,15 +58,15 @@ func (p *port) Publish(payload []byte, ack link.Ack) bool {
 	switch {
 	case len(payload) > c.link.tuning.Load().MaxPayload || c.maxPacket > 0 && c.version.PublishSize(p.box.Topic, len(payload), c.qos) > c.maxPacket:
 		c.mu.Unlock()
-		c.stats.tooLarge.Add(1)
+		c.stats.TooLarge.Add(1)
 		return false
 	case !p.up || p.closed:
 		c.mu.Unlock()
-		c.stats.linkDown.Add(1)
+		c.stats.LinkDown.Add(1)
 		return false
 	case !c.out.HasRoom(&p.box, len(payload)):
 		c.mu.Unlock()
-		c.stats.queueFull.Add(1)
+		c.stats.QueueFull.Add(1)
 		return false
 	}
 	m := outbox.Message{Payload: payload}
@@ -105,7 +105,7 @@ func (p *port) DiscardPending() {
 }
 
 // discard forgets what is queued except notifications and acknowledgements; c.mu is held.
-func (c *conn) discard(p *port) { c.stats.discarded.Add(uint64(c.out.Discard(&p.box))) }
+func (c *conn) discard(p *port) { c.stats.Discarded.Add(uint64(c.out.Discard(&p.box))) }
 
 // Close implements link.Port. A delivery that is under way may still finish; a
 // queued notification still goes out. What the car has not acknowledged is acknowledged:

@@ -167,7 +167,7 @@ func (c *conn) handle(p *wire.Packet) error {
 
 // deliver acknowledges a message and hands it to its car.
 func (c *conn) deliver(m *wire.Packet) error {
-	c.stats.messagesIn.Add(1)
+	c.stats.MessagesIn.Add(1)
 	enough := false
 	c.mu.Lock()
 	c.batch = true
@@ -214,7 +214,7 @@ func (c *conn) deliver(m *wire.Packet) error {
 	case full:
 		return fmt.Errorf("the broker sends but does not read: %d bytes wait to be written", maxControl)
 	case m.Oversized:
-		c.stats.oversized.Add(1)
+		c.stats.Oversized.Add(1)
 		c.link.reports.limit.Log(c.log, slog.LevelInfo, "message is too large, ignored",
 			slog.String("topic", string(m.Topic)), slog.Int("bytes", m.Size), slog.Int("limit", c.link.tuning.Load().MaxPayload))
 		return nil
@@ -227,7 +227,7 @@ func (c *conn) deliver(m *wire.Packet) error {
 	case p == nil:
 		return c.deliverUnknown(m)
 	case repeated:
-		c.stats.repeated.Add(1)
+		c.stats.Repeated.Add(1)
 		return nil
 	}
 	if first { // the subscription works although its answer is still on the way
@@ -247,10 +247,10 @@ func (c *conn) deliver(m *wire.Packet) error {
 // count keeps the numbers of a session that is kept; c.mu is held.
 func (c *conn) count(m *wire.Packet) {
 	if m.Duplicate {
-		c.stats.redelivered.Add(1)
+		c.stats.Redelivered.Add(1)
 	}
 	if c.barrier.Open() {
-		c.stats.backlog.Add(1)
+		c.stats.Backlog.Add(1)
 	}
 }
 
@@ -264,7 +264,7 @@ func (p *port) upKind() link.Up {
 
 // refusedMessage tells of a message that the broker has not taken.
 func (c *conn) refusedMessage(p *wire.Packet) {
-	c.stats.refusedMessages.Add(1)
+	c.stats.RefusedMessages.Add(1)
 	c.link.reports.limit.Log(c.log, slog.LevelWarn, "the broker refuses a message to a car: check the rights of the user of this server and the limits of the broker",
 		slog.String("reason", reason.Text(p.Code, p.Reason)), slog.String("user", c.link.tuning.Load().Username))
 }
@@ -273,7 +273,7 @@ func (c *conn) refusedMessage(p *wire.Packet) {
 // gateway never retains (CONN-5); an old Connect would begin a session
 // without a gateway at every start and fail the gateway that is just connecting.
 func (c *conn) ignoreRetained(m *wire.Packet) {
-	c.stats.retained.Add(1)
+	c.stats.Retained.Add(1)
 	c.link.reports.limit.Log(c.log, slog.LevelInfo, "retained message ignored, no gateway retains; remove it by publishing an empty retained one",
 		slog.String("topic", string(m.Topic)))
 }
@@ -283,7 +283,7 @@ func (c *conn) ignoreRetained(m *wire.Packet) {
 func (c *conn) deliverUnknown(m *wire.Packet) error {
 	company, car, ok := splitTopic(m.Topic)
 	if !ok {
-		c.stats.foreign.Add(1) // CONN-2: other topics are ignored
+		c.stats.Foreign.Add(1) // CONN-2: other topics are ignored
 		c.leftover(m)
 		return nil
 	}
@@ -294,12 +294,12 @@ func (c *conn) deliverUnknown(m *wire.Packet) error {
 		w = c.link.watchOf(company) // it finds cars that the session knows too
 	}
 	if w == nil {
-		c.stats.foreign.Add(1)
+		c.stats.Foreign.Add(1)
 		c.leftover(m)
 		return nil
 	}
 	if !validName(string(car)) {
-		c.stats.badName.Add(1)
+		c.stats.BadName.Add(1)
 		c.link.reports.limit.Log(c.log, slog.LevelInfo, "message of a car whose name is not allowed, ignored",
 			slog.String("topic", string(m.Topic)), slog.String("expected", "a-z, 0-9 and _"))
 		return nil
@@ -323,7 +323,7 @@ func (c *conn) deliverUnknown(m *wire.Packet) error {
 	}
 	c.mu.Unlock()
 	if p == nil {
-		c.stats.foreign.Add(1)
+		c.stats.Foreign.Add(1)
 		c.leftover(m)
 		return nil
 	}
@@ -331,7 +331,7 @@ func (c *conn) deliverUnknown(m *wire.Packet) error {
 		receiver.LinkUp(link.Fresh)
 	}
 	if !c.hear(receiver, m, link.Ack{}) {
-		c.stats.foreign.Add(1)
+		c.stats.Foreign.Add(1)
 	}
 	return nil
 }

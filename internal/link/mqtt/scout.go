@@ -24,14 +24,14 @@ func (c *conn) viaScout(id fleet.CarID, w *watch, m *wire.Packet) {
 	w.unknown(id, m.Payload)
 	next := c.link.portOf(id)
 	if next == nil || next == p {
-		c.stats.foreign.Add(1)
+		c.stats.Foreign.Add(1)
 		return
 	}
 	shard := next.lock()
 	next.overlap = newOverlap()
 	shard.mu.Unlock()
 	if heard, _ := c.give(next, m); !heard {
-		c.stats.foreign.Add(1)
+		c.stats.Foreign.Add(1)
 	}
 }
 
@@ -53,7 +53,7 @@ func (c *conn) give(p *port, m *wire.Packet) (heard, ours bool) {
 	shard.mu.Unlock()
 	switch {
 	case repeated:
-		c.stats.repeated.Add(1)
+		c.stats.Repeated.Add(1)
 		return true, true
 	case first:
 		receiver.LinkUp(link.Fresh)

@@ -44,7 +44,7 @@ func (c *conn) sendAll() error {
 		c.writing.Store(true)
 		n, err := s.Write(packets)
 		c.writing.Store(false)
-		c.stats.bytesOut.Add(uint64(n))
+		c.stats.BytesOut.Add(uint64(n))
 		if err != nil {
 			return err
 		}
@@ -62,7 +62,7 @@ func (c *conn) sendNow() {
 			return
 		}
 		c.flush()
-		c.stats.bytesOut.Add(uint64(s.Try(c.withRecords())))
+		c.stats.BytesOut.Add(uint64(s.Try(c.withRecords())))
 		if !s.HasRest() {
 			s.shrink()
 		}
@@ -77,7 +77,7 @@ func (c *conn) flush() {
 	c.flushing.Store(true)
 	defer c.flushing.Store(false)
 	if err := c.link.opts.Sessions.Flush(c.index); err != nil {
-		c.stats.flushFailed.Add(1)
+		c.stats.FlushFailed.Add(1)
 	}
 }
 

@@ -1,50 +1,10 @@
 package mqtt
 
 import (
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"external-server/internal/link"
 )
-
-// stats are the counters of one connection.
-type stats struct {
-	messagesIn, messagesOut, bytesIn, bytesOut, connects atomic.Uint64
-	queueFull, linkDown, discarded, tooLarge             atomic.Uint64
-	oversized, foreign, badName, repeated, refused       atomic.Uint64
-	retained                                             atomic.Uint64
-
-	resumed, backlog, redelivered, barrierGivenUp, leftovers atomic.Uint64
-	takenOver, flushFailed, refusedMessages                  atomic.Uint64
-
-	refusedAt time.Time // guarded by conn.mu
-	mu        sync.Mutex
-	up        bool
-	since     time.Time
-	lastError string
-}
-
-func (s *stats) connected() {
-	s.connects.Add(1)
-	s.mu.Lock()
-	s.up, s.since = true, time.Now()
-	s.mu.Unlock()
-}
-
-func (s *stats) disconnected() {
-	s.mu.Lock()
-	if s.up {
-		s.up, s.since = false, time.Now()
-	}
-	s.mu.Unlock()
-}
-
-func (s *stats) failed(err error) {
-	s.mu.Lock()
-	s.lastError = err.Error()
-	s.mu.Unlock()
-}
 
 // State implements link.Stater. It may be called from any goroutine.
 func (l *Link) State() link.State {
@@ -82,11 +42,9 @@ func (l *Link) State() link.State {
 }
 
 func (c *conn) state() link.ConnectionState {
-	s := &c.stats
-	s.mu.Lock()
-	out := link.ConnectionState{ClientID: c.clientID, Up: s.up, Since: s.since, LastError: s.lastError}
-	s.mu.Unlock()
 	c.mu.Lock()
+	out := c.stats.State()
+	out.ClientID = c.clientID
 	out.InFlight, out.Queued = c.inflights, c.out.Queued()
 	if !c.alive {
 		out.InFlight = 0
@@ -102,25 +60,13 @@ func (c *conn) state() link.ConnectionState {
 	if at := c.answeredAt.Load(); at > 0 {
 		out.Answered = c.link.born.Add(time.Duration(at))
 	}
-	out.Connects = s.connects.Load()
-	out.MessagesIn, out.BytesIn = s.messagesIn.Load(), s.bytesIn.Load()
-	out.MessagesOut, out.BytesOut = s.messagesOut.Load(), s.bytesOut.Load()
-	out.SubscriptionsRefused = s.refused.Load()
-	out.DroppedQueueFull, out.DroppedLinkDown = s.queueFull.Load(), s.linkDown.Load()
-	out.DroppedDiscarded, out.DroppedTooLarge = s.discarded.Load(), s.tooLarge.Load()
-	out.IgnoredOversized, out.IgnoredForeign = s.oversized.Load(), s.foreign.Load()
-	out.IgnoredRetained = s.retained.Load()
-	out.Resumed, out.Backlog, out.Redelivered = s.resumed.Load(), s.backlog.Load(), s.redelivered.Load()
-	out.BarriersGivenUp, out.Leftovers, out.TakenOver = s.barrierGivenUp.Load(), s.leftovers.Load(), s.takenOver.Load()
-	out.FlushFailed, out.MessagesRefused = s.flushFailed.Load(), s.refusedMessages.Load()
-	out.IgnoredBadName, out.IgnoredRepeatedForeign = s.badName.Load(), s.repeated.Load()
 	return out
 }
 
 // deaf counts the cars, and the watched companies, whose subscription the broker refuses,
 // and names one topic; c.mu is held.
 func (c *conn) deaf() (n int, topic string) {
-	if c.stats.refused.Load() == 0 { // usually, and there may be many cars
+	if c.stats.Refused.Load() == 0 { // usually, and there may be many cars
 		return 0, ""
 	}
 	for _, w := range c.watches {

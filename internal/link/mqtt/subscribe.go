@@ -211,8 +211,8 @@ func (c *conn) portAnswered(p *port, code byte) {
 }
 
 func (c *conn) refused(topic string) {
-	c.stats.refused.Add(1)
-	c.stats.refusedAt = time.Now()
+	c.stats.Refused.Add(1)
+	c.refusedAt = time.Now()
 	c.notes = append(c.notes, func() {
 		c.link.reports.limit.Log(c.log, slog.LevelWarn, "the broker refuses a subscription; no message can arrive: "+
 			"allow the user of this server to read the topic", slog.String("topic", topic),
@@ -230,10 +230,10 @@ func (c *conn) weaker(topic string, code byte) {
 
 // retryRefused asks again for what was refused; c.mu is held.
 func (c *conn) retryRefused(now time.Time) {
-	if c.stats.refused.Load() == 0 || now.Sub(c.stats.refusedAt) < refusedRetry {
+	if c.stats.Refused.Load() == 0 || now.Sub(c.refusedAt) < refusedRetry {
 		return
 	}
-	c.stats.refusedAt = now
+	c.refusedAt = now
 	for _, w := range c.watches {
 		if w.refused {
 			c.open(w.company)

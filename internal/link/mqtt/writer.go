@@ -106,7 +106,7 @@ func (c *conn) collect(buf []byte) []byte {
 		}
 	}
 	if sent > 0 {
-		c.stats.messagesOut.Add(uint64(sent))
+		c.stats.MessagesOut.Add(uint64(sent))
 	}
 	return buf
 }
