@@ -10,8 +10,7 @@ import (
 )
 
 // What a receiver has taken over a connection whose session is kept is acknowledged by
-// the receiver. owed lists it by packet identifier, so that a token of an earlier
-// connection or one that is used twice does nothing, and a car that leaves owes nothing.
+// the receiver, see inflight.Owed.
 
 var errTooManyOwed = errors.New("the broker sends more than it may before an acknowledgement")
 
@@ -20,17 +19,7 @@ func (c *conn) owe(m *wire.Packet, p *port) link.Ack {
 	if !c.persistent || m.QoS == 0 {
 		return link.Ack{}
 	}
-	c.owed[m.ID] = p
-	return link.Ack{Connection: c.generation, Packet: m.ID}
-}
-
-// settle takes what was owed off the list. False: nothing was; c.mu is held.
-func (c *conn) settle(a link.Ack, p *port) bool {
-	if a.Connection == 0 || a.Connection != c.generation || c.owed[a.Packet] != p {
-		return false
-	}
-	delete(c.owed, a.Packet)
-	return true
+	return c.owed.Add(m.ID, p)
 }
 
 // puback acknowledges at once; c.mu is held.
@@ -39,23 +28,13 @@ func (c *conn) puback(id uint16) {
 	c.acks++
 }
 
-// settleAll acknowledges what a port owes; c.mu is held.
-func (c *conn) settleAll(p *port) {
-	for id, other := range c.owed {
-		if other == p {
-			delete(c.owed, id)
-			c.puback(id)
-		}
-	}
-}
-
 // Acknowledge implements link.Port.
 func (p *port) Acknowledge(a link.Ack) {
 	if a == (link.Ack{}) {
 		return
 	}
 	c := p.lock()
-	if c.settle(a, p) && !c.out.Acknowledge(&p.box, a.Packet) {
+	if c.owed.Settle(a, p) && !c.out.Acknowledge(&p.box, a.Packet) {
 		c.puback(a.Packet)
 	}
 	c.unlockAndWake()

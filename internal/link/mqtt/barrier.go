@@ -16,7 +16,7 @@ import (
 func (c *conn) beginBarrier() {
 	c.greetings, c.greetingID = outbox.Box{Topic: privatePrefix + c.shardID()}, 0
 	c.barrier.Begin(time.Now(), c.continued, c.stats.MessagesIn.Load())
-	c.subscribe(&request{private: true}, c.greetings.Topic)
+	c.subscribe(request{private: true}, false, c.greetings.Topic)
 	if !c.served {
 		c.greet() // whatever is found there is of an earlier process
 	}

@@ -14,19 +14,13 @@ import (
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt/barrier"
 	"external-server/internal/link/mqtt/counts"
+	"external-server/internal/link/mqtt/inflight"
 	"external-server/internal/link/mqtt/liveness"
 	"external-server/internal/link/mqtt/outbox"
 	"external-server/internal/link/mqtt/pace"
 	"external-server/internal/link/mqtt/reason"
 	"external-server/internal/link/mqtt/socket"
 	"external-server/internal/link/mqtt/wire"
-)
-
-// Packet identifiers: messages and subscriptions use ranges of their own, so
-// that an acknowledgement can belong to one of them only.
-const (
-	lastPublishID = 0xEFFF
-	firstSubID    = 0xF000
 )
 
 // conn is one connection to the broker and the cars it serves.
@@ -66,14 +60,13 @@ type conn struct {
 	ports      map[string]*port  // by incoming topic
 	watches    map[string]*watch // by company
 	overlaps   map[string]*overlap
-	alive      bool             // CONNACK was received; packets may be queued
-	woken      bool             // a token is in wake or the writer is about to look
-	heard      []link.Receiver  // of the reader: who got messages since the last write
-	batch      bool             // the reader is in the middle of received packets and will wake the writer at their end
-	served     bool             // there was a connection before this one
-	generation uint32           // number of this connection in the link
-	owed       map[uint16]*port // see acks.go
-	leftovers  map[string]bool  // topics that were given up
+	alive      bool            // CONNACK was received; packets may be queued
+	woken      bool            // a token is in wake or the writer is about to look
+	heard      []link.Receiver // of the reader: who got messages since the last write
+	batch      bool            // the reader is in the middle of received packets and will wake the writer at their end
+	served     bool            // there was a connection before this one
+	generation uint32          // number of this connection in the link
+	leftovers  map[string]bool // topics that were given up
 	barrier    barrier.Barrier
 	rival      barrier.Rival
 	greetings  outbox.Box // of the private topic
@@ -93,14 +86,10 @@ type conn struct {
 	up      []*port     // the reader is to tell LinkUp, or LinkDown if the topic was refused
 	notes   []func()    // to be logged as soon as no lock is held
 
-	inflight  [(lastPublishID + 64) / 64]uint64 // packet identifiers in use
-	inflights int
-	lastID    uint16
-	progress  time.Time // since when no acknowledgement has come; zero: since the next tick
-	requests  map[uint16]*request
-	lastSubID uint16
+	messages  inflight.Messages
+	requests  inflight.Requests[request]
+	owed      inflight.Owed[*port]
 	refusedAt time.Time // when a subscription was refused or asked for again, last
-	initial   int       // requests of the first subscription that are not answered yet
 }
 
 func newConn(l *Link, index int) *conn {
@@ -237,7 +226,8 @@ func (c *conn) begin(t terms) {
 	c.alive, c.batch, c.woken, c.stopping, c.suspending = true, false, true, false, false
 	c.terms = t
 	c.generation = c.link.keeping.generation.Add(1)
-	c.owed, c.leftovers = make(map[uint16]*port), make(map[string]bool)
+	c.owed.Begin(c.generation)
+	c.leftovers = make(map[string]bool)
 	if t.persistent {
 		c.cleanStart = false
 	}
@@ -247,10 +237,10 @@ func (c *conn) begin(t terms) {
 	for _, p := range c.ports {
 		p.continues, p.lost = t.continued, false
 	}
-	c.inflight, c.inflights = [len(c.inflight)]uint64{}, 0
-	c.requests = make(map[uint16]*request)
+	c.messages.Clear()
+	c.requests.Clear()
 	c.control = c.control[:0]
-	c.acks, c.initial, c.pings, c.witness = 0, 0, liveness.Pings{}, liveness.Witness{}
+	c.acks, c.pings, c.witness = 0, liveness.Pings{}, liveness.Witness{}
 	if s := c.link.opts.Sessions; s.fenced() && c.isShard() {
 		topic, payload := s.Announce(c.index)
 		c.control = c.publish(c.control, topic, payload, true)
@@ -265,7 +255,7 @@ func (c *conn) begin(t terms) {
 	} else {
 		c.barrier.None()
 	}
-	if c.initial == 0 {
+	if c.requests.Restored() {
 		c.complete()
 	}
 	select {
@@ -296,7 +286,7 @@ func (c *conn) unlockAndNote() {
 func (c *conn) unanswered() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.initial > 0
+	return !c.requests.Restored()
 }
 
 // end forgets what belonged to the connection and tells the receivers.
@@ -305,7 +295,7 @@ func (c *conn) end(reason error, kept bool) {
 	c.alive, c.batch = false, false
 	c.served = c.served || c.persistent
 	c.lostAt = c.link.clock()
-	clear(c.owed)
+	c.owed.Clear()
 	var lost []link.Receiver
 	for _, p := range c.ports {
 		if p.up {

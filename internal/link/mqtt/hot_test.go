@@ -52,7 +52,7 @@ func hotPath(t testing.TB, sessions *Sessions) (step func()) {
 		if buf = c.collect(buf[:0]); len(buf) < 150 {
 			t.Fatalf("%d bytes written", len(buf))
 		}
-		ack.ID = c.lastID
+		ack.ID = c.messages.Last()
 		if err := c.handle(&ack); err != nil {
 			t.Fatal(err)
 		}

@@ -70,7 +70,7 @@ func (p *port) Publish(payload []byte, ack link.Ack) bool {
 		return false
 	}
 	m := outbox.Message{Payload: payload}
-	if c.settle(ack, p) {
+	if c.owed.Settle(ack, p) {
 		m.Ack = ack.Packet
 	}
 	c.out.Push(&p.box, m)
@@ -124,7 +124,7 @@ func (p *port) Close() {
 	}
 	p.closed, p.up = true, false
 	c.discard(p)
-	c.settleAll(p)
+	c.owed.SettleAll(p, c.puback)
 	delete(c.ports, p.in)
 	if p.subscribed && c.alive {
 		c.leaving = append(c.leaving, p.in)

@@ -96,7 +96,7 @@ func (c *conn) sent() {
 
 // sendable tells whether the writer has something to do; c.mu is held.
 func (c *conn) sendable() bool {
-	return len(c.control) > 0 || c.stopping || !c.out.Idle() && c.inflights < c.window
+	return len(c.control) > 0 || c.stopping || !c.out.Idle() && c.messages.Len() < c.window
 }
 
 // wakeWriter wakes the writer in the middle of a batch.
@@ -133,7 +133,7 @@ func (c *conn) handle(p *wire.Packet) error {
 		c.answer()
 		c.mu.Lock()
 		c.batch = true
-		c.releaseID(p.ID)
+		c.messages.Release(p.ID)
 		if p.Code < 0x80 {
 			c.mu.Unlock()
 			return nil
@@ -199,17 +199,17 @@ func (c *conn) deliver(m *wire.Packet) error {
 			repeated = p.overlap.repeated(m)
 		}
 	}
-	if m.QoS > 0 && (ack == link.Ack{} || repeated && c.settle(ack, p)) {
+	if m.QoS > 0 && (ack == link.Ack{} || repeated && c.owed.Settle(ack, p)) {
 		c.puback(m.ID)
 		enough = c.acks >= acksAtOnce
 	}
-	full = full || len(c.owed) > receiveMaximum && c.version == wire.V5
+	full = full || c.owed.Len() > receiveMaximum && c.version == wire.V5
 	c.mu.Unlock()
 	if enough && !c.trySend() {
 		c.wakeWriter()
 	}
 	switch {
-	case full && len(c.owed) > receiveMaximum:
+	case full && c.owed.Len() > receiveMaximum:
 		return errTooManyOwed
 	case full:
 		return fmt.Errorf("the broker sends but does not read: %d bytes wait to be written", maxControl)
@@ -235,7 +235,7 @@ func (c *conn) deliver(m *wire.Packet) error {
 	}
 	if !c.hear(receiver, m, ack) {
 		c.mu.Lock()
-		if c.settle(ack, p) {
+		if c.owed.Settle(ack, p) {
 			c.puback(ack.Packet)
 		}
 		c.mu.Unlock()

@@ -2,7 +2,6 @@ package mqtt
 
 import (
 	"bytes"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -17,14 +16,11 @@ const filtersPerPacket = 200
 // rights at the broker may have been changed.
 const refusedRetry = 30 * time.Second
 
-// request is a SUBSCRIBE or UNSUBSCRIBE that was not answered yet.
+// request is what a SUBSCRIBE or UNSUBSCRIBE is for.
 type request struct {
-	sent    time.Time
 	ports   []*port // SUBSCRIBE: one per filter
 	watch   *watch  // SUBSCRIBE of one watch
 	private bool    // SUBSCRIBE of the private topic
-	filters int     // SUBSCRIBE: how many
-	initial bool    // belongs to the restoration after a connect
 	then    func()  // called with c.mu held
 }
 
@@ -110,48 +106,27 @@ func (c *conn) subscribePorts(ports []*port, initial bool, then func()) {
 		filters[i] = p.in
 		p.subscribed, p.refused = true, false
 	}
-	c.subscribe(&request{ports: ports, initial: initial, then: then}, filters...)
+	c.subscribe(request{ports: ports, then: then}, initial, filters...)
 }
 
 func (c *conn) subscribeWatch(w *watch, initial bool) {
 	w.granted, w.refused = false, false
-	c.subscribe(&request{watch: w, initial: initial}, w.filter)
+	c.subscribe(request{watch: w}, initial, w.filter)
 }
 
-func (c *conn) subscribe(r *request, filters ...string) {
-	r.filters = len(filters)
-	if r.initial {
-		c.initial++
-	}
+func (c *conn) subscribe(r request, initial bool, filters ...string) {
 	options := byte(1)
 	switch {
 	case c.scout:
 		options = 0 // beside the messages themselves acknowledgements would cost too much
-	case c.continued && r.initial:
+	case c.continued && initial:
 		options |= wire.RetainNever
 	}
-	c.control = c.version.AppendSubscribe(c.control, c.register(r), options, filters...)
+	c.control = c.version.AppendSubscribe(c.control, c.requests.Add(r, len(filters), initial, time.Now()), options, filters...)
 }
 
 func (c *conn) unsubscribe(then func(), filters ...string) {
-	c.control = c.version.AppendUnsubscribe(c.control, c.register(&request{then: then}), filters...)
-}
-
-// register returns a packet identifier for a request. There are 4096 and each
-// stands for up to 200 topics; a broker that leaves so many unanswered has been
-// given up by then.
-func (c *conn) register(r *request) uint16 {
-	r.sent = time.Now()
-	for range 1 << 12 {
-		if c.lastSubID++; c.lastSubID < firstSubID {
-			c.lastSubID = firstSubID
-		}
-		if c.requests[c.lastSubID] == nil {
-			break
-		}
-	}
-	c.requests[c.lastSubID] = r
-	return c.lastSubID
+	c.control = c.version.AppendUnsubscribe(c.control, c.requests.Add(request{then: then}, 0, false, time.Now()), filters...)
 }
 
 // answered handles SUBACK and UNSUBACK.
@@ -159,22 +134,15 @@ func (c *conn) answered(a *wire.Packet) error {
 	c.mu.Lock()
 	defer c.unlockAndNote()
 	c.batch = true
-	r := c.requests[a.ID]
-	if r == nil {
-		return fmt.Errorf("%w: %v for a packet that was not sent", wire.ErrMalformed, a.Type)
+	r, initial, err := c.requests.Answer(a)
+	if err != nil {
+		return err
 	}
-	if (a.Type == wire.Suback) != (r.filters > 0) || a.Type == wire.Suback && len(a.Codes) != r.filters {
-		return fmt.Errorf("%w: %v with %d results for %d topics", wire.ErrMalformed, a.Type, len(a.Codes), r.filters)
-	}
-	delete(c.requests, a.ID)
 	codes := a.Codes
 	if a.Type == wire.Unsuback {
 		codes = nil // there is nothing to be done about a refusal
 	}
 	for i, code := range codes {
-		if code > 2 && code < wire.SubackRefused { // some brokers use the codes of MQTT 5
-			return fmt.Errorf("%w: SUBACK with result %#x", wire.ErrMalformed, code)
-		}
 		switch {
 		case r.private:
 			c.privateAnswered(code)
@@ -187,10 +155,8 @@ func (c *conn) answered(a *wire.Packet) error {
 	if r.then != nil {
 		r.then()
 	}
-	if r.initial {
-		if c.initial--; c.initial == 0 {
-			c.complete()
-		}
+	if initial && c.requests.Restored() {
+		c.complete()
 	}
 	return nil
 }

@@ -91,7 +91,7 @@ func (c *conn) collect(buf []byte) []byte {
 		c.control = nil
 	}
 	sent := 0
-	for !c.out.Idle() && c.inflights < c.window && len(buf) < batchBytes {
+	for !c.out.Idle() && c.messages.Len() < c.window && len(buf) < batchBytes {
 		box, m := c.out.Next()
 		if m.Ack != 0 {
 			buf = wire.AppendPuback(buf, m.Ack)
@@ -102,7 +102,7 @@ func (c *conn) collect(buf []byte) []byte {
 		sent++
 		buf = c.publish(buf, box.TopicOf(m), m.Payload, m.Retain)
 		if box == &c.greetings {
-			c.greetingID = c.lastID
+			c.greetingID = c.messages.Last()
 		}
 	}
 	if sent > 0 {
@@ -115,44 +115,16 @@ func (c *conn) collect(buf []byte) []byte {
 func (c *conn) publish(buf []byte, topic string, payload []byte, retain bool) []byte {
 	id := uint16(0)
 	if c.qos > 0 {
-		id = c.takeID()
+		id = c.messages.Take()
 	}
 	return c.version.AppendPublish(buf, topic, payload, c.qos, id, retain, false)
-}
-
-// takeID returns a packet identifier that is not in use; c.mu is held. There is
-// one, because the window is smaller than the range.
-func (c *conn) takeID() uint16 {
-	for {
-		if c.lastID++; c.lastID > lastPublishID {
-			c.lastID = 1
-		}
-		if c.inflight[c.lastID/64]&(1<<(c.lastID%64)) == 0 {
-			break
-		}
-	}
-	c.inflight[c.lastID/64] |= 1 << (c.lastID % 64)
-	if c.inflights++; c.inflights == 1 {
-		c.progress = time.Time{}
-	}
-	return c.lastID
-}
-
-// releaseID handles an acknowledgement; one that is not awaited is ignored.
-func (c *conn) releaseID(id uint16) {
-	if id > lastPublishID || c.inflight[id/64]&(1<<(id%64)) == 0 {
-		return
-	}
-	c.inflight[id/64] &^= 1 << (id % 64)
-	c.inflights--
-	c.progress = time.Time{}
 }
 
 // idle tells whether everything was sent and acknowledged.
 func (c *conn) idle() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.out.Idle() && len(c.control) == 0 && c.inflights == 0
+	return c.out.Idle() && len(c.control) == 0 && c.messages.Len() == 0
 }
 
 // farewell ends the connection in order, so that the broker does not publish
