@@ -6,6 +6,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt/outbox"
+	"external-server/internal/link/mqtt/topics"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -51,7 +52,7 @@ func (c *conn) leftover(m *wire.Packet) {
 	}
 	c.leftovers[topic] = true
 	c.leaving = append(c.leaving, topic)
-	if company, car, ok := splitTopic(m.Topic); ok && validName(string(company)) && validName(string(car)) {
+	if company, car, ok := topics.Split(m.Topic); ok && topics.Valid(string(company)) && topics.Valid(string(car)) {
 		bye := string(company) + "/" + string(car) + fleet.TopicDisconnect
 		c.out.Push(&outbox.Box{Bye: bye}, outbox.Message{Kind: outbox.Notification})
 		c.stats.Leftovers.Add(1)

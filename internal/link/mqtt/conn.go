@@ -20,6 +20,7 @@ import (
 	"external-server/internal/link/mqtt/pace"
 	"external-server/internal/link/mqtt/reason"
 	"external-server/internal/link/mqtt/socket"
+	"external-server/internal/link/mqtt/topics"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -59,7 +60,7 @@ type conn struct {
 	mu         sync.Mutex
 	ports      map[string]*port  // by incoming topic
 	watches    map[string]*watch // by company
-	overlaps   map[string]*overlap
+	overlaps   map[string]*topics.Overlap
 	alive      bool            // CONNACK was received; packets may be queued
 	woken      bool            // a token is in wake or the writer is about to look
 	heard      []link.Receiver // of the reader: who got messages since the last write
@@ -99,7 +100,7 @@ func newConn(l *Link, index int) *conn {
 		out:      outbox.Line{MaxMessages: l.opts.QueueMessages, MaxBytes: l.opts.QueueBytes},
 		ports:    make(map[string]*port),
 		watches:  make(map[string]*watch),
-		overlaps: make(map[string]*overlap),
+		overlaps: make(map[string]*topics.Overlap),
 		terms:    terms{version: wire.V311, window: l.opts.Window, qos: 1, retain: true, keepAlive: l.opts.KeepAlive},
 	}
 	c.scout = l.opts.Watching

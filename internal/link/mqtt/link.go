@@ -18,6 +18,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt/pace"
+	"external-server/internal/link/mqtt/topics"
 )
 
 // Link implements link.Link.
@@ -82,7 +83,7 @@ func New(opts Options) (*Link, error) {
 // Attach implements link.Link. A car can be attached once at a time; its name
 // and its company must be words of lower-case letters, digits and _ (VOC-1).
 func (l *Link) Attach(car fleet.CarID, receiver link.Receiver) (link.Port, error) {
-	if !validName(car.Company) || !validName(car.Car) {
+	if !topics.Valid(car.Company) || !topics.Valid(car.Car) {
 		return nil, fmt.Errorf("car %v: company and car must consist of a-z, 0-9 and _ to form topics", car)
 	}
 	l.mu.Lock()
@@ -217,5 +218,3 @@ func (l *Link) Settled() bool {
 	}
 	return true
 }
-
-func validName(s string) bool { return len(s) <= 1<<10 && fleet.ValidName(s) }

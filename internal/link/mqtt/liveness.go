@@ -21,7 +21,7 @@ func (c *conn) tick(now time.Time, alive *liveness.Pinger) error {
 		c.ping()
 	}
 	c.retryRefused(now)
-	c.expireOverlaps(now)
+	c.expireOverlaps()
 	c.doDelayed(now)
 	patience := c.link.opts.AckTimeout
 	if err := c.messages.Check(now, patience); err != nil {

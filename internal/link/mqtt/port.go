@@ -6,6 +6,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt/outbox"
+	"external-server/internal/link/mqtt/topics"
 )
 
 // port is one car on its connection. It implements link.Port.
@@ -17,14 +18,14 @@ type port struct {
 	receiver link.Receiver
 
 	// Guarded by conn.mu.
-	box        outbox.Box // to CONN-1 and CONN-3
-	subscribed bool       // the exact topic was asked for on this connection
-	refused    bool       // and the broker refused it
-	denied     bool       // the last answer was a refusal; stays while it is asked again
-	up         bool       // LinkUp was said
-	lost       bool       // it was up and the connection has ended
-	continues  bool       // LinkUp says, or has said, that the session continues, and BacklogRead has not
-	overlap    *overlap   // of a car that the scout found
+	box        outbox.Box      // to CONN-1 and CONN-3
+	subscribed bool            // the exact topic was asked for on this connection
+	refused    bool            // and the broker refused it
+	denied     bool            // the last answer was a refusal; stays while it is asked again
+	up         bool            // LinkUp was said
+	lost       bool            // it was up and the connection has ended
+	continues  bool            // LinkUp says, or has said, that the session continues, and BacklogRead has not
+	overlap    *topics.Overlap // of a car that the scout found
 	closed     bool
 	window     uint32 // of conn.pace, in which it was heard last
 }

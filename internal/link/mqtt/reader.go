@@ -9,6 +9,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt/reason"
+	"external-server/internal/link/mqtt/topics"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -192,11 +193,11 @@ func (c *conn) deliver(m *wire.Packet) error {
 		ack = c.owe(m, p)
 		switch o := c.overlaps[p.id.Company]; {
 		case o != nil:
-			repeated = o.repeated(m)
-		case p.overlap != nil && p.overlap.over():
+			repeated = o.Repeated(m.Topic, m.Payload)
+		case p.overlap != nil && p.overlap.Over():
 			p.overlap = nil
 		case p.overlap != nil:
-			repeated = p.overlap.repeated(m)
+			repeated = p.overlap.Repeated(m.Topic, m.Payload)
 		}
 	}
 	if m.QoS > 0 && (ack == link.Ack{} || repeated && c.owed.Settle(ack, p)) {
@@ -281,7 +282,7 @@ func (c *conn) ignoreRetained(m *wire.Packet) {
 // deliverUnknown offers a car that is not attached here, or that was released at
 // this very moment, to the watch of its company.
 func (c *conn) deliverUnknown(m *wire.Packet) error {
-	company, car, ok := splitTopic(m.Topic)
+	company, car, ok := topics.Split(m.Topic)
 	if !ok {
 		c.stats.Foreign.Add(1) // CONN-2: other topics are ignored
 		c.leftover(m)
@@ -298,7 +299,7 @@ func (c *conn) deliverUnknown(m *wire.Packet) error {
 		c.leftover(m)
 		return nil
 	}
-	if !validName(string(car)) {
+	if !topics.Valid(string(car)) {
 		c.stats.BadName.Add(1)
 		c.link.reports.limit.Log(c.log, slog.LevelInfo, "message of a car whose name is not allowed, ignored",
 			slog.String("topic", string(m.Topic)), slog.String("expected", "a-z, 0-9 and _"))

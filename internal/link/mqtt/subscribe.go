@@ -1,16 +1,12 @@
 package mqtt
 
 import (
-	"bytes"
 	"log/slog"
 	"time"
 
-	"external-server/internal/fleet"
+	"external-server/internal/link/mqtt/topics"
 	"external-server/internal/link/mqtt/wire"
 )
-
-// filtersPerPacket keeps a SUBSCRIBE below the packet limits of common brokers.
-const filtersPerPacket = 200
 
 // refusedRetry is the pause after which refused topics are asked for again: the
 // rights at the broker may have been changed.
@@ -59,28 +55,16 @@ func (c *conn) subscribeAll() {
 			ports = append(ports, p)
 		}
 	}
-	for _, batch := range batches(ports) {
+	for _, batch := range topics.Batches(ports) {
 		c.subscribePorts(batch, true, nil)
 	}
-}
-
-func batches[T any](all []T) [][]T {
-	var out [][]T
-	for len(all) > filtersPerPacket {
-		out = append(out, all[:filtersPerPacket:filtersPerPacket])
-		all = all[filtersPerPacket:]
-	}
-	if len(all) > 0 {
-		out = append(out, all)
-	}
-	return out
 }
 
 // requestTopics encodes what Attach and Close have asked for since the last
 // time; c.mu is held.
 func (c *conn) requestTopics() {
 	if len(c.leaving) > 0 {
-		for _, batch := range batches(c.leaving) {
+		for _, batch := range topics.Batches(c.leaving) {
 			c.unsubscribe(nil, batch...)
 		}
 		c.leaving = nil
@@ -95,7 +79,7 @@ func (c *conn) requestTopics() {
 		}
 	}
 	c.joining = nil
-	for _, batch := range batches(open) {
+	for _, batch := range topics.Batches(open) {
 		c.subscribePorts(batch, false, nil)
 	}
 }
@@ -212,14 +196,4 @@ func (c *conn) retryRefused(now time.Time) {
 			c.joining = append(c.joining, p)
 		}
 	}
-}
-
-// splitTopic takes company and car out of a gateway's topic (CONN-2).
-func splitTopic(topic []byte) (company, car []byte, ok bool) {
-	rest, ok := bytes.CutSuffix(topic, []byte(fleet.TopicFromGateway))
-	if !ok {
-		return nil, nil, false
-	}
-	company, car, ok = bytes.Cut(rest, []byte("/"))
-	return company, car, ok && !bytes.Contains(car, []byte("/"))
 }
