@@ -208,13 +208,13 @@ func (s *Session) firstStatus(m fleet.ClientMessage) {
 		s.end(ReasonSequenceState, false) // SEQ-12, for listed devices only (DEF-16)
 	case dev.first:
 		s.note(Info, NoteFirstStatusRepeated, m.Device, m.Counter) // SEQ-13, DEF-3
-	case s.heldBytes+size(m) > s.opts.MaxAheadBytes:
+	case s.heldBytes+m.Size() > s.opts.MaxAheadBytes:
 		s.end(ReasonSequenceTooManyHeld, false) // REC-22; their number is bounded by that of the devices
 	default:
 		s.note(Debug, NoteStatusReceived, m.Device, m.Counter) // any counter: SEQ-14
 		dev.first = true
 		s.firsts = append(s.firsts, m)
-		s.heldBytes += size(m)
+		s.heldBytes += m.Size()
 		s.acceptFirsts()
 		if n := len(s.firsts); n > 0 && s.firsts[n-1].Device.ID() == m.Device.ID() {
 			s.note(Warning, NoteStatusWithheld, m.Device, m.Counter)
@@ -235,7 +235,7 @@ func (s *Session) acceptFirsts() {
 			rest = append(rest, m)
 			continue
 		}
-		s.heldBytes -= size(m)
+		s.heldBytes -= m.Size()
 		if dev.supported {
 			s.recordStatus(m, record.StatusAnswered|record.StatusForwarded)
 			s.respond(m, true, s.forward(m)) // DEF-5: at once, an answer is a promise
@@ -253,7 +253,7 @@ func (s *Session) acceptFirsts() {
 
 // firstAnswered goes on when all first statuses have come and are answered.
 func (s *Session) firstAnswered() {
-	if len(s.firsts) == 0 && len(s.owed) == 0 && !slices.ContainsFunc(s.devices, func(d *device) bool { return !d.first }) {
+	if len(s.firsts) == 0 && s.owed.Len() == 0 && !slices.ContainsFunc(s.devices, func(d *device) bool { return !d.first }) {
 		s.firstCommands()
 	}
 }

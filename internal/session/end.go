@@ -113,7 +113,7 @@ func (s *Session) end(reason Reason, notify bool) {
 	}
 	s.recordEnd()
 	s.sessionOver(reason)
-	s.forgetOwed()
+	s.owed.Forget(s.handled) // the gateway has not got them, and brings the statuses again or gives them up
 	if notify && (established || reason == ReasonStopped || reason == ReasonReloaded || reason == ReasonOperator) {
 		s.emit(Effect{Kind: EffectNotifyDisconnect})
 	}

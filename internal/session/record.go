@@ -24,7 +24,7 @@ func (s *Session) Record() *record.Session {
 		ID: s.id, Devices: s.recordDevices(), WithModule: s.withModule,
 		Counting: o.started, First: o.first, Expected: o.expected, Passed: slices.Clone(o.passed),
 		Next: s.sent.Next, Recovering: s.recovery != nil,
-		Owed: s.recordOwed(),
+		Owed: s.owed.Records(),
 	}
 	for _, m := range o.ahead {
 		if !m.unrecorded {

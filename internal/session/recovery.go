@@ -85,7 +85,7 @@ func (s *Session) resume(r *record.Resumption) {
 	s.sent.Next = r.Next
 	if rec := r.Record; rec != nil {
 		s.restore(rec)
-		s.restoreOwed(r)
+		s.owed.Restore(r)
 		s.recovery = &recovery{base: s.order.expected, settled: rec.Settled, limbo: rec.Recovering && !r.Local, local: r.Local, carried: r.Hint != nil}
 		if r.Hint != nil {
 			s.guess(r)
@@ -151,7 +151,7 @@ func (s *Session) linkLost(kept, settled bool) {
 		return
 	}
 	s.dropWithheld()
-	s.unsettleOwed()
+	s.owed.ToldAll()
 	before := s.recovery
 	s.recovery = &recovery{base: s.order.expected, settled: settled, limbo: before != nil, carried: before != nil && before.carried && !before.read}
 	s.recordRecovery(false)
@@ -219,7 +219,7 @@ func (s *Session) recovered(m fleet.ClientMessage) {
 // is not forwarded again (RES-9).
 func (s *Session) redelivered(m fleet.ClientMessage) {
 	r, o := s.recovery, &s.order
-	if s.owes(m) { // it is answered when its turn has come
+	if s.owed.Has(m.Counter) { // it is answered when its turn has come
 		s.note(Debug, NoteStatusRedelivered, m.Device, m.Counter)
 		return
 	}
@@ -267,7 +267,7 @@ func (s *Session) keepAhead(m fleet.ClientMessage) {
 	switch {
 	case buffered: // of an earlier process, and acknowledged, or twice
 		s.note(Info, NoteStatusDuplicate, m.Device, m.Counter)
-	case len(o.ahead) >= s.opts.MaxAhead || o.bytes+size(m) > s.opts.MaxAheadBytes:
+	case len(o.ahead) >= s.opts.MaxAhead || o.bytes+m.Size() > s.opts.MaxAheadBytes:
 		s.end(ReasonTooManyAhead, true)
 	default:
 		s.putAside(m)
@@ -326,7 +326,7 @@ func (s *Session) settle() {
 	}
 	s.recovery = nil
 	s.recordRecovery(true)
-	s.restartOwed()
+	s.owed.Restart(s.now.Add(s.opts.DeliverySoon)) // their gateway has waited before
 	waiting := s.sent.Waiting()
 	for i := range waiting { // their limits begin anew (RES-11)
 		c := &waiting[i]

@@ -5,6 +5,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/session/commands"
+	"external-server/internal/session/owed"
 	"external-server/internal/session/record"
 )
 
@@ -153,7 +154,7 @@ type Session struct {
 	order   order
 	sent    commands.Queue
 	pending commands.Pending // commands held back until RUNNING (REC-13)
-	owed    []owed           // answers that are held, in the order in which they leave
+	owed    owed.Answers     // answers that are held, in the order in which they leave
 	hand    uint32           // counter of the status in hand,
 	inHand  bool             // if there is one that the broker was not told of
 
@@ -242,7 +243,7 @@ type Load struct {
 
 // Load returns what the session holds at the moment.
 func (s *Session) Load() Load {
-	return Load{Devices: len(s.devices), Ahead: len(s.order.ahead), Held: len(s.held) + len(s.firsts), Unacked: len(s.sent.Waiting()), Pending: s.pending.Len(), Owed: len(s.owed)}
+	return Load{Devices: len(s.devices), Ahead: len(s.order.ahead), Held: len(s.held) + len(s.firsts), Unacked: len(s.sent.Waiting()), Pending: s.pending.Len(), Owed: s.owed.Len()}
 }
 
 // keptEffects is the room for effects that a session keeps between two Steps: those
@@ -286,7 +287,8 @@ func (s *Session) handle(ev Event) {
 	case EventAdmission:
 		s.admission(ev.Ticket, ev.Admitted, ev.Unsupported)
 	case EventDelivered:
-		s.delivered(ev.Module, ev.Number)
+		s.owed.Delivered(ev.Module, ev.Number)
+		s.answerOwed()
 	case EventLinkDown:
 		s.linkLost(ev.Kept, ev.Settled)
 	case EventLinkUp:
@@ -395,9 +397,6 @@ func (s *Session) message(m fleet.ClientMessage) {
 		}
 	}
 }
-
-// deviceSize is that of a device in a list, without its texts.
-const deviceSize = 48
 
 // find returns the device of the given identity (VOC-8), or nil.
 func (s *Session) find(id fleet.DeviceID) *device {
