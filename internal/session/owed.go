@@ -8,11 +8,9 @@ import (
 	"external-server/internal/session/record"
 )
 
-// Bounds of what is carried of held answers, see AppendCarried: the statuses, and the bytes of them.
-const (
-	maxCarriedOwed  = 64
-	maxCarriedBytes = 64 << 10
-)
+// maxCarriedBytes bounds the contents of the statuses that are carried because their modules have
+// not taken them, see AppendCarried.
+const maxCarriedBytes = 64 << 10
 
 // owed is a status that was accepted and whose answer is held, because its module has not taken
 // it yet or because an earlier answer is held (RES-26).
@@ -227,16 +225,20 @@ func (s *Session) toldOwed() int {
 }
 
 // carriedOwed returns the answers that another server would owe, and the statuses of those whose modules have
-// not taken them.
+// not taken them. It ends where these become too large: without its contents a status would count as taken.
 func (s *Session) carriedOwed() (out []record.Owed, left []record.Left) {
 	bytes := 0
 	for i := range s.owed[:s.toldOwed()] {
 		o := &s.owed[i]
-		if bytes += size(o.ClientMessage); len(out) == maxCarriedOwed || bytes > maxCarriedBytes {
+		waits := o.awaited && !o.taken
+		if waits {
+			bytes += size(o.ClientMessage)
+		}
+		if bytes > maxCarriedBytes {
 			break
 		}
 		out = append(out, o.record())
-		if o.awaited && !o.taken {
+		if waits {
 			left = append(left, record.Left{Device: o.Device, Data: o.Data, Error: o.Error, Number: o.number})
 		}
 	}
