@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/session/commands"
 	"external-server/internal/session/record"
 )
 
@@ -34,7 +35,8 @@ func (s *Session) begin(m fleet.ClientMessage) {
 	s.id = m.SessionID
 	s.phase = PhaseAdmitting
 	s.called, s.anewBy = false, time.Time{}
-	s.began, s.sender.first = s.now, s.sender.next
+	s.began = s.now
+	s.sent.Begin()
 	if s.outgoing {
 		s.discardOutgoing()
 	}
@@ -265,30 +267,29 @@ func (s *Session) firstCommands() {
 	served := make(map[*device]bool, len(s.devices))
 	for i := range s.pending {
 		p := &s.pending[i]
-		if !s.moduleConnected(p.module, nil) { // they are of the session before
+		if !s.moduleConnected(p.Module, nil) { // they are of the session before
 			s.stale(p)
 			continue
 		}
-		rest := p.commands[:0]
-		for _, c := range p.commands {
+		rest := p.Commands[:0]
+		for _, c := range p.Commands {
 			dev := s.find(c.Device.ID()) // DEF-11
-			if dev == nil || !dev.supported || dev.Module != p.module || served[dev] {
+			if dev == nil || !dev.supported || dev.Module != p.Module || served[dev] {
 				rest = append(rest, c)
 				continue
 			}
 			served[dev] = true
-			p.bytes -= commandSize(&c)
-			s.send(c, sent{module: p.module, fetched: true, from: p.module}, dev)
+			s.send(c, commands.Sent{Module: p.Module, Fetched: true, From: p.Module}, dev)
 		}
-		p.commands = rest
+		p.Keep(rest)
 	}
 	for _, dev := range s.devices {
 		if !served[dev] {
-			module := noModule
+			module := commands.NoModule
 			if dev.supported {
 				module = dev.Module
 			}
-			s.send(fleet.Command{Device: dev.Device.ForModule()}, sent{module: module}, dev) // SEQ-32, MSG-5
+			s.send(fleet.Command{Device: dev.Device.ForModule()}, commands.Sent{Module: module}, dev) // SEQ-32, MSG-5
 		}
 	}
 	s.responses = len(s.devices)
@@ -306,7 +307,7 @@ func (s *Session) firstResponse(m fleet.ClientMessage) {
 	s.phase = PhaseRunning // SEQ-47
 	s.waitBy, s.heard = time.Time{}, s.now
 	s.sessionBy = s.now.Add(s.opts.SessionTimeout) // SESS-7
-	s.sender.restart(s.now, s.now.Add(s.opts.MessageTimeout))
+	s.sent.Restart(s.now, s.now.Add(s.opts.MessageTimeout))
 	s.emit(Effect{Kind: EffectSessionRunning, SessionID: s.id})
 	s.recordSession()
 	s.sendPending()
@@ -322,9 +323,9 @@ func (s *Session) sendPending() {
 	s.pending = nil
 	for i := range pending {
 		p := &pending[i]
-		for _, c := range p.commands {
-			s.sendFetched(p.module, c)
+		for _, c := range p.Commands {
+			s.sendFetched(p.Module, c)
 		}
-		s.recordPosition(p.module, p.position)
+		s.recordPosition(p.Module, p.Position)
 	}
 }

@@ -223,7 +223,7 @@ func wander(seed uint64) error {
 				id = s.id
 			}
 			err = step(Event{Kind: EventMessage, Message: fleet.ClientMessage{Kind: fleet.ClientCommandResponse, SessionID: id,
-				Counter: s.sender.next - uint32(rnd.IntN(4)), Response: fleet.ResponseType(rnd.IntN(4))}})
+				Counter: s.sent.Next - uint32(rnd.IntN(4)), Response: fleet.ResponseType(rnd.IntN(4))}})
 		case 9:
 			err = step(Event{Kind: EventCommands, Module: 1, Commands: []fleet.Command{{Device: devices[rnd.IntN(4)], Data: []byte{1}}}})
 		case 10, 11:
