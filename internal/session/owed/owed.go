@@ -20,11 +20,9 @@ import (
 	"external-server/internal/session/record"
 )
 
-// Bounds of what another server is told of held answers, see Carried: the statuses, and the bytes of them.
-const (
-	maxCarried      = 64
-	maxCarriedBytes = 64 << 10
-)
+// MaxCarriedBytes bounds the contents of the statuses that another server is told of because their modules
+// have not taken them, see Carried.
+const MaxCarriedBytes = 64 << 10
 
 // Answer is one that is held. Its message is the status.
 type Answer struct {
@@ -195,16 +193,20 @@ func (h *Answers) told() int {
 }
 
 // Carried returns the answers that another server would owe, and the statuses of those whose modules have
-// not taken them.
+// not taken them. It ends where these become too large: without its contents a status would count as taken.
 func (h *Answers) Carried() (out []record.Owed, left []record.Left) {
 	bytes := 0
 	for i := range h.held[:h.told()] {
 		a := &h.held[i]
-		if bytes += a.Size(); len(out) == maxCarried || bytes > maxCarriedBytes {
+		waits := a.Awaited && !a.taken
+		if waits {
+			bytes += a.Size()
+		}
+		if bytes > MaxCarriedBytes {
 			break
 		}
 		out = append(out, a.Record())
-		if a.Awaited && !a.taken {
+		if waits {
 			left = append(left, record.Left{Device: a.Device, Data: a.Data, Error: a.Error, Number: a.Number})
 		}
 	}
