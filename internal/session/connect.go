@@ -31,7 +31,7 @@ func (s *Session) connect(m fleet.ClientMessage) {
 
 // begin starts the connect sequence (SEQ-3..SEQ-7).
 func (s *Session) begin(m fleet.ClientMessage) {
-	s.replayed = m.SessionID == s.id || s.contention != nil && slices.Contains(s.contention.replaced, m.SessionID)
+	s.replayed = m.SessionID == s.id || s.contention.Replaced(m.SessionID)
 	s.id = m.SessionID
 	s.phase = PhaseAdmitting
 	s.called, s.anewBy = false, time.Time{}

@@ -5,6 +5,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/session/commands"
+	"external-server/internal/session/contention"
 	"external-server/internal/session/owed"
 	"external-server/internal/session/record"
 )
@@ -189,10 +190,10 @@ type Session struct {
 	outgoing bool // messages of an ended session may still be queued (DEF-20)
 	unknown  unknown
 
-	began      time.Time   // the Connect of the current session
-	called     bool        // its gateway was called to connect anew
-	replayed   bool        // its Connect was handled before: messages come a second time
-	contention *contention // nil: nothing to remember
+	began      time.Time            // the Connect of the current session
+	called     bool                 // its gateway was called to connect anew
+	replayed   bool                 // its Connect was handled before: messages come a second time
+	contention *contention.Evidence // nil: nothing to remember
 }
 
 // New returns the state machine of one car that waits for Connect.
