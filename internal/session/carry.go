@@ -41,7 +41,7 @@ func (s *Session) AppendCarried(b []byte) []byte {
 	}
 	r := s.Record()
 	var left []record.Left
-	r.Owed, left = s.carriedOwed()
+	r.Owed, left = s.owed.Carried()
 	return s.appendState(record.BeginCarried(b), r, left)
 }
 

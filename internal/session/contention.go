@@ -113,11 +113,6 @@ func (s *Session) notOurs(m fleet.ClientMessage) {
 	}
 }
 
-// ours tells whether a command with the counter may have been sent in this session.
-func (s *Session) ours(counter uint32) bool {
-	return counter-s.sender.first < s.sender.next-s.sender.first
-}
-
 // warn says what is known of the car, now and then as long as it goes on.
 func (s *Session) warn(n Note, d fleet.Device, counter uint32) {
 	c := s.contend()

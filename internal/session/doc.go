@@ -183,5 +183,5 @@
 //
 // # Imports
 //
-// The package imports fleet and nothing that does I/O; a test makes sure of that.
+// The package and those in its folder import fleet and nothing that does I/O; a test makes sure of that.
 package session

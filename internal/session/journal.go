@@ -2,6 +2,7 @@ package session
 
 import (
 	"external-server/internal/fleet"
+	"external-server/internal/session/commands"
 	"external-server/internal/session/record"
 )
 
@@ -51,7 +52,7 @@ func (s *Session) appendState(b []byte, r *record.Session, left []record.Left) [
 	for i := range left {
 		e = e.Left(&left[i])
 	}
-	return e.Numbers(s.sender.next, s.numbers)
+	return e.Numbers(s.sent.Next, s.numbers)
 }
 
 // withHint appends to a session that its next status is not known exactly, if so.
@@ -140,12 +141,12 @@ func (s *Session) recordLeft(left []record.Left) {
 }
 
 // recordCommand says that the newest command was sent.
-func (s *Session) recordCommand(counter uint32) {
+func (s *Session) recordCommand(counter uint32, sent *commands.Sent) {
 	s.carry()
 	if s.prefix == 0 || s.phase != PhaseRunning {
 		return
 	}
-	c := s.sender.waiting[len(s.sender.waiting)-1].record()
+	c := sent.Record()
 	s.journal = s.journal.Command(counter, &c)
 }
 

@@ -23,8 +23,8 @@ func (s *Session) Record() *record.Session {
 	r := &record.Session{
 		ID: s.id, Devices: s.recordDevices(), WithModule: s.withModule,
 		Counting: o.started, First: o.first, Expected: o.expected, Passed: slices.Clone(o.passed),
-		Next: s.sender.next, Recovering: s.recovery != nil,
-		Owed: s.recordOwed(),
+		Next: s.sent.Next, Recovering: s.recovery != nil,
+		Owed: s.owed.Records(),
 	}
 	for _, m := range o.ahead {
 		if !m.unrecorded {
@@ -34,14 +34,11 @@ func (s *Session) Record() *record.Session {
 	slices.SortFunc(r.Ahead, func(a, b fleet.ClientMessage) int {
 		return cmp.Compare(int32(a.Counter-o.expected), int32(b.Counter-o.expected))
 	})
-	for i := range s.sender.waiting {
-		r.Commands = append(r.Commands, s.sender.waiting[i].record())
+	waiting := s.sent.Waiting()
+	for i := range waiting {
+		r.Commands = append(r.Commands, waiting[i].Record())
 	}
 	return r
-}
-
-func (c *sent) record() record.Command {
-	return record.Command{Command: c.command, Module: c.module, Fetched: c.fetched, Responded: c.responded, Response: c.response, Before: c.before}
 }
 
 func (s *Session) recordDevices() []record.Device {

@@ -82,10 +82,10 @@ func (s *Session) resume(r *record.Resumption) {
 			s.recordPosition(p.Module, p.Bytes)
 		}
 	}
-	s.sender.next = r.Next
+	s.sent.Next = r.Next
 	if rec := r.Record; rec != nil {
 		s.restore(rec)
-		s.restoreOwed(r)
+		s.owed.Restore(r)
 		s.recovery = &recovery{base: s.order.expected, settled: rec.Settled, limbo: rec.Recovering && !r.Local, local: r.Local, carried: r.Hint != nil}
 		if r.Hint != nil {
 			s.guess(r)
@@ -123,15 +123,7 @@ func (s *Session) restore(r *record.Session) {
 			o.started, o.first, o.expected = true, r.Ahead[i].Counter, r.Ahead[i].Counter
 		}
 	}
-	s.sender.next = r.Next
-	s.sender.first = r.Next - 1<<31 // that of the session is not known
-	for _, c := range r.Commands {
-		s.sender.waiting = append(s.sender.waiting, sent{
-			command: c.Command, module: c.Module, fetched: c.Fetched, responded: c.Responded, response: c.Response, before: c.Before,
-			from: c.Module, at: s.now, by: s.now.Add(s.opts.MessageTimeout),
-		})
-		s.sender.count(&s.sender.waiting[len(s.sender.waiting)-1], 1)
-	}
+	s.sent.Restore(r.Next, r.Commands, s.now, s.now.Add(s.opts.MessageTimeout))
 }
 
 // linkUp says whether the broker has kept what came for the car meanwhile.
@@ -159,7 +151,7 @@ func (s *Session) linkLost(kept, settled bool) {
 		return
 	}
 	s.dropWithheld()
-	s.unsettleOwed()
+	s.owed.ToldAll()
 	before := s.recovery
 	s.recovery = &recovery{base: s.order.expected, settled: settled, limbo: before != nil, carried: before != nil && before.carried && !before.read}
 	s.recordRecovery(false)
@@ -227,7 +219,7 @@ func (s *Session) recovered(m fleet.ClientMessage) {
 // is not forwarded again (RES-9).
 func (s *Session) redelivered(m fleet.ClientMessage) {
 	r, o := s.recovery, &s.order
-	if s.owes(m) { // it is answered when its turn has come
+	if s.owed.Has(m.Counter) { // it is answered when its turn has come
 		s.note(Debug, NoteStatusRedelivered, m.Device, m.Counter)
 		return
 	}
@@ -275,7 +267,7 @@ func (s *Session) keepAhead(m fleet.ClientMessage) {
 	switch {
 	case buffered: // of an earlier process, and acknowledged, or twice
 		s.note(Info, NoteStatusDuplicate, m.Device, m.Counter)
-	case len(o.ahead) >= s.opts.MaxAhead || o.bytes+size(m) > s.opts.MaxAheadBytes:
+	case len(o.ahead) >= s.opts.MaxAhead || o.bytes+m.Size() > s.opts.MaxAheadBytes:
 		s.end(ReasonTooManyAhead, true)
 	default:
 		s.putAside(m)
@@ -334,21 +326,21 @@ func (s *Session) settle() {
 	}
 	s.recovery = nil
 	s.recordRecovery(true)
-	s.restartOwed()
-	q := &s.sender
-	for i := range q.waiting { // their limits begin anew (RES-11)
-		c := &q.waiting[i]
-		c.by, c.before = s.now.Add(s.opts.MessageTimeout), s.unanswered()
-		if i < lost || c.responded {
+	s.owed.Restart(s.now.Add(s.opts.DeliverySoon)) // their gateway has waited before
+	waiting := s.sent.Waiting()
+	for i := range waiting { // their limits begin anew (RES-11)
+		c := &waiting[i]
+		c.By, c.Before = s.now.Add(s.opts.MessageTimeout), s.unanswered()
+		if i < lost || c.Responded {
 			continue
 		}
-		counter := q.next - uint32(len(q.waiting)) + uint32(i)
-		wire := c.command.Device
-		if dev := s.find(wire.ID()); dev != nil && c.fetched {
+		counter := s.sent.Counter(i)
+		wire := c.Command.Device
+		if dev := s.find(wire.ID()); dev != nil && c.Fetched {
 			wire = dev.Device
 		}
 		s.note(Debug, NoteCommandRepeated, wire, counter)
-		s.publish(fleet.ServerMessage{Kind: fleet.ServerCommand, Counter: counter, Device: wire, Data: c.command.Data})
+		s.publish(fleet.ServerMessage{Kind: fleet.ServerCommand, Counter: counter, Device: wire, Data: c.Command.Data})
 	}
 	for counter, m := range s.order.ahead { // a gap is judged from now on (RES-11)
 		m.at = s.now
@@ -370,7 +362,7 @@ func (s *Session) settle() {
 // lostCommands returns the place of the first waiting command that has not reached the
 // broker, and whether that is certain (RES-10).
 func (s *Session) lostCommands() (first int, certain bool) {
-	r, q := s.recovery, &s.sender
+	r, waiting := s.recovery, s.sent.Waiting()
 	cut := r.base
 	if len(r.again) > 0 {
 		cut = r.lowest
@@ -379,17 +371,17 @@ func (s *Session) lostCommands() (first int, certain bool) {
 		cut = first
 	}
 	known := 0 // all before have arrived
-	for i := range q.waiting {
-		c := &q.waiting[i]
-		if c.responded || !r.limbo && (r.settled || r.local || s.order.started && int32(c.before-cut) < 0) {
+	for i := range waiting {
+		c := &waiting[i]
+		if c.Responded || !r.limbo && (r.settled || r.local || s.order.started && int32(c.Before-cut) < 0) {
 			known = i + 1
 		}
 	}
-	if known == len(q.waiting) {
+	if known == len(waiting) {
 		return known, true
 	}
 	// What stands behind the answer of a redelivered status has not left for certain.
-	return known, !r.limbo && s.order.started && int32(q.waiting[known].before-cut) > 0
+	return known, !r.limbo && s.order.started && int32(waiting[known].Before-cut) > 0
 }
 
 // recoveryDeadline is Deadline during a recovery.

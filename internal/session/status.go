@@ -34,7 +34,7 @@ func newOrder() order { return order{ahead: make(map[uint32]early)} }
 // put keeps a status until its turn.
 func (o *order) put(m fleet.ClientMessage, now time.Time) {
 	o.ahead[m.Counter] = early{ClientMessage: m, at: now}
-	o.bytes += size(m)
+	o.bytes += m.Size()
 }
 
 // seenMissing returns when the gap at E was first seen. Whatever is buffered
@@ -75,7 +75,7 @@ func (s *Session) status(m fleet.ClientMessage) {
 		s.note(Warning, NoteStatusLow, m.Device, m.Counter) // STAT-3
 	case buffered:
 		s.note(Info, NoteStatusDuplicate, m.Device, m.Counter) // STAT-8, DEF-7, DEF-8
-	case ahead > 0 && (len(o.ahead) >= s.opts.MaxAhead || o.bytes+size(m) > s.opts.MaxAheadBytes):
+	case ahead > 0 && (len(o.ahead) >= s.opts.MaxAhead || o.bytes+m.Size() > s.opts.MaxAheadBytes):
 		s.end(ReasonTooManyAhead, true) // DEF-9, REC-22
 	case ahead == 0 && len(o.ahead) == 0 && s.admitBy.IsZero() && s.roomFor(m):
 		o.expected++ // the common case needs no buffer
@@ -107,7 +107,7 @@ func (s *Session) drain() {
 			break
 		}
 		delete(o.ahead, o.expected)
-		o.bytes -= size(next.ClientMessage)
+		o.bytes -= next.ClientMessage.Size()
 		o.expected++
 		o.missingBy = time.Time{} // the next missing counter has a limit of its own
 		s.accepted(m)
@@ -126,7 +126,7 @@ func (s *Session) drain() {
 // roomFor tells whether the status can be handed over now. One that will not be
 // forwarded needs no room.
 func (s *Session) roomFor(m fleet.ClientMessage) bool {
-	if len(s.owed) < s.opts.MaxAhead && (!s.mayForward(m) || s.hasRoom(m.Device.Module)) {
+	if s.owed.Len() < s.opts.MaxAhead && (!s.mayForward(m) || s.hasRoom(m.Device.Module)) {
 		s.order.withheld = false
 		return true
 	}
@@ -257,7 +257,7 @@ func (s *Session) disconnect(dev *device) {
 
 func (s *Session) remove(dev *device) {
 	s.changed = true
-	s.orphan(dev)
+	s.owed.DeviceLeft(dev.ID())
 	if s.rejoin && len(s.left) < s.opts.MaxDevices {
 		s.left = append(s.left, dev.ID())
 	}
@@ -268,7 +268,7 @@ func (s *Session) remove(dev *device) {
 // (STAT-34). A session that never had a supported device lives as long as it
 // has any device at all (REC-6).
 func (s *Session) endWithoutDevices() {
-	if s.phase != PhaseRunning || len(s.owed) > 0 { // the gateway gets its answers first
+	if s.phase != PhaseRunning || s.owed.Len() > 0 { // the gateway gets its answers first
 		return
 	}
 	for _, d := range s.devices {

@@ -52,7 +52,7 @@ func (s *Session) dropWithheld() {
 	for counter, m := range s.order.ahead {
 		if m.unrecorded {
 			delete(s.order.ahead, counter)
-			s.order.bytes -= size(m.ClientMessage)
+			s.order.bytes -= m.ClientMessage.Size()
 		}
 	}
 }
