@@ -33,8 +33,8 @@ func (s *Session) Deadline() time.Time {
 		}
 		take(s.admitBy)
 		take(s.sessionBy)
-		take(s.order.missingBy)
-		take(s.order.roomAt)
+		take(s.order.MissingBy)
+		take(s.order.RoomAt)
 		take(s.sent.Deadline())
 		take(s.anewBy)
 	}
@@ -73,7 +73,7 @@ func (s *Session) deadline() {
 		switch {
 		case due(s.sessionBy):
 			s.end(ReasonSessionTimeout, true) // SESS-7, REC-11
-		case due(s.order.missingBy):
+		case due(s.order.MissingBy):
 			s.end(ReasonMissingStatus, true) // STAT-5, REC-11
 		case due(s.sent.Deadline()):
 			s.end(s.whyUnanswered(), true) // CMD-10, REC-11
@@ -81,7 +81,7 @@ func (s *Session) deadline() {
 			if due(s.admitBy) {
 				s.decideSlowAdmissions()
 			}
-			if s.phase == PhaseRunning && due(s.order.roomAt) {
+			if s.phase == PhaseRunning && due(s.order.RoomAt) {
 				s.drain()
 			}
 			if s.phase == PhaseRunning && due(s.anewBy) { // it was not heard, or cannot connect
@@ -138,7 +138,7 @@ func (s *Session) end(reason Reason, notify bool) {
 	s.admitBy, s.waitBy, s.sessionBy = time.Time{}, time.Time{}, time.Time{}
 	s.recovery, s.anew, s.anewBy, s.rejoin, s.left, s.hint = nil, false, time.Time{}, false, nil, nil
 	s.withholds = false
-	s.order.reset()
+	s.order.Reset()
 	s.sent.Reset()
 }
 

@@ -78,8 +78,8 @@ func (s *Session) finishRecord() {
 			s.journal = s.journal.Devices(s.recordDevices(), s.withModule)
 		}
 		for _, counter := range s.early {
-			if m, ok := s.order.ahead[counter]; ok {
-				s.journal = s.journal.Held(&m.ClientMessage)
+			if m, ok := s.order.Waiting(counter); ok {
+				s.journal = s.journal.Held(&m)
 			}
 		}
 	}
@@ -88,14 +88,11 @@ func (s *Session) finishRecord() {
 
 // putAside keeps a status until its turn, in the journal too.
 func (s *Session) putAside(m fleet.ClientMessage) {
-	s.order.put(m, s.now)
+	s.order.Put(m, s.now, s.withholds)
 	if !s.withholds {
 		s.early = append(s.early, m.Counter)
 		return
 	}
-	e := s.order.ahead[m.Counter]
-	e.unrecorded = true
-	s.order.ahead[m.Counter] = e
 	s.withhold(m.Counter)
 }
 
@@ -119,7 +116,7 @@ func (s *Session) recordStatus(m fleet.ClientMessage, flags byte) {
 
 // pass remembers that a status was handled without an answer.
 func (s *Session) pass(m fleet.ClientMessage) {
-	s.order.passed = record.AppendPassed(s.order.passed, m.Counter)
+	s.order.Pass(m.Counter)
 	s.recordStatus(m, record.StatusRunning)
 }
 

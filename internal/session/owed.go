@@ -83,5 +83,5 @@ func (s *Session) unanswered() uint32 {
 	if first, ok := s.owed.First(); ok && s.phase == PhaseRunning {
 		return first
 	}
-	return s.order.expected
+	return s.order.Expected
 }

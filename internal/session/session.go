@@ -6,6 +6,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/session/commands"
 	"external-server/internal/session/contention"
+	"external-server/internal/session/order"
 	"external-server/internal/session/owed"
 	"external-server/internal/session/record"
 )
@@ -152,7 +153,7 @@ type Session struct {
 	heard      time.Time             // when its last message came in normal communication
 	withModule bool                  // a supported device was connected: STAT-34 applies
 
-	order   order
+	order   order.Order
 	sent    commands.Queue
 	pending commands.Pending // commands held back until RUNNING (REC-13)
 	owed    owed.Answers     // answers that are held, in the order in which they leave
@@ -199,7 +200,7 @@ type Session struct {
 // New returns the state machine of one car that waits for Connect.
 func New(opts Options, modules Modules) *Session {
 	opts = opts.withDefaults()
-	return &Session{opts: opts, modules: modules, order: newOrder(), sent: commands.Queue{Next: opts.FirstCommand}}
+	return &Session{opts: opts, modules: modules, order: order.New(), sent: commands.Queue{Next: opts.FirstCommand}}
 }
 
 // Configure puts other settings in force. Time limits that are running stay as
@@ -244,7 +245,7 @@ type Load struct {
 
 // Load returns what the session holds at the moment.
 func (s *Session) Load() Load {
-	return Load{Devices: len(s.devices), Ahead: len(s.order.ahead), Held: len(s.held) + len(s.firsts), Unacked: len(s.sent.Waiting()), Pending: s.pending.Len(), Owed: s.owed.Len()}
+	return Load{Devices: len(s.devices), Ahead: s.order.Len(), Held: len(s.held) + len(s.firsts), Unacked: len(s.sent.Waiting()), Pending: s.pending.Len(), Owed: s.owed.Len()}
 }
 
 // keptEffects is the room for effects that a session keeps between two Steps: those

@@ -197,8 +197,8 @@ func wander(seed uint64) error {
 		if s.owed.Len() > 8 {
 			return fmt.Errorf("unbounded: %d answers are held", s.owed.Len())
 		}
-		if len(s.order.ahead) > 9 || len(s.held) > 8 || len(s.devices) > 6 {
-			return fmt.Errorf("unbounded: %d ahead, %d held, %d devices", len(s.order.ahead), len(s.held), len(s.devices))
+		if s.order.Len() > 9 || len(s.held) > 8 || len(s.devices) > 6 {
+			return fmt.Errorf("unbounded: %d ahead, %d held, %d devices", s.order.Len(), len(s.held), len(s.devices))
 		}
 		return nil
 	}
