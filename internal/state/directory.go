@@ -110,8 +110,8 @@ func networkType(kind int64) (string, bool) {
 // package writes is far shorter.
 const maxFile = 4096
 
-// readFile reads a small file of the directory. It waits for nobody, as opening a FIFO
-// would, and takes no more than such a file can have: what stands in its place may
+// readFile reads a small file of the directory. It does not wait for a writer, as
+// opening a FIFO would, and takes no more than such a file can have: what stands in its place may
 // never end.
 func readFile(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
