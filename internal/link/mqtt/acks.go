@@ -17,7 +17,7 @@ var errTooManyOwed = errors.New("the broker sends more than it may before an ack
 
 // owe notes a message that port p has to acknowledge; c.mu is held.
 func (c *conn) owe(m *wire.Packet, p *port) link.Ack {
-	if !c.persistent || m.QoS == 0 {
+	if !c.Persistent || m.QoS == 0 {
 		return link.Ack{}
 	}
 	return c.owed.Add(m.ID, p)
@@ -47,7 +47,7 @@ func (c *conn) leftover(m *wire.Packet) {
 	topic := string(m.Topic)
 	c.mu.Lock()
 	defer c.unlockAndWake()
-	if !c.persistent || !c.alive || c.leftovers[topic] || len(c.leftovers) >= maxLeftovers {
+	if !c.Persistent || !c.alive || c.leftovers[topic] || len(c.leftovers) >= maxLeftovers {
 		return
 	}
 	c.leftovers[topic] = true

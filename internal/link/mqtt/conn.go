@@ -20,6 +20,7 @@ import (
 	"external-server/internal/link/mqtt/pace"
 	"external-server/internal/link/mqtt/reason"
 	"external-server/internal/link/mqtt/socket"
+	"external-server/internal/link/mqtt/terms"
 	"external-server/internal/link/mqtt/topics"
 	"external-server/internal/link/mqtt/wire"
 )
@@ -52,7 +53,7 @@ type conn struct {
 	closes     int           // connections of version 5 that ended without an answer, in a row
 	pace       *pace.Reader  // of the connection that there is
 
-	terms // set by begin, with mu held
+	terms.Terms // set by begin, with mu held
 
 	sendMu sync.Mutex // before mu; held while packets are collected and written
 	send   *sender
@@ -101,7 +102,7 @@ func newConn(l *Link, index int) *conn {
 		ports:    make(map[string]*port),
 		watches:  make(map[string]*watch),
 		overlaps: make(map[string]*topics.Overlap),
-		terms:    terms{version: wire.V311, window: l.opts.Window, qos: 1, retain: true, keepAlive: l.opts.KeepAlive},
+		Terms:    terms.Asked{Version: wire.V311, Window: l.opts.Window, KeepAlive: l.opts.KeepAlive}.Clean(),
 	}
 	c.scout = l.opts.Watching
 	c.cleanStart = l.opts.Sessions != nil && l.opts.Sessions.CleanStart
@@ -142,7 +143,7 @@ func (c *conn) run(ctx context.Context) {
 			failures = 0
 		}
 		pause := backoff(failures, c.link.tuning.Load().RetryMax)
-		c.link.reports.down(c, err, pause, stable)
+		c.link.reports.Down(c.log, c, err, pause, stable)
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
@@ -190,12 +191,12 @@ func (c *conn) connectAndServe(ctx context.Context) error {
 		if cause := context.Cause(ctx); errors.Is(cause, errGiveWay) || errors.Is(cause, errFallBack) || errors.Is(cause, link.ErrFenced) {
 			err = cause
 		}
-	case c.unanswered() && !c.persistent && reason.IsClosed(err) && time.Since(started) < c.link.opts.KeepAlive:
+	case c.unanswered() && !c.Persistent && reason.IsClosed(err) && time.Since(started) < c.link.opts.KeepAlive:
 		err = reason.ClosedAfterSubscribe{Err: err}
 	default:
 		err = fmt.Errorf("connection lost: %w", reason.Explain(err, c.link.opts.ConnectTimeout))
 	}
-	c.end(err, c.persistent && (ctx.Err() == nil || errors.Is(context.Cause(ctx), link.ErrSuspend)))
+	c.end(err, c.Persistent && (ctx.Err() == nil || errors.Is(context.Cause(ctx), link.ErrSuspend)))
 	return err
 }
 
@@ -209,7 +210,7 @@ func (c *conn) leave(ctx context.Context) {
 	case errors.Is(cause, errFallBack):
 		c.link.startAgain(c)
 	case errors.Is(cause, errGiveWay), errors.Is(cause, link.ErrSuspend), errors.Is(cause, link.ErrFenced):
-	case c.persistent && c.version == wire.V311:
+	case c.Persistent && c.Version == wire.V311:
 		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.link.opts.StopTimeout)
 		defer cancel()
 		if err := c.clear(bound); err != nil {
@@ -221,22 +222,22 @@ func (c *conn) leave(ctx context.Context) {
 func (c *conn) hasPresence() bool { return c.link.opts.Presence != "" && c.index == 0 }
 
 // begin prepares a fresh session: nothing of an earlier one is left (DEF-20).
-func (c *conn) begin(t terms) {
+func (c *conn) begin(t terms.Terms) {
 	c.answer()
 	c.mu.Lock()
 	c.alive, c.batch, c.woken, c.stopping, c.suspending = true, false, true, false, false
-	c.terms = t
+	c.Terms = t
 	c.generation = c.link.keeping.generation.Add(1)
 	c.owed.Begin(c.generation)
 	c.leftovers = make(map[string]bool)
-	if t.persistent {
+	if t.Persistent {
 		c.cleanStart = false
 	}
-	if t.continued {
+	if t.Continued {
 		c.stats.Resumed.Add(1)
 	}
 	for _, p := range c.ports {
-		p.continues, p.lost = t.continued, false
+		p.continues, p.lost = t.Continued, false
 	}
 	c.messages.Clear()
 	c.requests.Clear()
@@ -248,10 +249,10 @@ func (c *conn) begin(t terms) {
 	}
 	c.joining, c.leaving, c.up, c.notes, c.delayed = nil, nil, nil, nil, nil
 	if c.hasPresence() {
-		c.control = c.publish(c.control, c.link.opts.Presence, []byte("online"), c.retain)
+		c.control = c.publish(c.control, c.link.opts.Presence, []byte("online"), c.Retain)
 	}
 	c.subscribeAll()
-	if t.persistent {
+	if t.Persistent {
 		c.beginBarrier()
 	} else {
 		c.barrier.None()
@@ -269,7 +270,19 @@ func (c *conn) begin(t terms) {
 // complete says that all subscriptions are restored; c.mu is held.
 func (c *conn) complete() {
 	c.stats.Connected()
-	c.notes = append(c.notes, func() { c.link.reports.up(c) })
+	c.notes = append(c.notes, c.reportUp)
+}
+
+// reportUp says that the connection serves its cars: one line for all shards and the scout.
+func (c *conn) reportUp() {
+	of, id := 0, c.clientID
+	if c.isShard() || c.scout {
+		of = len(c.link.opts.Sessions.served()) + int(c.link.keeping.scouts.Load())
+	}
+	if c.Persistent {
+		id = c.shardID()
+	}
+	c.link.reports.Up(c.log, c, of, id)
 }
 
 // unlockAndNote releases c.mu and logs what was noted: a slow log must not hold
@@ -294,7 +307,7 @@ func (c *conn) unanswered() bool {
 func (c *conn) end(reason error, kept bool) {
 	c.mu.Lock()
 	c.alive, c.batch = false, false
-	c.served = c.served || c.persistent
+	c.served = c.served || c.Persistent
 	c.lostAt = c.link.clock()
 	c.owed.Clear()
 	var lost []link.Receiver

@@ -3,7 +3,8 @@
 // process. It knows topics and packets, not
 // the protocol's messages.
 //
-// It may import link, fleet and logging.
+// It may import link, fleet and the packages in its folder, which hold no lock of a connection: conn.mu
+// guards what conn has of them.
 package mqtt
 
 import (
@@ -18,6 +19,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt/pace"
+	"external-server/internal/link/mqtt/reports"
 	"external-server/internal/link/mqtt/topics"
 )
 
@@ -30,7 +32,7 @@ import (
 type Link struct {
 	opts    Options
 	log     *slog.Logger
-	reports reports
+	reports reports.Reports
 	tuning  atomic.Pointer[Tuning]
 	keeping *keeping
 	clock   func() time.Duration // runs on while the machine sleeps

@@ -57,7 +57,7 @@ func (p *port) lock() *conn {
 func (p *port) Publish(payload []byte, ack link.Ack) bool {
 	c := p.lock()
 	switch {
-	case len(payload) > c.link.tuning.Load().MaxPayload || c.maxPacket > 0 && c.version.PublishSize(p.box.Topic, len(payload), c.qos) > c.maxPacket:
+	case len(payload) > c.link.tuning.Load().MaxPayload || c.MaxPacket > 0 && c.Version.PublishSize(p.box.Topic, len(payload), c.QoS) > c.MaxPacket:
 		c.mu.Unlock()
 		c.stats.TooLarge.Add(1)
 		return false

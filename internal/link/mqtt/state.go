@@ -50,10 +50,10 @@ func (c *conn) state() link.ConnectionState {
 		out.InFlight = 0
 	}
 	out.Refused, out.RefusedTopic = c.deaf()
-	out.Version, out.Kept, out.Continued = c.version.String(), c.persistent, c.continued
+	out.Version, out.Kept, out.Continued = c.Version.String(), c.Persistent, c.Continued
 	out.Reading = c.alive && c.barrier.Open()
 	out.Unacknowledged = c.owed.Len()
-	if c.persistent {
+	if c.Persistent {
 		out.ClientID = c.shardID()
 	}
 	c.mu.Unlock()

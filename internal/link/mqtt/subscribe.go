@@ -103,14 +103,14 @@ func (c *conn) subscribe(r request, initial bool, filters ...string) {
 	switch {
 	case c.scout:
 		options = 0 // beside the messages themselves acknowledgements would cost too much
-	case c.continued && initial:
+	case c.Continued && initial:
 		options |= wire.RetainNever
 	}
-	c.control = c.version.AppendSubscribe(c.control, c.requests.Add(r, len(filters), initial, time.Now()), options, filters...)
+	c.control = c.Version.AppendSubscribe(c.control, c.requests.Add(r, len(filters), initial, time.Now()), options, filters...)
 }
 
 func (c *conn) unsubscribe(then func(), filters ...string) {
-	c.control = c.version.AppendUnsubscribe(c.control, c.requests.Add(request{then: then}, 0, false, time.Now()), filters...)
+	c.control = c.Version.AppendUnsubscribe(c.control, c.requests.Add(request{then: then}, 0, false, time.Now()), filters...)
 }
 
 // answered handles SUBACK and UNSUBACK.
@@ -164,7 +164,7 @@ func (c *conn) refused(topic string) {
 	c.stats.Refused.Add(1)
 	c.refusedAt = time.Now()
 	c.notes = append(c.notes, func() {
-		c.link.reports.limit.Log(c.log, slog.LevelWarn, "the broker refuses a subscription; no message can arrive: "+
+		c.link.reports.Limit.Log(c.log, slog.LevelWarn, "the broker refuses a subscription; no message can arrive: "+
 			"allow the user of this server to read the topic", slog.String("topic", topic),
 			slog.String("user", c.link.tuning.Load().Username), slog.String("next_attempt_in", refusedRetry.String()))
 	})
@@ -173,7 +173,7 @@ func (c *conn) refused(topic string) {
 func (c *conn) weaker(topic string, code byte) {
 	if code == 0 && !c.scout { // CONN-5
 		c.notes = append(c.notes, func() {
-			c.link.reports.limit.Log(c.log, slog.LevelWarn, "the broker grants only QoS 0; messages may be lost", slog.String("topic", topic))
+			c.link.reports.Limit.Log(c.log, slog.LevelWarn, "the broker grants only QoS 0; messages may be lost", slog.String("topic", topic))
 		})
 	}
 }

@@ -20,11 +20,11 @@ const batchBytes = 64 << 10
 // write sends what is queued until the connection fails, done is closed, or ctx
 // ends and everything was sent and acknowledged or StopTimeout has passed.
 func (c *conn) write(ctx context.Context, done <-chan struct{}) error {
-	alive := liveness.NewPinger(c.link.opts.Heartbeat, c.keepAlive, time.Now())
+	alive := liveness.NewPinger(c.link.opts.Heartbeat, c.KeepAlive, time.Now())
 	tick := time.NewTicker(alive.Period())
 	defer tick.Stop()
 	var looks <-chan time.Time // at the barrier
-	if c.persistent {
+	if c.Persistent {
 		t := time.NewTicker(barrier.Every)
 		defer t.Stop()
 		looks = t.C
@@ -58,7 +58,7 @@ func (c *conn) write(ctx context.Context, done <-chan struct{}) error {
 			}
 			c.mu.Lock()
 			c.stopping = true
-			c.suspending = c.persistent && errors.Is(cause, link.ErrSuspend)
+			c.suspending = c.Persistent && errors.Is(cause, link.ErrSuspend)
 			c.mu.Unlock()
 			giveUp = time.After(c.link.opts.StopTimeout)
 		case <-giveUp:
@@ -91,7 +91,7 @@ func (c *conn) collect(buf []byte) []byte {
 		c.control = nil
 	}
 	sent := 0
-	for !c.out.Idle() && c.messages.Len() < c.window && len(buf) < batchBytes {
+	for !c.out.Idle() && c.messages.Len() < c.Window && len(buf) < batchBytes {
 		box, m := c.out.Next()
 		if m.Ack != 0 {
 			buf = wire.AppendPuback(buf, m.Ack)
@@ -114,10 +114,10 @@ func (c *conn) collect(buf []byte) []byte {
 // publish appends a message with the best QoS that the broker allows; c.mu is held.
 func (c *conn) publish(buf []byte, topic string, payload []byte, retain bool) []byte {
 	id := uint16(0)
-	if c.qos > 0 {
+	if c.QoS > 0 {
 		id = c.messages.Take()
 	}
-	return c.version.AppendPublish(buf, topic, payload, c.qos, id, retain, false)
+	return c.Version.AppendPublish(buf, topic, payload, c.QoS, id, retain, false)
 }
 
 // idle tells whether everything was sent and acknowledged.
@@ -137,25 +137,25 @@ func (c *conn) farewell(done <-chan struct{}) error {
 	c.mu.Lock()
 	suspending := c.suspending
 	if !suspending {
-		if c.persistent && c.retain && !c.barrier.Refused() {
+		if c.Persistent && c.Retain && !c.barrier.Refused() {
 			buf = c.publish(buf, c.greetings.Topic, nil, true)
 		}
 		if c.hasPresence() {
-			buf = c.publish(buf, c.link.opts.Presence, []byte("offline"), c.retain)
+			buf = c.publish(buf, c.link.opts.Presence, []byte("offline"), c.Retain)
 		}
 	}
 	c.mu.Unlock()
 	switch {
-	case c.version != wire.V5:
+	case c.Version != wire.V5:
 		buf = wire.AppendDisconnect(buf)
 	case suspending:
 		buf = wire.AppendDisconnectWithWill(buf)
-	case c.persistent:
+	case c.Persistent:
 		buf = wire.AppendForget(buf)
 	default:
 		buf = wire.AppendDisconnect(buf)
 	}
-	if err := c.send.WriteLast(buf, c.link.opts.StopTimeout); err != nil || !c.persistent {
+	if err := c.send.WriteLast(buf, c.link.opts.StopTimeout); err != nil || !c.Persistent {
 		return err
 	}
 	// What the broker has sent meanwhile has to be read: closing before would reset the
