@@ -102,6 +102,18 @@ type ClientMessage struct {
 	Received time.Time
 }
 
+// deviceSize is that of a device in a list, without its texts.
+const deviceSize = 48
+
+// Size is what counts of a message when memory is bounded (REC-22), in bytes.
+func (m *ClientMessage) Size() int {
+	n := len(m.Data) + len(m.Error) + len(m.SessionID) + len(m.Device.Role) + len(m.Device.Name)
+	for i := range m.Devices {
+		n += deviceSize + len(m.Devices[i].Role) + len(m.Devices[i].Name)
+	}
+	return n
+}
+
 // ServerKind tells which member of ExternalServer a message carries.
 type ServerKind uint8
 

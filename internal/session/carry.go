@@ -26,8 +26,8 @@ func (s *Session) carry() { s.version, s.uncarried = s.version+1, 0 }
 
 // finishCarry looks at the end of a Step whether what is held has changed, or the devices.
 func (s *Session) finishCarry() {
-	ahead := len(s.order.ahead)
-	if s.changed || ahead != s.carried || slices.ContainsFunc(s.early, func(n uint32) bool { _, held := s.order.ahead[n]; return held }) {
+	ahead := s.order.Len()
+	if s.changed || ahead != s.carried || slices.ContainsFunc(s.early, s.order.Has) {
 		s.carry()
 	}
 	s.carried = ahead
@@ -41,7 +41,7 @@ func (s *Session) AppendCarried(b []byte) []byte {
 	}
 	r := s.Record()
 	var left []record.Left
-	r.Owed, left = s.carriedOwed()
+	r.Owed, left = s.owed.Carried()
 	return s.appendState(record.BeginCarried(b), r, left)
 }
 
@@ -58,7 +58,7 @@ type hint struct {
 func (s *Session) guess(r *record.Resumption) {
 	o := &s.order
 	h := &hint{Hint: *r.Hint}
-	for n := range o.ahead {
+	for _, n := range o.Counters() {
 		if h.Come && int32(n-h.Lowest) >= 0 {
 			continue // it has come since, or does not matter
 		}
@@ -66,7 +66,7 @@ func (s *Session) guess(r *record.Resumption) {
 			h.held, h.first = true, n
 		}
 	}
-	if h.held && o.started && h.first == o.expected {
+	if h.held && o.Started && h.first == o.Expected {
 		return
 	}
 	s.hint = h
@@ -78,24 +78,24 @@ func (s *Session) guess(r *record.Resumption) {
 func (s *Session) adopt(m fleet.ClientMessage) bool {
 	h, o := s.hint, &s.order
 	switch {
-	case !o.started:
+	case !o.Started:
 		if h.held && int32(m.Counter-h.first) > 0 { // that status was held in front of all others
 			m.Counter = h.first
 		}
-		o.first = m.Counter
-	case int32(m.Counter-o.expected) < 0: // too late, see status
+		o.First = m.Counter
+	case int32(m.Counter-o.Expected) < 0: // too late, see status
 		return true
 	case h.held && int32(m.Counter-h.first) > 0: // one in front of it is missing
 		return true
-	case m.Counter-o.expected > maxHint:
+	case m.Counter-o.Expected > maxHint:
 		s.end(ReasonOutdated, false)
 		s.beforeConnect(m)
 		return false
 	}
-	if r := s.recovery; r != nil && o.started {
+	if r := s.recovery; r != nil && o.Started {
 		r.base = m.Counter // what the other server wrote up to here has arrived
 	}
-	o.started, o.expected, s.hint = true, m.Counter, nil
+	o.Started, o.Expected, s.hint = true, m.Counter, nil
 	s.recordSession()
 	return true
 }

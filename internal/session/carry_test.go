@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/session/owed"
 	"external-server/internal/session/record"
 )
 
@@ -168,4 +169,33 @@ func FuzzCarried(f *testing.F) {
 			step(Event{Kind: EventDeadline})
 		}
 	})
+}
+
+// All answers that are held while a module does not take a status are carried, up to the contents of what
+// it has not taken (RES-26): the next server owes each of them.
+func TestCarriesAllHeldAnswers(t *testing.T) {
+	const many = 500
+	large := 1 + owed.MaxCarriedBytes/(many/2)
+	for name, tc := range map[string]struct {
+		data    int
+		carried int
+	}{
+		"small": {0, many},
+		"large": {large, owed.MaxCarriedBytes / (&fleet.ClientMessage{Device: button, SessionID: "abcdefgh", Data: make([]byte, large)}).Size()},
+	} {
+		s, now := carrying(t)
+		s.UseModules(awaitedOne{})
+		for n := range uint32(many) {
+			s.Step(now, Event{Kind: EventMessage, Message: fleet.ClientMessage{Kind: fleet.ClientStatus, State: fleet.StateRunning,
+				SessionID: "abcdefgh", Counter: 2 + n, Device: button, Data: make([]byte, tc.data)}})
+		}
+		s.Step(now.Add(time.Second), Event{Kind: EventDeadline}) // the broker is told of all
+		r, err := record.Carried("c/a", s.AppendCarried(nil))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if len(r.Record.Owed) != tc.carried || len(r.Left) != tc.carried {
+			t.Errorf("%s: %d answers and %d statuses are carried of %d, expected %d", name, len(r.Record.Owed), len(r.Left), many, tc.carried)
+		}
+	}
 }

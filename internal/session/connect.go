@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/session/commands"
 	"external-server/internal/session/record"
 )
 
@@ -30,11 +31,12 @@ func (s *Session) connect(m fleet.ClientMessage) {
 
 // begin starts the connect sequence (SEQ-3..SEQ-7).
 func (s *Session) begin(m fleet.ClientMessage) {
-	s.replayed = m.SessionID == s.id || s.contention != nil && slices.Contains(s.contention.replaced, m.SessionID)
+	s.replayed = m.SessionID == s.id || s.contention.Replaced(m.SessionID)
 	s.id = m.SessionID
 	s.phase = PhaseAdmitting
 	s.called, s.anewBy = false, time.Time{}
-	s.began, s.sender.first = s.now, s.sender.next
+	s.began = s.now
+	s.sent.Begin()
 	if s.outgoing {
 		s.discardOutgoing()
 	}
@@ -206,13 +208,13 @@ func (s *Session) firstStatus(m fleet.ClientMessage) {
 		s.end(ReasonSequenceState, false) // SEQ-12, for listed devices only (DEF-16)
 	case dev.first:
 		s.note(Info, NoteFirstStatusRepeated, m.Device, m.Counter) // SEQ-13, DEF-3
-	case s.heldBytes+size(m) > s.opts.MaxAheadBytes:
+	case s.heldBytes+m.Size() > s.opts.MaxAheadBytes:
 		s.end(ReasonSequenceTooManyHeld, false) // REC-22; their number is bounded by that of the devices
 	default:
 		s.note(Debug, NoteStatusReceived, m.Device, m.Counter) // any counter: SEQ-14
 		dev.first = true
 		s.firsts = append(s.firsts, m)
-		s.heldBytes += size(m)
+		s.heldBytes += m.Size()
 		s.acceptFirsts()
 		if n := len(s.firsts); n > 0 && s.firsts[n-1].Device.ID() == m.Device.ID() {
 			s.note(Warning, NoteStatusWithheld, m.Device, m.Counter)
@@ -233,7 +235,7 @@ func (s *Session) acceptFirsts() {
 			rest = append(rest, m)
 			continue
 		}
-		s.heldBytes -= size(m)
+		s.heldBytes -= m.Size()
 		if dev.supported {
 			s.recordStatus(m, record.StatusAnswered|record.StatusForwarded)
 			s.respond(m, true, s.forward(m)) // DEF-5: at once, an answer is a promise
@@ -251,7 +253,7 @@ func (s *Session) acceptFirsts() {
 
 // firstAnswered goes on when all first statuses have come and are answered.
 func (s *Session) firstAnswered() {
-	if len(s.firsts) == 0 && len(s.owed) == 0 && !slices.ContainsFunc(s.devices, func(d *device) bool { return !d.first }) {
+	if len(s.firsts) == 0 && s.owed.Len() == 0 && !slices.ContainsFunc(s.devices, func(d *device) bool { return !d.first }) {
 		s.firstCommands()
 	}
 }
@@ -265,30 +267,29 @@ func (s *Session) firstCommands() {
 	served := make(map[*device]bool, len(s.devices))
 	for i := range s.pending {
 		p := &s.pending[i]
-		if !s.moduleConnected(p.module, nil) { // they are of the session before
+		if !s.moduleConnected(p.Module, nil) { // they are of the session before
 			s.stale(p)
 			continue
 		}
-		rest := p.commands[:0]
-		for _, c := range p.commands {
+		rest := p.Commands[:0]
+		for _, c := range p.Commands {
 			dev := s.find(c.Device.ID()) // DEF-11
-			if dev == nil || !dev.supported || dev.Module != p.module || served[dev] {
+			if dev == nil || !dev.supported || dev.Module != p.Module || served[dev] {
 				rest = append(rest, c)
 				continue
 			}
 			served[dev] = true
-			p.bytes -= commandSize(&c)
-			s.send(c, sent{module: p.module, fetched: true, from: p.module}, dev)
+			s.send(c, commands.Sent{Module: p.Module, Fetched: true, From: p.Module}, dev)
 		}
-		p.commands = rest
+		p.Keep(rest)
 	}
 	for _, dev := range s.devices {
 		if !served[dev] {
-			module := noModule
+			module := commands.NoModule
 			if dev.supported {
 				module = dev.Module
 			}
-			s.send(fleet.Command{Device: dev.Device.ForModule()}, sent{module: module}, dev) // SEQ-32, MSG-5
+			s.send(fleet.Command{Device: dev.Device.ForModule()}, commands.Sent{Module: module}, dev) // SEQ-32, MSG-5
 		}
 	}
 	s.responses = len(s.devices)
@@ -306,7 +307,7 @@ func (s *Session) firstResponse(m fleet.ClientMessage) {
 	s.phase = PhaseRunning // SEQ-47
 	s.waitBy, s.heard = time.Time{}, s.now
 	s.sessionBy = s.now.Add(s.opts.SessionTimeout) // SESS-7
-	s.sender.restart(s.now, s.now.Add(s.opts.MessageTimeout))
+	s.sent.Restart(s.now, s.now.Add(s.opts.MessageTimeout))
 	s.emit(Effect{Kind: EffectSessionRunning, SessionID: s.id})
 	s.recordSession()
 	s.sendPending()
@@ -322,9 +323,9 @@ func (s *Session) sendPending() {
 	s.pending = nil
 	for i := range pending {
 		p := &pending[i]
-		for _, c := range p.commands {
-			s.sendFetched(p.module, c)
+		for _, c := range p.Commands {
+			s.sendFetched(p.Module, c)
 		}
-		s.recordPosition(p.module, p.position)
+		s.recordPosition(p.Module, p.Position)
 	}
 }

@@ -181,7 +181,13 @@
 // Everything that a Session holds is bounded by its Options (REC-22); Load tells how much
 // it is. What a module hands over beyond CommandRoom costs the oldest of its commands.
 //
+// # Where a rule is
+//
+// Step leads to everything: message in session.go for the gateway, handle there for the rest. What only keeps
+// things in order and within bounds is in the folder of this package: order (statuses), commands, owed
+// (held answers), contention (two gateways, two servers) and record (what outlives the process).
+//
 // # Imports
 //
-// The package imports fleet and nothing that does I/O; a test makes sure of that.
+// The package and those in its folder import fleet and nothing that does I/O; a test makes sure of that.
 package session

@@ -33,9 +33,9 @@ func (s *Session) Deadline() time.Time {
 		}
 		take(s.admitBy)
 		take(s.sessionBy)
-		take(s.order.missingBy)
-		take(s.order.roomAt)
-		take(s.sender.deadline())
+		take(s.order.MissingBy)
+		take(s.order.RoomAt)
+		take(s.sent.Deadline())
 		take(s.anewBy)
 	}
 	return at
@@ -73,15 +73,15 @@ func (s *Session) deadline() {
 		switch {
 		case due(s.sessionBy):
 			s.end(ReasonSessionTimeout, true) // SESS-7, REC-11
-		case due(s.order.missingBy):
+		case due(s.order.MissingBy):
 			s.end(ReasonMissingStatus, true) // STAT-5, REC-11
-		case due(s.sender.deadline()):
+		case due(s.sent.Deadline()):
 			s.end(s.whyUnanswered(), true) // CMD-10, REC-11
 		default:
 			if due(s.admitBy) {
 				s.decideSlowAdmissions()
 			}
-			if s.phase == PhaseRunning && due(s.order.roomAt) {
+			if s.phase == PhaseRunning && due(s.order.RoomAt) {
 				s.drain()
 			}
 			if s.phase == PhaseRunning && due(s.anewBy) { // it was not heard, or cannot connect
@@ -100,7 +100,7 @@ func (s *Session) end(reason Reason, notify bool) {
 		return
 	}
 	established := s.phase == PhaseRunning
-	unacked := s.sender.unacked()
+	unacked := s.sent.Unacked()
 	if reason.keepsOutgoing() {
 		s.outgoing = true
 	} else {
@@ -113,7 +113,7 @@ func (s *Session) end(reason Reason, notify bool) {
 	}
 	s.recordEnd()
 	s.sessionOver(reason)
-	s.forgetOwed()
+	s.owed.Forget(s.handled) // the gateway has not got them, and brings the statuses again or gives them up
 	if notify && (established || reason == ReasonStopped || reason == ReasonReloaded || reason == ReasonOperator) {
 		s.emit(Effect{Kind: EffectNotifyDisconnect})
 	}
@@ -138,8 +138,8 @@ func (s *Session) end(reason Reason, notify bool) {
 	s.admitBy, s.waitBy, s.sessionBy = time.Time{}, time.Time{}, time.Time{}
 	s.recovery, s.anew, s.anewBy, s.rejoin, s.left, s.hint = nil, false, time.Time{}, false, nil, nil
 	s.withholds = false
-	s.order.reset()
-	s.sender.reset()
+	s.order.Reset()
+	s.sent.Reset()
 }
 
 // whyUnanswered is the reason when the response to the oldest command is overdue. A
@@ -149,9 +149,9 @@ func (s *Session) end(reason Reason, notify bool) {
 // commands before. With the usual limit of 30 s the rest is longer than a gateway that
 // lives is silent (GW-5).
 func (s *Session) whyUnanswered() Reason {
-	c := &s.sender.waiting[0]
-	since := c.at
-	if again := c.by.Add(-s.opts.MessageTimeout); again.After(since) { // its limit began anew
+	c := &s.sent.Waiting()[0]
+	since := c.At
+	if again := c.By.Add(-s.opts.MessageTimeout); again.After(since) { // its limit began anew
 		since = again
 	}
 	if s.heard.After(since.Add(s.opts.MessageTimeout / 4)) {

@@ -202,7 +202,8 @@ func (n Note) Drops() bool {
 	return false
 }
 
-// ContentionNotes are the notes which say that a car may have two gateways or two servers.
+// ContentionNotes are the notes which say that a car may have two gateways or two servers, in the order of
+// the contention.Findings.
 func ContentionNotes() []Note {
 	return []Note{NoteAnotherServer, NoteSessionsShort, NoteTwoGateways, NoteTwoServers}
 }

@@ -4,17 +4,8 @@ import (
 	"external-server/internal/fleet"
 )
 
-// size is what counts of a message when memory is bounded (REC-22).
-func size(m fleet.ClientMessage) int {
-	n := len(m.Data) + len(m.Error) + len(m.SessionID) + len(m.Device.Role) + len(m.Device.Name)
-	for i := range m.Devices {
-		n += deviceSize + len(m.Devices[i].Role) + len(m.Devices[i].Name)
-	}
-	return n
-}
-
 func (s *Session) hold(m fleet.ClientMessage) {
-	if s.heldBytes += size(m); len(s.held) >= s.opts.MaxAhead || s.heldBytes > s.opts.MaxAheadBytes {
+	if s.heldBytes += m.Size(); len(s.held) >= s.opts.MaxAhead || s.heldBytes > s.opts.MaxAheadBytes {
 		s.end(ReasonSequenceTooManyHeld, false)
 		return
 	}

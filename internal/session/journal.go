@@ -2,6 +2,7 @@ package session
 
 import (
 	"external-server/internal/fleet"
+	"external-server/internal/session/commands"
 	"external-server/internal/session/record"
 )
 
@@ -51,7 +52,7 @@ func (s *Session) appendState(b []byte, r *record.Session, left []record.Left) [
 	for i := range left {
 		e = e.Left(&left[i])
 	}
-	return e.Numbers(s.sender.next, s.numbers)
+	return e.Numbers(s.sent.Next, s.numbers)
 }
 
 // withHint appends to a session that its next status is not known exactly, if so.
@@ -77,8 +78,8 @@ func (s *Session) finishRecord() {
 			s.journal = s.journal.Devices(s.recordDevices(), s.withModule)
 		}
 		for _, counter := range s.early {
-			if m, ok := s.order.ahead[counter]; ok {
-				s.journal = s.journal.Held(&m.ClientMessage)
+			if m, ok := s.order.Waiting(counter); ok {
+				s.journal = s.journal.Held(&m)
 			}
 		}
 	}
@@ -87,14 +88,11 @@ func (s *Session) finishRecord() {
 
 // putAside keeps a status until its turn, in the journal too.
 func (s *Session) putAside(m fleet.ClientMessage) {
-	s.order.put(m, s.now)
+	s.order.Put(m, s.now, s.withholds)
 	if !s.withholds {
 		s.early = append(s.early, m.Counter)
 		return
 	}
-	e := s.order.ahead[m.Counter]
-	e.unrecorded = true
-	s.order.ahead[m.Counter] = e
 	s.withhold(m.Counter)
 }
 
@@ -118,7 +116,7 @@ func (s *Session) recordStatus(m fleet.ClientMessage, flags byte) {
 
 // pass remembers that a status was handled without an answer.
 func (s *Session) pass(m fleet.ClientMessage) {
-	s.order.passed = record.AppendPassed(s.order.passed, m.Counter)
+	s.order.Pass(m.Counter)
 	s.recordStatus(m, record.StatusRunning)
 }
 
@@ -140,12 +138,12 @@ func (s *Session) recordLeft(left []record.Left) {
 }
 
 // recordCommand says that the newest command was sent.
-func (s *Session) recordCommand(counter uint32) {
+func (s *Session) recordCommand(counter uint32, sent *commands.Sent) {
 	s.carry()
 	if s.prefix == 0 || s.phase != PhaseRunning {
 		return
 	}
-	c := s.sender.waiting[len(s.sender.waiting)-1].record()
+	c := sent.Record()
 	s.journal = s.journal.Command(counter, &c)
 }
 

@@ -47,7 +47,7 @@ func (s *Session) rebind(greeted bool) {
 		}
 	}
 	for i := range s.pending {
-		if !s.moduleConnected(s.pending[i].module, nil) {
+		if !s.moduleConnected(s.pending[i].Module, nil) {
 			s.stale(&s.pending[i])
 		}
 	}

@@ -1,16 +1,6 @@
 package session
 
-import (
-	"cmp"
-	"slices"
-
-	"external-server/internal/fleet"
-	"external-server/internal/session/record"
-)
-
-// maxRedelivered is how far back a status may be redelivered: a broker has no more
-// unacknowledged messages of a connection under way (Receive Maximum).
-const maxRedelivered = 4096
+import "external-server/internal/session/record"
 
 // Record returns a copy of the session in normal communication, nil in every other
 // phase: a connect sequence is not resumed (RES-4). A device whose admission is undecided
@@ -19,29 +9,17 @@ func (s *Session) Record() *record.Session {
 	if s.phase != PhaseRunning {
 		return nil
 	}
-	o := &s.order
 	r := &record.Session{
 		ID: s.id, Devices: s.recordDevices(), WithModule: s.withModule,
-		Counting: o.started, First: o.first, Expected: o.expected, Passed: slices.Clone(o.passed),
-		Next: s.sender.next, Recovering: s.recovery != nil,
-		Owed: s.recordOwed(),
+		Next: s.sent.Next, Recovering: s.recovery != nil,
+		Owed: s.owed.Records(),
 	}
-	for _, m := range o.ahead {
-		if !m.unrecorded {
-			r.Ahead = append(r.Ahead, m.ClientMessage)
-		}
-	}
-	slices.SortFunc(r.Ahead, func(a, b fleet.ClientMessage) int {
-		return cmp.Compare(int32(a.Counter-o.expected), int32(b.Counter-o.expected))
-	})
-	for i := range s.sender.waiting {
-		r.Commands = append(r.Commands, s.sender.waiting[i].record())
+	s.order.Record(r)
+	waiting := s.sent.Waiting()
+	for i := range waiting {
+		r.Commands = append(r.Commands, waiting[i].Record())
 	}
 	return r
-}
-
-func (c *sent) record() record.Command {
-	return record.Command{Command: c.command, Module: c.module, Fetched: c.fetched, Responded: c.responded, Response: c.response, Before: c.before}
 }
 
 func (s *Session) recordDevices() []record.Device {

@@ -82,11 +82,11 @@ func (s *Session) resume(r *record.Resumption) {
 			s.recordPosition(p.Module, p.Bytes)
 		}
 	}
-	s.sender.next = r.Next
+	s.sent.Next = r.Next
 	if rec := r.Record; rec != nil {
 		s.restore(rec)
-		s.restoreOwed(r)
-		s.recovery = &recovery{base: s.order.expected, settled: rec.Settled, limbo: rec.Recovering && !r.Local, local: r.Local, carried: r.Hint != nil}
+		s.owed.Restore(r)
+		s.recovery = &recovery{base: s.order.Expected, settled: rec.Settled, limbo: rec.Recovering && !r.Local, local: r.Local, carried: r.Hint != nil}
 		if r.Hint != nil {
 			s.guess(r)
 			s.recordSession() // this server's journal is another one
@@ -115,23 +115,8 @@ func (s *Session) restore(r *record.Session) {
 		s.devices = append(s.devices, dev)
 	}
 	s.withModule = s.withModule && slices.ContainsFunc(s.devices, func(d *device) bool { return d.supported })
-	o := &s.order
-	o.started, o.first, o.expected, o.passed = r.Counting, r.First, r.Expected, slices.Clone(r.Passed)
-	for i := range r.Ahead {
-		o.put(r.Ahead[i], s.now)
-		if !o.started { // it waits for room, or for the answer of its module
-			o.started, o.first, o.expected = true, r.Ahead[i].Counter, r.Ahead[i].Counter
-		}
-	}
-	s.sender.next = r.Next
-	s.sender.first = r.Next - 1<<31 // that of the session is not known
-	for _, c := range r.Commands {
-		s.sender.waiting = append(s.sender.waiting, sent{
-			command: c.Command, module: c.Module, fetched: c.Fetched, responded: c.Responded, response: c.Response, before: c.Before,
-			from: c.Module, at: s.now, by: s.now.Add(s.opts.MessageTimeout),
-		})
-		s.sender.count(&s.sender.waiting[len(s.sender.waiting)-1], 1)
-	}
+	s.order.Restore(r, s.now)
+	s.sent.Restore(r.Next, r.Commands, s.now, s.now.Add(s.opts.MessageTimeout))
 }
 
 // linkUp says whether the broker has kept what came for the car meanwhile.
@@ -159,9 +144,9 @@ func (s *Session) linkLost(kept, settled bool) {
 		return
 	}
 	s.dropWithheld()
-	s.unsettleOwed()
+	s.owed.ToldAll()
 	before := s.recovery
-	s.recovery = &recovery{base: s.order.expected, settled: settled, limbo: before != nil, carried: before != nil && before.carried && !before.read}
+	s.recovery = &recovery{base: s.order.Expected, settled: settled, limbo: before != nil, carried: before != nil && before.carried && !before.read}
 	s.recordRecovery(false)
 	s.sessionBy = s.now.Add(s.opts.SessionTimeout)
 }
@@ -208,9 +193,9 @@ func (s *Session) recovered(m fleet.ClientMessage) {
 	switch {
 	case m.Kind != fleet.ClientStatus:
 		s.commandResponse(m)
-	case s.order.started && int32(m.Counter-s.order.expected) < 0:
+	case s.order.Started && int32(m.Counter-s.order.Expected) < 0:
 		s.redelivered(m)
-	case !s.order.started && m.State == fleet.StateConnecting && s.find(m.Device.ID()) != nil:
+	case !s.order.Started && m.State == fleet.StateConnecting && s.find(m.Device.ID()) != nil:
 		// It is of the connect sequence, whose answers the gateway has: the broker was set back (RES-9).
 		s.note(Info, NoteStatusLow, m.Device, m.Counter) // STAT-3
 	case s.late && !r.read:
@@ -226,12 +211,12 @@ func (s *Session) recovered(m fleet.ClientMessage) {
 // redelivered answers a status that was accepted and whose answer has not left. It
 // is not forwarded again (RES-9).
 func (s *Session) redelivered(m fleet.ClientMessage) {
-	r, o := s.recovery, &s.order
-	if s.owes(m) { // it is answered when its turn has come
+	r := s.recovery
+	if s.owed.Has(m.Counter) { // it is answered when its turn has come
 		s.note(Debug, NoteStatusRedelivered, m.Device, m.Counter)
 		return
 	}
-	if int32(m.Counter-r.base) >= 0 || !o.answered(m.Counter) || r.again[m.Counter] || r.settled || r.read {
+	if int32(m.Counter-r.base) >= 0 || !s.order.Answered(m.Counter) || r.again[m.Counter] || r.settled || r.read {
 		s.note(Info, NoteStatusLow, m.Device, m.Counter) // STAT-3
 		return
 	}
@@ -254,13 +239,6 @@ func (s *Session) redelivered(m fleet.ClientMessage) {
 	s.answer(m)
 }
 
-// answered tells whether a status below the expected one was answered, as far as
-// that matters.
-func (o *order) answered(counter uint32) bool {
-	back := o.expected - counter
-	return back > 0 && back <= maxRedelivered && back <= o.expected-o.first && !slices.Contains(o.passed, counter)
-}
-
 // keepAhead keeps a status until all that the broker held was read.
 func (s *Session) keepAhead(m fleet.ClientMessage) {
 	o := &s.order
@@ -268,14 +246,13 @@ func (s *Session) keepAhead(m fleet.ClientMessage) {
 	switch {
 	case s.hint != nil:
 		s.hint.See(m.Counter)
-	case !o.started:
-		o.started, o.first, o.expected = true, m.Counter, m.Counter
+	case !o.Started:
+		o.Begin(m.Counter)
 	}
-	_, buffered := o.ahead[m.Counter]
 	switch {
-	case buffered: // of an earlier process, and acknowledged, or twice
+	case o.Has(m.Counter): // of an earlier process, and acknowledged, or twice
 		s.note(Info, NoteStatusDuplicate, m.Device, m.Counter)
-	case len(o.ahead) >= s.opts.MaxAhead || o.bytes+size(m) > s.opts.MaxAheadBytes:
+	case o.Full(&m, s.opts.MaxAhead, s.opts.MaxAheadBytes):
 		s.end(ReasonTooManyAhead, true)
 	default:
 		s.putAside(m)
@@ -305,7 +282,7 @@ func (s *Session) backlogRead() {
 	}
 	r.answers = nil
 	if s.hint != nil && s.hint.Come {
-		if m, ok := s.order.ahead[s.hint.Lowest]; ok && !s.adopt(m.ClientMessage) {
+		if m, ok := s.order.Waiting(s.hint.Lowest); ok && !s.adopt(m) {
 			return
 		}
 		s.drain()
@@ -334,31 +311,27 @@ func (s *Session) settle() {
 	}
 	s.recovery = nil
 	s.recordRecovery(true)
-	s.restartOwed()
-	q := &s.sender
-	for i := range q.waiting { // their limits begin anew (RES-11)
-		c := &q.waiting[i]
-		c.by, c.before = s.now.Add(s.opts.MessageTimeout), s.unanswered()
-		if i < lost || c.responded {
+	s.owed.Restart(s.now.Add(s.opts.DeliverySoon)) // their gateway has waited before
+	waiting := s.sent.Waiting()
+	for i := range waiting { // their limits begin anew (RES-11)
+		c := &waiting[i]
+		c.By, c.Before = s.now.Add(s.opts.MessageTimeout), s.unanswered()
+		if i < lost || c.Responded {
 			continue
 		}
-		counter := q.next - uint32(len(q.waiting)) + uint32(i)
-		wire := c.command.Device
-		if dev := s.find(wire.ID()); dev != nil && c.fetched {
+		counter := s.sent.Counter(i)
+		wire := c.Command.Device
+		if dev := s.find(wire.ID()); dev != nil && c.Fetched {
 			wire = dev.Device
 		}
 		s.note(Debug, NoteCommandRepeated, wire, counter)
-		s.publish(fleet.ServerMessage{Kind: fleet.ServerCommand, Counter: counter, Device: wire, Data: c.command.Data})
+		s.publish(fleet.ServerMessage{Kind: fleet.ServerCommand, Counter: counter, Device: wire, Data: c.Command.Data})
 	}
-	for counter, m := range s.order.ahead { // a gap is judged from now on (RES-11)
-		m.at = s.now
-		s.order.ahead[counter] = m
-	}
-	s.order.missingBy = time.Time{}
+	s.order.SeeNow(s.now) // a gap is judged from now on (RES-11)
 	s.answerOwed()
 	s.drain()
-	if s.phase == PhaseRunning && !s.order.missingBy.IsZero() && s.recovery == nil {
-		s.note(Warning, NoteBacklogGap, fleet.Device{}, s.order.expected)
+	if s.phase == PhaseRunning && !s.order.MissingBy.IsZero() && s.recovery == nil {
+		s.note(Warning, NoteBacklogGap, fleet.Device{}, s.order.Expected)
 	}
 	if s.anew {
 		s.connectAnew()
@@ -370,7 +343,7 @@ func (s *Session) settle() {
 // lostCommands returns the place of the first waiting command that has not reached the
 // broker, and whether that is certain (RES-10).
 func (s *Session) lostCommands() (first int, certain bool) {
-	r, q := s.recovery, &s.sender
+	r, waiting := s.recovery, s.sent.Waiting()
 	cut := r.base
 	if len(r.again) > 0 {
 		cut = r.lowest
@@ -379,17 +352,17 @@ func (s *Session) lostCommands() (first int, certain bool) {
 		cut = first
 	}
 	known := 0 // all before have arrived
-	for i := range q.waiting {
-		c := &q.waiting[i]
-		if c.responded || !r.limbo && (r.settled || r.local || s.order.started && int32(c.before-cut) < 0) {
+	for i := range waiting {
+		c := &waiting[i]
+		if c.Responded || !r.limbo && (r.settled || r.local || s.order.Started && int32(c.Before-cut) < 0) {
 			known = i + 1
 		}
 	}
-	if known == len(q.waiting) {
+	if known == len(waiting) {
 		return known, true
 	}
 	// What stands behind the answer of a redelivered status has not left for certain.
-	return known, !r.limbo && s.order.started && int32(q.waiting[known].before-cut) > 0
+	return known, !r.limbo && s.order.Started && int32(waiting[known].Before-cut) > 0
 }
 
 // recoveryDeadline is Deadline during a recovery.
@@ -398,7 +371,7 @@ func (s *Session) recoveryDeadline(take func(time.Time)) {
 	take(s.recovery.decide)
 	take(s.admitBy)
 	if !s.late || s.recovery.read {
-		take(s.order.roomAt)
+		take(s.order.RoomAt)
 	}
 }
 
@@ -414,7 +387,7 @@ func (s *Session) recoveryDue(due func(time.Time) bool) {
 		if due(s.admitBy) {
 			s.decideSlowAdmissions()
 		}
-		if s.recovery == r && due(s.order.roomAt) {
+		if s.recovery == r && due(s.order.RoomAt) {
 			s.drain()
 		}
 		if s.recovery == r && due(r.decide) {

@@ -4,6 +4,10 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/session/commands"
+	"external-server/internal/session/contention"
+	"external-server/internal/session/order"
+	"external-server/internal/session/owed"
 	"external-server/internal/session/record"
 )
 
@@ -149,12 +153,12 @@ type Session struct {
 	heard      time.Time             // when its last message came in normal communication
 	withModule bool                  // a supported device was connected: STAT-34 applies
 
-	order   order
-	sender  sender
-	pending []pendingCommands // commands held back until RUNNING (REC-13)
-	owed    []owed            // answers that are held, in the order in which they leave
-	hand    uint32            // counter of the status in hand,
-	inHand  bool              // if there is one that the broker was not told of
+	order   order.Order
+	sent    commands.Queue
+	pending commands.Pending // commands held back until RUNNING (REC-13)
+	owed    owed.Answers     // answers that are held, in the order in which they leave
+	hand    uint32           // counter of the status in hand,
+	inHand  bool             // if there is one that the broker was not told of
 
 	// What is needed to go on in another process: see Durable and recovery.
 	journal   record.Entries       // the record of this Step: the car's prefix, then entries
@@ -187,16 +191,16 @@ type Session struct {
 	outgoing bool // messages of an ended session may still be queued (DEF-20)
 	unknown  unknown
 
-	began      time.Time   // the Connect of the current session
-	called     bool        // its gateway was called to connect anew
-	replayed   bool        // its Connect was handled before: messages come a second time
-	contention *contention // nil: nothing to remember
+	began      time.Time            // the Connect of the current session
+	called     bool                 // its gateway was called to connect anew
+	replayed   bool                 // its Connect was handled before: messages come a second time
+	contention *contention.Evidence // nil: nothing to remember
 }
 
 // New returns the state machine of one car that waits for Connect.
 func New(opts Options, modules Modules) *Session {
 	opts = opts.withDefaults()
-	return &Session{opts: opts, modules: modules, order: newOrder(), sender: sender{next: opts.FirstCommand}}
+	return &Session{opts: opts, modules: modules, order: order.New(), sent: commands.Queue{Next: opts.FirstCommand}}
 }
 
 // Configure puts other settings in force. Time limits that are running stay as
@@ -241,11 +245,7 @@ type Load struct {
 
 // Load returns what the session holds at the moment.
 func (s *Session) Load() Load {
-	l := Load{Devices: len(s.devices), Ahead: len(s.order.ahead), Held: len(s.held) + len(s.firsts), Unacked: len(s.sender.waiting), Owed: len(s.owed)}
-	for i := range s.pending {
-		l.Pending += len(s.pending[i].commands)
-	}
-	return l
+	return Load{Devices: len(s.devices), Ahead: s.order.Len(), Held: len(s.held) + len(s.firsts), Unacked: len(s.sent.Waiting()), Pending: s.pending.Len(), Owed: s.owed.Len()}
 }
 
 // keptEffects is the room for effects that a session keeps between two Steps: those
@@ -289,7 +289,8 @@ func (s *Session) handle(ev Event) {
 	case EventAdmission:
 		s.admission(ev.Ticket, ev.Admitted, ev.Unsupported)
 	case EventDelivered:
-		s.delivered(ev.Module, ev.Number)
+		s.owed.Delivered(ev.Module, ev.Number)
+		s.answerOwed()
 	case EventLinkDown:
 		s.linkLost(ev.Kept, ev.Settled)
 	case EventLinkUp:
@@ -398,9 +399,6 @@ func (s *Session) message(m fleet.ClientMessage) {
 		}
 	}
 }
-
-// deviceSize is that of a device in a list, without its texts.
-const deviceSize = 48
 
 // find returns the device of the given identity (VOC-8), or nil.
 func (s *Session) find(id fleet.DeviceID) *device {

@@ -122,7 +122,7 @@ func TestWaitingIsBoundedInBytes(t *testing.T) {
 	s = New(Options{MaxAheadBytes: most}, allModules{})
 	connect := Event{Kind: EventMessage, Message: fleet.ClientMessage{Kind: fleet.ClientConnect, SessionID: "abcdefgh", Devices: []fleet.Device{button}}}
 	s.Step(start, connect)
-	connect.Message.Devices = make([]fleet.Device, most/deviceSize+1)
+	connect.Message.Devices = make([]fleet.Device, most/(&fleet.ClientMessage{Devices: make([]fleet.Device, 1)}).Size()+1)
 	if r := ended(s.Step(start, connect)); r != ReasonSequenceTooManyHeld {
 		t.Errorf("many devices: sequence ended: %q", r)
 	}
@@ -194,11 +194,11 @@ func wander(seed uint64) error {
 				return err
 			}
 		}
-		if len(s.owed) > 8 {
-			return fmt.Errorf("unbounded: %d answers are held", len(s.owed))
+		if s.owed.Len() > 8 {
+			return fmt.Errorf("unbounded: %d answers are held", s.owed.Len())
 		}
-		if len(s.order.ahead) > 9 || len(s.held) > 8 || len(s.devices) > 6 {
-			return fmt.Errorf("unbounded: %d ahead, %d held, %d devices", len(s.order.ahead), len(s.held), len(s.devices))
+		if s.order.Len() > 9 || len(s.held) > 8 || len(s.devices) > 6 {
+			return fmt.Errorf("unbounded: %d ahead, %d held, %d devices", s.order.Len(), len(s.held), len(s.devices))
 		}
 		return nil
 	}
@@ -223,7 +223,7 @@ func wander(seed uint64) error {
 				id = s.id
 			}
 			err = step(Event{Kind: EventMessage, Message: fleet.ClientMessage{Kind: fleet.ClientCommandResponse, SessionID: id,
-				Counter: s.sender.next - uint32(rnd.IntN(4)), Response: fleet.ResponseType(rnd.IntN(4))}})
+				Counter: s.sent.Next - uint32(rnd.IntN(4)), Response: fleet.ResponseType(rnd.IntN(4))}})
 		case 9:
 			err = step(Event{Kind: EventCommands, Module: 1, Commands: []fleet.Command{{Device: devices[rnd.IntN(4)], Data: []byte{1}}}})
 		case 10, 11:

@@ -8,55 +8,6 @@ import (
 	"external-server/internal/session/record"
 )
 
-// order is the one sequence of status counters of a session (STAT-1). Counters
-// are compared modulo 2^32 (STAT-7).
-type order struct {
-	started   bool     // a first status set the base (STAT-2)
-	first     uint32   // its counter
-	expected  uint32   // E
-	passed    []uint32 // counters below E whose status was not answered
-	ahead     map[uint32]early
-	bytes     int       // of the statuses in ahead
-	missingBy time.Time // T_msg after E was first missed (STAT-5, DEF-9); zero: nothing missing
-	roomAt    time.Time // when a full module queue is tried again; zero: none
-	withheld  bool      // the status at E waits for room, and was noted
-}
-
-// early is a status whose turn has not come.
-type early struct {
-	fleet.ClientMessage
-	at         time.Time // of its arrival
-	unrecorded bool      // it comes again if the process ends, see Withheld
-}
-
-func newOrder() order { return order{ahead: make(map[uint32]early)} }
-
-// put keeps a status until its turn.
-func (o *order) put(m fleet.ClientMessage, now time.Time) {
-	o.ahead[m.Counter] = early{ClientMessage: m, at: now}
-	o.bytes += size(m)
-}
-
-// seenMissing returns when the gap at E was first seen. Whatever is buffered
-// lies beyond the gap, so it is the earliest arrival.
-func (o *order) seenMissing() time.Time {
-	var first time.Time
-	for _, m := range o.ahead {
-		if first.IsZero() || m.at.Before(first) {
-			first = m.at
-		}
-	}
-	return first
-}
-
-func (o *order) reset() {
-	o.started, o.first, o.expected, o.passed = false, 0, 0, nil
-	clear(o.ahead)
-	o.bytes = 0
-	o.missingBy, o.roomAt = time.Time{}, time.Time{}
-	o.withheld = false
-}
-
 // status puts a status of normal communication into counter order (STAT-1..8).
 func (s *Session) status(m fleet.ClientMessage) {
 	s.note(Debug, NoteStatusReceived, m.Device, m.Counter)
@@ -64,21 +15,20 @@ func (s *Session) status(m fleet.ClientMessage) {
 	if s.hint != nil && !s.adopt(m) {
 		return
 	}
-	if !o.started { // STAT-2, DEF-10, REC-10: any first value
-		o.started, o.first, o.expected = true, m.Counter, m.Counter
+	if !o.Started { // STAT-2, DEF-10, REC-10: any first value
+		o.Begin(m.Counter)
 		s.carry()
 	}
-	ahead := int32(m.Counter - o.expected)
-	_, buffered := o.ahead[m.Counter]
+	ahead := int32(m.Counter - o.Expected)
 	switch {
 	case ahead < 0:
 		s.note(Warning, NoteStatusLow, m.Device, m.Counter) // STAT-3
-	case buffered:
+	case o.Has(m.Counter):
 		s.note(Info, NoteStatusDuplicate, m.Device, m.Counter) // STAT-8, DEF-7, DEF-8
-	case ahead > 0 && (len(o.ahead) >= s.opts.MaxAhead || o.bytes+size(m) > s.opts.MaxAheadBytes):
+	case ahead > 0 && o.Full(&m, s.opts.MaxAhead, s.opts.MaxAheadBytes):
 		s.end(ReasonTooManyAhead, true) // DEF-9, REC-22
-	case ahead == 0 && len(o.ahead) == 0 && s.admitBy.IsZero() && s.roomFor(m):
-		o.expected++ // the common case needs no buffer
+	case ahead == 0 && o.Len() == 0 && s.admitBy.IsZero() && s.roomFor(m):
+		o.Expected++ // the common case needs no buffer
 		s.accepted(m)
 	default:
 		s.putAside(m)
@@ -91,47 +41,43 @@ func (s *Session) status(m fleet.ClientMessage) {
 // the module has room (STAT-4, STAT-6).
 func (s *Session) drain() {
 	o := &s.order
-	o.roomAt = time.Time{}
+	o.RoomAt = time.Time{}
 	if !s.certain() {
 		return
 	}
 	for s.phase == PhaseRunning && s.admitBy.IsZero() {
-		next, ok := o.ahead[o.expected]
+		m, ok := o.Waiting(o.Expected)
 		if !ok {
 			break
 		}
-		m := next.ClientMessage
 		if !s.roomFor(m) {
 			// The answer is withheld until the queue has room.
-			o.roomAt = s.now.Add(s.opts.RoomRetry)
+			o.RoomAt = s.now.Add(s.opts.RoomRetry)
 			break
 		}
-		delete(o.ahead, o.expected)
-		o.bytes -= size(next.ClientMessage)
-		o.expected++
-		o.missingBy = time.Time{} // the next missing counter has a limit of its own
+		o.Take(&m)
 		s.accepted(m)
 	}
 	if s.phase != PhaseRunning || s.recovery != nil { // a gap is judged when all was read
 		return
 	}
-	if _, ok := o.ahead[o.expected]; ok || len(o.ahead) == 0 {
-		o.missingBy = time.Time{}
-	} else if o.missingBy.IsZero() {
-		o.missingBy = o.seenMissing().Add(s.opts.MessageTimeout) // of this counter, not of the gap before
-		s.note(Warning, NoteStatusMissing, fleet.Device{}, o.expected)
+	if o.Has(o.Expected) || o.Len() == 0 {
+		o.MissingBy = time.Time{}
+	} else if o.MissingBy.IsZero() {
+		o.MissingBy = o.SeenMissing().Add(s.opts.MessageTimeout) // of this counter, not of the gap before
+		s.note(Warning, NoteStatusMissing, fleet.Device{}, o.Expected)
 	}
 }
 
 // roomFor tells whether the status can be handed over now. One that will not be
 // forwarded needs no room.
 func (s *Session) roomFor(m fleet.ClientMessage) bool {
-	if len(s.owed) < s.opts.MaxAhead && (!s.mayForward(m) || s.hasRoom(m.Device.Module)) {
-		s.order.withheld = false
+	if s.owed.Len() < s.opts.MaxAhead && (!s.mayForward(m) || s.hasRoom(m.Device.Module)) {
+		s.order.Withheld = false
 		return true
 	}
-	if !s.order.withheld {
-		s.order.withheld = true
+	if !s.order.Withheld {
+		s.order.Withheld = true
 		s.note(Warning, NoteStatusWithheld, m.Device, m.Counter)
 	}
 	return false
@@ -244,7 +190,7 @@ func (s *Session) lateJoin(m fleet.ClientMessage) (waits bool) {
 
 // wait puts the status whose turn it is back to the head of the order.
 func (s *Session) wait(m fleet.ClientMessage) {
-	s.order.expected--
+	s.order.Expected--
 	s.putAside(m)
 }
 
@@ -257,7 +203,7 @@ func (s *Session) disconnect(dev *device) {
 
 func (s *Session) remove(dev *device) {
 	s.changed = true
-	s.orphan(dev)
+	s.owed.DeviceLeft(dev.ID())
 	if s.rejoin && len(s.left) < s.opts.MaxDevices {
 		s.left = append(s.left, dev.ID())
 	}
@@ -268,7 +214,7 @@ func (s *Session) remove(dev *device) {
 // (STAT-34). A session that never had a supported device lives as long as it
 // has any device at all (REC-6).
 func (s *Session) endWithoutDevices() {
-	if s.phase != PhaseRunning || len(s.owed) > 0 { // the gateway gets its answers first
+	if s.phase != PhaseRunning || s.owed.Len() > 0 { // the gateway gets its answers first
 		return
 	}
 	for _, d := range s.devices {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/session/contention"
 )
 
 // answeredElsewhere is how long a gateway whose statuses are not answered goes on with
@@ -44,7 +45,7 @@ func (s *Session) beforeConnect(m fleet.ClientMessage) {
 	s.callAnew(m.SessionID)
 	// One that is deaf (GW-55) or slow has given up its session by then.
 	if s.now.Sub(u.since) >= answeredElsewhere {
-		s.warn(NoteAnotherServer, m.Device, m.Counter)
+		s.warn(s.contend().Say(contention.AnotherServer, s.now), m.Device, m.Counter)
 	}
 }
 

@@ -1,11 +1,5 @@
 package session
 
-import (
-	"cmp"
-	"maps"
-	"slices"
-)
-
 // A session that was out of reach for long answers nothing before it has read what the
 // broker held (RES-6). An owner that can do so leaves the statuses of this time without
 // acknowledgement until then: each acknowledgement then leaves with its answer, as always
@@ -33,14 +27,7 @@ func (s *Session) stopWithholding() {
 		return
 	}
 	s.withholds = false
-	o := &s.order
-	for _, counter := range slices.SortedFunc(maps.Keys(o.ahead), func(a, b uint32) int { return cmp.Compare(int32(a-o.expected), int32(b-o.expected)) }) {
-		if m := o.ahead[counter]; m.unrecorded {
-			m.unrecorded = false
-			o.ahead[counter] = m
-			s.early = append(s.early, counter)
-		}
-	}
+	s.early = append(s.early, s.order.Acknowledge()...)
 }
 
 // dropWithheld forgets what comes again over the next connection.
@@ -49,10 +36,5 @@ func (s *Session) dropWithheld() {
 		return
 	}
 	s.withholds = false
-	for counter, m := range s.order.ahead {
-		if m.unrecorded {
-			delete(s.order.ahead, counter)
-			s.order.bytes -= size(m.ClientMessage)
-		}
-	}
+	s.order.DropAgain()
 }

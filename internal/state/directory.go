@@ -3,6 +3,7 @@ package state
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -103,6 +104,33 @@ func networkType(kind int64) (string, bool) {
 		return "a VMware share", true
 	}
 	return "", false
+}
+
+// maxFile is the length of the longest small file of the directory, bytes. What this
+// package writes is far shorter.
+const maxFile = 4096
+
+// readFile reads a small file of the directory. It does not wait for a writer, as
+// opening a FIFO would, and takes no more than such a file can have: what stands in its place may
+// never end.
+func readFile(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("this is no regular file (%s)", info.Mode().Type())}
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(b) > maxFile {
+		err = &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("it is longer than %d bytes", maxFile)}
+	}
+	return b, err
 }
 
 // writeFile writes a file as a whole or not at all.

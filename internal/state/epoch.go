@@ -45,7 +45,7 @@ func (d *Dir) Under(shard int, epoch int64) bool {
 
 // epochs reads what SetEpoch has noted; without error, nothing noted is zero.
 func (d *Dir) epochs(shard int) (e epochs, err error) {
-	data, err := os.ReadFile(d.epochPath(shard))
+	data, err := readFile(d.epochPath(shard))
 	if errors.Is(err, fs.ErrNotExist) {
 		return e, nil
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 )
@@ -38,13 +37,13 @@ type identity struct {
 // which.
 func readIdentity(dir string, shards int) (id identity, made bool, err error) {
 	path := filepath.Join(dir, "identity.json")
-	data, err := os.ReadFile(path)
+	data, err := readFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		id, err = makeIdentity(path, shards)
 		return id, true, err
 	}
 	if err != nil {
-		return id, false, fmt.Errorf("read the state directory: %w", err)
+		return id, false, fmt.Errorf("%s cannot be read: %w: stop the server and remove the directory; the cars connect anew then", path, cause(err))
 	}
 	// Only the version is sure to be there in all formats.
 	var version struct {

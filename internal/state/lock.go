@@ -153,7 +153,7 @@ func flock(f *os.File) (bool, error) {
 // Holder returns the process that has the directory, and its description for people. It
 // changes nothing. ErrFree: there is none, or no such directory.
 func Holder(dir string) (id process.ID, description string, err error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return id, "", ErrFree
 	}
@@ -189,7 +189,7 @@ func samePath(f *os.File, path string) bool {
 }
 
 func readHolderOf(path string) holder {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return holder{}
 	}

@@ -6,31 +6,21 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt/outbox"
+	"external-server/internal/link/mqtt/topics"
 	"external-server/internal/link/mqtt/wire"
 )
 
 // What a receiver has taken over a connection whose session is kept is acknowledged by
-// the receiver. owed lists it by packet identifier, so that a token of an earlier
-// connection or one that is used twice does nothing, and a car that leaves owes nothing.
+// the receiver, see inflight.Owed.
 
 var errTooManyOwed = errors.New("the broker sends more than it may before an acknowledgement")
 
 // owe notes a message that port p has to acknowledge; c.mu is held.
 func (c *conn) owe(m *wire.Packet, p *port) link.Ack {
-	if !c.persistent || m.QoS == 0 {
+	if !c.Persistent || m.QoS == 0 {
 		return link.Ack{}
 	}
-	c.owed[m.ID] = p
-	return link.Ack{Connection: c.generation, Packet: m.ID}
-}
-
-// settle takes what was owed off the list. False: nothing was; c.mu is held.
-func (c *conn) settle(a link.Ack, p *port) bool {
-	if a.Connection == 0 || a.Connection != c.generation || c.owed[a.Packet] != p {
-		return false
-	}
-	delete(c.owed, a.Packet)
-	return true
+	return c.owed.Add(m.ID, p)
 }
 
 // puback acknowledges at once; c.mu is held.
@@ -39,23 +29,13 @@ func (c *conn) puback(id uint16) {
 	c.acks++
 }
 
-// settleAll acknowledges what a port owes; c.mu is held.
-func (c *conn) settleAll(p *port) {
-	for id, other := range c.owed {
-		if other == p {
-			delete(c.owed, id)
-			c.puback(id)
-		}
-	}
-}
-
 // Acknowledge implements link.Port.
 func (p *port) Acknowledge(a link.Ack) {
 	if a == (link.Ack{}) {
 		return
 	}
 	c := p.lock()
-	if c.settle(a, p) && !c.out.Acknowledge(&p.box, a.Packet) {
+	if c.owed.Settle(a, p) && !c.out.Acknowledge(&p.box, a.Packet) {
 		c.puback(a.Packet)
 	}
 	c.unlockAndWake()
@@ -67,12 +47,12 @@ func (c *conn) leftover(m *wire.Packet) {
 	topic := string(m.Topic)
 	c.mu.Lock()
 	defer c.unlockAndWake()
-	if !c.persistent || !c.alive || c.leftovers[topic] || len(c.leftovers) >= maxLeftovers {
+	if !c.Persistent || !c.alive || c.leftovers[topic] || len(c.leftovers) >= maxLeftovers {
 		return
 	}
 	c.leftovers[topic] = true
 	c.leaving = append(c.leaving, topic)
-	if company, car, ok := splitTopic(m.Topic); ok && validName(string(company)) && validName(string(car)) {
+	if company, car, ok := topics.Split(m.Topic); ok && topics.Valid(string(company)) && topics.Valid(string(car)) {
 		bye := string(company) + "/" + string(car) + fleet.TopicDisconnect
 		c.out.Push(&outbox.Box{Bye: bye}, outbox.Message{Kind: outbox.Notification})
 		c.stats.Leftovers.Add(1)

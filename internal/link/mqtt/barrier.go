@@ -15,8 +15,8 @@ import (
 // beginBarrier asks for the private topic; c.mu is held.
 func (c *conn) beginBarrier() {
 	c.greetings, c.greetingID = outbox.Box{Topic: privatePrefix + c.shardID()}, 0
-	c.barrier.Begin(time.Now(), c.continued, c.stats.MessagesIn.Load())
-	c.subscribe(&request{private: true}, c.greetings.Topic)
+	c.barrier.Begin(time.Now(), c.Continued, c.stats.MessagesIn.Load())
+	c.subscribe(request{private: true}, false, c.greetings.Topic)
 	if !c.served {
 		c.greet() // whatever is found there is of an earlier process
 	}
@@ -28,7 +28,7 @@ func (c *conn) greet() {
 		return
 	}
 	g := barrier.Greeting{Connection: c.generation, Number: c.barrier.Send(), Token: c.link.keeping.token, Self: c.link.opts.Sessions.Self}
-	c.out.Push(&c.greetings, outbox.Message{Payload: g.Encode(), Retain: c.retain})
+	c.out.Push(&c.greetings, outbox.Message{Payload: g.Encode(), Retain: c.Retain})
 }
 
 // privateAnswered handles the answer to the subscription; c.mu is held.
@@ -138,7 +138,7 @@ func (c *conn) metRival(g barrier.Greeting) {
 		return
 	}
 	c.stats.TakenOver.Add(1)
-	c.link.reports.limit.Log(c.log, slog.LevelWarn, "another server has taken this connection over and was taken over in turn",
+	c.link.reports.Limit.Log(c.log, slog.LevelWarn, "another server has taken this connection over and was taken over in turn",
 		slog.String("other", g.Self), slog.String("this", c.link.opts.Sessions.Self))
 	if !c.link.opts.Sessions.fenced() && c.index == 0 && again {
 		c.link.giveWay(g.Self)

@@ -14,19 +14,15 @@ import (
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt/barrier"
 	"external-server/internal/link/mqtt/counts"
+	"external-server/internal/link/mqtt/inflight"
 	"external-server/internal/link/mqtt/liveness"
 	"external-server/internal/link/mqtt/outbox"
 	"external-server/internal/link/mqtt/pace"
 	"external-server/internal/link/mqtt/reason"
 	"external-server/internal/link/mqtt/socket"
+	"external-server/internal/link/mqtt/terms"
+	"external-server/internal/link/mqtt/topics"
 	"external-server/internal/link/mqtt/wire"
-)
-
-// Packet identifiers: messages and subscriptions use ranges of their own, so
-// that an acknowledgement can belong to one of them only.
-const (
-	lastPublishID = 0xEFFF
-	firstSubID    = 0xF000
 )
 
 // conn is one connection to the broker and the cars it serves.
@@ -57,7 +53,7 @@ type conn struct {
 	closes     int           // connections of version 5 that ended without an answer, in a row
 	pace       *pace.Reader  // of the connection that there is
 
-	terms // set by begin, with mu held
+	terms.Terms // set by begin, with mu held
 
 	sendMu sync.Mutex // before mu; held while packets are collected and written
 	send   *sender
@@ -65,15 +61,14 @@ type conn struct {
 	mu         sync.Mutex
 	ports      map[string]*port  // by incoming topic
 	watches    map[string]*watch // by company
-	overlaps   map[string]*overlap
-	alive      bool             // CONNACK was received; packets may be queued
-	woken      bool             // a token is in wake or the writer is about to look
-	heard      []link.Receiver  // of the reader: who got messages since the last write
-	batch      bool             // the reader is in the middle of received packets and will wake the writer at their end
-	served     bool             // there was a connection before this one
-	generation uint32           // number of this connection in the link
-	owed       map[uint16]*port // see acks.go
-	leftovers  map[string]bool  // topics that were given up
+	overlaps   map[string]*topics.Overlap
+	alive      bool            // CONNACK was received; packets may be queued
+	woken      bool            // a token is in wake or the writer is about to look
+	heard      []link.Receiver // of the reader: who got messages since the last write
+	batch      bool            // the reader is in the middle of received packets and will wake the writer at their end
+	served     bool            // there was a connection before this one
+	generation uint32          // number of this connection in the link
+	leftovers  map[string]bool // topics that were given up
 	barrier    barrier.Barrier
 	rival      barrier.Rival
 	greetings  outbox.Box // of the private topic
@@ -93,14 +88,10 @@ type conn struct {
 	up      []*port     // the reader is to tell LinkUp, or LinkDown if the topic was refused
 	notes   []func()    // to be logged as soon as no lock is held
 
-	inflight  [(lastPublishID + 64) / 64]uint64 // packet identifiers in use
-	inflights int
-	lastID    uint16
-	progress  time.Time // since when no acknowledgement has come; zero: since the next tick
-	requests  map[uint16]*request
-	lastSubID uint16
+	messages  inflight.Messages
+	requests  inflight.Requests[request]
+	owed      inflight.Owed[*port]
 	refusedAt time.Time // when a subscription was refused or asked for again, last
-	initial   int       // requests of the first subscription that are not answered yet
 }
 
 func newConn(l *Link, index int) *conn {
@@ -110,8 +101,8 @@ func newConn(l *Link, index int) *conn {
 		out:      outbox.Line{MaxMessages: l.opts.QueueMessages, MaxBytes: l.opts.QueueBytes},
 		ports:    make(map[string]*port),
 		watches:  make(map[string]*watch),
-		overlaps: make(map[string]*overlap),
-		terms:    terms{version: wire.V311, window: l.opts.Window, qos: 1, retain: true, keepAlive: l.opts.KeepAlive},
+		overlaps: make(map[string]*topics.Overlap),
+		Terms:    terms.Asked{Version: wire.V311, Window: l.opts.Window, KeepAlive: l.opts.KeepAlive}.Clean(),
 	}
 	c.scout = l.opts.Watching
 	c.cleanStart = l.opts.Sessions != nil && l.opts.Sessions.CleanStart
@@ -152,7 +143,7 @@ func (c *conn) run(ctx context.Context) {
 			failures = 0
 		}
 		pause := backoff(failures, c.link.tuning.Load().RetryMax)
-		c.link.reports.down(c, err, pause, stable)
+		c.link.reports.Down(c.log, c, err, pause, stable)
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
@@ -200,12 +191,12 @@ func (c *conn) connectAndServe(ctx context.Context) error {
 		if cause := context.Cause(ctx); errors.Is(cause, errGiveWay) || errors.Is(cause, errFallBack) || errors.Is(cause, link.ErrFenced) {
 			err = cause
 		}
-	case c.unanswered() && !c.persistent && reason.IsClosed(err) && time.Since(started) < c.link.opts.KeepAlive:
+	case c.unanswered() && !c.Persistent && reason.IsClosed(err) && time.Since(started) < c.link.opts.KeepAlive:
 		err = reason.ClosedAfterSubscribe{Err: err}
 	default:
 		err = fmt.Errorf("connection lost: %w", reason.Explain(err, c.link.opts.ConnectTimeout))
 	}
-	c.end(err, c.persistent && (ctx.Err() == nil || errors.Is(context.Cause(ctx), link.ErrSuspend)))
+	c.end(err, c.Persistent && (ctx.Err() == nil || errors.Is(context.Cause(ctx), link.ErrSuspend)))
 	return err
 }
 
@@ -219,7 +210,7 @@ func (c *conn) leave(ctx context.Context) {
 	case errors.Is(cause, errFallBack):
 		c.link.startAgain(c)
 	case errors.Is(cause, errGiveWay), errors.Is(cause, link.ErrSuspend), errors.Is(cause, link.ErrFenced):
-	case c.persistent && c.version == wire.V311:
+	case c.Persistent && c.Version == wire.V311:
 		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.link.opts.StopTimeout)
 		defer cancel()
 		if err := c.clear(bound); err != nil {
@@ -231,41 +222,42 @@ func (c *conn) leave(ctx context.Context) {
 func (c *conn) hasPresence() bool { return c.link.opts.Presence != "" && c.index == 0 }
 
 // begin prepares a fresh session: nothing of an earlier one is left (DEF-20).
-func (c *conn) begin(t terms) {
+func (c *conn) begin(t terms.Terms) {
 	c.answer()
 	c.mu.Lock()
 	c.alive, c.batch, c.woken, c.stopping, c.suspending = true, false, true, false, false
-	c.terms = t
+	c.Terms = t
 	c.generation = c.link.keeping.generation.Add(1)
-	c.owed, c.leftovers = make(map[uint16]*port), make(map[string]bool)
-	if t.persistent {
+	c.owed.Begin(c.generation)
+	c.leftovers = make(map[string]bool)
+	if t.Persistent {
 		c.cleanStart = false
 	}
-	if t.continued {
+	if t.Continued {
 		c.stats.Resumed.Add(1)
 	}
 	for _, p := range c.ports {
-		p.continues, p.lost = t.continued, false
+		p.continues, p.lost = t.Continued, false
 	}
-	c.inflight, c.inflights = [len(c.inflight)]uint64{}, 0
-	c.requests = make(map[uint16]*request)
+	c.messages.Clear()
+	c.requests.Clear()
 	c.control = c.control[:0]
-	c.acks, c.initial, c.pings, c.witness = 0, 0, liveness.Pings{}, liveness.Witness{}
+	c.acks, c.pings, c.witness = 0, liveness.Pings{}, liveness.Witness{}
 	if s := c.link.opts.Sessions; s.fenced() && c.isShard() {
 		topic, payload := s.Announce(c.index)
 		c.control = c.publish(c.control, topic, payload, true)
 	}
 	c.joining, c.leaving, c.up, c.notes, c.delayed = nil, nil, nil, nil, nil
 	if c.hasPresence() {
-		c.control = c.publish(c.control, c.link.opts.Presence, []byte("online"), c.retain)
+		c.control = c.publish(c.control, c.link.opts.Presence, []byte("online"), c.Retain)
 	}
 	c.subscribeAll()
-	if t.persistent {
+	if t.Persistent {
 		c.beginBarrier()
 	} else {
 		c.barrier.None()
 	}
-	if c.initial == 0 {
+	if c.requests.Restored() {
 		c.complete()
 	}
 	select {
@@ -278,7 +270,19 @@ func (c *conn) begin(t terms) {
 // complete says that all subscriptions are restored; c.mu is held.
 func (c *conn) complete() {
 	c.stats.Connected()
-	c.notes = append(c.notes, func() { c.link.reports.up(c) })
+	c.notes = append(c.notes, c.reportUp)
+}
+
+// reportUp says that the connection serves its cars: one line for all shards and the scout.
+func (c *conn) reportUp() {
+	of, id := 0, c.clientID
+	if c.isShard() || c.scout {
+		of = len(c.link.opts.Sessions.served()) + int(c.link.keeping.scouts.Load())
+	}
+	if c.Persistent {
+		id = c.shardID()
+	}
+	c.link.reports.Up(c.log, c, of, id)
 }
 
 // unlockAndNote releases c.mu and logs what was noted: a slow log must not hold
@@ -296,16 +300,16 @@ func (c *conn) unlockAndNote() {
 func (c *conn) unanswered() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.initial > 0
+	return !c.requests.Restored()
 }
 
 // end forgets what belonged to the connection and tells the receivers.
 func (c *conn) end(reason error, kept bool) {
 	c.mu.Lock()
 	c.alive, c.batch = false, false
-	c.served = c.served || c.persistent
+	c.served = c.served || c.Persistent
 	c.lostAt = c.link.clock()
-	clear(c.owed)
+	c.owed.Clear()
 	var lost []link.Receiver
 	for _, p := range c.ports {
 		if p.up {

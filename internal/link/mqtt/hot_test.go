@@ -36,8 +36,8 @@ func hotPath(t testing.TB, sessions *Sessions) (step func()) {
 	}
 	c := l.conns[0]
 	c.pace = l.pacing.Reader(nil)
-	agreed := c.terms
-	agreed.version, agreed.persistent, agreed.keepAlive = wire.V5, sessions != nil, 15*time.Second
+	agreed := c.Terms
+	agreed.Version, agreed.Persistent, agreed.KeepAlive = wire.V5, sessions != nil, 15*time.Second
 	c.begin(agreed)
 	c.collect(nil)
 	m := wire.Packet{Type: wire.Publish, Topic: []byte("acme/car" + fleet.TopicFromGateway), Payload: make([]byte, 150), QoS: 1}
@@ -52,7 +52,7 @@ func hotPath(t testing.TB, sessions *Sessions) (step func()) {
 		if buf = c.collect(buf[:0]); len(buf) < 150 {
 			t.Fatalf("%d bytes written", len(buf))
 		}
-		ack.ID = c.lastID
+		ack.ID = c.messages.Last()
 		if err := c.handle(&ack); err != nil {
 			t.Fatal(err)
 		}

@@ -3,7 +3,8 @@
 // process. It knows topics and packets, not
 // the protocol's messages.
 //
-// It may import link, fleet and logging.
+// It may import link, fleet and the packages in its folder, which hold no lock of a connection: conn.mu
+// guards what conn has of them.
 package mqtt
 
 import (
@@ -18,6 +19,8 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt/pace"
+	"external-server/internal/link/mqtt/reports"
+	"external-server/internal/link/mqtt/topics"
 )
 
 // Link implements link.Link.
@@ -29,7 +32,7 @@ import (
 type Link struct {
 	opts    Options
 	log     *slog.Logger
-	reports reports
+	reports reports.Reports
 	tuning  atomic.Pointer[Tuning]
 	keeping *keeping
 	clock   func() time.Duration // runs on while the machine sleeps
@@ -82,7 +85,7 @@ func New(opts Options) (*Link, error) {
 // Attach implements link.Link. A car can be attached once at a time; its name
 // and its company must be words of lower-case letters, digits and _ (VOC-1).
 func (l *Link) Attach(car fleet.CarID, receiver link.Receiver) (link.Port, error) {
-	if !validName(car.Company) || !validName(car.Car) {
+	if !topics.Valid(car.Company) || !topics.Valid(car.Car) {
 		return nil, fmt.Errorf("car %v: company and car must consist of a-z, 0-9 and _ to form topics", car)
 	}
 	l.mu.Lock()
@@ -217,5 +220,3 @@ func (l *Link) Settled() bool {
 	}
 	return true
 }
-
-func validName(s string) bool { return len(s) <= 1<<10 && fleet.ValidName(s) }

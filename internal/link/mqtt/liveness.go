@@ -21,21 +21,13 @@ func (c *conn) tick(now time.Time, alive *liveness.Pinger) error {
 		c.ping()
 	}
 	c.retryRefused(now)
-	c.expireOverlaps(now)
+	c.expireOverlaps()
 	c.doDelayed(now)
 	patience := c.link.opts.AckTimeout
-	if c.progress.IsZero() {
-		c.progress = now
+	if err := c.messages.Check(now, patience); err != nil {
+		return err
 	}
-	if c.inflights > 0 && now.Sub(c.progress) > patience {
-		return fmt.Errorf("%d messages are not acknowledged, none for %v", c.inflights, patience)
-	}
-	for _, r := range c.requests {
-		if now.Sub(r.sent) > patience {
-			return fmt.Errorf("a subscription was not answered within %v", patience)
-		}
-	}
-	return nil
+	return c.requests.Check(now, patience)
 }
 
 func (c *conn) signs() liveness.Signs {

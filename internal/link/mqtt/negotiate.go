@@ -10,12 +10,13 @@ import (
 
 	"external-server/internal/link/mqtt/reason"
 	"external-server/internal/link/mqtt/socket"
+	"external-server/internal/link/mqtt/terms"
 	"external-server/internal/link/mqtt/wire"
 )
 
 // negotiate returns a connection in the best version that serves the purpose: 5 for a
 // session that is kept, otherwise 3.1.1.
-func (c *conn) negotiate(ctx context.Context) (net.Conn, *wire.Reader, terms, error) {
+func (c *conn) negotiate(ctx context.Context) (net.Conn, *wire.Reader, terms.Terms, error) {
 	if !c.isShard() {
 		return c.connect(ctx, wire.V311)
 	}
@@ -60,13 +61,13 @@ func (c *conn) clear(ctx context.Context) error {
 }
 
 // connect returns a connection that the broker has accepted.
-func (c *conn) connect(ctx context.Context, version wire.Version) (_ net.Conn, _ *wire.Reader, _ terms, result error) {
+func (c *conn) connect(ctx context.Context, version wire.Version) (_ net.Conn, _ *wire.Reader, _ terms.Terms, result error) {
 	opts := &c.link.opts
 	ctx, cancel := context.WithTimeout(ctx, opts.ConnectTimeout)
 	defer cancel()
 	nc, err := socket.Dial(ctx, opts.Address, opts.Dialed, opts.TLS)
 	if err != nil {
-		return nil, nil, terms{}, err
+		return nil, nil, terms.Terms{}, err
 	}
 	defer func() {
 		if result != nil {
@@ -89,28 +90,29 @@ func (c *conn) connect(ctx context.Context, version wire.Version) (_ net.Conn, _
 }
 
 // handshake sends CONNECT and waits for CONNACK.
-func (c *conn) handshake(nc net.Conn, reader *wire.Reader, version wire.Version) (terms, error) {
-	hello := c.hello(version)
+func (c *conn) handshake(nc net.Conn, reader *wire.Reader, version wire.Version) (terms.Terms, error) {
+	asked := c.ask(version)
 	_, isTLS := nc.(*tls.Conn) // version 1.3 refuses a client certificate after the handshake
-	if _, err := nc.Write(wire.AppendConnect(nil, hello)); err != nil {
-		return terms{}, reason.NoAnswer{Err: reason.WithoutAddresses(err), TLS: isTLS}
+	if _, err := nc.Write(wire.AppendConnect(nil, asked.Connect())); err != nil {
+		return terms.Terms{}, reason.NoAnswer{Err: reason.WithoutAddresses(err), TLS: isTLS}
 	}
 	var p wire.Packet
 	if err := reader.Next(&p); err != nil {
-		return terms{}, reason.NoAnswer{Err: reason.WithoutAddresses(err), TLS: isTLS}
+		return terms.Terms{}, reason.NoAnswer{Err: reason.WithoutAddresses(err), TLS: isTLS}
 	}
 	if p.Type != wire.Connack {
-		return terms{}, fmt.Errorf("%w: %v instead of CONNACK", wire.ErrMalformed, p.Type)
+		return terms.Terms{}, fmt.Errorf("%w: %v instead of CONNACK", wire.ErrMalformed, p.Type)
 	}
 	switch {
 	case p.Code == 0:
-		t := c.agree(version, &p)
-		if t.unfit != "" && c.link.opts.Sessions.fenced() {
-			return terms{}, fmt.Errorf("a cluster needs a broker that speaks MQTT 5 and keeps sessions and retained messages: %s", t.unfit)
+		t := asked.Agree(&p, c.beginsAnew())
+		c.agreed(t)
+		if t.Unfit != "" && c.link.opts.Sessions.fenced() {
+			return terms.Terms{}, fmt.Errorf("a cluster needs a broker that speaks MQTT 5 and keeps sessions and retained messages: %s", t.Unfit)
 		}
 		return t, nil
 	case version == wire.V5:
-		return terms{}, reason.Refused5{Code: p.Code, Reason: p.Reason}
+		return terms.Terms{}, reason.Refused5{Code: p.Code, Reason: p.Reason}
 	}
-	return terms{}, reason.Refused(p.Code)
+	return terms.Terms{}, reason.Refused(p.Code)
 }

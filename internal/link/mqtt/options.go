@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"external-server/internal/link/mqtt/inflight"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -116,7 +117,7 @@ func (o *Options) complete() error {
 	setDefault(&o.QueueMessages, 1000)
 	setDefault(&o.QueueBytes, 16<<20)
 	setDefault(&o.Window, 4096)
-	o.Window = min(o.Window, lastPublishID)
+	o.Window = min(o.Window, inflight.MaxMessages)
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt/outbox"
+	"external-server/internal/link/mqtt/topics"
 )
 
 // port is one car on its connection. It implements link.Port.
@@ -17,14 +18,14 @@ type port struct {
 	receiver link.Receiver
 
 	// Guarded by conn.mu.
-	box        outbox.Box // to CONN-1 and CONN-3
-	subscribed bool       // the exact topic was asked for on this connection
-	refused    bool       // and the broker refused it
-	denied     bool       // the last answer was a refusal; stays while it is asked again
-	up         bool       // LinkUp was said
-	lost       bool       // it was up and the connection has ended
-	continues  bool       // LinkUp says, or has said, that the session continues, and BacklogRead has not
-	overlap    *overlap   // of a car that the scout found
+	box        outbox.Box      // to CONN-1 and CONN-3
+	subscribed bool            // the exact topic was asked for on this connection
+	refused    bool            // and the broker refused it
+	denied     bool            // the last answer was a refusal; stays while it is asked again
+	up         bool            // LinkUp was said
+	lost       bool            // it was up and the connection has ended
+	continues  bool            // LinkUp says, or has said, that the session continues, and BacklogRead has not
+	overlap    *topics.Overlap // of a car that the scout found
 	closed     bool
 	window     uint32 // of conn.pace, in which it was heard last
 }
@@ -56,7 +57,7 @@ func (p *port) lock() *conn {
 func (p *port) Publish(payload []byte, ack link.Ack) bool {
 	c := p.lock()
 	switch {
-	case len(payload) > c.link.tuning.Load().MaxPayload || c.maxPacket > 0 && c.version.PublishSize(p.box.Topic, len(payload), c.qos) > c.maxPacket:
+	case len(payload) > c.link.tuning.Load().MaxPayload || c.MaxPacket > 0 && c.Version.PublishSize(p.box.Topic, len(payload), c.QoS) > c.MaxPacket:
 		c.mu.Unlock()
 		c.stats.TooLarge.Add(1)
 		return false
@@ -70,7 +71,7 @@ func (p *port) Publish(payload []byte, ack link.Ack) bool {
 		return false
 	}
 	m := outbox.Message{Payload: payload}
-	if c.settle(ack, p) {
+	if c.owed.Settle(ack, p) {
 		m.Ack = ack.Packet
 	}
 	c.out.Push(&p.box, m)
@@ -124,7 +125,7 @@ func (p *port) Close() {
 	}
 	p.closed, p.up = true, false
 	c.discard(p)
-	c.settleAll(p)
+	c.owed.SettleAll(p, c.puback)
 	delete(c.ports, p.in)
 	if p.subscribed && c.alive {
 		c.leaving = append(c.leaving, p.in)

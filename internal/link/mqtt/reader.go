@@ -9,6 +9,8 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt/reason"
+	"external-server/internal/link/mqtt/terms"
+	"external-server/internal/link/mqtt/topics"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -40,7 +42,7 @@ func (c *conn) read(reader *wire.Reader) error {
 			return err
 		}
 		c.announce()
-		if c.persistent {
+		if c.Persistent {
 			c.pastBarrier()
 		}
 	}
@@ -96,7 +98,7 @@ func (c *conn) sent() {
 
 // sendable tells whether the writer has something to do; c.mu is held.
 func (c *conn) sendable() bool {
-	return len(c.control) > 0 || c.stopping || !c.out.Idle() && c.inflights < c.window
+	return len(c.control) > 0 || c.stopping || !c.out.Idle() && c.messages.Len() < c.Window
 }
 
 // wakeWriter wakes the writer in the middle of a batch.
@@ -133,12 +135,12 @@ func (c *conn) handle(p *wire.Packet) error {
 		c.answer()
 		c.mu.Lock()
 		c.batch = true
-		c.releaseID(p.ID)
+		c.messages.Release(p.ID)
 		if p.Code < 0x80 {
 			c.mu.Unlock()
 			return nil
 		}
-		if c.persistent && p.ID == c.greetingID {
+		if c.Persistent && p.ID == c.greetingID {
 			c.privateRefused()
 			c.unlockAndNote()
 			return nil
@@ -154,7 +156,7 @@ func (c *conn) handle(p *wire.Packet) error {
 		c.mu.Lock()
 		c.batch = true
 		c.pings.Answer()
-		if c.persistent && c.barrier.Answered() {
+		if c.Persistent && c.barrier.Answered() {
 			c.greet()
 		}
 		c.mu.Unlock()
@@ -180,7 +182,7 @@ func (c *conn) deliver(m *wire.Packet) error {
 	first, repeated, up := false, false, link.Fresh
 	var receiver link.Receiver
 	var ack link.Ack
-	if c.persistent {
+	if c.Persistent {
 		c.count(m)
 	}
 	if p != nil && !m.Oversized && !m.Retain {
@@ -192,30 +194,30 @@ func (c *conn) deliver(m *wire.Packet) error {
 		ack = c.owe(m, p)
 		switch o := c.overlaps[p.id.Company]; {
 		case o != nil:
-			repeated = o.repeated(m)
-		case p.overlap != nil && p.overlap.over():
+			repeated = o.Repeated(m.Topic, m.Payload)
+		case p.overlap != nil && p.overlap.Over():
 			p.overlap = nil
 		case p.overlap != nil:
-			repeated = p.overlap.repeated(m)
+			repeated = p.overlap.Repeated(m.Topic, m.Payload)
 		}
 	}
-	if m.QoS > 0 && (ack == link.Ack{} || repeated && c.settle(ack, p)) {
+	if m.QoS > 0 && (ack == link.Ack{} || repeated && c.owed.Settle(ack, p)) {
 		c.puback(m.ID)
 		enough = c.acks >= acksAtOnce
 	}
-	full = full || len(c.owed) > receiveMaximum && c.version == wire.V5
+	full = full || c.owed.Len() > terms.ReceiveMaximum && c.Version == wire.V5
 	c.mu.Unlock()
 	if enough && !c.trySend() {
 		c.wakeWriter()
 	}
 	switch {
-	case full && len(c.owed) > receiveMaximum:
+	case full && c.owed.Len() > terms.ReceiveMaximum:
 		return errTooManyOwed
 	case full:
 		return fmt.Errorf("the broker sends but does not read: %d bytes wait to be written", maxControl)
 	case m.Oversized:
 		c.stats.Oversized.Add(1)
-		c.link.reports.limit.Log(c.log, slog.LevelInfo, "message is too large, ignored",
+		c.link.reports.Limit.Log(c.log, slog.LevelInfo, "message is too large, ignored",
 			slog.String("topic", string(m.Topic)), slog.Int("bytes", m.Size), slog.Int("limit", c.link.tuning.Load().MaxPayload))
 		return nil
 	case c.isShard() && bytes.HasPrefix(m.Topic, []byte(privatePrefix+c.link.opts.Sessions.ClientID+"-")):
@@ -235,7 +237,7 @@ func (c *conn) deliver(m *wire.Packet) error {
 	}
 	if !c.hear(receiver, m, ack) {
 		c.mu.Lock()
-		if c.settle(ack, p) {
+		if c.owed.Settle(ack, p) {
 			c.puback(ack.Packet)
 		}
 		c.mu.Unlock()
@@ -265,7 +267,7 @@ func (p *port) upKind() link.Up {
 // refusedMessage tells of a message that the broker has not taken.
 func (c *conn) refusedMessage(p *wire.Packet) {
 	c.stats.RefusedMessages.Add(1)
-	c.link.reports.limit.Log(c.log, slog.LevelWarn, "the broker refuses a message to a car: check the rights of the user of this server and the limits of the broker",
+	c.link.reports.Limit.Log(c.log, slog.LevelWarn, "the broker refuses a message to a car: check the rights of the user of this server and the limits of the broker",
 		slog.String("reason", reason.Text(p.Code, p.Reason)), slog.String("user", c.link.tuning.Load().Username))
 }
 
@@ -274,14 +276,14 @@ func (c *conn) refusedMessage(p *wire.Packet) {
 // without a gateway at every start and fail the gateway that is just connecting.
 func (c *conn) ignoreRetained(m *wire.Packet) {
 	c.stats.Retained.Add(1)
-	c.link.reports.limit.Log(c.log, slog.LevelInfo, "retained message ignored, no gateway retains; remove it by publishing an empty retained one",
+	c.link.reports.Limit.Log(c.log, slog.LevelInfo, "retained message ignored, no gateway retains; remove it by publishing an empty retained one",
 		slog.String("topic", string(m.Topic)))
 }
 
 // deliverUnknown offers a car that is not attached here, or that was released at
 // this very moment, to the watch of its company.
 func (c *conn) deliverUnknown(m *wire.Packet) error {
-	company, car, ok := splitTopic(m.Topic)
+	company, car, ok := topics.Split(m.Topic)
 	if !ok {
 		c.stats.Foreign.Add(1) // CONN-2: other topics are ignored
 		c.leftover(m)
@@ -298,9 +300,9 @@ func (c *conn) deliverUnknown(m *wire.Packet) error {
 		c.leftover(m)
 		return nil
 	}
-	if !validName(string(car)) {
+	if !topics.Valid(string(car)) {
 		c.stats.BadName.Add(1)
-		c.link.reports.limit.Log(c.log, slog.LevelInfo, "message of a car whose name is not allowed, ignored",
+		c.link.reports.Limit.Log(c.log, slog.LevelInfo, "message of a car whose name is not allowed, ignored",
 			slog.String("topic", string(m.Topic)), slog.String("expected", "a-z, 0-9 and _"))
 		return nil
 	}

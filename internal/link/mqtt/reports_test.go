@@ -17,13 +17,13 @@ func TestLineComesWithTheLastConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := 31; i >= 0; i-- {
-		l.reports.up(l.conns[i])
+		l.conns[i].reportUp()
 	}
 	if n := strings.Count(log.String(), "connected to the broker"); n != 1 {
 		t.Errorf("said %d times:\n%s", n, &log)
 	}
-	l.reports.down(l.conns[0], errors.New("lost"), 0, true)
-	l.reports.up(l.conns[0])
+	l.reports.Down(l.log, l.conns[0], errors.New("lost"), 0, true)
+	l.conns[0].reportUp()
 	if n := strings.Count(log.String(), "connected to the broker"); n != 2 {
 		t.Errorf("said %d times:\n%s", n, &log)
 	}

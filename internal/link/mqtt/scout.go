@@ -1,10 +1,9 @@
 package mqtt
 
 import (
-	"time"
-
 	"external-server/internal/fleet"
 	"external-server/internal/link"
+	"external-server/internal/link/mqtt/topics"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -28,7 +27,7 @@ func (c *conn) viaScout(id fleet.CarID, w *watch, m *wire.Packet) {
 		return
 	}
 	shard := next.lock()
-	next.overlap = newOverlap()
+	next.overlap = topics.NewOverlap()
 	shard.mu.Unlock()
 	if heard, _ := c.give(next, m); !heard {
 		c.stats.Foreign.Add(1)
@@ -40,11 +39,11 @@ func (c *conn) viaScout(id fleet.CarID, w *watch, m *wire.Packet) {
 func (c *conn) give(p *port, m *wire.Packet) (heard, ours bool) {
 	shard := p.lock()
 	o := p.overlap
-	if o == nil || !shard.alive || o.over() {
+	if o == nil || !shard.alive || o.Over() {
 		shard.mu.Unlock()
 		return false, false
 	}
-	repeated := o.repeated(m)
+	repeated := o.Repeated(m.Topic, m.Payload)
 	first := !p.up && !p.closed
 	if first {
 		p.up = true
@@ -63,8 +62,8 @@ func (c *conn) give(p *port, m *wire.Packet) (heard, ours bool) {
 
 // granted says that the car's own subscription works; conn.mu is held.
 func (p *port) granted() {
-	if o := p.overlap; o != nil && o.expiry.IsZero() {
-		o.expiry = time.Now().Add(overlapAfter)
+	if o := p.overlap; o != nil && !o.Ends() {
+		o.End()
 	}
 }
 

@@ -16,7 +16,7 @@ type sender struct {
 // trySend writes what may be sent if that needs no waiting; c.mu is not held. False:
 // something is left for the writer.
 func (c *conn) trySend() bool {
-	if !c.send.CanTry() || c.persistent && c.link.opts.Sessions.FlushWaits || !c.sendMu.TryLock() {
+	if !c.send.CanTry() || c.Persistent && c.link.opts.Sessions.FlushWaits || !c.sendMu.TryLock() {
 		return false
 	}
 	defer c.sendMu.Unlock()
@@ -71,7 +71,7 @@ func (c *conn) sendNow() {
 
 // flush puts on record what the packets to be written say.
 func (c *conn) flush() {
-	if !c.persistent || c.link.opts.Sessions.Flush == nil {
+	if !c.Persistent || c.link.opts.Sessions.Flush == nil {
 		return
 	}
 	c.flushing.Store(true)
@@ -100,7 +100,7 @@ func (c *conn) withRecords() []byte {
 
 // records returns what the connection has to ask for records, nil: nothing.
 func (c *conn) records() func(int, func(string, []byte)) {
-	if s := c.link.opts.Sessions; s != nil && c.persistent && c.retain && c.isShard() {
+	if s := c.link.opts.Sessions; s != nil && c.Persistent && c.Retain && c.isShard() {
 		return s.Records
 	}
 	return nil
@@ -108,12 +108,12 @@ func (c *conn) records() func(int, func(string, []byte)) {
 
 // emitRecord appends one record; sendMu is held.
 func (c *conn) emitRecord(topic string, payload []byte) {
-	if size := c.version.PublishSize(topic, len(payload), 0); c.maxPacket > 0 && size > c.maxPacket {
-		c.link.reports.limit.Log(c.log, slog.LevelWarn, "the broker takes no packet that large: should this server fail, the session of the car ends",
-			slog.String("topic", topic), slog.Int("bytes", size), slog.Int("limit", c.maxPacket))
+	if size := c.Version.PublishSize(topic, len(payload), 0); c.MaxPacket > 0 && size > c.MaxPacket {
+		c.link.reports.Limit.Log(c.log, slog.LevelWarn, "the broker takes no packet that large: should this server fail, the session of the car ends",
+			slog.String("topic", topic), slog.Int("bytes", size), slog.Int("limit", c.MaxPacket))
 		payload = nil // rather nothing than what is outdated
 	}
-	c.send.records = c.version.AppendPublish(c.send.records, topic, payload, 0, 0, true, false)
+	c.send.records = c.Version.AppendPublish(c.send.records, topic, payload, 0, 0, true, false)
 }
 
 func (s *sender) shrink() {

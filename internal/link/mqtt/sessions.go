@@ -13,6 +13,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/link/mqtt/barrier"
 	"external-server/internal/link/mqtt/reason"
+	"external-server/internal/link/mqtt/terms"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -76,14 +77,9 @@ type Sessions struct {
 
 const (
 	defaultExpiry = 120 * time.Second
-	// receiveMaximum is how many messages the broker may send before the first of them is
-	// acknowledged.
-	receiveMaximum = 4096
 	// keepSession is for how long a connection may have been lost for its session to be
 	// continued: gateways give up after 30 s (GW-2, RES-5).
 	keepSession = 25 * time.Second
-	// willDelay gives the next process the time to come before "offline" is published.
-	willDelay = 25
 )
 
 func (s *Sessions) complete() error {
@@ -244,7 +240,7 @@ func (l *Link) gather(c *conn) {
 func (c *conn) noteEnd(lived time.Duration, err error) {
 	k, s := c.link.keeping, c.link.opts.Sessions
 	switch {
-	case s == nil || !c.persistent || s.Shards < 2:
+	case s == nil || !c.Persistent || s.Shards < 2:
 	case lived >= stableAfter:
 		k.quickEnds.Store(0)
 	case lived < 2*time.Second && (reason.IsClosed(err) || errors.As(err, new(reason.Disconnected))):
@@ -260,7 +256,7 @@ const oneIdentifier = "the broker seems to make the user name the client identif
 // decline says once that the broker keeps no sessions.
 func (c *conn) decline(why string) {
 	switch {
-	case c.link.opts.Sessions.fenced(): // the connection is refused, see agree
+	case c.link.opts.Sessions.fenced(): // the connection is refused, see handshake
 	case c.link.keeping.said.clean.Swap(true):
 	case c.link.opts.Sessions.OwnBroker:
 		c.log.Info("the embedded broker ends with this server: after an orderly restart the gateways reach it again and their sessions go on")
@@ -269,36 +265,39 @@ func (c *conn) decline(why string) {
 	}
 }
 
-// hello is what a connection asks for.
-func (c *conn) hello(version wire.Version) wire.ConnectOptions {
+// ask returns what a connection asks for.
+func (c *conn) ask(version wire.Version) terms.Asked {
 	opts, tuning := &c.link.opts, c.link.tuning.Load()
-	out := wire.ConnectOptions{
-		Version:   version,
-		ClientID:  c.clientID,
-		Username:  tuning.Username,
-		Password:  tuning.Password,
-		KeepAlive: uint16(opts.KeepAlive / time.Second),
+	out := terms.Asked{
+		Version: version, ClientID: c.clientID, Username: tuning.Username, Password: tuning.Password,
+		KeepAlive: opts.KeepAlive, Window: opts.Window,
 	}
+	switch {
+	case c.clearing:
+		out.ClientID = c.shardID()
+		return out
+	case c.keeps(version):
+		out.ClientID, out.Keep = c.shardID(), true
+		out.Fresh, out.Expiry = c.beginsAnew(), opts.Sessions.Expiry
+	}
+	out.Shard = c.isShard()
 	if c.hasPresence() && !c.noWill {
 		out.Will = &wire.Will{Topic: opts.Presence, Payload: []byte("offline"), Retain: !c.noRetain}
 	}
-	if c.clearing {
-		out.ClientID, out.Will = c.shardID(), nil
-		return out
-	}
-	if !c.keeps(version) {
-		return out
-	}
-	out.ClientID = c.shardID()
-	out.Continue = !c.beginsAnew()
-	if version == wire.V5 {
-		out.SessionExpiry = uint32(opts.Sessions.Expiry / time.Second)
-		out.ReceiveMaximum = receiveMaximum
-		out.WillDelay = willDelay
-	} else {
-		out.Continue = true // see clear
-	}
 	return out
+}
+
+// agreed says what is missing in the terms.
+func (c *conn) agreed(t terms.Terms) {
+	if t.Misnamed {
+		c.link.fallBack(t.Unfit)
+	}
+	if t.Declined != "" {
+		c.decline(t.Declined)
+	}
+	if t.QoS == 0 && !c.link.keeping.said.qos.Swap(true) {
+		c.log.Warn("the broker allows only QoS 0; messages may be lost")
+	}
 }
 
 func (c *conn) shardID() string {
@@ -317,57 +316,4 @@ func (c *conn) keeps(version wire.Version) bool {
 // beginsAnew tells whether what the broker holds is of no use any more.
 func (c *conn) beginsAnew() bool {
 	return c.cleanStart || c.link.clock()-c.lostAt > keepSession
-}
-
-// terms are what a connection and its broker have agreed upon.
-type terms struct {
-	version    wire.Version
-	persistent bool // the broker keeps the session, receivers acknowledge
-	continued  bool // it has kept the session before this connection
-	window     int
-	maxPacket  int // bytes; 0: no limit
-	qos        byte
-	retain     bool
-	keepAlive  time.Duration
-	unfit      string // why this broker cannot serve a shard that is fenced
-}
-
-// agree returns the terms that the broker's answer makes.
-func (c *conn) agree(version wire.Version, a *wire.Packet) terms {
-	opts := &c.link.opts
-	asked := c.keeps(version)
-	t := terms{version: version, persistent: asked, window: opts.Window, qos: 1, retain: true, keepAlive: opts.KeepAlive}
-	if s := a.Server; s != nil {
-		t.window = min(t.window, int(s.ReceiveMaximum))
-		t.maxPacket = int(s.MaximumPacketSize)
-		t.qos = min(1, s.MaximumQoS)
-		t.retain = s.RetainAvailable
-		if s.HasKeepAlive && s.KeepAlive > 0 {
-			t.keepAlive = time.Duration(s.KeepAlive) * time.Second
-		}
-		switch {
-		case !asked:
-		case s.AssignedClientID != "" && s.AssignedClientID != c.shardID():
-			t.persistent = false
-			t.unfit = fmt.Sprintf("the broker has given the connection the client identifier %q instead of %q", s.AssignedClientID, c.shardID())
-			c.link.fallBack(t.unfit)
-		case s.HasSessionExpiry && s.SessionExpiry == 0:
-			t.persistent, t.unfit = false, "the broker keeps no sessions (it has answered with a session expiry of 0)"
-			c.decline(t.unfit)
-		case t.qos == 0:
-			t.persistent, t.unfit = false, "the broker allows only QoS 0"
-			c.decline(t.unfit)
-		case !t.retain:
-			t.unfit = "the broker keeps no retained messages"
-		}
-	}
-	if c.isShard() && !asked {
-		t.unfit = "the broker speaks only MQTT 3.1.1"
-		c.decline("the broker speaks only MQTT 3.1.1, where it may keep sessions for ever; with \"client_id\" in the configuration they are kept nevertheless")
-	}
-	if t.qos == 0 && !c.link.keeping.said.qos.Swap(true) {
-		c.log.Warn("the broker allows only QoS 0; messages may be lost")
-	}
-	t.continued = t.persistent && a.Present && !c.beginsAnew()
-	return t
 }

@@ -45,15 +45,15 @@ func (c *conn) state() link.ConnectionState {
 	c.mu.Lock()
 	out := c.stats.State()
 	out.ClientID = c.clientID
-	out.InFlight, out.Queued = c.inflights, c.out.Queued()
+	out.InFlight, out.Queued = c.messages.Len(), c.out.Queued()
 	if !c.alive {
 		out.InFlight = 0
 	}
 	out.Refused, out.RefusedTopic = c.deaf()
-	out.Version, out.Kept, out.Continued = c.version.String(), c.persistent, c.continued
+	out.Version, out.Kept, out.Continued = c.Version.String(), c.Persistent, c.Continued
 	out.Reading = c.alive && c.barrier.Open()
-	out.Unacknowledged = len(c.owed)
-	if c.persistent {
+	out.Unacknowledged = c.owed.Len()
+	if c.Persistent {
 		out.ClientID = c.shardID()
 	}
 	c.mu.Unlock()

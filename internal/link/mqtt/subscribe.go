@@ -1,30 +1,22 @@
 package mqtt
 
 import (
-	"bytes"
-	"fmt"
 	"log/slog"
 	"time"
 
-	"external-server/internal/fleet"
+	"external-server/internal/link/mqtt/topics"
 	"external-server/internal/link/mqtt/wire"
 )
-
-// filtersPerPacket keeps a SUBSCRIBE below the packet limits of common brokers.
-const filtersPerPacket = 200
 
 // refusedRetry is the pause after which refused topics are asked for again: the
 // rights at the broker may have been changed.
 const refusedRetry = 30 * time.Second
 
-// request is a SUBSCRIBE or UNSUBSCRIBE that was not answered yet.
+// request is what a SUBSCRIBE or UNSUBSCRIBE is for.
 type request struct {
-	sent    time.Time
 	ports   []*port // SUBSCRIBE: one per filter
 	watch   *watch  // SUBSCRIBE of one watch
 	private bool    // SUBSCRIBE of the private topic
-	filters int     // SUBSCRIBE: how many
-	initial bool    // belongs to the restoration after a connect
 	then    func()  // called with c.mu held
 }
 
@@ -63,28 +55,16 @@ func (c *conn) subscribeAll() {
 			ports = append(ports, p)
 		}
 	}
-	for _, batch := range batches(ports) {
+	for _, batch := range topics.Batches(ports) {
 		c.subscribePorts(batch, true, nil)
 	}
-}
-
-func batches[T any](all []T) [][]T {
-	var out [][]T
-	for len(all) > filtersPerPacket {
-		out = append(out, all[:filtersPerPacket:filtersPerPacket])
-		all = all[filtersPerPacket:]
-	}
-	if len(all) > 0 {
-		out = append(out, all)
-	}
-	return out
 }
 
 // requestTopics encodes what Attach and Close have asked for since the last
 // time; c.mu is held.
 func (c *conn) requestTopics() {
 	if len(c.leaving) > 0 {
-		for _, batch := range batches(c.leaving) {
+		for _, batch := range topics.Batches(c.leaving) {
 			c.unsubscribe(nil, batch...)
 		}
 		c.leaving = nil
@@ -99,7 +79,7 @@ func (c *conn) requestTopics() {
 		}
 	}
 	c.joining = nil
-	for _, batch := range batches(open) {
+	for _, batch := range topics.Batches(open) {
 		c.subscribePorts(batch, false, nil)
 	}
 }
@@ -110,48 +90,27 @@ func (c *conn) subscribePorts(ports []*port, initial bool, then func()) {
 		filters[i] = p.in
 		p.subscribed, p.refused = true, false
 	}
-	c.subscribe(&request{ports: ports, initial: initial, then: then}, filters...)
+	c.subscribe(request{ports: ports, then: then}, initial, filters...)
 }
 
 func (c *conn) subscribeWatch(w *watch, initial bool) {
 	w.granted, w.refused = false, false
-	c.subscribe(&request{watch: w, initial: initial}, w.filter)
+	c.subscribe(request{watch: w}, initial, w.filter)
 }
 
-func (c *conn) subscribe(r *request, filters ...string) {
-	r.filters = len(filters)
-	if r.initial {
-		c.initial++
-	}
+func (c *conn) subscribe(r request, initial bool, filters ...string) {
 	options := byte(1)
 	switch {
 	case c.scout:
 		options = 0 // beside the messages themselves acknowledgements would cost too much
-	case c.continued && r.initial:
+	case c.Continued && initial:
 		options |= wire.RetainNever
 	}
-	c.control = c.version.AppendSubscribe(c.control, c.register(r), options, filters...)
+	c.control = c.Version.AppendSubscribe(c.control, c.requests.Add(r, len(filters), initial, time.Now()), options, filters...)
 }
 
 func (c *conn) unsubscribe(then func(), filters ...string) {
-	c.control = c.version.AppendUnsubscribe(c.control, c.register(&request{then: then}), filters...)
-}
-
-// register returns a packet identifier for a request. There are 4096 and each
-// stands for up to 200 topics; a broker that leaves so many unanswered has been
-// given up by then.
-func (c *conn) register(r *request) uint16 {
-	r.sent = time.Now()
-	for range 1 << 12 {
-		if c.lastSubID++; c.lastSubID < firstSubID {
-			c.lastSubID = firstSubID
-		}
-		if c.requests[c.lastSubID] == nil {
-			break
-		}
-	}
-	c.requests[c.lastSubID] = r
-	return c.lastSubID
+	c.control = c.Version.AppendUnsubscribe(c.control, c.requests.Add(request{then: then}, 0, false, time.Now()), filters...)
 }
 
 // answered handles SUBACK and UNSUBACK.
@@ -159,22 +118,15 @@ func (c *conn) answered(a *wire.Packet) error {
 	c.mu.Lock()
 	defer c.unlockAndNote()
 	c.batch = true
-	r := c.requests[a.ID]
-	if r == nil {
-		return fmt.Errorf("%w: %v for a packet that was not sent", wire.ErrMalformed, a.Type)
+	r, initial, err := c.requests.Answer(a)
+	if err != nil {
+		return err
 	}
-	if (a.Type == wire.Suback) != (r.filters > 0) || a.Type == wire.Suback && len(a.Codes) != r.filters {
-		return fmt.Errorf("%w: %v with %d results for %d topics", wire.ErrMalformed, a.Type, len(a.Codes), r.filters)
-	}
-	delete(c.requests, a.ID)
 	codes := a.Codes
 	if a.Type == wire.Unsuback {
 		codes = nil // there is nothing to be done about a refusal
 	}
 	for i, code := range codes {
-		if code > 2 && code < wire.SubackRefused { // some brokers use the codes of MQTT 5
-			return fmt.Errorf("%w: SUBACK with result %#x", wire.ErrMalformed, code)
-		}
 		switch {
 		case r.private:
 			c.privateAnswered(code)
@@ -187,10 +139,8 @@ func (c *conn) answered(a *wire.Packet) error {
 	if r.then != nil {
 		r.then()
 	}
-	if r.initial {
-		if c.initial--; c.initial == 0 {
-			c.complete()
-		}
+	if initial && c.requests.Restored() {
+		c.complete()
 	}
 	return nil
 }
@@ -214,7 +164,7 @@ func (c *conn) refused(topic string) {
 	c.stats.Refused.Add(1)
 	c.refusedAt = time.Now()
 	c.notes = append(c.notes, func() {
-		c.link.reports.limit.Log(c.log, slog.LevelWarn, "the broker refuses a subscription; no message can arrive: "+
+		c.link.reports.Limit.Log(c.log, slog.LevelWarn, "the broker refuses a subscription; no message can arrive: "+
 			"allow the user of this server to read the topic", slog.String("topic", topic),
 			slog.String("user", c.link.tuning.Load().Username), slog.String("next_attempt_in", refusedRetry.String()))
 	})
@@ -223,7 +173,7 @@ func (c *conn) refused(topic string) {
 func (c *conn) weaker(topic string, code byte) {
 	if code == 0 && !c.scout { // CONN-5
 		c.notes = append(c.notes, func() {
-			c.link.reports.limit.Log(c.log, slog.LevelWarn, "the broker grants only QoS 0; messages may be lost", slog.String("topic", topic))
+			c.link.reports.Limit.Log(c.log, slog.LevelWarn, "the broker grants only QoS 0; messages may be lost", slog.String("topic", topic))
 		})
 	}
 }
@@ -246,14 +196,4 @@ func (c *conn) retryRefused(now time.Time) {
 			c.joining = append(c.joining, p)
 		}
 	}
-}
-
-// splitTopic takes company and car out of a gateway's topic (CONN-2).
-func splitTopic(topic []byte) (company, car []byte, ok bool) {
-	rest, ok := bytes.CutSuffix(topic, []byte(fleet.TopicFromGateway))
-	if !ok {
-		return nil, nil, false
-	}
-	company, car, ok = bytes.Cut(rest, []byte("/"))
-	return company, car, ok && !bytes.Contains(car, []byte("/"))
 }

@@ -2,11 +2,12 @@ package mqtt
 
 import (
 	"fmt"
-	"hash/maphash"
+	"maps"
 	"slices"
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/link/mqtt/topics"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -26,7 +27,7 @@ type watch struct {
 // are attached over another connection keep their own subscription; all others
 // are served by the watch alone.
 func (l *Link) Watch(company string, unknown func(fleet.CarID, []byte)) (func(), error) {
-	if !validName(company) {
+	if !topics.Valid(company) {
 		return nil, fmt.Errorf("company %q: expected a-z, 0-9 and _", company)
 	}
 	l.mu.Lock()
@@ -100,7 +101,7 @@ func (l *Link) unwatch(w *watch) {
 				})
 			}
 		}
-		for _, batch := range batches(c.exact(w.company, false)) {
+		for _, batch := range topics.Batches(c.exact(w.company, false)) {
 			pending++
 			c.subscribePorts(batch, false, done)
 		}
@@ -134,36 +135,36 @@ func (c *conn) watchAnswered(w *watch, code byte) {
 	}
 	w.granted, w.denied = true, false
 	c.weaker(w.filter, code)
-	var topics []string
+	var exact []string
 	for _, p := range c.ports {
 		if p.id.Company != w.company {
 			continue
 		}
 		p.denied = false
 		if p.subscribed {
-			topics = append(topics, p.in)
+			exact = append(exact, p.in)
 			p.subscribed = false
 		}
 		c.up = append(c.up, p)
 	}
-	if len(topics) == 0 {
+	if len(exact) == 0 {
 		c.close(w.company)
 		return
 	}
-	c.later(func() { c.leaveExact(w, topics) })
+	c.later(func() { c.leaveExact(w, exact) })
 }
 
 // leaveExact unsubscribes the cars' own topics, unless the watch has ended meanwhile and
 // they are needed again.
-func (c *conn) leaveExact(w *watch, topics []string) {
+func (c *conn) leaveExact(w *watch, exact []string) {
 	if c.watches[w.company] != w {
 		return
 	}
-	topics = slices.DeleteFunc(topics, func(topic string) bool {
+	exact = slices.DeleteFunc(exact, func(topic string) bool {
 		p := c.ports[topic]
 		return p != nil && p.subscribed
 	})
-	left := batches(topics)
+	left := topics.Batches(exact)
 	if len(left) == 0 {
 		c.close(w.company)
 	}
@@ -200,60 +201,16 @@ func (c *conn) doDelayed(now time.Time) {
 	}
 }
 
-// overlap removes the second copies of messages while both the topic of a car
-// and the watch of its company are subscribed: brokers send one copy for both or
-// one for each, and MQTT 3.1.1 has no mark that tells.
-type overlap struct {
-	seed   maphash.Seed
-	seen   map[uint64]struct{} // delivered once
-	expiry time.Time           // zero: both are subscribed
-}
-
-// A broker may send messages that it had queued after it has answered.
-const overlapAfter = 2 * time.Second
-
-// maxOverlap bounds the memory of an overlap.
-const maxOverlap = 1 << 16
-
-func newOverlap() *overlap {
-	return &overlap{seed: maphash.MakeSeed(), seen: make(map[uint64]struct{})}
-}
-
-// over tells whether only one of the two brings messages any more.
-func (o *overlap) over() bool { return !o.expiry.IsZero() && time.Now().After(o.expiry) }
-
 func (c *conn) open(company string) {
-	c.overlaps[company] = newOverlap()
+	c.overlaps[company] = topics.NewOverlap()
 }
 
 func (c *conn) close(company string) {
 	if o := c.overlaps[company]; o != nil {
-		o.expiry = time.Now().Add(overlapAfter)
+		o.End()
 	}
 }
 
-func (c *conn) expireOverlaps(now time.Time) {
-	for company, o := range c.overlaps {
-		if !o.expiry.IsZero() && now.After(o.expiry) {
-			delete(c.overlaps, company)
-		}
-	}
-}
-
-// repeated tells whether m is the second copy of a message; conn.mu is held.
-func (o *overlap) repeated(m *wire.Packet) bool {
-	var h maphash.Hash
-	h.SetSeed(o.seed)
-	h.Write(m.Topic)
-	h.WriteByte(0)
-	h.Write(m.Payload)
-	sum := h.Sum64()
-	if _, ok := o.seen[sum]; ok {
-		delete(o.seen, sum)
-		return true
-	}
-	if len(o.seen) < maxOverlap && (o.expiry.IsZero() || time.Now().Before(o.expiry)) {
-		o.seen[sum] = struct{}{}
-	}
-	return false
+func (c *conn) expireOverlaps() {
+	maps.DeleteFunc(c.overlaps, func(_ string, o *topics.Overlap) bool { return o.Over() })
 }

@@ -20,11 +20,11 @@ const batchBytes = 64 << 10
 // write sends what is queued until the connection fails, done is closed, or ctx
 // ends and everything was sent and acknowledged or StopTimeout has passed.
 func (c *conn) write(ctx context.Context, done <-chan struct{}) error {
-	alive := liveness.NewPinger(c.link.opts.Heartbeat, c.keepAlive, time.Now())
+	alive := liveness.NewPinger(c.link.opts.Heartbeat, c.KeepAlive, time.Now())
 	tick := time.NewTicker(alive.Period())
 	defer tick.Stop()
 	var looks <-chan time.Time // at the barrier
-	if c.persistent {
+	if c.Persistent {
 		t := time.NewTicker(barrier.Every)
 		defer t.Stop()
 		looks = t.C
@@ -58,7 +58,7 @@ func (c *conn) write(ctx context.Context, done <-chan struct{}) error {
 			}
 			c.mu.Lock()
 			c.stopping = true
-			c.suspending = c.persistent && errors.Is(cause, link.ErrSuspend)
+			c.suspending = c.Persistent && errors.Is(cause, link.ErrSuspend)
 			c.mu.Unlock()
 			giveUp = time.After(c.link.opts.StopTimeout)
 		case <-giveUp:
@@ -91,7 +91,7 @@ func (c *conn) collect(buf []byte) []byte {
 		c.control = nil
 	}
 	sent := 0
-	for !c.out.Idle() && c.inflights < c.window && len(buf) < batchBytes {
+	for !c.out.Idle() && c.messages.Len() < c.Window && len(buf) < batchBytes {
 		box, m := c.out.Next()
 		if m.Ack != 0 {
 			buf = wire.AppendPuback(buf, m.Ack)
@@ -102,7 +102,7 @@ func (c *conn) collect(buf []byte) []byte {
 		sent++
 		buf = c.publish(buf, box.TopicOf(m), m.Payload, m.Retain)
 		if box == &c.greetings {
-			c.greetingID = c.lastID
+			c.greetingID = c.messages.Last()
 		}
 	}
 	if sent > 0 {
@@ -114,45 +114,17 @@ func (c *conn) collect(buf []byte) []byte {
 // publish appends a message with the best QoS that the broker allows; c.mu is held.
 func (c *conn) publish(buf []byte, topic string, payload []byte, retain bool) []byte {
 	id := uint16(0)
-	if c.qos > 0 {
-		id = c.takeID()
+	if c.QoS > 0 {
+		id = c.messages.Take()
 	}
-	return c.version.AppendPublish(buf, topic, payload, c.qos, id, retain, false)
-}
-
-// takeID returns a packet identifier that is not in use; c.mu is held. There is
-// one, because the window is smaller than the range.
-func (c *conn) takeID() uint16 {
-	for {
-		if c.lastID++; c.lastID > lastPublishID {
-			c.lastID = 1
-		}
-		if c.inflight[c.lastID/64]&(1<<(c.lastID%64)) == 0 {
-			break
-		}
-	}
-	c.inflight[c.lastID/64] |= 1 << (c.lastID % 64)
-	if c.inflights++; c.inflights == 1 {
-		c.progress = time.Time{}
-	}
-	return c.lastID
-}
-
-// releaseID handles an acknowledgement; one that is not awaited is ignored.
-func (c *conn) releaseID(id uint16) {
-	if id > lastPublishID || c.inflight[id/64]&(1<<(id%64)) == 0 {
-		return
-	}
-	c.inflight[id/64] &^= 1 << (id % 64)
-	c.inflights--
-	c.progress = time.Time{}
+	return c.Version.AppendPublish(buf, topic, payload, c.QoS, id, retain, false)
 }
 
 // idle tells whether everything was sent and acknowledged.
 func (c *conn) idle() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.out.Idle() && len(c.control) == 0 && c.inflights == 0
+	return c.out.Idle() && len(c.control) == 0 && c.messages.Len() == 0
 }
 
 // farewell ends the connection in order, so that the broker does not publish
@@ -165,25 +137,25 @@ func (c *conn) farewell(done <-chan struct{}) error {
 	c.mu.Lock()
 	suspending := c.suspending
 	if !suspending {
-		if c.persistent && c.retain && !c.barrier.Refused() {
+		if c.Persistent && c.Retain && !c.barrier.Refused() {
 			buf = c.publish(buf, c.greetings.Topic, nil, true)
 		}
 		if c.hasPresence() {
-			buf = c.publish(buf, c.link.opts.Presence, []byte("offline"), c.retain)
+			buf = c.publish(buf, c.link.opts.Presence, []byte("offline"), c.Retain)
 		}
 	}
 	c.mu.Unlock()
 	switch {
-	case c.version != wire.V5:
+	case c.Version != wire.V5:
 		buf = wire.AppendDisconnect(buf)
 	case suspending:
 		buf = wire.AppendDisconnectWithWill(buf)
-	case c.persistent:
+	case c.Persistent:
 		buf = wire.AppendForget(buf)
 	default:
 		buf = wire.AppendDisconnect(buf)
 	}
-	if err := c.send.WriteLast(buf, c.link.opts.StopTimeout); err != nil || !c.persistent {
+	if err := c.send.WriteLast(buf, c.link.opts.StopTimeout); err != nil || !c.Persistent {
 		return err
 	}
 	// What the broker has sent meanwhile has to be read: closing before would reset the
