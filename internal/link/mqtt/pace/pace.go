@@ -5,8 +5,6 @@
 // cars report fast, the reader therefore pauses before it reads on, for less than is noticed
 // beside the time between two messages of a car. What is left of the messages before the
 // pause, their answers and the calls of the modules, does not wait.
-//
-// It imports nothing of the project.
 package pace
 
 import (

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"external-server/internal/link/mqtt/direct"
 	"external-server/internal/support/testwait"
 )
 
@@ -171,7 +172,7 @@ func quiet(t *testing.T) (*Reader, *net.TCPConn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { far.Close() })
-	r := New().Reader(near)
+	r := New().Reader(direct.New(near))
 	if r.socket == nil {
 		t.Skip("readers do not pause on this system")
 	}

@@ -1,10 +1,13 @@
 package pace
 
 import (
+	"errors"
 	"net"
 	"os"
 	"syscall"
 	"time"
+
+	"external-server/internal/link/mqtt/direct"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,30 +19,16 @@ const stillBytes = 16 << 10
 // socket is that of a reader that pauses. While it is kept still, it wakes no thread of the
 // process for what comes.
 type socket struct {
-	raw syscall.RawConn
-	on  bool   // it is kept still
-	buf []byte // of the read under way
-	n   int    // its result
-	err error
-	try func(fd uintptr) bool
+	*direct.Conn
+	on bool // it is kept still
 }
 
 // newSocket returns nil for a connection without a socket of its own.
 func newSocket(nc net.Conn) *socket {
-	t, ok := nc.(*net.TCPConn)
-	if !ok {
-		return nil
+	if c, ok := nc.(*direct.Conn); ok {
+		return &socket{Conn: c}
 	}
-	raw, err := t.SyscallConn()
-	if err != nil {
-		return nil
-	}
-	s := &socket{raw: raw}
-	s.try = func(fd uintptr) bool {
-		s.n, s.err = unix.Read(int(fd), s.buf)
-		return true
-	}
-	return s
+	return nil
 }
 
 func (s *socket) begin() {
@@ -57,8 +46,12 @@ func (s *socket) end() {
 
 // wakeAt sets how much has to come; a closed socket is no error, its reader meets that.
 func (s *socket) wakeAt(bytes int) error {
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return nil
+	}
 	var failed error
-	if err := s.raw.Control(func(fd uintptr) {
+	if err := raw.Control(func(fd uintptr) {
 		failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, bytes)
 	}); err != nil {
 		return nil
@@ -72,15 +65,14 @@ func (s *socket) read(b []byte) (n int, err error, done bool) {
 	if s == nil || !s.on {
 		return 0, nil, false
 	}
-	s.buf = b
-	err = s.raw.Read(s.try)
-	s.buf = nil
+	n, err = s.TryRead(b)
+	var errno syscall.Errno
 	switch {
-	case err != nil: // closed: the read of the connection says so
-	case s.err == nil && s.n > 0:
-		return s.n, nil, true
-	case s.err != nil && s.err != unix.EAGAIN && s.err != unix.EINTR: // the kernel tells it once
-		return 0, &net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", s.err)}, true
+	case n > 0:
+		return n, nil, true
+	case err == nil, !errors.As(err, &errno): // ended or closed: the read of the connection says so
+	case errno != unix.EAGAIN && errno != unix.EINTR: // the kernel tells it once
+		return 0, &net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", errno)}, true
 	}
 	s.end()
 	if s.on {

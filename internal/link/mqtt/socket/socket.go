@@ -9,9 +9,9 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"syscall"
 	"time"
 
+	"external-server/internal/link/mqtt/direct"
 	"external-server/internal/link/mqtt/reason"
 )
 
@@ -40,6 +40,7 @@ func Dial(ctx context.Context, address string, dialed func(net.Addr), settings f
 			return nil, err
 		}
 	}
+	nc = direct.New(nc)
 	if settings == nil {
 		return nc, nil
 	}
@@ -63,7 +64,7 @@ func Abort(nc net.Conn) {
 	if t, ok := nc.(*tls.Conn); ok { // its Close would say goodbye
 		nc = t.NetConn()
 	}
-	if t, ok := nc.(*net.TCPConn); ok {
+	if t, ok := nc.(interface{ SetLinger(int) error }); ok {
 		_ = t.SetLinger(0) // closed already
 	}
 	_ = nc.Close()
@@ -73,27 +74,19 @@ func Abort(nc net.Conn) {
 // rest; it is to be taken and written before anything else, because it begins within a packet.
 type Writer struct {
 	nc       net.Conn
-	raw      syscall.RawConn // for writes that do not wait; nil: TLS
-	try      func(fd uintptr) bool
-	deadline time.Time // as set on the connection
-	pending  []byte    // what a try writes
-	n        int       // of the last try
+	direct   *direct.Conn // for writes that do not wait; nil: TLS
+	deadline time.Time    // as set on the connection
 	rest     []byte
 }
 
-// NewWriter returns the writer of a connection.
+// NewWriter returns the writer of a connection that Dial has made.
 func NewWriter(nc net.Conn) Writer {
-	w := Writer{nc: nc}
-	if t, ok := nc.(*net.TCPConn); ok {
-		if raw, err := t.SyscallConn(); err == nil {
-			w.raw = raw
-		}
-	}
-	return w
+	c, _ := nc.(*direct.Conn)
+	return Writer{nc: nc, direct: c}
 }
 
 // CanTry tells whether Try can be used.
-func (w *Writer) CanTry() bool { return w.raw != nil }
+func (w *Writer) CanTry() bool { return w.direct != nil }
 
 // HasRest tells whether there is a rest.
 func (w *Writer) HasRest() bool { return len(w.rest) > 0 }
@@ -108,21 +101,12 @@ func (w *Writer) TakeRest() []byte {
 // Try writes what the socket takes at once, and returns how much. The rest refers to packets. An error is
 // left for the next Write.
 func (w *Writer) Try(packets []byte) int {
-	if w.try == nil {
-		w.try = func(fd uintptr) bool {
-			n, err := syscall.Write(int(fd), w.pending)
-			if w.n = n; err != nil {
-				w.n = 0 // whatever it is, the writer meets it again
-			}
-			return true
-		}
+	n := 0
+	if w.extend() == nil {
+		n = w.direct.TryWrite(packets)
 	}
-	w.pending, w.n = packets, 0
-	if w.extend() != nil || w.raw.Write(w.try) != nil {
-		w.n = 0
-	}
-	w.pending, w.rest = nil, packets[w.n:]
-	return w.n
+	w.rest = packets[n:]
+	return n
 }
 
 // Write writes everything, and waits for the broker to read.
