@@ -104,6 +104,27 @@ func TestBrokenOverFiles(t *testing.T) {
 	closeJournal(t, j)
 }
 
+// TestFileBecomesFIFO: what takes the place of a file after the directory was listed is an
+// error, and is not waited for.
+func TestFileBecomesFIFO(t *testing.T) {
+	opts := options(t.TempDir())
+	path := segmentPath(opts.Dir, 1)
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := found{next: 1, fold: opts.NewFold(), snapshot: part{number: 1}}
+	if err := os.Symlink(path, snapshotPath(opts.Dir, 1)); err != nil {
+		t.Fatal(err)
+	}
+	for what, err := range map[string]error{
+		"owner": opts.owns(path, 1), "segment": r.readSegments(opts, []part{{number: 1}}), "snapshot": r.readSnapshot(opts),
+	} {
+		if err == nil || !strings.Contains(err.Error(), opts.Dir) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
 // TestDirectoryInThePlaceOfASegment: the next segment has another name.
 func TestDirectoryInThePlaceOfASegment(t *testing.T) {
 	opts := options(t.TempDir())

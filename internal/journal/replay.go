@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // Errors a caller decides on. Open has changed nothing when it returns one of them.
@@ -170,7 +171,7 @@ func (opts *Options) listOwn() (l listing, last uint64, err error) {
 // owns tells whether a file may be read by this version and for this shard. What
 // is no header at all passes: that is for the replay to judge.
 func (opts *Options) owns(path string, number uint64) error {
-	f, err := os.Open(path)
+	f, err := openFile(path)
 	if err != nil {
 		return fmt.Errorf("read the journal: %w", err)
 	}
@@ -203,7 +204,7 @@ func countingSegments(opts Options, l listing, r *found) ([]part, error) {
 		segments = segments[1:]
 	}
 	for i, p := range slices.Backward(segments) {
-		f, err := os.Open(segmentPath(opts.Dir, p.number))
+		f, err := openFile(segmentPath(opts.Dir, p.number))
 		if err != nil {
 			return nil, fmt.Errorf("read the journal: %w", err)
 		}
@@ -219,6 +220,12 @@ func countingSegments(opts Options, l listing, r *found) ([]part, error) {
 		}
 	}
 	return segments, nil
+}
+
+// openFile opens a file of the journal for reading. It does not wait for a writer, as opening
+// a FIFO would; what is no file fails when it is read.
+func openFile(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 }
 
 // readHeader reads the header of a file. Not ok is a file that a crash has left
@@ -240,7 +247,7 @@ func readHeader(f *os.File, path string) (h header, ok bool, err error) {
 
 func (r *found) readSnapshot(opts Options) error {
 	path := snapshotPath(opts.Dir, r.snapshot.number)
-	f, err := os.Open(path)
+	f, err := openFile(path)
 	if err != nil {
 		return fmt.Errorf("read the journal: %w", err)
 	}
@@ -268,7 +275,7 @@ func (r *found) readSegments(opts Options, segments []part) error {
 	var open *DamageError // of the last segment: whether it is a crash's doing is not known yet
 	for i, p := range segments {
 		path := segmentPath(opts.Dir, p.number)
-		f, err := os.Open(path)
+		f, err := openFile(path)
 		if err != nil {
 			return fmt.Errorf("read the journal: %w", err)
 		}
@@ -289,7 +296,7 @@ func (r *found) readSegments(opts Options, segments []part) error {
 // headless tells whether all these segments end before their header does.
 func headless(dir string, segments []part) bool {
 	return !slices.ContainsFunc(segments, func(p part) bool {
-		f, err := os.Open(segmentPath(dir, p.number))
+		f, err := openFile(segmentPath(dir, p.number))
 		if err != nil {
 			return true // reading it fails, too, and is reported
 		}

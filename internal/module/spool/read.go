@@ -115,7 +115,7 @@ func (s *Spool) reader(seg *segment) (f *os.File, own bool, err error) {
 	if len(s.segments) == 1 && s.file != nil {
 		return s.file, false, nil
 	}
-	f, err = os.Open(s.path(seg.number))
+	f, err = openSegment(s.path(seg.number))
 	return f, true, err
 }
 
@@ -221,7 +221,7 @@ func (s *Spool) sync() {
 	if last := s.last(); last != nil && s.file != nil {
 		if s.count == 0 {
 			s.closeFile()
-		} else if dup, err := os.Open(s.path(last.number)); err == nil {
+		} else if dup, err := openSegment(s.path(last.number)); err == nil {
 			f = dup
 		}
 	}

@@ -1,12 +1,14 @@
 package spool
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // recover reads the position and looks through the segments.
@@ -87,11 +89,50 @@ func (s *Spool) list() ([]uint64, error) {
 	return numbers, nil
 }
 
+// readSegment reads a segment, and no more than one can have: what stands in its place may
+// never end. length is that of the file.
+func (s *Spool) readSegment(path string) (b []byte, length int64, err error) {
+	f, err := openSegment(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() { _ = f.Close() }() // only read
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, err
+	}
+	longest := max(s.opts.SegmentBytes, fileHeader+recordHeader+MaxRecord)
+	b, err = readAt(f, 0, min(info.Size(), longest))
+	return b, max(info.Size(), int64(len(b))), err
+}
+
+// openSegment opens a segment for reading. It does not wait for a writer, as opening a FIFO
+// would.
+func openSegment(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := regular(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// regular is an error unless the open file is a regular one.
+func regular(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil || info.Mode().IsRegular() {
+		return err
+	}
+	return fmt.Errorf("%s is no regular file: move it away, the spool makes it anew", f.Name())
+}
+
 // look counts the records of one segment that were not acknowledged. What
 // follows the last whole record of the last segment is cut away.
 func (s *Spool) look(number uint64, last bool) error {
 	path := s.path(number)
-	b, err := os.ReadFile(path)
+	b, length, err := s.readSegment(path)
 	if err != nil {
 		return fmt.Errorf("open the spool: %w", err)
 	}
@@ -116,7 +157,7 @@ func (s *Spool) look(number uint64, last bool) error {
 			off += int64(resync(b[off:]))
 		}
 	}
-	if cut := int64(len(b)) - end; cut > 0 && last {
+	if cut := length - end; cut > 0 && last {
 		s.log.Warn("the end of the spool is cut off, as after a crash; what was not confirmed is dropped",
 			"file", path, "offset", end, "bytes", cut)
 		if err := os.Truncate(path, end); err != nil {
@@ -124,6 +165,9 @@ func (s *Spool) look(number uint64, last bool) error {
 		}
 	} else if !last {
 		end = int64(len(b)) // damage in the middle is reported when it is passed
+		if length > end {
+			s.damage(path, end, "the file is longer than any that the spool writes, the rest is skipped", nil)
+		}
 	}
 	if end < fileHeader { // not even a header: nothing may be appended behind it
 		s.sealed = last

@@ -93,7 +93,7 @@ func Open(opts Options) (_ *Spool, err error) {
 		return nil, fmt.Errorf("make the spool: %w", err)
 	}
 	s := &Spool{opts: opts, log: opts.Logger}
-	if s.lock, err = os.OpenFile(filepath.Join(opts.Dir, "position"), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+	if s.lock, err = os.OpenFile(filepath.Join(opts.Dir, "position"), os.O_RDWR|os.O_CREATE|syscall.O_NONBLOCK, 0o600); err != nil {
 		return nil, fmt.Errorf("open the spool: %w", err)
 	}
 	defer func() {
@@ -101,6 +101,9 @@ func Open(opts Options) (_ *Spool, err error) {
 			err = errors.Join(err, s.lock.Close())
 		}
 	}()
+	if err := regular(s.lock); err != nil {
+		return nil, fmt.Errorf("open the spool: %w", err)
+	}
 	if err := syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			err = ErrLocked
