@@ -56,6 +56,8 @@ func why(c *car.Snapshot, link *link.State, last *endJSON) string {
 	switch {
 	case c.LinkUp && c.Contended != "" && time.Since(c.ContendedAt) < contendedFor:
 		return string(c.Contended)
+	case !c.LinkUp && c.Phase != session.PhaseWaiting: // kept from before
+		return noBroker(c, link) + "; its session waits for the connection"
 	case c.Phase == session.PhaseRunning:
 		return ""
 	case c.Phase != session.PhaseWaiting:
@@ -64,12 +66,8 @@ func why(c *car.Snapshot, link *link.State, last *endJSON) string {
 			session.PhaseStatuses:  "waiting for first statuses",
 			session.PhaseCommands:  "waiting for responses to the first commands",
 		}[c.Phase]
-	case !c.LinkUp && connected(link) && link.Refused > 0:
-		return "the broker refuses the subscription to " + c.ID.String() + fleet.TopicFromGateway
-	case !c.LinkUp && !link.Up && link.LastError != "":
-		return "no connection to the broker: " + link.LastError
 	case !c.LinkUp:
-		return "no connection to the broker"
+		return noBroker(c, link)
 	case c.LastSeen.IsZero():
 		return "its gateway has not been heard since the start of the server"
 	case last == nil:
@@ -83,6 +81,17 @@ func why(c *car.Snapshot, link *link.State, last *endJSON) string {
 		return text + "; its gateway sends messages but has not connected again"
 	}
 	return text + "; not heard since"
+}
+
+// noBroker says why the broker does not hand the car's messages out.
+func noBroker(c *car.Snapshot, link *link.State) string {
+	switch {
+	case connected(link) && link.Refused > 0:
+		return "the broker refuses the subscription to " + c.ID.String() + fleet.TopicFromGateway
+	case !link.Up && link.LastError != "":
+		return "no connection to the broker: " + link.LastError
+	}
+	return "no connection to the broker"
 }
 
 // connected tells whether every connection to the broker is made.

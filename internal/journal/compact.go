@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // errEarly ends a compaction early.
@@ -256,10 +257,11 @@ func (j *Journal) removeBelow(segment, snapshot uint64) {
 }
 
 // Remove removes the files of the journal in a directory, and the directory if
-// nothing else is in it. A directory that is not there is no error.
+// nothing else is in it. A directory that is not there is no error, nor is something else
+// in its place.
 func Remove(dir string) error {
 	l, err := list(dir)
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
 		return nil
 	}
 	errs := []error{err}

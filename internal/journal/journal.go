@@ -93,6 +93,7 @@ type Journal struct {
 	sealed   []part
 	snapshot part
 	purge    bool // there are files that do not count any more
+	unread   bool // what is in the directory is not known, see Broken
 	failed   bool // the last compaction; tried again with the next segment
 	working  bool
 	broken   error
@@ -114,8 +115,8 @@ func Open(opts Options) (*Journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Mkdir(opts.Dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return nil, fmt.Errorf("make the journal: %w", err)
+	if err := makeDir(opts.Dir); err != nil {
+		return nil, err
 	}
 	r, err := replay(opts)
 	if err != nil {
@@ -358,7 +359,15 @@ func (j *Journal) startSegment(batch []byte, first uint64) error {
 		j.closeFile()
 		j.sealed = append(j.sealed, j.current)
 	}
+	if j.unread {
+		if err := j.enter(); err != nil {
+			return err
+		}
+	}
 	number := j.last + 1
+	if number >= maxNumber {
+		return fmt.Errorf("write the journal: %s has a file with the highest number that there is: remove it", j.opts.Dir)
+	}
 	f, err := os.OpenFile(segmentPath(j.opts.Dir, number), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("write the journal: %w", err)

@@ -26,12 +26,15 @@ var (
 
 // DamageError says where a journal is damaged. It is an ErrDamaged.
 type DamageError struct {
-	File   string
-	Offset int64 // in bytes
+	File   string // or the directory
+	Offset int64  // in bytes
 	Reason string
 }
 
 func (e *DamageError) Error() string {
+	if e.Offset == 0 {
+		return fmt.Sprintf("the journal is damaged: %s: %s", e.File, e.Reason)
+	}
 	return fmt.Sprintf("the journal is damaged: %s, offset %d: %s", e.File, e.Offset, e.Reason)
 }
 
@@ -69,6 +72,7 @@ type found struct {
 type listing struct {
 	segments, snapshots []part
 	tmp                 []string
+	last                uint64 // the highest number that a name has, whatever has that name
 }
 
 func list(dir string) (listing, error) {
@@ -78,13 +82,14 @@ func list(dir string) (listing, error) {
 		return l, err
 	}
 	for _, e := range entries {
-		if !e.Type().IsRegular() {
-			continue
-		}
 		stem, kind, _ := strings.Cut(e.Name(), ".")
 		kind = "." + kind
 		n, err := strconv.ParseUint(stem, 16, 64)
 		if err != nil || len(stem) != 16 || n == 0 || n >= maxNumber {
+			continue
+		}
+		l.last = max(l.last, n)
+		if !e.Type().IsRegular() {
 			continue
 		}
 		info, err := e.Info()
@@ -115,23 +120,11 @@ func snapshotPath(dir string, number uint64) string {
 // before the damage.
 func replay(opts Options) (found, error) {
 	r := found{base: 1, next: 1, fold: opts.NewFold()}
-	l, err := list(opts.Dir)
+	l, last, err := opts.listOwn()
 	if err != nil {
-		return r, fmt.Errorf("read the journal: %w", err)
+		return r, err
 	}
-	// Whether the files are ours to judge at all comes first.
-	for i, parts := range [][]part{l.snapshots, l.segments} {
-		for _, p := range parts {
-			path := snapshotPath(opts.Dir, p.number)
-			if i == 1 {
-				path = segmentPath(opts.Dir, p.number)
-			}
-			if err := opts.owns(path, p.number); err != nil {
-				return r, err
-			}
-			r.last = max(r.last, p.number)
-		}
-	}
+	r.last = last
 	segments, err := countingSegments(opts, l, &r)
 	if err != nil {
 		return r, err
@@ -152,6 +145,26 @@ func replay(opts Options) (found, error) {
 			r.next-1, opts.AtLeast)}
 	}
 	return r, nil
+}
+
+// listOwn lists the files of the journal, which all are ours to judge, and returns the
+// highest number in use.
+func (opts *Options) listOwn() (l listing, last uint64, err error) {
+	if l, err = list(opts.Dir); err != nil {
+		return l, 0, fmt.Errorf("read the journal: %w", err)
+	}
+	for i, parts := range [][]part{l.snapshots, l.segments} {
+		for _, p := range parts {
+			path := snapshotPath(opts.Dir, p.number)
+			if i == 1 {
+				path = segmentPath(opts.Dir, p.number)
+			}
+			if err := opts.owns(path, p.number); err != nil {
+				return l, 0, err
+			}
+		}
+	}
+	return l, l.last, nil
 }
 
 // owns tells whether a file may be read by this version and for this shard. What

@@ -106,6 +106,67 @@ func networkType(kind int64) (string, bool) {
 	return "", false
 }
 
+// openFile opens or makes a file of the directory that is written in place. It follows no
+// link and does not wait for what is no file.
+func openFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	if err == nil {
+		info, serr := f.Stat()
+		if serr == nil && info.Mode().IsRegular() {
+			return f, nil
+		}
+		err = errors.Join(serr, f.Close())
+	}
+	if info, serr := os.Lstat(path); serr == nil && !info.Mode().IsRegular() {
+		err = strange(path, info.Mode(), "a regular file", err)
+	} else if errors.Is(err, fs.ErrPermission) {
+		err = fmt.Errorf("%s cannot be opened: %w: give this user (uid %d) the right to read and write it, or remove it when no server runs: the server makes it anew",
+			path, cause(err), os.Geteuid())
+	} else {
+		err = fmt.Errorf("%s cannot be opened: %w", path, cause(err))
+	}
+	return nil, err
+}
+
+// makeShards makes the directory of the journals, if it is not there.
+func makeShards(path string) error {
+	err := os.Mkdir(path, 0o700)
+	if err == nil {
+		return nil
+	}
+	if info, serr := os.Stat(path); serr == nil && info.IsDir() {
+		return nil
+	}
+	if info, serr := os.Lstat(path); serr == nil {
+		return strange(path, info.Mode(), "a directory", nil)
+	}
+	return fmt.Errorf("make the state directory: %w", err)
+}
+
+// strange is the error for what stands in the place of a file or directory of ours; err is
+// what the system says, if anything.
+func strange(path string, mode fs.FileMode, expected string, err error) error {
+	what := "a device or socket"
+	switch {
+	case mode.IsRegular():
+		what = "a file"
+	case mode.IsDir():
+		what = "a directory"
+	case mode&fs.ModeSymlink != 0:
+		what = "a symbolic link"
+		if expected == "a directory" {
+			what += " to no directory"
+		}
+	case mode&fs.ModeNamedPipe != 0:
+		what = "a FIFO"
+	}
+	text := fmt.Sprintf("%s is %s, %s is expected: move it away and start the server again, which makes it anew", path, what, expected)
+	if err == nil {
+		return errors.New(text)
+	}
+	return fmt.Errorf("%s (%w)", text, cause(err))
+}
+
 // maxFile is the length of the longest small file of the directory, bytes. What this
 // package writes is far shorter.
 const maxFile = 4096

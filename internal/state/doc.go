@@ -8,7 +8,7 @@
 //	                setting of the time changes; what must not be resumed from
 //	shards/NN/      the journal of a shard
 //	shards/NN.epoch under which epoch it was written, when several servers share the cars
-//	damaged-N/      a journal that could not be read, for a person to look at
+//	damaged-N/NN/   journals that one process could not resume from, for a person to look at
 //	poisoned-N/     all journals, after eight deaths at once after a resume
 //
 // Only the last three of damaged-N and of poisoned-N are kept.
@@ -30,6 +30,7 @@
 // # Trouble
 //
 // Trouble with the directory never keeps cars from being served: Open and OpenShard
-// return errors that say what to do, upon which the caller serves without journals;
+// return errors that say what to do, upon which the caller serves without journals; trouble
+// with one journal leaves its shard without, and no other;
 // what happens later is one warning, and a journal that does nothing more.
 package state

@@ -100,9 +100,9 @@ func acquire(ctx context.Context, dir string, waiting func(string)) (*locked, er
 
 // tryLock takes the lock, or returns who has it.
 func tryLock(dir string) (taken *locked, who holder, err error) {
-	turn, err := os.OpenFile(filepath.Join(dir, "lock.turn"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	turn, err := openFile(filepath.Join(dir, "lock.turn"))
 	if err != nil {
-		return nil, holder{}, fmt.Errorf("lock the state directory: %w", err)
+		return nil, holder{}, err
 	}
 	defer func() {
 		if taken == nil {
@@ -114,9 +114,9 @@ func tryLock(dir string) (taken *locked, who holder, err error) {
 		return nil, readHolderOf(path), err
 	}
 	for {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+		f, err := openFile(path)
 		if err != nil {
-			return nil, holder{}, fmt.Errorf("lock the state directory: %w", err)
+			return nil, holder{}, err
 		}
 		ok, err := flock(f)
 		if ok && samePath(f, path) {
@@ -153,11 +153,15 @@ func flock(f *os.File) (bool, error) {
 // Holder returns the process that has the directory, and its description for people. It
 // changes nothing. ErrFree: there is none, or no such directory.
 func Holder(dir string) (id process.ID, description string, err error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	path := filepath.Join(dir, "lock")
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return id, "", ErrFree
 	}
 	if err != nil {
+		if info, serr := os.Lstat(path); serr == nil && !info.Mode().IsRegular() {
+			err = strange(path, info.Mode(), "a regular file", err)
+		}
 		return id, "", fmt.Errorf("look who has the state directory: %w", err)
 	}
 	defer f.Close()

@@ -1,15 +1,9 @@
 package state
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"external-server/internal/journal"
@@ -17,9 +11,6 @@ import (
 
 // ErrUnfinished: the journal of the process before could not be written to its end.
 var ErrUnfinished = errors.New("the journal does not hold everything that was answered")
-
-// kept is how many directories of each kind that were set aside are kept.
-const kept = 3
 
 // ShardOptions of OpenShard; see journal.Options.
 type ShardOptions struct {
@@ -36,13 +27,16 @@ type Shard struct {
 	*journal.Journal
 
 	// Declined is why what the process before has left cannot be resumed from; nil
-	// when it can. The journal is empty then, and the files were set aside.
+	// when it can. The journal is empty then, and the files were set aside; if that is not
+	// possible, the journal is a broken one (ShardOptions.OnFault) until it is begun anew.
 	Declined error
 	// Rest is, when Declined is not nil, what could still be read: an older state
 	// than the process before had, no base to answer from. It may be nil.
 	Rest journal.Fold
 	// SetAside is where the files were moved that cannot be resumed from; "": there were none.
 	SetAside string
+	// Lost says that the journal set aside is one of those that Dir.Lost has counted.
+	Lost bool
 
 	dir     *Dir
 	options journal.Options
@@ -51,8 +45,9 @@ type Shard struct {
 }
 
 // OpenShard opens the journal of one shard, once until CloseShard. What cannot be resumed from is
-// set aside and the shard begins empty (Shard.Declined). An error means that there
-// can be no journal; the cars of the shard can be served without.
+// set aside and the shard begins empty (Shard.Declined). If the place of this one journal
+// cannot be used, the shard has a broken journal. An error means that the directory cannot
+// be used; the cars can be served without.
 func (d *Dir) OpenShard(number int, opts ShardOptions) (*Shard, error) {
 	if number < 0 || number >= d.id.Shards {
 		return nil, fmt.Errorf("shard %d: there are %d", number, d.id.Shards)
@@ -60,6 +55,8 @@ func (d *Dir) OpenShard(number int, opts ShardOptions) (*Shard, error) {
 	d.opening.Lock()
 	defer d.opening.Unlock()
 	d.mu.Lock()
+	lost := d.losing[number]
+	d.losing[number] = false
 	before, again := d.page.shards[number], d.closed || d.shards[number] != nil
 	d.mu.Unlock()
 	if again {
@@ -82,32 +79,56 @@ func (d *Dir) OpenShard(number int, opts ShardOptions) (*Shard, error) {
 	}
 	switch {
 	case err == nil:
-		d.mu.Lock()
-		d.shards[number] = s
-		d.mu.Unlock()
-		return s, nil
+		return d.opened(s), nil
 	case errors.Is(err, ErrUnfinished), errors.Is(err, journal.ErrDamaged):
 		s.Rest, _ = journal.Salvage(jo) // the error is known
 	case !errors.Is(err, journal.ErrNewer) && !errors.Is(err, journal.ErrForeign):
-		return nil, err
+		return d.without(s, fmt.Errorf("the journal of a shard cannot be read: %w", err))
 	}
 	s.Declined = err
-	if s.SetAside, err = d.setAside(jo.Dir, "damaged"); err != nil {
-		return nil, errors.Join(s.Declined, err)
+	if s.SetAside, err = d.setShardAside(number); err != nil {
+		return d.without(s, fmt.Errorf("%w; it cannot be set aside: %w: move %s away", s.Declined, err, jo.Dir))
 	}
-	if s.SetAside != "" {
-		d.log.Warn("the journal of a shard cannot be resumed from: its cars connect anew", "shard", number, "error", s.Declined, "set aside as", s.SetAside)
+	if s.Lost = lost && s.SetAside != ""; !s.Lost && s.SetAside != "" {
+		d.log.Warn("the journal of a shard cannot be resumed from: its cars connect anew. What is set aside is not used any more; look for the cause and remove it, of such directories the newest three are kept",
+			"shard", number, "error", s.Declined, "set aside as", s.SetAside)
 	}
-	jo.AtLeast = 0
-	s.Journal, err = journal.Open(jo)
+	s.options.AtLeast = 0
+	if s.Journal, err = journal.Open(s.options); err != nil {
+		return d.without(s, fmt.Errorf("the journal of a shard cannot be begun anew: %w", err))
+	}
 	d.mu.Lock()
 	d.before.shards[number], d.page.shards[number] = shardPage{}, shardPage{}
-	if err == nil {
-		d.shards[number] = s
-	}
 	d.mu.Unlock()
-	if err := errors.Join(err, d.write()); err != nil {
+	d.opened(s)
+	if err := d.write(); err != nil {
 		return nil, err
+	}
+	return s, nil
+}
+
+// opened says that the shard is open.
+func (d *Dir) opened(s *Shard) *Shard {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.shards[s.number] = s
+	return s
+}
+
+// without opens a shard whose journal err keeps from being used: it is broken from its
+// beginning, and what is in its place is nothing to resume from.
+func (d *Dir) without(s *Shard, err error) (*Shard, error) {
+	s.Declined, s.Rest, s.SetAside = err, nil, ""
+	var invalid error
+	if s.Journal, invalid = journal.Broken(s.options, err); invalid != nil {
+		return nil, errors.Join(err, invalid)
+	}
+	d.mu.Lock()
+	d.before.shards[s.number] = shardPage{}
+	d.mu.Unlock()
+	d.opened(s)
+	if s.options.OnFault != nil {
+		s.options.OnFault(err)
 	}
 	return s, nil
 }
@@ -205,65 +226,3 @@ func (d *Dir) shardPath(number int) string {
 
 // removeShard removes a journal that is not open.
 func (d *Dir) removeShard(number int) error { return journal.Remove(d.shardPath(number)) }
-
-// SetAside moves the journals of all shards out of the way, so that nothing is
-// resumed, and returns where they are. It is for Poisoned, before any shard is opened.
-func (d *Dir) SetAside() (to string, err error) {
-	d.opening.Lock()
-	defer d.opening.Unlock()
-	d.mu.Lock()
-	open := slices.ContainsFunc(d.shards[:], func(s *Shard) bool { return s != nil })
-	d.mu.Unlock()
-	if open {
-		return "", errors.New("set the journals aside: a shard is open already")
-	}
-	to, err = d.setAside(d.shardsPath(), "poisoned")
-	if err == nil {
-		err = os.Mkdir(d.shardsPath(), 0o700)
-	}
-	if err != nil {
-		return "", fmt.Errorf("set the journals aside: %w", err)
-	}
-	d.mu.Lock()
-	clear(d.before.shards[:])
-	clear(d.page.shards[:])
-	deaths := d.before.early
-	d.before.poison, d.page.poison, d.before.early, d.page.early = 0, 0, 0, 0
-	d.mu.Unlock()
-	d.log.Error("the server died again and again soon after it had resumed the cars' sessions: they are not resumed this time, the cars connect anew",
-		"deaths", deaths, "journals set aside as", to)
-	return to, d.write()
-}
-
-// setAside renames a directory to the next free name of a kind and removes the
-// oldest ones of that kind. It returns the new path; empty: there was nothing.
-func (d *Dir) setAside(dir, kind string) (string, error) {
-	entries, err := os.ReadDir(d.opts.Dir)
-	if err != nil {
-		return "", fmt.Errorf("read the state directory: %w", err)
-	}
-	var numbers []int
-	for _, e := range entries {
-		rest, ok := strings.CutPrefix(e.Name(), kind+"-")
-		if n, err := strconv.Atoi(rest); ok && err == nil && n > 0 {
-			numbers = append(numbers, n)
-		}
-	}
-	slices.SortFunc(numbers, func(a, b int) int { return cmp.Compare(b, a) })
-	next := 1
-	if len(numbers) > 0 {
-		next = numbers[0] + 1
-	}
-	path := func(n int) string { return filepath.Join(d.opts.Dir, fmt.Sprintf("%s-%d", kind, n)) }
-	if err := os.Rename(dir, path(next)); errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	} else if err != nil {
-		return "", fmt.Errorf("set %s aside: %w", dir, err)
-	}
-	for _, n := range numbers[min(kept-1, len(numbers)):] {
-		if err := os.RemoveAll(path(n)); err != nil {
-			d.log.Warn("what was set aside long ago cannot be removed", "directory", path(n), "error", err)
-		}
-	}
-	return path(next), nil
-}

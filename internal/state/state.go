@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -53,6 +52,7 @@ type Dir struct {
 	turn  sync.Mutex // of the journals' compaction
 
 	opening  sync.Mutex // one shard at a time; taken before the others
+	damaged  string     // where journals are set aside; "": not yet; under opening
 	writing  sync.Mutex // one write of the page at a time; taken before mu
 	mu       sync.Mutex // never held while the disk works
 	before   page       // what the process before has left
@@ -64,6 +64,10 @@ type Dir struct {
 	served   bool  // a shard was served by this process
 	trouble  error // the last write of the page
 	closed   bool
+	losing   [MaxShards]bool // journals that Lost counts and that were not set aside yet
+
+	lostCount int // see Lost; not changed after Open
+	lost      string
 
 	wake   chan struct{} // the page has changed
 	cancel context.CancelFunc
@@ -112,8 +116,8 @@ func Open(ctx context.Context, opts Options) (_ *Dir, err error) {
 	if err := writeHolder(d.lock, opts.Version); err != nil {
 		return nil, fmt.Errorf("write %s: %w", d.lock.file.Name(), err)
 	}
-	if err := os.Mkdir(d.shardsPath(), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return nil, fmt.Errorf("make the state directory: %w", err)
+	if err := makeShards(d.shardsPath()); err != nil {
+		return nil, err
 	}
 	if err := d.openPage(made); err != nil {
 		return nil, err
@@ -130,20 +134,27 @@ func (d *Dir) openPage(made bool) (err error) {
 		return err
 	}
 	path := filepath.Join(d.opts.Dir, "alive")
-	if d.alive, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600); err != nil {
-		return fmt.Errorf("open the state directory: %w", err)
+	if d.alive, err = openFile(path); err != nil {
+		return err
 	}
 	before, fresh, err := readPage(d.alive)
 	if err == nil && !fresh && before.identity != d.id.Identity {
 		err = fmt.Errorf("%s is of the state directory %q, this one is %q", path, printable(before.identity), d.id.Identity)
 	}
-	if err != nil {
-		d.log.Warn("the state directory does not tell when the cars were last served: no session is resumed", "error", err)
+	if err == nil && fresh && !made {
+		err = fmt.Errorf("%s was missing or empty", path)
 	}
 	if err != nil || fresh {
 		before = page{}
 		for i := range before.shards {
 			before.shards[i].broken = !made // nothing says that the journals are whole
+		}
+	}
+	if err != nil {
+		err = errors.Join(err, d.lose())
+		if d.lostCount > 0 || !fresh {
+			d.log.Warn("the state directory does not tell when the cars were last served: no session is resumed, the cars connect anew. The file is written anew; look whether the disk is at fault or another program writes to the directory",
+				"directory", d.opts.Dir, "error", err, "journals", d.lostCount, "set aside in", d.lost)
 		}
 	}
 	d.before, d.page = before, before

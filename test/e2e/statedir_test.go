@@ -98,13 +98,13 @@ func TestStateDirectoryIsFullForAWhile(t *testing.T) {
 	k.config["state_directory"] = k.state
 	k.run()
 	filler := fill(t, disk)
-	k.server.WaitLog("a journal cannot be written")
+	k.server.WaitLog("a journal cannot be used")
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	broken := strings.Count(k.server.Log(), "a journal cannot be written")
+	broken := strings.Count(k.server.Log(), "a journal cannot be used")
 	testwait.Until(t, "the journals can be written again", func() bool {
-		return strings.Count(k.server.Log(), "the journal can be written again") >= broken
+		return strings.Count(k.server.Log(), "the journal can be used again") >= broken
 	})
 	k.server.Kill()
 	k.again()

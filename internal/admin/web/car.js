@@ -89,7 +89,7 @@ export function open({ root, store, argument: name, on, signal, title }) {
     text(badge, newer.since ? `${stateWords[newer.state]} for ${duration((now - ms(newer.since)) / 1000)}` : stateWords[newer.state]);
     attr(badge, "data-state", newer.state);
     const meaning = explain(newer.why);
-    show(why, newer.state !== "running");
+    show(why, newer.state !== "running" || Boolean(newer.why));
     attr(why, "data-state", newer.state);
     text(why.children[0], newer.why ?? "");
     text(why.children[1], meaning.title);

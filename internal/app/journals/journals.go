@@ -94,6 +94,9 @@ func (j *Journals) open(ctx context.Context, cfg *config.Config) error {
 	}
 	j.dir, j.shared = dir, cfg.Cluster != nil
 	j.declined, j.givenUp, j.aside = make(map[string]int), make(map[string]int), make(map[string]int)
+	if n, to := dir.Lost(); n > 0 {
+		j.setAside(asideDamaged, n, to)
+	}
 	if dir.Poisoned() {
 		to, err := dir.SetAside()
 		if err != nil {

@@ -82,7 +82,7 @@ func (j *Journals) mend(s *Shard, service Service) {
 	case s.fault.Load() == nil:
 	case s.Err() == nil: // something was written since
 		s.fault.Store(nil)
-		j.opts.Logger.Info("the journal can be written again: the sessions of its cars outlive this process again", "shard", s.Number)
+		j.opts.Logger.Info("the journal can be used again: the sessions of its cars outlive this process again", "shard", s.Number)
 	case time.Since(s.tried) >= journalRetry:
 		s.tried = time.Now()
 		s.Restart()

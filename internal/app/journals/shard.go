@@ -48,7 +48,7 @@ func (j *Journals) OpenShard(n int, cfg *config.Config) (*Shard, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.SetAside != "" {
+	if s.SetAside != "" && !s.Lost {
 		j.setAside(asideReason(s.Declined), 1, s.SetAside)
 	}
 	s.Away = func() time.Duration {
@@ -86,7 +86,7 @@ func (j *Journals) OpenEmpty(n int, cfg *config.Config) (*Shard, error) {
 		NewFold: func() journal.Fold { return record.NewFold() },
 		OnFault: func(err error) {
 			if s.fault.Swap(&err) == nil {
-				j.opts.Logger.Warn("a journal cannot be written: the cars of its connection are served, their sessions will end with this process unless it can be begun anew",
+				j.opts.Logger.Warn("a journal cannot be used: the cars of its connection are served, their sessions will end with this process unless it can be begun anew",
 					"shard", n, "error", err, "next_attempt_in", journalRetry.String())
 			}
 		},
