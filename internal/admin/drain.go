@@ -49,11 +49,29 @@ func (s *Server) drain(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	text := "replica " + view.Self + " gives its cars to the others, and takes none until it is started anew"
-	if len(view.Members) < 2 {
-		text = "replica " + view.Self + " is the only one: it suspends the sessions of its cars, and takes none until it is started anew"
+	if none := noTaker(view); none != "" {
+		text = "replica " + view.Self + " " + none + ": it suspends the sessions of its cars, which no replica serves until one takes them; it takes none itself until it is started anew"
 	}
 	s.told(r, "", text)
 	answer(w, http.StatusAccepted, done{Result: text})
+}
+
+// noTaker says why no other replica takes the cars of this one; it is empty when one does.
+func noTaker(view *cluster.View) string {
+	if len(view.Members) < 2 {
+		return "is the only one"
+	}
+	var others []string
+	for _, m := range view.Members {
+		switch {
+		case m.Name == view.Self:
+		case m.State == cluster.StateReady:
+			return ""
+		default:
+			others = append(others, m.Name+" is "+m.State)
+		}
+	}
+	return "has no other one that takes cars (" + strings.Join(others, ", ") + ")"
 }
 
 // drainOther passes the request on.

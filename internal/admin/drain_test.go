@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"external-server/internal/admin"
+	"external-server/internal/cluster"
 )
 
 // Drain gives the shards of the replica to the first other one.
@@ -61,6 +62,21 @@ func TestDrain(t *testing.T) {
 	c.stop()
 	if got := a.operate("POST", "/api/v1/drain", `{"replica": "c"}`); got.status != http.StatusBadGateway || !strings.Contains(got.text(), "replica c does not answer") {
 		t.Errorf("%d %s", got.status, got.text())
+	}
+}
+
+// Where the other replicas take no cars, the answer says that no replica serves them.
+func TestDrainWithoutTaker(t *testing.T) {
+	all, view := newFleet(t, nil, []string{"car4"}, []string{"car1"}, []string{"car2"})
+	changed := *view.Load()
+	changed.Members = slices.Clone(changed.Members)
+	changed.Members[1].State, changed.Members[2].State = cluster.StateDraining, cluster.StateUnhealthy
+	view.Store(&changed)
+	got := all[1].operate("POST", "/api/v1/drain", `{"replica": "a"}`)
+	for _, want := range []string{"replica a has no other one that takes cars (b is draining, c is unhealthy)", "which no replica serves until one takes them"} {
+		if got.status != http.StatusAccepted || !strings.Contains(got.text(), want) {
+			t.Errorf("%d %s, expected %q", got.status, got.text(), want)
+		}
 	}
 }
 

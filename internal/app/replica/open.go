@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"external-server/internal/cluster"
 	"external-server/internal/cluster/fence"
+	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/session/record"
 )
@@ -103,10 +105,11 @@ func (r *Replica) seize(ctx context.Context, n int, own fence.Epoch) (s *shard, 
 	}
 	s.Away = func() time.Duration { return 0 } // the records say that they are hints
 	s.carried, s.standing = records, fence.NewStanding(own, own.Epoch)
+	var unreadable unreadables
 	for id, data := range records {
 		known, err := record.Carried(id.String(), data)
 		if err != nil {
-			r.log.Warn("the session of a car cannot be taken over, it connects anew", "car", id, "error", err)
+			unreadable.add(id, err)
 			r.journals.Decline("unreadable")
 			continue
 		}
@@ -116,7 +119,29 @@ func (r *Replica) seize(ctx context.Context, n int, own fence.Epoch) (s *shard, 
 		}
 		s.Know(id.String(), known)
 	}
+	unreadable.tell(r.log, r.name, n)
 	return s, "the broker's records", r.noted(s, own.Epoch)
+}
+
+// unreadables are the records of a shard that cannot be read. Strangers may have left thousands, so they are told of in one line.
+type unreadables struct {
+	count int
+	first fleet.CarID // in the order of the names
+	err   error       // of the first
+}
+
+func (u *unreadables) add(car fleet.CarID, err error) {
+	if u.count++; u.count == 1 || car.String() < u.first.String() {
+		u.first, u.err = car, err
+	}
+}
+
+func (u *unreadables) tell(log *slog.Logger, cluster string, shard int) {
+	if u.count == 0 {
+		return
+	}
+	log.Warn("records of sessions at the broker cannot be read, their cars connect anew; remove the records of cars that do not exist by publishing empty retained messages",
+		"shard", shard, "records", u.count, "topic", fence.RecordTopic(cluster, shard, u.first), "error", u.err)
 }
 
 // noted writes the journal of a shard that is about to be served, and under which epoch.

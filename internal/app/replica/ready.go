@@ -22,7 +22,7 @@ func readiness(view *cluster.View, health error) (ready bool, reason string) {
 		unready = append(unready, "this replica is draining: it gives its cars to the others, and takes none until it is started anew")
 	}
 	if !view.Connected {
-		text := "etcd does not answer; cars are served on, no shard moves"
+		text := "this replica cannot use etcd; the cars that it has are served on, and no shard moves"
 		if view.Problem != "" {
 			text += ": " + view.Problem
 		}

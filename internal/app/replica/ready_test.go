@@ -24,7 +24,7 @@ func TestClusterReadiness(t *testing.T) {
 		reason string
 	}{
 		{"all is well", cluster.View{Members: same, Shards: served, Connected: true}, nil, true, ""},
-		{"etcd is away", cluster.View{Members: same, Shards: served, Problem: "it refuses"}, nil, false, "etcd does not answer; cars are served on, no shard moves: it refuses"},
+		{"etcd is away", cluster.View{Members: same, Shards: served, Problem: "it refuses"}, nil, false, "this replica cannot use etcd; the cars that it has are served on, and no shard moves: it refuses"},
 		{"no owner", cluster.View{Members: same, Shards: []cluster.Owner{{}, {Replica: "a"}}, Connected: true}, nil, false, "1 of 2 shards have no owner: 0"},
 		{"opening", cluster.View{Members: same, Shards: []cluster.Owner{{Replica: "a", State: cluster.ClaimOpening}, {Replica: "b", State: cluster.ClaimOpening}}, Connected: true}, nil, false, "1 shards are being opened here"},
 		{"unwell", cluster.View{Members: same, Shards: served, Connected: true}, errors.New("the broker does not answer"), false, "cannot serve: the broker does not answer"},

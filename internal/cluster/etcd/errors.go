@@ -51,7 +51,7 @@ func (e *NameError) Error() string {
 func (s *Store) agree(value []byte) error {
 	var got settings
 	if err := json.Unmarshal(value, &got); err != nil || got.Format < 1 || got.Shards < 1 {
-		return fmt.Errorf("the key %s in etcd is not as this program writes it; expected %s", s.keys.settings(), encode(settings{format, s.opts.Shards}))
+		return fmt.Errorf("the key %s in etcd is not as this program writes it; expected %s: delete the key, a server of the cluster writes it again", s.keys.settings(), encode(settings{format, s.opts.Shards}))
 	}
 	if got.Format != format {
 		return &SettingsError{Key: s.keys.settings(), Format: got.Format}
