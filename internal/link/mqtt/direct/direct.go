@@ -18,7 +18,7 @@ import (
 
 // ordinaryEvery is which call is an ordinary one all the same: a reader that finds more each time
 // it looks would otherwise keep its processor for as long as that thread sleeps.
-const ordinaryEvery = 16
+const ordinaryEvery = 64
 
 // Conn is a TCP connection. One goroutine at a time may read, and one may write.
 type Conn struct {
