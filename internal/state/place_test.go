@@ -12,6 +12,8 @@ import (
 
 	"external-server/internal/journal"
 	"external-server/internal/support/testlog"
+	"external-server/internal/support/testneed"
+	"external-server/internal/support/testwait"
 )
 
 // inPlace put something in the place of a file or directory.
@@ -71,18 +73,7 @@ func TestShardWithoutJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	// On another file system nothing can be moved into the state directory.
-	other, err := os.MkdirTemp("/dev/shm", "external-server-")
-	if err != nil {
-		t.Skipf("there is no other file system: %v", err)
-	}
-	defer func() {
-		if err := os.RemoveAll(other); err != nil {
-			t.Error(err)
-		}
-	}()
-	if err := os.Rename(other, filepath.Join(opts.Dir, "probe")); !errors.Is(err, syscall.EXDEV) {
-		t.Skipf("/dev/shm is no file system of its own: %v", err)
-	}
+	other := testneed.OtherFileSystem(t, opts.Dir)
 	elsewhere := filepath.Join(other, "shards")
 	if err := errors.Join(os.CopyFS(elsewhere, os.DirFS(d.shardsPath())), os.RemoveAll(d.shardsPath()), os.Symlink(elsewhere, d.shardsPath())); err != nil {
 		t.Fatal(err)
@@ -289,7 +280,7 @@ func TestStrangersAreTold(t *testing.T) {
 			if err := c.stand(path); err != nil {
 				t.Fatal(err)
 			}
-			soon(t, func() {
+			testwait.Returns(t, func() {
 				refused(t, opts, nil, append(c.words, path+" is", "move it away and start the server again")...)
 			})
 			if err := os.Remove(path); err != nil {

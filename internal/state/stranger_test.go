@@ -6,7 +6,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
-	"time"
+
+	"external-server/internal/support/testwait"
 )
 
 // TestStrangersInThePlaceOfFiles: what stands in the place of a file of the directory,
@@ -31,7 +32,7 @@ func TestStrangersInThePlaceOfFiles(t *testing.T) {
 			if err := put(epoch); err != nil {
 				t.Fatal(err)
 			}
-			soon(t, func() {
+			testwait.Returns(t, func() {
 				if d.Under(1, 7) {
 					t.Error("the journal counts")
 				}
@@ -46,7 +47,7 @@ func TestStrangersInThePlaceOfFiles(t *testing.T) {
 			if err := put(identity); err != nil {
 				t.Fatal(err)
 			}
-			soon(t, func() { refused(t, opts, nil, identity, "remove the directory") })
+			testwait.Returns(t, func() { refused(t, opts, nil, identity, "remove the directory") })
 			if kind == "huge" {
 				return // a long lock is read as far as one can be long
 			}
@@ -57,7 +58,7 @@ func TestStrangersInThePlaceOfFiles(t *testing.T) {
 			if err := put(lock); err != nil {
 				t.Fatal(err)
 			}
-			soon(t, func() {
+			testwait.Returns(t, func() {
 				ctx, cancel := context.WithCancel(t.Context())
 				cancel()
 				if got, err := Open(ctx, opts); err == nil {
@@ -71,20 +72,5 @@ func TestStrangersInThePlaceOfFiles(t *testing.T) {
 				}
 			})
 		})
-	}
-}
-
-// soon fails the test when do does not return.
-func soon(t *testing.T, do func()) {
-	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		do()
-	}()
-	select {
-	case <-done:
-	case <-time.After(20 * time.Second): // it would wait for ever
-		t.Fatal("it does not return")
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"external-server/internal/config"
 	"external-server/internal/observe"
 	"external-server/internal/session/record"
+	"external-server/internal/support/testneed"
 )
 
 // left leaves something to do for one car of each of two shards, and returns the cars and the
@@ -74,19 +75,8 @@ func (r recorder) Record(shard int) { r.record(shard) }
 func TestOneShardWithoutJournal(t *testing.T) {
 	cfg := &config.Config{Company: "company", StateDirectory: t.TempDir()}
 	one, other, path := left(t, cfg)
-	elsewhere, err := os.MkdirTemp("/dev/shm", "external-server-")
-	if err != nil {
-		t.Skipf("there is no other file system: %v", err)
-	}
-	defer func() {
-		if err := os.RemoveAll(elsewhere); err != nil {
-			t.Error(err)
-		}
-	}()
+	elsewhere := testneed.OtherFileSystem(t, cfg.StateDirectory)
 	shards := filepath.Join(cfg.StateDirectory, "shards")
-	if err := os.Rename(elsewhere, filepath.Join(cfg.StateDirectory, "probe")); !errors.Is(err, syscall.EXDEV) {
-		t.Skipf("/dev/shm is no file system of its own: %v", err)
-	}
 	to := filepath.Join(elsewhere, "shards") // from there nothing can be moved into the state directory
 	if err := errors.Join(os.CopyFS(to, os.DirFS(shards)), os.RemoveAll(shards), os.Symlink(to, shards)); err != nil {
 		t.Fatal(err)

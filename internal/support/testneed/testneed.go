@@ -5,9 +5,11 @@
 package testneed
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 )
 
@@ -54,6 +56,26 @@ func Time(t testing.TB) {
 	if testing.Short() {
 		t.Skip("left out with -short: it takes several seconds")
 	}
+}
+
+// OtherFileSystem returns an empty directory from which nothing can be moved into dir. It is gone
+// after the test.
+func OtherFileSystem(t testing.TB, dir string) string {
+	t.Helper()
+	other, err := os.MkdirTemp("/dev/shm", "external-server-")
+	if err != nil {
+		Missing(t, "a file system in memory at /dev/shm", "mount")
+		return ""
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(other); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Rename(other, filepath.Join(dir, "probe")); !errors.Is(err, syscall.EXDEV) {
+		t.Fatalf("/dev/shm and %s are expected to be two file systems, moving between them: %v", dir, err)
+	}
+	return other
 }
 
 // Missing ends a test for which something is missing: it is skipped, or fails when

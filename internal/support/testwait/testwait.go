@@ -26,3 +26,18 @@ func Until(t testing.TB, what string, condition func() bool) {
 		<-tick.C
 	}
 }
+
+// Returns ends the test if do does not return within Patience: what it calls might wait for ever.
+func Returns(t testing.TB, do func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		do()
+	}()
+	select {
+	case <-done:
+	case <-time.After(Patience):
+		t.Fatalf("did not return within %v", Patience)
+	}
+}
