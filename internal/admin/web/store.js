@@ -15,6 +15,7 @@ export class Store extends EventTarget {
   cars = new Map(); // by name
   carsKnown = false;
   missing = []; // replicas whose cars are not known
+  unserved = ""; // why cars have no replica that serves them
   states = { waiting: 0, connecting: 0, running: 0 };
   server = null;
   map = null; // tiles, as they were when the page was loaded, which may load no others
@@ -145,6 +146,7 @@ export class Store extends EventTarget {
       list.cars.push(...(await this.#ask(`api/v1/cars?limit=10000&offset=${offset}`)).cars);
     }
     this.missing = list.missing ?? [];
+    this.unserved = list.unserved ?? "";
     const before = this.cars;
     this.cars = new Map();
     for (const car of list.cars) {
