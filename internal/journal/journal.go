@@ -377,6 +377,7 @@ func (j *Journal) startSegment(batch []byte, first uint64) error {
 	}
 	f, err := os.OpenFile(segmentPath(j.opts.Dir, number), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
+		j.unread = j.unread || errors.Is(err, os.ErrNotExist) // the directory is gone
 		return fmt.Errorf("write the journal: %w", err)
 	}
 	h := header{

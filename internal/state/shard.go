@@ -187,6 +187,13 @@ func (s *Shard) Reread() (journal.Fold, error) {
 	return nil, fmt.Errorf("read the journal of shard %d: %w", s.number, err)
 }
 
+// Restart is that of the journal. The directory of all journals is made first, if somebody
+// has removed it.
+func (s *Shard) Restart() {
+	_ = makeShards(s.dir.shardsPath()) // the next write tells what is wrong
+	s.Journal.Restart()
+}
+
 // mark notes whether the journal may be resumed from.
 func (s *Shard) mark(usable bool) {
 	d := s.dir

@@ -381,24 +381,6 @@ func (d *Dir) write() error {
 	return err
 }
 
-// look notes and tells whether the directory still keeps what is written to it.
-func (d *Dir) look(err error) {
-	if err == nil && !samePath(d.alive, filepath.Join(d.opts.Dir, "alive")) {
-		err = fmt.Errorf("%s is gone or was replaced", filepath.Join(d.opts.Dir, "alive"))
-	}
-	d.mu.Lock()
-	before := d.trouble
-	d.trouble = err
-	d.mu.Unlock()
-	switch {
-	case err != nil && before == nil:
-		d.log.Warn("the state directory cannot be used any more: the cars are served on, but the next process cannot resume their sessions",
-			"directory", d.opts.Dir, "error", err)
-	case err == nil && before != nil:
-		d.log.Info("the state directory can be used again", "directory", d.opts.Dir)
-	}
-}
-
 // poke has the page written soon.
 func (d *Dir) poke() {
 	select {
