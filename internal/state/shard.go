@@ -67,7 +67,7 @@ func (d *Dir) OpenShard(number int, opts ShardOptions) (*Shard, error) {
 		Dir: d.shardPath(number), Shard: number, Identity: d.id.Identity,
 		SegmentBytes: opts.SegmentBytes, MaxBytes: opts.MaxBytes, Sync: opts.Sync,
 		AtLeast: before.sequence, NewFold: opts.NewFold,
-		Mark: s.mark, OnFault: opts.OnFault, Turn: &d.turn,
+		Mark: s.mark, OnFault: opts.OnFault, Turn: &d.turn, Written: d.vigil.Called,
 		Logger: d.log.With("shard", number),
 	}
 	s.options = jo

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"external-server/internal/state/vigil"
 )
 
 const (
@@ -50,6 +52,7 @@ type Dir struct {
 	alive *os.File
 	clock clock
 	turn  sync.Mutex // of the journals' compaction
+	vigil *vigil.Vigil
 
 	opening  sync.Mutex // one shard at a time; taken before the others
 	damaged  string     // where journals are set aside; "": not yet; under opening
@@ -122,6 +125,7 @@ func Open(ctx context.Context, opts Options) (_ *Dir, err error) {
 	if err := d.openPage(made); err != nil {
 		return nil, err
 	}
+	d.vigil = vigil.New()
 	ctx, d.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	d.done.Go(func() { d.stamp(ctx) })
 	return d, nil
@@ -298,6 +302,7 @@ func (d *Dir) Close(final bool) error {
 		})
 	}
 	closing.Wait()
+	d.vigil.Close()
 	d.mu.Lock()
 	d.stampShards()
 	// A process that ended before it served says nothing about the one before.
