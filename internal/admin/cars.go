@@ -32,7 +32,7 @@ func endOf(e observe.End) *endJSON {
 func (s *Server) brief(c *car.Snapshot, link *link.State) carBrief {
 	b := carBrief{
 		Name: c.ID.Car, Labels: s.opts.Source.Labels(c.ID.Car), State: observe.StateOf(c.Phase), Since: when(c.Since), Session: c.SessionID, Resumed: when(c.Resumed), LastSeen: when(c.LastSeen),
-		Devices: len(c.Devices), Statuses: c.Statuses, Sessions: c.Sessions,
+		Devices: len(c.Devices), Statuses: c.Statuses, Sessions: c.Sessions, Suspended: suspended(c),
 	}
 	for _, n := range c.Ended {
 		b.Ends += n
@@ -56,7 +56,7 @@ func why(c *car.Snapshot, link *link.State, last *endJSON) string {
 	switch {
 	case c.LinkUp && c.Contended != "" && time.Since(c.ContendedAt) < contendedFor:
 		return string(c.Contended)
-	case !c.LinkUp && c.Phase != session.PhaseWaiting: // kept from before
+	case suspended(c):
 		return noBroker(c, link) + "; its session waits for the connection"
 	case c.Phase == session.PhaseRunning:
 		return ""
@@ -82,6 +82,9 @@ func why(c *car.Snapshot, link *link.State, last *endJSON) string {
 	}
 	return text + "; not heard since"
 }
+
+// suspended tells whether the session of the car waits for the connection to the broker.
+func suspended(c *car.Snapshot) bool { return !c.LinkUp && c.Phase == session.PhaseRunning }
 
 // noBroker says why the broker does not hand the car's messages out.
 func noBroker(c *car.Snapshot, link *link.State) string {

@@ -16,7 +16,7 @@ var (
 
 // TestMutants: histories find deliberate bugs in the planner.
 func TestMutants(t *testing.T) {
-	mutants.Suite{Least: 20, Draw: *mutantsDrawn, Names: *mutantNames, Found: "replay: ", Args: func(string) []string {
+	mutants.Suite{Least: 20, Draw: *mutantsDrawn, Names: *mutantNames, Found: "replay: ", Args: func(string, string) []string {
 		return []string{"-test.run", "^TestHistories$", "-seeds", fmt.Sprint(*mutantSeeds)}
 	}}.Check(t)
 }

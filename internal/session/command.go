@@ -100,11 +100,34 @@ func (s *Session) send(c fleet.Command, of commands.Sent, dev *device) {
 func (s *Session) commandResponse(m fleet.ClientMessage) {
 	if c := s.sent.Find(m.Counter); c != nil && m.Response == fleet.ResponseDeviceNotConnected {
 		// CMD-23: at once, even out of order. DEF-40: the session goes on.
-		if dev := s.find(c.Command.Device.ID()); dev != nil && dev.supported && !dev.asked {
+		if dev := s.find(c.Command.Device.ID()); dev != nil && dev.supported && !dev.asked && !s.leavesInTurn(dev.ID()) {
 			s.disconnect(dev)
 		}
 	}
 	s.acknowledge(m, false)
+}
+
+// leavesInTurn tells whether statuses of a connected device wait for their turn. The gateway has sent them before it
+// said that the device is not connected, and expects their answers. So the device leaves with its
+// DISCONNECT if that waits, or else the last of them counts as one (CMD-23, STAT-25).
+func (s *Session) leavesInTurn(id fleet.DeviceID) bool {
+	var last fleet.ClientMessage
+	waits := false
+	for _, counter := range s.order.Counters() {
+		m, _ := s.order.Waiting(counter)
+		switch {
+		case m.Device.ID() != id || m.State < fleet.StateConnecting || m.State > fleet.StateDisconnect:
+		case m.State == fleet.StateDisconnect:
+			return true
+		default:
+			last, waits = m, true
+		}
+	}
+	if waits {
+		last.State = fleet.StateDisconnect
+		s.putAsideAnew(last)
+	}
+	return waits
 }
 
 // acknowledge records a response and acknowledges in counter order (CMD-20,

@@ -96,6 +96,13 @@ func (s *Session) putAside(m fleet.ClientMessage) {
 	s.withhold(m.Counter)
 }
 
+// putAsideAnew puts m in the place of the status with its counter, which waits.
+func (s *Session) putAsideAnew(m fleet.ClientMessage) {
+	if again := s.order.Replace(m); !again {
+		s.early = append(s.early, m.Counter)
+	}
+}
+
 // recordStatus says that a status was accepted; with StatusForwarded, that its module
 // gets it as its next one.
 func (s *Session) recordStatus(m fleet.ClientMessage, flags byte) {

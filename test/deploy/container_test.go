@@ -15,6 +15,7 @@ import (
 
 	"external-server/internal/support/servertest"
 	"external-server/internal/support/testwait"
+	"external-server/internal/support/tied"
 )
 
 // container runs commands as the image would: in its folders, with its
@@ -93,9 +94,8 @@ func (c *container) command(argv []string) *exec.Cmd {
 	}
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir, cmd.Env = c.workdir, c.env
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if os.Geteuid() == 0 {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: user, Gid: user}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
 	}
 	return cmd
 }
@@ -106,7 +106,11 @@ func (c *container) run(argv ...string) (stdout, all string, code int) {
 	cmd := c.command(argv)
 	var out, both bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &both
-	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+	wait, err := tied.Start(cmd, syscall.SIGKILL)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if err := wait(); err != nil && cmd.ProcessState == nil {
 		c.t.Fatal(err)
 	}
 	return out.String(), out.String() + both.String(), cmd.ProcessState.ExitCode()
@@ -138,14 +142,13 @@ func (p *process) output() string {
 func (c *container) start(argv ...string) *process {
 	c.t.Helper()
 	p := &process{t: c.t, cmd: c.command(argv), done: make(chan struct{})}
-	// A death signal comes with the end of the thread that started the process.
-	p.cmd.SysProcAttr.Pdeathsig = 0
 	p.cmd.Stdout, p.cmd.Stderr = p, p
-	if err := p.cmd.Start(); err != nil {
+	wait, err := tied.Start(p.cmd, syscall.SIGKILL)
+	if err != nil {
 		c.t.Fatal(err)
 	}
 	go func() {
-		_ = p.cmd.Wait()
+		_ = wait()
 		close(p.done)
 	}()
 	c.t.Cleanup(func() {

@@ -24,6 +24,7 @@ import (
 	"external-server/internal/link/mqtt"
 	"external-server/internal/link/mqtt/wire"
 	"external-server/internal/support/brokertest"
+	"external-server/internal/support/tied"
 )
 
 // BenchmarkEcho measures round trips through mosquitto, closed loop: every car
@@ -218,10 +219,10 @@ func serveLibrary(b *testing.B, address string, cars int) func() {
 
 // load is the process with the cars.
 type load struct {
-	b   *testing.B
-	cmd *exec.Cmd
-	in  io.WriteCloser
-	out *bufio.Scanner
+	b    *testing.B
+	wait func() error // of the process
+	in   io.WriteCloser
+	out  *bufio.Scanner
 }
 
 const loadVariable = "LINK_BENCH_LOAD"
@@ -234,7 +235,6 @@ func startLoad(b *testing.B, address string, cars int) *load {
 	cmd := exec.Command(exe)
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d", loadVariable, address, cars))
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		b.Fatal(err)
@@ -243,10 +243,11 @@ func startLoad(b *testing.B, address string, cars int) *load {
 	if err != nil {
 		b.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	wait, err := tied.Start(cmd, syscall.SIGKILL)
+	if err != nil {
 		b.Fatal(err)
 	}
-	l := &load{b: b, cmd: cmd, in: in, out: bufio.NewScanner(out)}
+	l := &load{b: b, wait: wait, in: in, out: bufio.NewScanner(out)}
 	l.read() // ready
 	return l
 }
@@ -269,7 +270,7 @@ func (l *load) run(n int) time.Duration {
 
 func (l *load) stop() {
 	l.in.Close()
-	if err := l.cmd.Wait(); err != nil {
+	if err := l.wait(); err != nil {
 		l.b.Fatal(err)
 	}
 }

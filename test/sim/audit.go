@@ -47,6 +47,7 @@ type stepLedger struct {
 	hasPromised bool
 	left        fleet.DeviceID // device whose DISCONNECT was just handled
 	mustLeave   fleet.DeviceID // CMD-23
+	mayLeave    fleet.DeviceID // the same, where it is not known whether statuses of the device wait
 	forwards    [len(moduleNumbers)]int
 	published   int
 	notified    bool
@@ -278,7 +279,7 @@ func (a *auditor) effect(e *session.Effect) {
 // announced tells whether the device leaves by itself: it just said so, or the
 // gateway refused a command for it (CMD-23).
 func (a *auditor) announced(id fleet.DeviceID) bool {
-	return id != (fleet.DeviceID{}) && (a.inStep.left == id || a.inStep.mustLeave == id)
+	return id != (fleet.DeviceID{}) && (a.inStep.left == id || a.inStep.mustLeave == id || a.inStep.mayLeave == id)
 }
 
 func (a *auditor) started(e *session.Effect) {

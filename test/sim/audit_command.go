@@ -186,7 +186,11 @@ func (a *auditor) responded(m fleet.ClientMessage) {
 	l.waiting[i].responded = true
 	refused := m.Response == fleet.ResponseDeviceNotConnected && a.phase == session.PhaseRunning
 	if refused && a.current.live[l.waiting[i].device] && !a.undecided(l.waiting[i].device) {
-		a.inStep.mustLeave = l.waiting[i].device // CMD-23
+		if id := l.waiting[i].device; !a.current.statuses.leaves(id) {
+			a.inStep.mustLeave = id // CMD-23
+		} else if a.current.loose {
+			a.inStep.mayLeave = id
+		}
 	}
 	for len(l.waiting) > 0 && l.waiting[0].responded {
 		s := l.waiting[0]

@@ -45,7 +45,9 @@ func (a *auditor) checkFirsts() {
 	for i := range c.listed {
 		l := &c.listed[i]
 		if l.came && !l.answered && c.live[l.device.ID()] && a.roomLeft(l.device.Module) <= 0 {
-			c.statuses.noRoom = a.now
+			if a.now.After(c.statuses.noRoom) { // the clock may have gone back
+				c.statuses.noRoom = a.now
+			}
 			return
 		}
 	}

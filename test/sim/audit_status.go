@@ -71,6 +71,28 @@ func (l *statusLedger) receive(m fleet.ClientMessage, now time.Time) {
 	}
 }
 
+// leaves tells whether the device that the gateway does not know any more has statuses that wait: it leaves with its
+// DISCONNECT, or else with the last of them (CMD-23).
+func (l *statusLedger) leaves(id fleet.DeviceID) bool {
+	var last uint32
+	waits := false
+	for counter, st := range l.seen {
+		switch {
+		case st.device.ID() != id || st.state < fleet.StateConnecting || st.state > fleet.StateDisconnect:
+		case st.state == fleet.StateDisconnect:
+			return true
+		case !waits || int32(counter-last) > 0:
+			last, waits = counter, true
+		}
+	}
+	if waits {
+		st := l.seen[last]
+		st.state = fleet.StateDisconnect
+		l.seen[last] = st
+	}
+	return waits
+}
+
 // beyond returns how many statuses wait behind the first missing one, and when
 // that was first missed.
 func (l *statusLedger) beyond() (n int, since time.Time) {

@@ -20,14 +20,18 @@ var (
 func TestMutants(t *testing.T) {
 	of := func(name, kind string) bool { return strings.HasPrefix(name, kind) }
 	rare := func(name string) bool { return of(name, "resume_") || of(name, "cluster_") }
-	mutants.Suite{Least: 25, Draw: *mutantsDrawn, Names: *mutantNames, Found: "play it again", Path: mutantPath, Rare: rare, Args: func(name string) []string {
-		switch many := fmt.Sprint(*mutantSeeds * 10 / 3); {
-		case of(name, "resume_"):
-			return []string{"-test.run", "^TestDurableHistories$", "-test.timeout", "0", "-durable-seeds", many}
-		case of(name, "cluster_"):
-			return []string{"-test.run", "^TestClusterHistories$", "-test.timeout", "0", "-cluster-seeds", many}
+	mutants.Suite{Least: 25, Draw: *mutantsDrawn, Names: *mutantNames, Found: "play it again", Path: mutantPath, Rare: rare, Args: func(name, seed string) []string {
+		first, usual, many := "1", fmt.Sprint(*mutantSeeds), fmt.Sprint(*mutantSeeds*10/3)
+		if seed != "" {
+			first, usual, many = seed, "1", "1"
 		}
-		return []string{"-test.run", "^TestHistories$", "-seeds", fmt.Sprint(*mutantSeeds), "-shrink=false"}
+		switch {
+		case of(name, "resume_"):
+			return []string{"-test.run", "^TestDurableHistories$", "-test.timeout", "0", "-durable-seeds", many, "-seed", first}
+		case of(name, "cluster_"):
+			return []string{"-test.run", "^TestClusterHistories$", "-test.timeout", "0", "-cluster-seeds", many, "-seed", first}
+		}
+		return []string{"-test.run", "^TestHistories$", "-seeds", usual, "-seed", first, "-shrink=false"}
 	}}.Check(t)
 }
 

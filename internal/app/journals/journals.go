@@ -61,6 +61,7 @@ type Journals struct {
 	suspending atomic.Bool             // the next process goes on
 
 	mu       sync.Mutex
+	failedAt time.Time      // when a journal could not be used last; zero: all can, which is told
 	declined map[string]int // sessions that cannot go on, by reason
 	givenUp  map[string]int // statuses of the process before, by reason
 	aside    map[string]int // journals that were set aside, by reason
@@ -242,9 +243,7 @@ func (j *Journals) ForgetAllUnserved() {
 	if !j.Durable() {
 		return
 	}
-	for _, s := range j.InService() {
-		j.ForgetUnserved(s)
-	}
+	j.ForgetUnserved(j.InService()...)
 	j.dir.Resumed()
 }
 

@@ -16,6 +16,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"external-server/internal/support/tied"
 )
 
 // etcdVariable is the environment variable with the path of etcd.
@@ -64,12 +66,12 @@ func startEtcd(ctx context.Context) (*etcd, error) {
 	e.cmd = exec.Command(path, "--data-dir", filepath.Join(dir, "data"), "--listen-client-urls", e.url, "--advertise-client-urls", e.url,
 		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer,
 		"--listen-metrics-urls", e.metrics, "--log-level", "error")
-	e.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := e.cmd.Start(); err != nil {
+	wait, err := tied.Start(e.cmd, syscall.SIGKILL)
+	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	go func() {
-		_ = e.cmd.Wait() // seen by those who wait for done
+		_ = wait() // seen by those who wait for done
 		close(e.done)
 	}()
 	e.client, err = clientv3.New(clientv3.Config{Endpoints: []string{e.url}, Logger: zap.NewNop()})

@@ -17,6 +17,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"external-server/internal/support/tied"
 )
 
 // startTimeout bounds the wait for a child to serve.
@@ -47,7 +49,6 @@ func spawn(ctx context.Context, self []string, c Child) (*process, error) {
 	p := &process{dir: dir, done: make(chan struct{})}
 	p.cmd = exec.Command(self[0], append(append([]string(nil), self[1:]...), string(text))...)
 	p.cmd.Stderr = &p.log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
@@ -55,7 +56,8 @@ func spawn(ctx context.Context, self []string, c Child) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.cmd.Start(); err != nil {
+	wait, err := tied.Start(p.cmd, syscall.SIGKILL)
+	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	line := make(chan string, 1)
@@ -65,7 +67,7 @@ func spawn(ctx context.Context, self []string, c Child) (*process, error) {
 		text, _ := r.ReadString('\n') // an end without line is seen below
 		line <- text
 		_, _ = io.Copy(io.Discard, r)
-		_ = p.cmd.Wait() // its end is what matters
+		_ = wait() // its end is what matters
 	}()
 	limit := time.NewTimer(startTimeout)
 	defer limit.Stop()

@@ -18,6 +18,7 @@ import (
 	"external-server/internal/link/mqtt"
 	"external-server/internal/support/brokertest"
 	"external-server/internal/support/testwait"
+	"external-server/internal/support/tied"
 )
 
 const (
@@ -54,28 +55,34 @@ func TestKilledAgainAndAgain(t *testing.T) {
 	t.Run("own broker, kept sessions", func(t *testing.T) { killAgainAndAgain(t, startKeeping(t)) })
 }
 
+// responder is a process that answers, and that is killed.
+type responder struct {
+	process *os.Process
+	wait    func() error
+}
+
 func killAgainAndAgain(t *testing.T, address string) {
 	const kills = 20
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	start := func() *exec.Cmd {
+	start := func() responder {
 		cmd := exec.Command(exe)
 		cmd.Env = append(os.Environ(), responderVariable+"="+address)
 		cmd.Stderr = os.Stderr
-		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-		if err := cmd.Start(); err != nil {
+		wait, err := tied.Start(cmd, syscall.SIGKILL)
+		if err != nil {
 			t.Fatal(err)
 		}
-		return cmd
+		return responder{cmd.Process, wait}
 	}
-	kill := func(cmd *exec.Cmd) {
-		if err := cmd.Process.Kill(); err != nil {
+	kill := func(r responder) {
+		if err := r.process.Kill(); err != nil {
 			t.Error(err)
 		}
 		var killed *exec.ExitError
-		if err := cmd.Wait(); !errors.As(err, &killed) {
+		if err := r.wait(); !errors.As(err, &killed) {
 			t.Errorf("the process ended by itself: %v", err)
 		}
 	}

@@ -60,6 +60,15 @@ func (o *Order) Put(m fleet.ClientMessage, now time.Time, again bool) {
 	o.bytes += m.Size()
 }
 
+// Replace puts m in the place of the status with its counter, which waits, and whose contents it has. It tells whether
+// that comes again if the process ends.
+func (o *Order) Replace(m fleet.ClientMessage) (again bool) {
+	e := o.ahead[m.Counter]
+	e.ClientMessage = m
+	o.ahead[m.Counter] = e
+	return e.again
+}
+
 // Len counts the statuses that wait.
 func (o *Order) Len() int { return len(o.ahead) }
 

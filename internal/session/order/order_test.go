@@ -100,6 +100,14 @@ func TestWhatComesAgain(t *testing.T) {
 		t.Errorf("acknowledged %d, expected 2 and 4", got)
 	}
 	o.Put(status(9, 1), start, true)
+	left := status(9, 1)
+	left.State = fleet.StateDisconnect
+	if again := o.Replace(left); !again {
+		t.Error("what is put in the place of a status that comes again does not")
+	}
+	if m, _ := o.Waiting(9); m.State != fleet.StateDisconnect {
+		t.Errorf("replaced: %+v", m)
+	}
 	if o.DropAgain(); !slices.Equal(o.Counters(), []uint32{2, 3, 4}) || o.bytes != 3 {
 		t.Errorf("left: %d with %d bytes, expected 2 to 4 with 3", o.Counters(), o.bytes)
 	}

@@ -221,7 +221,11 @@ func (m *Mosquitto) stop() {
 	if m.process == nil {
 		return
 	}
+	ended := m.process.Ended()
 	m.process.Kill()
+	if ended != "" && m.t.Failed() {
+		m.t.Logf("mosquitto had ended before the test: %s", ended)
+	}
 	if m.t.Failed() {
 		m.t.Logf("log of mosquitto:\n%s", tail(m.Log(), 60))
 	}

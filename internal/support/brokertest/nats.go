@@ -11,6 +11,7 @@ import (
 
 	"external-server/internal/support/testlog"
 	"external-server/internal/support/testwait"
+	"external-server/internal/support/tied"
 )
 
 // StartNATS runs the program that NATS_SERVER names, with an MQTT listener on a free
@@ -33,13 +34,13 @@ func StartNATS(t testing.TB, extra string, environment ...string) (address strin
 	cmd := exec.Command(path, "-c", conf)
 	cmd.Env = append(os.Environ(), environment...)
 	cmd.Stdout, cmd.Stderr = &out, &out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	wait, err := tied.Start(cmd, syscall.SIGKILL)
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill() // it may have ended
-		_ = cmd.Wait()
+		_ = wait()
 		if t.Failed() {
 			t.Logf("log of nats-server:\n%s", out.String())
 		}

@@ -22,6 +22,7 @@ import (
 	"external-server/internal/support/brokertest"
 	"external-server/internal/support/testlog"
 	"external-server/internal/support/testneed"
+	"external-server/internal/support/tied"
 )
 
 // Variable is the environment variable with the path of etcd; `make test` sets it.
@@ -141,15 +142,16 @@ func (e *Etcd) start() bool {
 	}
 	e.cmd = exec.Command(e.path, append(args, e.opts.Flags...)...)
 	e.cmd.Stdout, e.cmd.Stderr = &e.log, &e.log
-	e.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := e.cmd.Start(); err != nil {
+	wait, err := tied.Start(e.cmd, syscall.SIGKILL)
+	if err != nil {
 		e.t.Fatalf("etcd: %v", err)
 	}
-	e.done = make(chan struct{})
-	go func(cmd *exec.Cmd, done chan struct{}) {
-		_ = cmd.Wait() // seen by those who wait for done
+	done := make(chan struct{})
+	e.done = done
+	go func() {
+		_ = wait() // seen by those who wait for done
 		close(done)
-	}(e.cmd, e.done)
+	}()
 	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
 		select {

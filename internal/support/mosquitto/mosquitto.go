@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"syscall"
 	"time"
+
+	"external-server/internal/support/tied"
 )
 
 // Names are where mosquitto is found: in the search path, or where packages put it beside
@@ -28,12 +30,12 @@ type Process struct {
 func Start(path, configuration, address string, output io.Writer) (*Process, error) {
 	p := &Process{cmd: exec.Command(path, "-c", configuration), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = output, output
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := p.cmd.Start(); err != nil {
+	wait, err := tied.Start(p.cmd, syscall.SIGKILL)
+	if err != nil {
 		return nil, err
 	}
 	go func() {
-		_ = p.cmd.Wait() // seen by those who wait for done
+		_ = wait() // seen by those who wait for done
 		close(p.done)
 	}()
 	for limit := time.Now().Add(20 * time.Second); time.Now().Before(limit); {
@@ -58,6 +60,16 @@ func (p *Process) Path() string { return p.cmd.Path }
 
 // Signal sends a signal; it does not wait.
 func (p *Process) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
+
+// Ended tells how the process has ended; "" means that it runs.
+func (p *Process) Ended() string {
+	select {
+	case <-p.done:
+		return p.cmd.ProcessState.String()
+	default:
+		return ""
+	}
+}
 
 // Kill ends the broker without a word, if it has not ended, and waits for its end.
 func (p *Process) Kill() {

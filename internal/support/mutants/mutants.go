@@ -2,8 +2,8 @@
 // simulation to find each: rules that catch nothing are worth nothing.
 //
 // A bug is a text of one file that is replaced by another. testdata/mutants of the package
-// under test has one file for each: a description, then "file: NAME", "--- old", the text,
-// "--- new", the other text and "--- end". Nothing but tests may import this package.
+// under test has one file for each: a description, then "seed: N" if one history is known that finds it, "file: NAME",
+// "--- old", the text, "--- new", the other text and "--- end". Nothing but tests may import this package.
 package mutants
 
 import (
@@ -32,19 +32,20 @@ type Suite struct {
 	// Names restricts them to those whose name contains this.
 	Names string
 	// Rare tells whether a bug of that name may need so many histories that it is tried only when
-	// all are: nil: none.
+	// all are; nil: none. One whose seed is known is not rare.
 	Rare func(name string) bool
 	// Path returns where a file is that a bug names; nil: in the package's folder.
 	Path func(file string) string
-	// Args returns the arguments of the test program that must fail, for the bug of that name.
-	Args func(name string) []string
+	// Args returns the arguments of the test program that must fail, for the bug of that name. seed is that of
+	// the history that finds it, "" if none is known.
+	Args func(name, seed string) []string
 	// Found is what the program writes when the simulation has found something; a failure
 	// without it is none of the simulation.
 	Found string
 }
 
 // mutant is one deliberate bug.
-type mutant struct{ name, what, file, old, new string }
+type mutant struct{ name, what, seed, file, old, new string }
 
 func read(path string) (mutant, error) {
 	raw, err := os.ReadFile(path)
@@ -62,6 +63,7 @@ func read(path string) (mutant, error) {
 	cut(&m.file, "\n--- old\n")
 	cut(&m.old, "\n--- new\n")
 	cut(&m.new, "\n--- end\n")
+	m.what, m.seed, _ = strings.Cut(m.what, "\nseed: ")
 	if !ok {
 		return m, fmt.Errorf("%s: expected a description, \"file:\", \"--- old\", \"--- new\" and \"--- end\"", path)
 	}
@@ -101,9 +103,7 @@ func (s Suite) Check(t *testing.T) {
 		return
 	}
 	if s.Draw >= 0 {
-		if s.Rare != nil {
-			all = slices.DeleteFunc(all, func(m mutant) bool { return s.Rare(m.name) })
-		}
+		all = slices.DeleteFunc(all, s.rare)
 		rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 		all = all[:min(s.Draw, len(all))]
 	}
@@ -123,6 +123,8 @@ func (s Suite) Check(t *testing.T) {
 	}
 	tried.Wait()
 }
+
+func (s Suite) rare(m mutant) bool { return m.seed == "" && s.Rare != nil && s.Rare(m.name) }
 
 // caught builds and runs the simulation with the bug; nil means that it found something.
 func (s Suite) caught(ctx context.Context, m mutant, dir string) error {
@@ -146,7 +148,7 @@ func (s Suite) caught(ctx context.Context, m mutant, dir string) error {
 		return err
 	}
 	limit := 10 * time.Minute
-	if s.Rare != nil && s.Rare(m.name) {
+	if s.rare(m) {
 		limit = time.Hour
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
@@ -154,7 +156,7 @@ func (s Suite) caught(ctx context.Context, m mutant, dir string) error {
 	if out, err := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", program, ".").CombinedOutput(); err != nil {
 		return fmt.Errorf("does not build: %w\n%s", err, out)
 	}
-	args := s.Args(m.name)
+	args := s.Args(m.name, m.seed)
 	out, err := exec.CommandContext(ctx, program, args...).CombinedOutput()
 	switch {
 	case err == nil:

@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"runtime"
 	"sort"
 	"strconv"
 	"sync"
@@ -24,6 +23,7 @@ import (
 
 	"external-server/internal/support/testneed"
 	"external-server/internal/support/testwait"
+	"external-server/internal/support/tied"
 )
 
 // Server is a database server of its own, in a temporary directory, reachable by a unix socket
@@ -75,20 +75,12 @@ func (p *Server) start() error {
 func (p *Server) serve(bin string, attributes *syscall.SysProcAttr) error {
 	p.cmd = exec.Command(filepath.Join(bin, "postgres"), "-D", filepath.Join(p.dir, "data"), "-k", p.dir, "-c", "listen_addresses=")
 	p.cmd.SysProcAttr, p.cmd.Dir = attributes, p.dir
-	attributes.Pdeathsig = syscall.SIGQUIT
-	started := make(chan error)
-	p.done = make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // the signal comes when the thread ends
-		err := p.cmd.Start()
-		started <- err
-		if err == nil {
-			p.done <- p.cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
+	wait, err := tied.Start(p.cmd, syscall.SIGQUIT)
+	if err != nil {
 		return err
 	}
+	p.done = make(chan error, 1)
+	go func() { p.done <- wait() }()
 	deadline := time.Now().Add(testwait.Patience)
 	for {
 		conn, err := pgx.Connect(context.Background(), p.url("postgres"))
