@@ -110,6 +110,8 @@ type carList struct {
 	Cars    []carBrief     `json:"cars"`
 	// Missing are the replicas whose cars are not in the list.
 	Missing []absent `json:"missing,omitempty"`
+	// Unserved says why cars are not in the list that belong to shards without owner.
+	Unserved string `json:"unserved,omitempty"`
 }
 
 func (s *Server) cars(w http.ResponseWriter, r *http.Request) {
@@ -143,7 +145,7 @@ func (s *Server) cars(w http.ResponseWriter, r *http.Request) {
 	values.Del("format")
 	lists, missing := gather[carList](s, r, "/api/v1/cars", values)
 	out.merge(lists)
-	out.Missing = missing
+	out.Missing, out.Unserved = missing, s.unserved()
 	q.Sort(out.Cars)
 	out.Cars = q.Page(out.Cars)
 	if q.CSV {

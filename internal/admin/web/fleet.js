@@ -168,6 +168,7 @@ export function open({ root, store, params, on, title, address }) {
     text(verdict, line);
     verdict.dataset.state = away || held ? "waiting" : coming ? "connecting" : "running";
     const missing = store.missing.map((m) => `The cars of replica ${m.replica} are missing: ${m.reason}.`);
+    if (store.unserved) missing.push(`Cars that no replica serves are not in the list: ${store.unserved}.`);
     text(detail, missing.length ? missing.join(" ") : n === 0 && !of ? "The configuration names no cars, or none has been found yet." : held ? "Their sessions go on if it is back within 25 s." : away && coming ? `${number(coming)} more ${coming === 1 ? "is" : "are"} connecting.` : "");
     show(detail, detail.textContent !== "");
     const groups = new Map();

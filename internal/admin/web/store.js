@@ -15,6 +15,7 @@ export class Store extends EventTarget {
   cars = new Map(); // by name
   carsKnown = false;
   missing = []; // replicas whose cars are not known
+  unserved = ""; // why cars have no replica that serves them
   states = { waiting: 0, connecting: 0, running: 0 };
   suspended = 0; // cars whose session waits for the connection to the broker
   server = null;
@@ -146,6 +147,7 @@ export class Store extends EventTarget {
       list.cars.push(...(await this.#ask(`api/v1/cars?limit=10000&offset=${offset}`)).cars);
     }
     this.missing = list.missing ?? [];
+    this.unserved = list.unserved ?? "";
     const before = this.cars;
     this.cars = new Map();
     for (const car of list.cars) {
