@@ -32,7 +32,7 @@ func endOf(e observe.End) *endJSON {
 func (s *Server) brief(c *car.Snapshot, link *link.State) carBrief {
 	b := carBrief{
 		Name: c.ID.Car, Labels: s.opts.Source.Labels(c.ID.Car), State: observe.StateOf(c.Phase), Since: when(c.Since), Session: c.SessionID, Resumed: when(c.Resumed), LastSeen: when(c.LastSeen),
-		Devices: len(c.Devices), Statuses: c.Statuses, Sessions: c.Sessions,
+		Devices: len(c.Devices), Statuses: c.Statuses, Sessions: c.Sessions, Suspended: suspended(c),
 	}
 	for _, n := range c.Ended {
 		b.Ends += n
@@ -56,7 +56,7 @@ func why(c *car.Snapshot, link *link.State, last *endJSON) string {
 	switch {
 	case c.LinkUp && c.Contended != "" && time.Since(c.ContendedAt) < contendedFor:
 		return string(c.Contended)
-	case !c.LinkUp && c.Phase != session.PhaseWaiting: // kept from before
+	case suspended(c):
 		return noBroker(c, link) + "; its session waits for the connection"
 	case c.Phase == session.PhaseRunning:
 		return ""
@@ -83,6 +83,9 @@ func why(c *car.Snapshot, link *link.State, last *endJSON) string {
 	return text + "; not heard since"
 }
 
+// suspended tells whether the session of the car waits for the connection to the broker.
+func suspended(c *car.Snapshot) bool { return !c.LinkUp && c.Phase == session.PhaseRunning }
+
 // noBroker says why the broker does not hand the car's messages out.
 func noBroker(c *car.Snapshot, link *link.State) string {
 	switch {
@@ -107,6 +110,8 @@ type carList struct {
 	Cars    []carBrief     `json:"cars"`
 	// Missing are the replicas whose cars are not in the list.
 	Missing []absent `json:"missing,omitempty"`
+	// Unserved says why cars are not in the list that belong to shards without owner.
+	Unserved string `json:"unserved,omitempty"`
 }
 
 func (s *Server) cars(w http.ResponseWriter, r *http.Request) {
@@ -140,7 +145,7 @@ func (s *Server) cars(w http.ResponseWriter, r *http.Request) {
 	values.Del("format")
 	lists, missing := gather[carList](s, r, "/api/v1/cars", values)
 	out.merge(lists)
-	out.Missing = missing
+	out.Missing, out.Unserved = missing, s.unserved()
 	q.Sort(out.Cars)
 	out.Cars = q.Page(out.Cars)
 	if q.CSV {

@@ -74,6 +74,37 @@ func noTaker(view *cluster.View) string {
 	return "has no other one that takes cars (" + strings.Join(others, ", ") + ")"
 }
 
+// unserved says which cars no replica serves, and why; it is empty when each has one.
+func (s *Server) unserved() string {
+	if s.opts.Cluster == nil {
+		return ""
+	}
+	view := s.opts.Cluster.View()
+	if view == nil {
+		return "this replica is joining the cluster and does not know the cars of the others yet"
+	}
+	n := 0
+	for _, owner := range view.Shards {
+		if owner.Replica == "" {
+			n++
+		}
+	}
+	if n == 0 {
+		return ""
+	}
+	text := fmt.Sprintf("%d of %d shards have no owner", n, len(view.Shards))
+	if n == 1 {
+		text = fmt.Sprintf("1 of %d shards has no owner", len(view.Shards))
+	}
+	if self, ok := view.Member(view.Self); ok && self.State == cluster.StateDraining {
+		text += "; the replica " + view.Self + " is draining"
+		if none := noTaker(view); none != "" {
+			text += ", and " + none
+		}
+	}
+	return text + "; /readyz of each replica has its reason"
+}
+
 // drainOther passes the request on.
 func (s *Server) drainOther(w http.ResponseWriter, r *http.Request, view *cluster.View, name string) {
 	m, ok := view.Member(name)

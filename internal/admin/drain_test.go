@@ -80,6 +80,41 @@ func TestDrainWithoutTaker(t *testing.T) {
 	}
 }
 
+// A list without the cars that no replica serves says why they are not in it, once the last replica drains too.
+func TestListSaysWhichCarsAreNotServed(t *testing.T) {
+	all, view := newFleet(t, nil, []string{"car4"}, []string{"car1"})
+	for n, tc := range []struct {
+		without int
+		state   string
+		want    string
+	}{
+		{0, cluster.StateReady, ""},
+		{1, cluster.StateReady, "1 of 4 shards has no owner; /readyz of each replica has its reason"},
+		{4, cluster.StateDraining, "4 of 4 shards have no owner; the replica a is draining, and has no other one that takes cars (b is unhealthy); /readyz of each replica has its reason"},
+	} {
+		v := *view.Load()
+		v.Members, v.Shards = slices.Clone(v.Members), make([]cluster.Owner, 4)
+		v.Members[0].State, v.Members[1].State = tc.state, cluster.StateUnhealthy
+		for i := range v.Shards {
+			if i >= tc.without {
+				v.Shards[i] = cluster.Owner{Replica: "a", State: cluster.ClaimServing}
+			}
+		}
+		view.Store(&v)
+		var list struct{ Unserved string }
+		all[0].get("/api/v1/cars", &list)
+		if list.Unserved != tc.want {
+			t.Errorf("%d: %q, expected %q", n, list.Unserved, tc.want)
+		}
+	}
+	view.Store(nil)
+	var list struct{ Unserved string }
+	all[0].get("/api/v1/cars", &list)
+	if !strings.Contains(list.Unserved, "is joining the cluster") {
+		t.Errorf("%q", list.Unserved)
+	}
+}
+
 // A server that is alone says what to do instead.
 func TestDrainAlone(t *testing.T) {
 	all, view := newFleet(t, nil, []string{"car4"})

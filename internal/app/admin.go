@@ -183,6 +183,9 @@ func (o operator) Stop(final bool) (text string, self process.ID, err error) {
 	}
 	if !o.a.Stop(final) {
 		err = admin.ErrStopping
+		if final {
+			err = fmt.Errorf("%w, and the first request has decided whether sessions are kept: to end kept ones, start it again and stop it for good then", err)
+		}
 	}
 	return text, self, err
 }

@@ -64,6 +64,7 @@ type App struct {
 	linkTo   *linkPart               // one of parts
 	sessions *sessionsPart           // one of parts
 	end      context.CancelCauseFunc // of the service; set by Run
+	ended    func() error            // why the service ends; nil: it does not; set by Run
 	stopping atomic.Bool             // Stop was called
 	modules  *modules.Set
 	journals *journals.Journals
@@ -142,18 +143,18 @@ var ErrFinal = errors.New("stopped for good")
 var errStop = errors.New("stopped by an operator")
 
 // Stop ends Run as the end of its context does, with final as with ErrFinal. It returns
-// at once, and tells whether this call is the one that stops the server. It may be
-// called while Run runs.
+// at once, and tells whether this call is the one that stops the server: one that ends already goes
+// on to end as it has begun to. It may be called while Run runs.
 func (a *App) Stop(final bool) bool {
-	if !a.stopping.CompareAndSwap(false, true) {
+	if !a.stopping.CompareAndSwap(false, true) || a.ended() != nil {
 		return false
 	}
+	cause := errStop
 	if final {
-		a.end(ErrFinal)
-	} else {
-		a.end(errStop)
+		cause = ErrFinal
 	}
-	return true
+	a.end(cause)
+	return errors.Is(a.ended(), cause)
 }
 
 // Stopping tells whether Stop was called.
@@ -169,6 +170,7 @@ func (a *App) Stopping() bool { return a.stopping.Load() }
 func (a *App) Run(ctx context.Context) error {
 	ctx, a.end = context.WithCancelCause(ctx)
 	defer a.end(nil)
+	a.ended = func() error { return context.Cause(ctx) }
 	if err := a.began.apply(ctx, true); err != nil {
 		return errors.Join(err, a.parts.stop())
 	}

@@ -124,7 +124,7 @@ func TestOperatorsSeeOneFleet(t *testing.T) {
 	}
 	c.table.change(func(v *cluster.View) { v.Shards[2] = cluster.Owner{} })
 	a.ask(t, "GET", "/readyz", &ready)
-	if !strings.Contains(fmt.Sprint(ready), "1 of 4 shards have no owner: 2") {
+	if !strings.Contains(fmt.Sprint(ready), "1 of 4 shards has no owner: 2") {
 		t.Errorf("without owner: %v", ready)
 	}
 	c.open(a, 2)

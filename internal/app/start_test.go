@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/link"
 	"external-server/internal/module"
+	"external-server/internal/support/testwait"
 )
 
 // refusingLink refuses one car.
@@ -115,5 +117,25 @@ func TestCarsAreServedWithoutTheStore(t *testing.T) {
 	}
 	if got := strings.Join(reasons, "; "); got != "http api: message store: unavailable" {
 		t.Errorf("not ready: %q", got)
+	}
+}
+
+// TestStopOfAServerThatStops: a stop that comes when the server ends already does not claim
+// to decide how.
+func TestStopOfAServerThatStops(t *testing.T) {
+	m := idleModule{held: "a", closing: make(chan struct{}), release: make(chan struct{}), once: new(sync.Once)}
+	s := newServer(t, m)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- s.Run(ctx) }()
+	testwait.Until(t, "the broker is reached", s.LinkUp)
+	cancel()
+	<-m.closing
+	if s.Stop(true) || s.Stop(false) {
+		t.Error("a stop claims to be the one that ends the server")
+	}
+	close(m.release)
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

@@ -241,7 +241,7 @@ func (r *runner) step(ev Event) {
 func (r *runner) show(s Status) {
 	old := r.View()
 	v := r.planner.View()
-	v.Connected, v.Problem, v.Since = s.Up, s.Problem, old.Since
+	v.Connected, v.Problem, v.Notice, v.Since = s.Up, s.Problem, s.Notice, old.Since
 	if v.Connected != old.Connected {
 		v.Since = time.Now()
 	}

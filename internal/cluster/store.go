@@ -33,6 +33,7 @@ type Status struct {
 	Registry *Registry     // nil: not read yet
 	Up       bool          // etcd answers, and this replica is a member
 	Problem  string        // why not
+	Notice   string        // what others have written in etcd that keeps shards from moving, and what to do
 	Deadline time.Time     // when the lease ends unless etcd is heard from; monotonic
 	Lease    int64         // which Deadline is that of; 0: there was none yet
 	Changed  chan struct{} // closed at the next change

@@ -58,6 +58,7 @@ type View struct {
 	Connected bool
 	Since     time.Time // when Connected took its value
 	Problem   string    // why etcd does not answer, or why this replica is no member
+	Notice    string    // what others have written in etcd that keeps shards from moving, and what to do
 	// Orphaned is since when the shard has no owner that has had none for longest; zero: all
 	// have one.
 	Orphaned time.Time

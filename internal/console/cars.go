@@ -43,11 +43,12 @@ func (b *carBrief) news(now time.Time) string {
 // Cars prints the table of cars and their counts.
 func Cars(ctx context.Context, c *Client, query url.Values, out io.Writer, colours bool) error {
 	var list struct {
-		Total   int            `json:"total"`
-		Matched int            `json:"matched"`
-		States  map[string]int `json:"states"`
-		Cars    []carBrief     `json:"cars"`
-		Missing []struct {
+		Total    int            `json:"total"`
+		Matched  int            `json:"matched"`
+		States   map[string]int `json:"states"`
+		Cars     []carBrief     `json:"cars"`
+		Unserved string         `json:"unserved"`
+		Missing  []struct {
 			Replica string `json:"replica"`
 			Reason  string `json:"reason"`
 		} `json:"missing"`
@@ -82,6 +83,11 @@ func Cars(ctx context.Context, c *Client, query url.Values, out io.Writer, colou
 	if _, err := fmt.Fprintf(out, "%d cars: %d running, %d connecting, %d waiting%s\n",
 		list.Total, list.States["running"], list.States["connecting"], list.States["waiting"], shown); err != nil {
 		return err
+	}
+	if list.Unserved != "" {
+		if _, err := fmt.Fprintf(out, "cars that no replica serves are not in the list: %s\n", Clean(list.Unserved)); err != nil {
+			return err
+		}
 	}
 	for _, m := range list.Missing {
 		if _, err := fmt.Fprintf(out, "the cars of the replica %s are not in the list: %s\n", Clean(m.Replica), Clean(m.Reason)); err != nil {

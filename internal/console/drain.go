@@ -45,7 +45,11 @@ func (c *Client) Drain(ctx context.Context, replica string, limit time.Duration,
 			return nil
 		case left != last:
 			last = left
-			fmt.Fprintf(notes, "replica %s: %d shards left\n", Clean(name), left)
+			shards := "shards"
+			if left == 1 {
+				shards = "shard"
+			}
+			fmt.Fprintf(notes, "replica %s: %d %s left\n", Clean(name), left, shards)
 		}
 		select {
 		case <-bound.Done():

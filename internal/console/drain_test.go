@@ -38,7 +38,7 @@ func TestDrain(t *testing.T) {
 	if want := "it begins\nreplica b serves no car; it can be ended\n"; out.String() != want {
 		t.Errorf("%q", out.String())
 	}
-	if want := "replica b: 3 shards left\nreplica b: 2 shards left\nreplica b: 1 shards left\n"; notes.String() != want {
+	if want := "replica b: 3 shards left\nreplica b: 2 shards left\nreplica b: 1 shard left\n"; notes.String() != want {
 		t.Errorf("%q", notes.String())
 	}
 	if got := strings.TrimSpace(body.String()); got != `{"replica":"b"}` {

@@ -28,6 +28,35 @@ func Broken(opts Options, err error) (*Journal, error) {
 	return j, nil
 }
 
+// Check breaks the journal if the file that it writes is not in its place any more: no other
+// process would find what is written. It costs two system calls.
+func (j *Journal) Check() error {
+	j.io.Lock()
+	err := j.check()
+	j.io.Unlock()
+	if err != nil && j.opts.OnFault != nil {
+		j.opts.OnFault(err)
+	}
+	return err
+}
+
+// check is Check; under io.
+func (j *Journal) check() error {
+	if j.file == nil || j.off.Load() {
+		return nil
+	}
+	name := j.file.Name()
+	is, err := j.file.Stat()
+	if err != nil {
+		return j.breaks(fmt.Errorf("the journal: %w", err))
+	}
+	if at, err := os.Lstat(name); err == nil && os.SameFile(is, at) {
+		return nil
+	}
+	j.unread = true
+	return j.breaks(fmt.Errorf("the journal %s was removed or replaced while the server runs", name))
+}
+
 // enter makes the directory of a journal that could not be opened, and finds what number
 // its next file has; under io.
 func (j *Journal) enter() error {

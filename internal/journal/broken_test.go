@@ -142,3 +142,52 @@ func TestDirectoryInThePlaceOfASegment(t *testing.T) {
 		t.Errorf("written: %v", err)
 	}
 }
+
+// TestCheck: a file that is not in its place any more breaks the journal, and it begins anew,
+// in a directory that is made anew if need be.
+func TestCheck(t *testing.T) {
+	for what, remove := range map[string]func(dir string) error{
+		"file":      func(dir string) error { return os.Remove(segmentPath(dir, 1)) },
+		"directory": os.RemoveAll,
+		"replaced": func(dir string) error {
+			return errors.Join(os.Remove(segmentPath(dir, 1)), os.WriteFile(segmentPath(dir, 1), nil, 0o600))
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			faults := 0
+			opts := options(filepath.Join(t.TempDir(), "journal"))
+			opts.OnFault = func(error) { faults++ }
+			j, err := Open(opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := j.Check(); err != nil {
+				t.Errorf("nothing was written: %v", err)
+			}
+			j.Append([]byte("a=1"))
+			if err := errors.Join(j.Flush(), j.Check(), remove(opts.Dir)); err != nil {
+				t.Fatal(err)
+			}
+			if err := j.Check(); err == nil || !strings.Contains(err.Error(), opts.Dir) || faults != 1 {
+				t.Errorf("check: %v, %d faults", err, faults)
+			}
+			if err := j.Check(); err != nil || faults != 1 {
+				t.Errorf("told again: %v, %d faults", err, faults)
+			}
+			j.Restart()
+			j.Append([]byte("b=2"))
+			if err := errors.Join(j.Flush(), j.Check(), j.Close(false)); err != nil {
+				t.Fatal(err)
+			}
+			if j, err = Open(opts); err != nil {
+				t.Fatal(err)
+			}
+			if got := j.Replayed().(table); !maps.Equal(got, table{"b": "2"}) {
+				t.Errorf("%v is known", got)
+			}
+			if err := j.Close(false); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

@@ -54,6 +54,10 @@ type Options struct {
 	// that met the fault. It may call Restart, not Close. Nil: it is not told.
 	OnFault func(error)
 
+	// Written is called after each batch that was written, on the goroutine that wrote it. It must
+	// not wait, nor use the journal. Nil: it is not called.
+	Written func()
+
 	// Turn is held while a journal is compacted, so that those who share it do it
 	// one after the other. Nil: none.
 	Turn sync.Locker
@@ -340,6 +344,9 @@ func (j *Journal) write(batch []byte) error {
 	j.current.size += size
 	j.sequence.Store(sequence)
 	j.bytes.Store(before + size)
+	if j.opts.Written != nil {
+		j.opts.Written()
+	}
 	if j.fresh {
 		j.fresh, j.purge, j.base, j.sealed, j.snapshot = false, true, sequence, nil, part{}
 		if j.opts.Mark != nil {
@@ -370,6 +377,7 @@ func (j *Journal) startSegment(batch []byte, first uint64) error {
 	}
 	f, err := os.OpenFile(segmentPath(j.opts.Dir, number), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
+		j.unread = j.unread || errors.Is(err, os.ErrNotExist) // the directory is gone
 		return fmt.Errorf("write the journal: %w", err)
 	}
 	h := header{

@@ -179,6 +179,39 @@ func Holder(dir string) (id process.ID, description string, err error) {
 	return h.ID, h.String(), nil
 }
 
+// AtWork tells whether the process that has the directory renews its page, as every server
+// does once per second: it is neither halted nor hung. It looks for 3 s at most, or until ctx ends.
+func AtWork(ctx context.Context, dir string) bool {
+	path := filepath.Join(dir, "alive")
+	look := func() (at time.Time, page string) {
+		if info, err := os.Lstat(path); err == nil {
+			at = info.ModTime()
+		}
+		data, err := readFile(path)
+		if err != nil {
+			return at, ""
+		}
+		return at, string(data)
+	}
+	at, page := look()
+	late := time.NewTimer(3 * stampInterval)
+	defer late.Stop()
+	tick := time.NewTicker(lockPoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-late.C:
+			return false
+		case <-tick.C:
+		}
+		if now, text := look(); !now.Equal(at) || text != page {
+			return true
+		}
+	}
+}
+
 // ErrFree: no process has the state directory.
 var ErrFree = errors.New("no process has the state directory")
 

@@ -67,7 +67,7 @@ func (d *Dir) OpenShard(number int, opts ShardOptions) (*Shard, error) {
 		Dir: d.shardPath(number), Shard: number, Identity: d.id.Identity,
 		SegmentBytes: opts.SegmentBytes, MaxBytes: opts.MaxBytes, Sync: opts.Sync,
 		AtLeast: before.sequence, NewFold: opts.NewFold,
-		Mark: s.mark, OnFault: opts.OnFault, Turn: &d.turn,
+		Mark: s.mark, OnFault: opts.OnFault, Turn: &d.turn, Written: d.vigil.Called,
 		Logger: d.log.With("shard", number),
 	}
 	s.options = jo
@@ -185,6 +185,13 @@ func (s *Shard) Reread() (journal.Fold, error) {
 		}
 	}
 	return nil, fmt.Errorf("read the journal of shard %d: %w", s.number, err)
+}
+
+// Restart is that of the journal. The directory of all journals is made first, if somebody
+// has removed it.
+func (s *Shard) Restart() {
+	_ = makeShards(s.dir.shardsPath()) // the next write tells what is wrong
+	s.Journal.Restart()
 }
 
 // mark notes whether the journal may be resumed from.

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"external-server/internal/state/vigil"
 )
 
 const (
@@ -50,6 +52,7 @@ type Dir struct {
 	alive *os.File
 	clock clock
 	turn  sync.Mutex // of the journals' compaction
+	vigil *vigil.Vigil
 
 	opening  sync.Mutex // one shard at a time; taken before the others
 	damaged  string     // where journals are set aside; "": not yet; under opening
@@ -122,6 +125,7 @@ func Open(ctx context.Context, opts Options) (_ *Dir, err error) {
 	if err := d.openPage(made); err != nil {
 		return nil, err
 	}
+	d.vigil = vigil.New()
 	ctx, d.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	d.done.Go(func() { d.stamp(ctx) })
 	return d, nil
@@ -298,6 +302,7 @@ func (d *Dir) Close(final bool) error {
 		})
 	}
 	closing.Wait()
+	d.vigil.Close()
 	d.mu.Lock()
 	d.stampShards()
 	// A process that ended before it served says nothing about the one before.
@@ -374,24 +379,6 @@ func (d *Dir) write() error {
 	d.mu.Unlock()
 	_, err := d.alive.WriteAt(b, 0)
 	return err
-}
-
-// look notes and tells whether the directory still keeps what is written to it.
-func (d *Dir) look(err error) {
-	if err == nil && !samePath(d.alive, filepath.Join(d.opts.Dir, "alive")) {
-		err = fmt.Errorf("%s is gone or was replaced", filepath.Join(d.opts.Dir, "alive"))
-	}
-	d.mu.Lock()
-	before := d.trouble
-	d.trouble = err
-	d.mu.Unlock()
-	switch {
-	case err != nil && before == nil:
-		d.log.Warn("the state directory cannot be used any more: the cars are served on, but the next process cannot resume their sessions",
-			"directory", d.opts.Dir, "error", err)
-	case err == nil && before != nil:
-		d.log.Info("the state directory can be used again", "directory", d.opts.Dir)
-	}
 }
 
 // poke has the page written soon.

@@ -13,10 +13,13 @@ type Brief struct {
 	Session  string            `json:"session,omitempty"`
 	Resumed  *time.Time        `json:"resumed,omitempty"` // when the session went on after a restart or loss
 	LastSeen *time.Time        `json:"last_seen,omitempty"`
-	Devices  int               `json:"devices"`
-	Statuses uint64            `json:"statuses"`
-	Sessions uint64            `json:"sessions"`
-	Ends     uint64            `json:"ends"`
+	// Suspended: the connection to the broker is lost, and the session, which State still
+	// tells, waits for it. Nothing of the car arrives.
+	Suspended bool   `json:"suspended,omitempty"`
+	Devices   int    `json:"devices"`
+	Statuses  uint64 `json:"statuses"`
+	Sessions  uint64 `json:"sessions"`
+	Ends      uint64 `json:"ends"`
 	// Why the car is not connected, or is not served well; for people.
 	Why     string `json:"why,omitempty"`
 	LastEnd *End   `json:"last_end,omitempty"`

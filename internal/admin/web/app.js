@@ -147,7 +147,7 @@ store.addEventListener("alerts", () => {
   attr($("on"), "aria-label", `${plural(n, "alert")} on`);
 });
 store.addEventListener("cars", () => {
-  const n = store.states.waiting + store.states.connecting;
+  const n = store.states.waiting + store.states.connecting + store.suspended;
   $("main").dataset.cars = number(store.cars.size);
   $("main").dataset.away = number(n);
 });

@@ -149,8 +149,11 @@ export function open({ root, store, params, on, title, address }) {
   /** scope is the cars with the labels that are wanted; what is counted is counted of them. */
   function scope() {
     const cars = [...store.cars.values()].filter((c) => labelled(c, query.labels));
-    const states = { waiting: 0, connecting: 0, running: 0 };
-    for (const c of cars) states[c.state]++;
+    const states = { waiting: 0, connecting: 0, running: 0, suspended: 0 };
+    for (const c of cars) {
+      states[c.state]++;
+      if (c.suspended) states.suspended++;
+    }
     return { cars, states, of: query.labels.length ? ` with ${query.labels.join(", ")}` : "" };
   }
 
@@ -158,13 +161,15 @@ export function open({ root, store, params, on, title, address }) {
     const n = cars.length;
     const away = states.waiting;
     const coming = states.connecting;
-    let line = n === 0 ? (of ? `There is no car${of}.` : "No car is served.") : away + coming === 0 ? (n === 1 ? `The only car${of} is connected.` : `All ${number(n)} cars${of} are connected.`)
+    const held = states.suspended;
+    let line = held ? `${number(held)} of ${plural(n, "car")}${of} ${held === 1 ? "waits" : "wait"} for the broker.` : n === 0 ? (of ? `There is no car${of}.` : "No car is served.") : away + coming === 0 ? (n === 1 ? `The only car${of} is connected.` : `All ${number(n)} cars${of} are connected.`)
       : away === 0 ? `${plural(coming, "car")} of ${number(n)}${of} ${coming === 1 ? "is" : "are"} connecting.`
         : `${number(away)} of ${plural(n, "car")}${of} ${away === 1 ? "is" : "are"} not connected.`;
     text(verdict, line);
-    verdict.dataset.state = away ? "waiting" : coming ? "connecting" : "running";
+    verdict.dataset.state = away || held ? "waiting" : coming ? "connecting" : "running";
     const missing = store.missing.map((m) => `The cars of replica ${m.replica} are missing: ${m.reason}.`);
-    text(detail, missing.length ? missing.join(" ") : n === 0 && !of ? "The configuration names no cars, or none has been found yet." : away && coming ? `${number(coming)} more ${coming === 1 ? "is" : "are"} connecting.` : "");
+    if (store.unserved) missing.push(`Cars that no replica serves are not in the list: ${store.unserved}.`);
+    text(detail, missing.length ? missing.join(" ") : n === 0 && !of ? "The configuration names no cars, or none has been found yet." : held ? "Their sessions go on if it is back within 25 s." : away && coming ? `${number(coming)} more ${coming === 1 ? "is" : "are"} connecting.` : "");
     show(detail, detail.textContent !== "");
     const groups = new Map();
     for (const c of cars) if (c.state !== "running") groups.set(group(c), (groups.get(group(c)) ?? 0) + 1);

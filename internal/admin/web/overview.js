@@ -57,13 +57,16 @@ export function open({ root, store, on, signal, title }) {
   function drawVerdict() {
     if (!store.carsKnown) return;
     const n = store.cars.size;
-    const { running, connecting, waiting } = store.states;
+    const { connecting, waiting } = store.states;
+    const suspended = store.suspended;
+    const running = n - connecting - waiting - suspended; // suspended ones are not served
     const on = store.alerts?.alerts ?? [];
     text(verdict, n === 0 ? "No car is served." : running === n ? (n === 1 ? "The only car is served." : `All ${number(n)} cars are served.`) : `${number(running)} of ${plural(n, "car")} ${running === 1 ? "is" : "are"} served.`);
-    verdict.dataset.state = waiting ? "waiting" : connecting ? "connecting" : "running";
+    verdict.dataset.state = waiting || suspended ? "waiting" : connecting ? "connecting" : "running";
     const last = history?.points.at(-1);
     const parts = [];
     if (waiting || connecting) parts.push([`${number(waiting)} not connected`, "#/?state=waiting"], [`${number(connecting)} connecting`, "#/?state=connecting"]);
+    if (suspended) parts.push([`${number(suspended)} ${suspended === 1 ? "waits" : "wait"} for the broker`, "#/"]);
     if (last) {
       parts.push([`${perSecond(last.statuses_per_second).replace("/s", "")} statuses/s`]);
       if (last.answer_p99_s !== undefined) parts.push([`answered within ${seconds(last.answer_p99_s)}`]);

@@ -65,7 +65,7 @@ export function open({ root, store, on, signal, title }) {
   function drawCluster(c) {
     show(cluster, Boolean(c));
     if (!c) return;
-    text(etcd, c.connected ? `This page is that of ${c.self}. etcd answers.` : `This page is that of ${c.self}. etcd does not answer${c.problem ? `: ${c.problem}` : ""}. The replicas go on, but no car moves.`);
+    text(etcd, c.connected ? `This page is that of ${c.self}. etcd answers.` : `This page is that of ${c.self}. It cannot use etcd${c.problem ? `: ${c.problem}` : ""}. The replicas go on, but no car moves.`);
     etcd.className = c.connected ? "muted" : "bad";
     const cells = (tr, values) => values.forEach(([value, bad], i) => {
       text(tr.children[i + 1], value);

@@ -15,7 +15,9 @@ export class Store extends EventTarget {
   cars = new Map(); // by name
   carsKnown = false;
   missing = []; // replicas whose cars are not known
+  unserved = ""; // why cars have no replica that serves them
   states = { waiting: 0, connecting: 0, running: 0 };
+  suspended = 0; // cars whose session waits for the connection to the broker
   server = null;
   map = null; // tiles, as they were when the page was loaded, which may load no others
   modules = null;
@@ -145,6 +147,7 @@ export class Store extends EventTarget {
       list.cars.push(...(await this.#ask(`api/v1/cars?limit=10000&offset=${offset}`)).cars);
     }
     this.missing = list.missing ?? [];
+    this.unserved = list.unserved ?? "";
     const before = this.cars;
     this.cars = new Map();
     for (const car of list.cars) {
@@ -159,7 +162,11 @@ export class Store extends EventTarget {
 
   #count() {
     const n = { waiting: 0, connecting: 0, running: 0 };
-    for (const c of this.cars.values()) n[c.state]++;
+    this.suspended = 0;
+    for (const c of this.cars.values()) {
+      n[c.state]++;
+      if (c.suspended) this.suspended++;
+    }
     this.states = n;
   }
 
@@ -204,6 +211,7 @@ export class Store extends EventTarget {
       }
       this.events.push(data);
       if (data.car && this.#apply(data)) cars = true;
+      if (data.kind === "link") this.soon(); // sessions may wait for the broker, or go on
     }
     if (this.events.length > keptEvents) this.events.splice(0, this.events.length - keptEvents);
     if (cars) {
@@ -224,7 +232,7 @@ export class Store extends EventTarget {
     if (ms(ev.at) < ms(car.since)) return false;
     const state = { connect: "connecting", running: "running", disconnect: "waiting" }[ev.kind];
     if (!state || state === car.state) return false;
-    const next = { ...car, state, since: ev.at, session: ev.session, why: "" };
+    const next = { ...car, state, since: ev.at, session: ev.session, why: "", suspended: false };
     if (state === "connecting") next.why = "connect sequence has begun";
     if (state === "waiting") {
       next.why = `${car.state === "running" ? "last session ended" : "its gateway tried to connect and failed"}: ${ev.reason}; not heard since`;

@@ -30,9 +30,9 @@ const (
 	// resumable is for how long the cars may have been out of reach to be resumed: their
 	// gateways give up after 30 s (GW-2).
 	resumable = 25 * time.Second
-	// standbyTimeout bounds the wait for a state directory that another process has. After
-	// it the cars are served without: an orchestrator that waits for this process to be
-	// ready before it ends the other one must not wait for ever.
+	// standbyTimeout is for how long a state directory is waited for that another process has. After
+	// it the cars are served without, if that process is halted or hung. One that is at work serves
+	// them: this one goes on waiting, since two servers would end each other's sessions.
 	standbyTimeout = 30 * time.Second
 )
 
@@ -61,6 +61,7 @@ type Journals struct {
 	suspending atomic.Bool             // the next process goes on
 
 	mu       sync.Mutex
+	failedAt time.Time      // when a journal could not be used last; zero: all can, which is told
 	declined map[string]int // sessions that cannot go on, by reason
 	givenUp  map[string]int // statuses of the process before, by reason
 	aside    map[string]int // journals that were set aside, by reason
@@ -81,14 +82,7 @@ func (j *Journals) Open(ctx context.Context, cfg *config.Config) error {
 
 // open opens the state directory and reads the journals.
 func (j *Journals) open(ctx context.Context, cfg *config.Config) error {
-	bound, cancel := context.WithTimeoutCause(ctx, standbyTimeout, fmt.Errorf("another process has had it for %v", standbyTimeout))
-	defer cancel()
-	dir, err := state.Open(bound, state.Options{
-		Dir: cfg.StateDirectory, Shards: shardsOf(cfg), Version: j.opts.Version, Logger: j.opts.Logger,
-		Waiting: func(holder string) {
-			j.opts.Logger.Warn("the state directory is in use: waiting for that process to end", "directory", cfg.StateDirectory, "holder", holder, "at_most", standbyTimeout.String())
-		},
-	})
+	dir, err := j.wait(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -122,14 +116,6 @@ func (j *Journals) open(ctx context.Context, cfg *config.Config) error {
 		j.shards[n].Store(s)
 	}
 	return nil
-}
-
-// shardsOf is the number of shards, which is fixed in the directory.
-func shardsOf(cfg *config.Config) int {
-	if cfg.Cluster != nil {
-		return cfg.Cluster.Shards
-	}
-	return shardCount
 }
 
 // giveUp releases the directory after an error.
@@ -242,9 +228,7 @@ func (j *Journals) ForgetAllUnserved() {
 	if !j.Durable() {
 		return
 	}
-	for _, s := range j.InService() {
-		j.ForgetUnserved(s)
-	}
+	j.ForgetUnserved(j.InService()...)
 	j.dir.Resumed()
 }
 

@@ -2,6 +2,8 @@ package journals
 
 import (
 	"context"
+	"log/slog"
+	"slices"
 	"time"
 
 	"external-server/internal/session/record"
@@ -11,6 +13,8 @@ const (
 	// journalTick is how often journals are looked at that have no answer to wait for, see
 	// flushIdle, and how soon the directory knows that a shard is served.
 	journalTick = 200 * time.Millisecond
+	// journalCheck is how often a journal is looked for in its place.
+	journalCheck = time.Second
 	// journalRetry is how often a journal is begun anew that could not be written.
 	journalRetry = 10 * time.Second
 )
@@ -33,6 +37,7 @@ type Service interface {
 func (j *Journals) Keep(ctx context.Context, service Service) error {
 	tick := time.NewTicker(journalTick)
 	defer tick.Stop()
+	var checked time.Time
 	for outlived := j.shared; ; { // in a cluster shards come later
 		select {
 		case <-ctx.Done():
@@ -43,6 +48,10 @@ func (j *Journals) Keep(ctx context.Context, service Service) error {
 			outlived = true
 			j.dir.Outlived()
 		}
+		check := time.Since(checked) >= journalCheck
+		if check {
+			checked = time.Now()
+		}
 		up := service.Up()
 		for _, s := range j.InService() {
 			if up := up(s.Number); up != s.served {
@@ -51,8 +60,12 @@ func (j *Journals) Keep(ctx context.Context, service Service) error {
 				s.served = up
 			}
 			s.flushIdle()
+			if check {
+				_ = s.Check() // told by OnFault
+			}
 			j.mend(s, service)
 		}
+		j.usable()
 	}
 }
 
@@ -82,7 +95,6 @@ func (j *Journals) mend(s *Shard, service Service) {
 	case s.fault.Load() == nil:
 	case s.Err() == nil: // something was written since
 		s.fault.Store(nil)
-		j.opts.Logger.Info("the journal can be used again: the sessions of its cars outlive this process again", "shard", s.Number)
 	case time.Since(s.tried) >= journalRetry:
 		s.tried = time.Now()
 		s.Restart()
@@ -90,4 +102,34 @@ func (j *Journals) mend(s *Shard, service Service) {
 		service.Record(s.Number)
 		_ = s.Flush() // told by OnFault
 	}
+}
+
+// failed notes that a journal cannot be used. What ails one usually ails all, and some of them
+// can be begun anew at once and fail again: one warning speaks for all.
+func (j *Journals) failed(s *Shard, err error) {
+	s.fault.Store(&err)
+	j.mu.Lock()
+	told := !j.failedAt.IsZero()
+	j.failedAt = time.Now()
+	j.mu.Unlock()
+	level := slog.LevelWarn
+	if told {
+		level = slog.LevelDebug
+	}
+	j.opts.Logger.Log(context.Background(), level, "a journal cannot be used: the cars of its connection are served, their sessions will end with this process unless it can be begun anew; /readyz shows how it is",
+		"shard", s.Number, "error", err, "next_attempt_in", journalRetry.String())
+}
+
+// usable says that all journals can be used again, when none has failed for a while.
+func (j *Journals) usable() {
+	j.mu.Lock()
+	over := !j.failedAt.IsZero() && time.Since(j.failedAt) >= journalRetry
+	j.mu.Unlock()
+	if !over || slices.ContainsFunc(j.InService(), func(s *Shard) bool { return s.fault.Load() != nil }) {
+		return
+	}
+	j.mu.Lock()
+	j.failedAt = time.Time{}
+	j.mu.Unlock()
+	j.opts.Logger.Info("the journals can be used again: the sessions of all cars outlive this process again")
 }

@@ -9,10 +9,13 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"external-server/internal/config"
 	"external-server/internal/observe"
 	"external-server/internal/session/record"
+	"external-server/internal/support/testlog"
 	"external-server/internal/support/testneed"
 )
 
@@ -139,6 +142,73 @@ func TestLostPage(t *testing.T) {
 	}
 	if cars := j.Cars("company"); len(cars) != 2 || !slices.Contains(cars, one) || !slices.Contains(cars, other) {
 		t.Errorf("what is left to do: %q", cars) // modules get what they had not taken
+	}
+	if err := j.Close(false); err != nil {
+		t.Error(err)
+	}
+}
+
+// All journals that fail at once are one warning, and one line says that all can be used again
+// when none has failed for a while.
+func TestOneWarningForAllJournals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log testlog.Buffer
+		j := New(Options{Logger: log.Logger(), OwnBroker: func() bool { return false }, Tell: func(observe.Event) {}})
+		if err := j.Open(t.Context(), &config.Config{Company: "company", StateDirectory: t.TempDir()}); err != nil {
+			t.Fatal(err)
+		}
+		for round := 1; round <= 2; round++ {
+			for range 3 {
+				for _, s := range j.InService() {
+					j.failed(s, errors.New("disk full"))
+				}
+				for _, s := range j.InService() {
+					s.fault.Store(nil)
+				}
+				j.usable()
+			}
+			if n := strings.Count(log.String(), "level=WARN"); n != round {
+				t.Errorf("%d warnings in round %d", n, round)
+			}
+			time.Sleep(journalRetry)
+			j.failed(j.InService()[0], errors.New("disk full"))
+			j.usable()
+			j.InService()[0].fault.Store(nil)
+			if n := strings.Count(log.String(), "can be used again"); n != round-1 {
+				t.Errorf("%d times well although one has just failed", n)
+			}
+			time.Sleep(journalRetry)
+			j.usable()
+			j.usable()
+			if n := strings.Count(log.String(), "can be used again"); n != round {
+				t.Errorf("%d times well in round %d", n, round)
+			}
+		}
+		if err := j.Close(false); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Thousands of cars that are not configured any more, as those of another company, are one
+// line.
+func TestOneLineForCarsThatAreGone(t *testing.T) {
+	cfg := &config.Config{Company: "company", StateDirectory: t.TempDir()}
+	first := open(t, cfg, func(observe.Event) {})
+	for n := range 500 {
+		leave(t, first, fmt.Sprint("car", n))
+	}
+	if err := first.Close(false); err != nil {
+		t.Fatal(err)
+	}
+	var log testlog.Buffer
+	j := New(Options{Logger: log.Logger(), OwnBroker: func() bool { return false }, Tell: func(observe.Event) {}})
+	if err := j.Open(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	j.ForgetAllUnserved()
+	if n := strings.Count(log.String(), "level="); n != 1 || !log.Has("level=WARN", "cars=500", "statuses=500", "company/car0") {
+		t.Errorf("%d lines: %s", n, &log)
 	}
 	if err := j.Close(false); err != nil {
 		t.Error(err)

@@ -84,12 +84,7 @@ func (j *Journals) OpenEmpty(n int, cfg *config.Config) (*Shard, error) {
 	s.Shard, err = j.dir.OpenShard(n, state.ShardOptions{
 		Sync:    cfg.StateSync,
 		NewFold: func() journal.Fold { return record.NewFold() },
-		OnFault: func(err error) {
-			if s.fault.Swap(&err) == nil {
-				j.opts.Logger.Warn("a journal cannot be used: the cars of its connection are served, their sessions will end with this process unless it can be begun anew",
-					"shard", n, "error", err, "next_attempt_in", journalRetry.String())
-			}
-		},
+		OnFault: func(err error) { j.failed(s, err) },
 	})
 	if err != nil {
 		return nil, err
@@ -160,19 +155,29 @@ func (s *Shard) Cars(company string) (names []string) {
 
 func unfinished(known *record.Resumption) bool { return known.Record != nil || len(known.Left) > 0 }
 
-// ForgetUnserved takes cars out of the journal that are not served: they are not in the
+// ForgetUnserved takes cars out of the journals that are not served: they are not in the
 // configuration any more.
-func (j *Journals) ForgetUnserved(s *Shard) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for id, known := range s.known {
-		if unfinished(known) {
-			company, name, _ := strings.Cut(id, "/")
-			j.opts.Logger.Warn("a car of the process before is not configured any more; its session is not resumed and what its modules had not taken is lost",
-				"company", company, "car", name, "statuses", len(known.Left))
-			j.lose(notConfigured, name, 0, len(known.Left))
+func (j *Journals) ForgetUnserved(shards ...*Shard) {
+	var gone []string
+	statuses := 0
+	for _, s := range shards {
+		s.mu.Lock()
+		for id, known := range s.known {
+			if unfinished(known) {
+				_, name, _ := strings.Cut(id, "/")
+				gone = append(gone, id)
+				statuses += len(known.Left)
+				j.lose(notConfigured, name, 0, len(known.Left))
+			}
+			s.Append(record.Begin(nil, id).Forgotten())
 		}
-		s.Append(record.Begin(nil, id).Forgotten())
+		s.known = nil
+		s.mu.Unlock()
 	}
-	s.known = nil
+	if len(gone) == 0 {
+		return
+	}
+	slices.Sort(gone) // there may be thousands, for instance of another company
+	j.opts.Logger.Warn("cars of the process before are not configured any more; their sessions are not resumed and what their modules had not taken is lost",
+		"cars", len(gone), "statuses", statuses, "first", strings.Join(gone[:min(len(gone), 8)], " "))
 }

@@ -59,7 +59,7 @@ func (r *Replica) Look(ctx context.Context) {
 			} else {
 				r.inquiries.forget()
 			}
-		case now.Sub(checked) >= checkEvery:
+		case now.Sub(checked) >= checkEvery && view.Connected: // in etcd, this replica agrees with the others on the number of shards
 			if checked, fit = now, r.check(ctx); fit {
 				contact.look(time.Now(), time.Now())
 				r.judge(nil, false, 0)
@@ -80,11 +80,14 @@ func (r *Replica) Look(ctx context.Context) {
 // is claimed.
 func (r *Replica) check(ctx context.Context) bool {
 	err := fence.Check(ctx, r.broker(), r.name)
+	if err == nil {
+		err = r.unshared(ctx)
+	}
 	if err == nil || ctx.Err() != nil {
 		return err == nil
 	}
 	if before := r.Health(); before == nil || before.Error() != err.Error() {
-		r.log.Warn("the broker cannot be used for a cluster now; no car is served until it can", "reason", err)
+		r.log.Warn("this replica cannot take part yet; it serves no car until it can", "reason", err)
 	}
 	r.health.Store(&err)
 	return false

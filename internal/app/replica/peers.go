@@ -52,6 +52,7 @@ type peerShard struct {
 	Epoch   int64  `json:"epoch,omitempty"`
 	// Silent: the broker does not answer this replica, so it cannot take a shard.
 	Silent bool `json:"silent,omitempty"`
+	Shards int  `json:"shards,omitempty"` // of its cluster; 0: of an earlier version
 }
 
 // takenBackHeader says of an offer how often its owner had taken the shard back, see fence.Epoch.
@@ -135,7 +136,7 @@ func (r *Replica) shardHandler(do func(http.ResponseWriter, *http.Request, int))
 }
 
 func (r *Replica) tellShard(w http.ResponseWriter, _ *http.Request, n int) {
-	out := peerShard{Replica: r.self.Replica, State: peerNot, Silent: r.silent()}
+	out := peerShard{Replica: r.self.Replica, State: peerNot, Silent: r.silent(), Shards: len(r.turns)}
 	// What it cannot serve it does not claim: the others may take it.
 	if s := r.shards[n].Load(); s != nil && r.Health() == nil {
 		out.State, out.Epoch = peerServing, s.epoch()

@@ -3,6 +3,7 @@ package replica
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"external-server/internal/cluster"
@@ -28,25 +29,13 @@ func readiness(view *cluster.View, health error) (ready bool, reason string) {
 		}
 		unready = append(unready, text)
 	} else {
-		var without []string
-		opening := 0
-		for n, owner := range view.Shards {
-			switch {
-			case owner.Replica == "":
-				without = append(without, fmt.Sprint(n))
-			case owner.Replica == view.Self && owner.State == cluster.ClaimOpening:
-				opening++
-			}
-		}
-		if opening > 0 {
-			unready = append(unready, fmt.Sprintf("%d shards are being opened here", opening))
-		}
-		if len(without) > 0 {
-			unready = append(unready, fmt.Sprintf("%d of %d shards have no owner: %s", len(without), len(view.Shards), strings.Join(without, ", ")))
+		unready = append(unready, shardsOf(view)...)
+		if view.Notice != "" {
+			unready = append(unready, view.Notice)
 		}
 	}
 	if others, odd := differing(view); len(others) > 0 {
-		text := "the configuration differs from that of " + strings.Join(others, ", ")
+		text := "the configuration differs from that of " + some(others)
 		if odd {
 			unready = append(unready, text)
 		} else {
@@ -54,6 +43,51 @@ func readiness(view *cluster.View, health error) (ready bool, reason string) {
 		}
 	}
 	return len(unready) == 0, strings.Join(append(unready, hints...), "; ")
+}
+
+// shardsOf tells of shards that are not served as they should be.
+func shardsOf(view *cluster.View) (reasons []string) {
+	var without, unknown []string
+	opening := 0
+	for n, owner := range view.Shards {
+		_, member := view.Member(owner.Replica)
+		switch {
+		case owner.Replica == "":
+			without = append(without, strconv.Itoa(n))
+		case owner.Replica == view.Self && owner.State == cluster.ClaimOpening:
+			opening++
+		case owner.Replica != view.Self && owner.State != "" && !member:
+			unknown = append(unknown, fmt.Sprintf("%d by %s", n, owner.Replica))
+		}
+	}
+	switch {
+	case opening == 1:
+		reasons = append(reasons, "1 shard is being opened here")
+	case opening > 1:
+		reasons = append(reasons, fmt.Sprintf("%d shards are being opened here", opening))
+	}
+	if len(without) > 0 {
+		verb := "have"
+		if len(without) == 1 {
+			verb = "has"
+		}
+		reasons = append(reasons, fmt.Sprintf("%d of %d shards %s no owner: %s", len(without), len(view.Shards), verb, some(without)))
+	}
+	if len(unknown) > 0 {
+		reasons = append(reasons, "shards are claimed by replicas that are no members: "+some(unknown))
+	}
+	return reasons
+}
+
+// maxNamed bounds how many things a reason names.
+const maxNamed = 8
+
+// some lists what there is, or the first of it and how many more there are.
+func some(all []string) string {
+	if len(all) <= maxNamed {
+		return strings.Join(all, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(all[:maxNamed], ", "), len(all)-maxNamed)
 }
 
 // differing names the members whose configuration of the fleet is another one. odd: more

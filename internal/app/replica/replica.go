@@ -77,6 +77,8 @@ type Replica struct {
 	final     atomic.Bool           // this is the end of all sessions that no other takes
 	life      context.Context       // of those
 	end       context.CancelFunc    // of life
+	part      context.Context       // of Run; its cause is why this replica can not go on
+	retire    context.CancelCauseFunc
 
 	reloaded  func(fingerprint string)  // tells the others which configuration is in force
 	heardAt   atomic.Pointer[time.Time] // when the broker has answered last over another connection than those of the shards
@@ -161,11 +163,12 @@ func Join(ctx context.Context, opts Options) (*Replica, error) {
 	c := cfg.Cluster
 	r := &Replica{
 		opts: opts, log: opts.Logger, journals: opts.Journals, dir: opts.Journals.Dir(),
-		name: c.Name, timing: cluster.TimingFor(c.Lease), self: fence.Epoch{Replica: c.Replica, Address: opts.Address},
+		name: c.Name, timing: cluster.TimingFor(c.Lease), self: fence.Epoch{Replica: c.Replica, Address: opts.Address, Shards: c.Shards},
 		offers: newOffers(c.Shards), scouts: make(chan struct{}, handedOn),
 		turns: make([]sync.Mutex, c.Shards), shards: make([]atomic.Pointer[shard], c.Shards),
 	}
 	r.life, r.end = context.WithCancel(context.WithoutCancel(ctx))
+	r.part, r.retire = context.WithCancelCause(r.life)
 	var err error
 	if r.cluster, err = r.join(cfg); err != nil {
 		r.end()
@@ -213,8 +216,17 @@ func (r *Replica) join(cfg *config.Config) (Membership, error) {
 // Begin says that cars can be attached.
 func (r *Replica) Begin(cars *roster.Roster) { r.cars = cars }
 
-// Run takes part in the cluster until ctx ends.
-func (r *Replica) Run(ctx context.Context) error { return r.cluster.Run(ctx) }
+// Run takes part in the cluster until ctx ends. An error before that says that this replica can not.
+func (r *Replica) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.part, cancel)()
+	err := r.cluster.Run(ctx)
+	if why := (*fence.ShardsError)(nil); errors.As(context.Cause(r.part), &why) {
+		return errors.Join(fmt.Errorf("cluster: %w", why), err)
+	}
+	return err
+}
 
 // Reloaded says that another configuration is in force.
 func (r *Replica) Reloaded(cfg *config.Config) { r.reloaded(cfg.Fingerprint()) }
@@ -306,6 +318,9 @@ func (r *Replica) fenced(s *shard, err error) {
 	n := s.Number
 	if !errors.Is(err, link.ErrFenced) {
 		r.log.Error("the connection of a shard has ended", "shard", n, "error", err)
+	}
+	if why := (*fence.ShardsError)(nil); errors.As(err, &why) {
+		r.retire(why)
 	}
 	r.turns[n].Lock()
 	ours := r.shards[n].Load() == s

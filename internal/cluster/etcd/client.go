@@ -8,7 +8,8 @@
 //	shards/<nnnn>     {"owner":"es-0","state":"serving"}, on the owner's lease
 //	scout             the name of the replica that looks out for cars found by "*", on its lease
 //
-// What others write below the prefix is told of once and takes no memory.
+// What others write below the prefix is told of once and takes no memory. What they write in
+// place of a key of the servers is removed where no server can have written it.
 //
 // It may import cluster only.
 package etcd
@@ -59,6 +60,13 @@ type Store struct {
 	self   cluster.Member // as it is to be published
 	told   string         // the value that etcd has of it
 	lease  clientv3.LeaseID
+	terms  string // the settings in etcd that this server agrees with; empty: not read yet
+	// takesPart: this server was ready to serve once, or has claimed a shard. Others rely on it
+	// since, and it ends for no key in etcd.
+	takesPart bool
+	trouble   string // what is wrong with the settings while this server takes part
+	obstacles []obstacle
+	rewritten time.Time // when the settings were written again; of the goroutine of Run
 }
 
 var _ cluster.Store = (*Store)(nil)
@@ -67,17 +75,9 @@ var _ cluster.Store = (*Store)(nil)
 func New(opts Options) *Store {
 	s := &Store{opts: opts, keys: keysOf(opts.Cluster), log: opts.Log, self: opts.Self, kick: make(chan struct{}, 1)}
 	s.self.State = cluster.StateJoining
-	s.table = newTable(s.keys, opts.Self.Name, s.strange)
+	s.table = newTable(s.keys, opts.Self.Name, opts.Shards, s.strange)
 	s.status.Store(&cluster.Status{Problem: "etcd has not been reached yet", Changed: make(chan struct{})})
 	return s
-}
-
-func (s *Store) strange(key string, err error) {
-	if err != nil {
-		s.log.Warn("a key in etcd is not as this server writes it; it is ignored, delete it", "key", shorten(key), "error", err)
-		return
-	}
-	s.log.Warn("etcd has a key of somebody else below the prefix of this cluster; it is ignored, delete it", "key", shorten(key))
 }
 
 // shorten bounds what others have chosen.
@@ -167,7 +167,10 @@ func (s *Store) refreshLocked() {
 			return
 		}
 	}
-	s.updateLocked(func(st *cluster.Status) { st.Registry = s.table.registry(s.opts.Shards) })
+	registry, obstacles := s.table.registry()
+	s.obstacles = obstacles
+	s.updateLocked(func(st *cluster.Status) { st.Registry = registry })
+	s.noticeLocked()
 }
 
 // another tells whether m is neither this process nor the one before with the same state
@@ -188,6 +191,7 @@ func (s *Store) wake() {
 func (s *Store) Publish(m cluster.Member) {
 	s.mu.Lock()
 	s.self.State, s.self.Reason, s.self.Refuses = m.State, m.Reason, m.Refuses
+	s.takesPart = s.takesPart || m.State == cluster.StateReady
 	s.mu.Unlock()
 	s.wake()
 }

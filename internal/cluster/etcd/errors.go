@@ -2,7 +2,6 @@ package etcd
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -13,24 +12,6 @@ import (
 
 	"external-server/internal/cluster"
 )
-
-// SettingsError is why a server can not be a member: the cluster was made with something
-// else.
-type SettingsError struct {
-	Key    string // where etcd has it
-	Shards int    // of the cluster
-	Own    int    // of the configuration
-	Format int    // of what is written in etcd, when this program does not know it; else 0
-}
-
-func (e *SettingsError) Error() string {
-	if e.Format != 0 {
-		return fmt.Sprintf("the cluster was made by a program that writes format %d in etcd, and this one writes format %d; expected programs of the same version for all servers, or another cluster.name", e.Format, format)
-	}
-	return fmt.Sprintf(`the number of shards is %d, and the cluster was made with %d, which is fixed; set cluster.shards to %d. `+
-		`To change it, end all servers of the cluster, delete the key %s in etcd, and start them with the new number: the cars' sessions end, and gateways connect anew`,
-		e.Own, e.Shards, e.Shards, e.Key)
-}
 
 // NameError is why a server is no member yet: another process has its name.
 type NameError struct {
@@ -45,21 +26,6 @@ func (e *NameError) Error() string {
 	}
 	return fmt.Sprintf(`another server of the cluster has the name %q: process %d on %s, reached at %s. This one waits until that one has ended; give each server a "cluster.replica" of its own`,
 		e.Name, e.Other.PID, shorten(e.Other.Host), shorten(e.Other.Address))
-}
-
-// agree compares what the cluster was made with and what is configured.
-func (s *Store) agree(value []byte) error {
-	var got settings
-	if err := json.Unmarshal(value, &got); err != nil || got.Format < 1 || got.Shards < 1 {
-		return fmt.Errorf("the key %s in etcd is not as this program writes it; expected %s: delete the key, a server of the cluster writes it again", s.keys.settings(), encode(settings{format, s.opts.Shards}))
-	}
-	if got.Format != format {
-		return &SettingsError{Key: s.keys.settings(), Format: got.Format}
-	}
-	if got.Shards != s.opts.Shards {
-		return &SettingsError{Key: s.keys.settings(), Shards: got.Shards, Own: s.opts.Shards}
-	}
-	return nil
 }
 
 // silence says no more than that etcd did not answer.

@@ -155,6 +155,9 @@ func (s *Store) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.clear(ctx); err != nil {
+		return err
+	}
 	if err := s.join(ctx, client); err != nil {
 		return err
 	}
@@ -185,9 +188,9 @@ func (s *Store) read(ctx context.Context, client *clientv3.Client) (revision int
 			all[string(kv.Key)] = item{value: kv.Value, create: kv.CreateRevision, mod: kv.ModRevision, lease: kv.Lease}
 		}
 	}
-	own, founded := all[s.keys.settings()]
+	terms, founded := all[s.keys.settings()]
 	if founded {
-		if err := s.agree(own.value); err != nil {
+		if err := s.compare(ctx, client, terms); err != nil {
 			return 0, err
 		}
 	}
@@ -202,21 +205,6 @@ func (s *Store) read(ctx context.Context, client *clientv3.Client) (revision int
 		return revision, s.found(ctx, client)
 	}
 	return revision, nil
-}
-
-// found writes what all replicas must agree on, as the first one.
-func (s *Store) found(ctx context.Context, client *clientv3.Client) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	key := s.keys.settings()
-	answer, err := client.Txn(ctx).If(absent(key)).Then(clientv3.OpPut(key, encode(settings{format, s.opts.Shards}))).Commit()
-	if err != nil {
-		return describe(err)
-	}
-	if !answer.Succeeded {
-		return errAgain // another one was first
-	}
-	return nil
 }
 
 // join makes this server a member on a living lease, if it is not.
@@ -265,7 +253,7 @@ func (s *Store) join(ctx context.Context, client *clientv3.Client) error {
 	s.mu.Unlock()
 	value := encode(self)
 	if string(it.value) != value || clientv3.LeaseID(it.lease) != lease {
-		err := s.write(ctx, condition, clientv3.OpPut(key, value, clientv3.WithLease(lease)))
+		err := s.write(ctx, clientv3.OpPut(key, value, clientv3.WithLease(lease)), condition)
 		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
 			return s.beaten(heartbeat{err: errNoLease})
 		}
@@ -292,7 +280,7 @@ func (s *Store) publish(ctx context.Context) error {
 	if value == told {
 		return nil
 	}
-	err := s.write(ctx, same(key, it.create), clientv3.OpPut(key, value, clientv3.WithLease(lease)))
+	err := s.write(ctx, clientv3.OpPut(key, value, clientv3.WithLease(lease)), same(key, it.create))
 	if errors.Is(err, errTaken) {
 		return errAgain
 	}
@@ -324,7 +312,7 @@ func (s *Store) follow(ctx context.Context, client *clientv3.Client, revision in
 	if err != nil {
 		return err
 	}
-	again := time.NewTimer(readAgain)
+	again := time.NewTimer(s.patience())
 	defer again.Stop()
 	own := s.keys.member(s.opts.Self.Name)
 	s.wake() // what was to be published meanwhile
@@ -342,7 +330,11 @@ func (s *Store) follow(ctx context.Context, client *clientv3.Client, revision in
 				}
 				return describe(err)
 			}
-			if s.changed(answer, own) {
+			gone, again := s.changed(answer, own)
+			if again {
+				return errAgain
+			}
+			if gone {
 				select {
 				case now <- struct{}{}: // is the lease still there?
 				default:
@@ -354,13 +346,17 @@ func (s *Store) follow(ctx context.Context, client *clientv3.Client, revision in
 			}
 			s.beats(b, lease)
 			s.mu.Lock()
-			backwards := b.revision < s.table.latest
+			backwards := b.revision < s.table.latest // restored, or a member of etcd that is a little behind
+			removed := s.table.items[own].value == nil
 			s.mu.Unlock()
-			if backwards {
-				return errAgain // restored, or a member of etcd that is a little behind
+			if backwards || removed {
+				return errAgain
 			}
 		case <-s.kick:
 			if err := s.publish(ctx); err != nil {
+				return err
+			}
+			if err := s.clear(ctx); err != nil {
 				return err
 			}
 		case <-again.C:
@@ -381,8 +377,8 @@ func (s *Store) watch(ctx context.Context, client *clientv3.Client, revision int
 }
 
 // changed takes in what the watch tells, and returns whether this server's own key is
-// gone.
-func (s *Store) changed(answer clientv3.WatchResponse, own string) (gone bool) {
+// gone, and whether the settings are not those that this server knows.
+func (s *Store) changed(answer clientv3.WatchResponse, own string) (gone, again bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range answer.Events {
@@ -391,8 +387,9 @@ func (s *Store) changed(answer clientv3.WatchResponse, own string) (gone bool) {
 			it = item{value: e.Kv.Value, create: e.Kv.CreateRevision, mod: e.Kv.ModRevision, lease: e.Kv.Lease}
 		}
 		s.table.set(string(e.Kv.Key), it)
+		again = again || string(e.Kv.Key) == s.keys.settings() && string(it.value) != s.terms && s.trouble == ""
 		gone = gone || string(e.Kv.Key) == own && it.value == nil
 	}
 	s.refreshLocked()
-	return gone
+	return gone, again
 }

@@ -15,24 +15,31 @@ type item struct {
 	create int64
 	mod    int64 // revision of the last change
 	lease  int64
+	stray  bool // there is something on no lease, so no server has written it; value is nil then
 }
 
 // table holds the keys of one cluster, each as new as any answer of etcd has told: events
 // of the watch, full reads and own writes arrive in any order.
 type table struct {
 	keys   keys
-	own    string          // the key of this server, for which there is always room
+	own    string // the key of this server, for which there is always room
+	shards int
 	items  map[string]item // those that are expected, and those that were deleted
 	latest int64           // highest revision seen
-	odd    map[string]bool // keys that were told of in the log
+	odd    map[string]bool // keys of others that were told of in the log
+	inWay  map[string]bool // the same, of keys in place of those of servers
 	report func(key string, err error)
 }
 
-// maxOdd bounds how many keys of others are told of.
+// maxOdd bounds how many keys of others are told of. Those in place of the servers' own are
+// counted apart: they are as many as there are such keys.
 const maxOdd = 20
 
-func newTable(k keys, self string, report func(string, error)) *table {
-	return &table{keys: k, own: k.member(self), items: make(map[string]item), odd: make(map[string]bool), report: report}
+func newTable(k keys, self string, shards int, report func(string, error)) *table {
+	return &table{
+		keys: k, own: k.member(self), shards: shards, report: report,
+		items: make(map[string]item), odd: make(map[string]bool), inWay: make(map[string]bool),
+	}
 }
 
 // known tells whether a key is one of this server's. What others write below the prefix
@@ -83,8 +90,8 @@ func (t *table) set(key string, it item) {
 	}
 	if it.value != nil && it.lease == 0 && key != t.keys.settings() {
 		// What a server writes goes with its lease; this would stay for ever.
-		t.strange(key, errors.New("it is on no lease"))
-		it.value = nil
+		t.strange(key, errNoLeaseOfKey)
+		it.value, it.stray = nil, true
 	}
 	if len(it.value) > maxValue {
 		it.value = it.value[: maxValue+1 : maxValue+1] // decoding says the rest
@@ -107,7 +114,7 @@ func (t *table) replace(all map[string]item, revision, floor int64) (restored bo
 		t.set(key, it)
 	}
 	for key, it := range t.items {
-		if _, there := all[key]; !there && it.mod <= revision && it.value != nil {
+		if _, there := all[key]; !there && it.mod <= revision && (it.value != nil || it.stray) {
 			t.items[key] = item{mod: revision}
 		}
 	}
@@ -115,17 +122,21 @@ func (t *table) replace(all map[string]item, revision, floor int64) (restored bo
 	return restored
 }
 
-// registry returns what the planner needs.
-func (t *table) registry(shards int) *cluster.Registry {
-	r := &cluster.Registry{Claims: make([]cluster.Claim, shards)}
+// registry returns what the planner needs, and what others have put in place of what it needs.
+func (t *table) registry() (*cluster.Registry, []obstacle) {
+	r := &cluster.Registry{Claims: make([]cluster.Claim, t.shards)}
+	var obstacles []obstacle
 	for _, key := range slices.Sorted(maps.Keys(t.items)) {
 		it := t.items[key]
+		if it.stray && t.ours(key) {
+			obstacles = append(obstacles, t.obstacle(key, it, errNoLeaseOfKey))
+		}
 		if it.value == nil {
 			continue
 		}
 		var err error
 		if n, ok := t.keys.shardOf(key); ok {
-			if n < shards {
+			if n < t.shards {
 				r.Claims[n], err = decodeClaim(it.value, it.create)
 			}
 		} else if name, ok := t.keys.memberOf(key); ok {
@@ -136,21 +147,37 @@ func (t *table) registry(shards int) *cluster.Registry {
 		} else if key == t.keys.scout() {
 			if len(it.value) <= maxName && replicaName.Match(it.value) {
 				r.Scout = string(it.value)
+			} else {
+				err = errors.New("no name of a replica")
 			}
 		}
-		if err != nil {
-			t.strange(key, err)
+		if err == nil {
+			continue
+		}
+		t.strange(key, err)
+		if t.ours(key) {
+			obstacles = append(obstacles, t.obstacle(key, it, err))
 		}
 	}
 	slices.SortFunc(r.Members, func(a, b cluster.Member) int { return cmp.Compare(a.Name, b.Name) })
-	return r
+	return r, obstacles
+}
+
+// ours tells whether servers cannot do without the key: what others put there is in the way.
+func (t *table) ours(key string) bool {
+	n, ok := t.keys.shardOf(key)
+	return ok && n < t.shards || key == t.keys.scout() || key == t.own
 }
 
 // strange tells once of a key that is not ours, or not as we write it.
 func (t *table) strange(key string, err error) {
-	if t.odd[key] || len(t.odd) >= maxOdd {
+	told, room := t.odd, len(t.odd) < maxOdd
+	if t.ours(key) {
+		told, room = t.inWay, true
+	}
+	if told[key] || !room {
 		return
 	}
-	t.odd[key] = true
+	told[key] = true
 	t.report(key, err)
 }

@@ -8,7 +8,12 @@ import (
 	"external-server/internal/cluster"
 )
 
-func testTable() *table { return newTable(keysOf("c"), "a", func(string, error) {}) }
+func testTable() *table { return newTable(keysOf("c"), "a", 4, func(string, error) {}) }
+
+func claims(tab *table) []cluster.Claim {
+	r, _ := tab.registry()
+	return r.Claims
+}
 
 // TestTableKeepsTheNewest: events, reads and own writes come in any order; what is newer
 // stays, and a full read removes what it does not have.
@@ -18,7 +23,7 @@ func TestTableKeepsTheNewest(t *testing.T) {
 		return item{value: []byte(encode(claimValue{Owner: owner, State: cluster.ClaimServing})), create: 1, mod: mod, lease: 1}
 	}
 	tab := testTable()
-	owner := func(n int) string { return tab.registry(4).Claims[n].Owner }
+	owner := func(n int) string { return claims(tab)[n].Owner }
 	tab.set(k.shard(0), claim("a", 5))
 	tab.set(k.shard(0), claim("b", 4))
 	if got := owner(0); got != "a" {
@@ -36,14 +41,14 @@ func TestTableKeepsTheNewest(t *testing.T) {
 		t.Error("taken for restored")
 	}
 	if owner(0) != "c" || owner(1) != "a" || owner(2) != "" {
-		t.Errorf("%+v", tab.registry(4).Claims)
+		t.Errorf("%+v", claims(tab))
 	}
 	// A read at 3 although 10 was known when it was asked for: etcd was restored.
 	if !tab.replace(map[string]item{k.shard(3): claim("d", 2)}, 3, 10) {
 		t.Error("not taken for restored")
 	}
 	if owner(0) != "" || owner(1) != "" || owner(3) != "d" || tab.latest != 3 {
-		t.Errorf("%+v, %d", tab.registry(4).Claims, tab.latest)
+		t.Errorf("%+v, %d", claims(tab), tab.latest)
 	}
 }
 
@@ -68,7 +73,7 @@ func FuzzTable(f *testing.F) {
 		if len(more) >= 8 {
 			tab.replace(map[string]item{key: {value: value, mod: 2, lease: 1}}, int64(binary.LittleEndian.Uint64(more)), 1)
 		}
-		r := tab.registry(4)
+		r, _ := tab.registry()
 		if len(r.Claims) != 4 || len(r.Members) > maxMembers+1 || len(r.Scout) > maxName || len(tab.items) > maxMembers+maxShards+4 {
 			t.Errorf("%d claims, %d members, %d keys", len(r.Claims), len(r.Members), len(tab.items))
 		}

@@ -18,7 +18,7 @@ var (
 )
 
 // write makes a transaction and takes in what it has done.
-func (s *Store) write(ctx context.Context, condition clientv3.Cmp, op clientv3.Op) error {
+func (s *Store) write(ctx context.Context, op clientv3.Op, conditions ...clientv3.Cmp) error {
 	client, _, err := s.access()
 	if err != nil {
 		return err
@@ -26,7 +26,7 @@ func (s *Store) write(ctx context.Context, condition clientv3.Cmp, op clientv3.O
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	key := string(op.KeyBytes())
-	answer, err := client.Txn(ctx).If(condition).Then(op, clientv3.OpGet(key)).Else(clientv3.OpGet(key)).Commit()
+	answer, err := client.Txn(ctx).If(conditions...).Then(op, clientv3.OpGet(key)).Else(clientv3.OpGet(key)).Commit()
 	if err != nil {
 		return describe(err)
 	}
@@ -85,13 +85,23 @@ func (s *Store) Claim(ctx context.Context, shard int, base int64) error {
 	if err != nil {
 		return err
 	}
-	return s.write(ctx, absent(s.keys.shard(shard)), op)
+	s.mu.Lock()
+	terms := s.terms
+	s.mu.Unlock()
+	// Replicas that disagree on the number of shards never both claim.
+	err = s.write(ctx, op, absent(s.keys.shard(shard)), clientv3.Compare(clientv3.Value(s.keys.settings()), "=", terms))
+	if err == nil {
+		s.mu.Lock()
+		s.takesPart = true
+		s.mu.Unlock()
+	}
+	return err
 }
 
 // Release implements cluster.Store.
 func (s *Store) Release(ctx context.Context, shard int, revision int64) error {
 	key := s.keys.shard(shard)
-	err := s.write(ctx, same(key, revision), clientv3.OpDelete(key))
+	err := s.write(ctx, clientv3.OpDelete(key), same(key, revision))
 	if errors.Is(err, errTaken) {
 		return nil // it is not ours any more, as wanted
 	}
@@ -108,7 +118,7 @@ func (s *Store) Mark(ctx context.Context, shard int, revision int64, state, to s
 	if err != nil {
 		return err
 	}
-	return s.write(ctx, same(s.keys.shard(shard), revision), op)
+	return s.write(ctx, op, same(s.keys.shard(shard), revision))
 }
 
 // Raise implements cluster.Store.
@@ -120,7 +130,7 @@ func (s *Store) Raise(ctx context.Context, shard int, revision, base int64) erro
 	if err != nil {
 		return err
 	}
-	return s.write(ctx, same(s.keys.shard(shard), revision), op)
+	return s.write(ctx, op, same(s.keys.shard(shard), revision))
 }
 
 // base returns the base of the claim with a revision. Only this replica changes it.
@@ -139,11 +149,11 @@ func (s *Store) base(shard int, revision int64) (int64, error) {
 func (s *Store) Scout(ctx context.Context, claim bool) error {
 	key := s.keys.scout()
 	if !claim {
-		return s.write(ctx, clientv3.Compare(clientv3.Value(key), "=", s.opts.Self.Name), clientv3.OpDelete(key))
+		return s.write(ctx, clientv3.OpDelete(key), clientv3.Compare(clientv3.Value(key), "=", s.opts.Self.Name))
 	}
 	lease, err := s.leased()
 	if err != nil {
 		return err
 	}
-	return s.write(ctx, absent(key), clientv3.OpPut(key, s.opts.Self.Name, lease))
+	return s.write(ctx, clientv3.OpPut(key, s.opts.Self.Name, lease), absent(key))
 }

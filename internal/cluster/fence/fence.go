@@ -30,6 +30,9 @@ type Epoch struct {
 	// TakenBack is how often the owner has served the shard on under this epoch, after it could not tell whether the
 	// replica to which it handed it over has it. What that replica has is outdated then.
 	TakenBack int64 `json:"taken_back,omitempty"`
+	// Shards is how many shards the owner's cluster has: with another number the same car belongs to another shard.
+	// 0: a program of an earlier version has not said it.
+	Shards int `json:"shards,omitempty"`
 }
 
 // Limits of what is read from the broker, where a stranger may have left it.
@@ -45,7 +48,9 @@ const (
 	// maxBucket bounds the records of one bucket, maxBucketBytes their bytes.
 	maxBucket      = 4096
 	maxBucketBytes = 64 << 20
-	maxName        = 256 // bytes of the name of a replica, and of an address
+	maxShards      = 1024
+	maxEpoch       = 1 << 60 // an epoch never overflows
+	maxName        = 256     // bytes of the name of a replica, and of an address
 )
 
 // ClientID is what the client identifiers of the shards of a cluster begin with: shard n
@@ -116,6 +121,8 @@ func Decode(payload []byte) (e Epoch, err error) {
 	switch {
 	case e.Epoch <= 0:
 		return Epoch{}, fmt.Errorf("epoch %d: a number above 0 was expected", e.Epoch)
+	case e.Shards < 0 || e.Shards > maxShards:
+		return Epoch{}, fmt.Errorf("shards %d: 1 to %d were expected", e.Shards, maxShards)
 	case e.Replica == "" || len(e.Replica) > maxName || len(e.Address) > maxName:
 		return Epoch{}, fmt.Errorf("replica and address: 1 and 0 to %d bytes were expected", maxName)
 	}

@@ -79,8 +79,8 @@ func brokerAt(address, member string) fence.Broker {
 // serve runs the link of a replica that has the epoch.
 func serve(t *testing.T, b fence.Broker, epoch int64, change func(*mqtt.Options)) *replica {
 	t.Helper()
-	r := &replica{t: t, broker: b, epoch: fence.Epoch{Epoch: epoch, Replica: b.Member, Address: b.Member + ":1"},
-		standing: fence.NewStanding(fence.Epoch{Epoch: epoch, Replica: b.Member, Address: b.Member + ":1"}, epoch),
+	r := &replica{t: t, broker: b, epoch: fence.Epoch{Epoch: epoch, Replica: b.Member, Address: b.Member + ":1", Shards: shards},
+		standing: fence.NewStanding(fence.Epoch{Epoch: epoch, Replica: b.Member, Address: b.Member + ":1", Shards: shards}, epoch),
 		carrier:  fence.NewCarrier(cluster, shard()), set: make(chan struct{}), ended: make(chan struct{}), log: &lines{}}
 	o := mqtt.Options{
 		Address: b.Address, Username: b.Username, Password: b.Password, TLS: b.TLS,

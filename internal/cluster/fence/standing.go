@@ -69,6 +69,9 @@ func (s *Standing) permits(e Epoch) error {
 	case e.Epoch <= s.until:
 		return nil
 	}
+	if e.Shards != 0 && s.own.Shards != 0 && e.Shards != s.own.Shards {
+		return fmt.Errorf("%w: %w", link.ErrFenced, &ShardsError{Replica: e.Replica, Shards: e.Shards, Own: s.own.Shards})
+	}
 	return fmt.Errorf("%w: replica %q with epoch %d, this one has %d and the sessions of %d", link.ErrFenced, e.Replica, e.Epoch, s.own.Epoch, s.until)
 }
 

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"external-server/internal/app"
@@ -23,6 +24,7 @@ const (
 	RoleLibrary = "library" // the same with a C library that does nothing, in a process of its own
 	RoleBuiltin = "builtin" // the same with a built-in module and the HTTP API inside
 	RoleKept    = "kept"    // the server with a state directory
+	RoleMany    = "many"    // the server without one, with as many connections to the broker
 	RoleReplica = "replica" // the same as a replica of a cluster
 	RoleEcho    = "echo"    // the cheapest responder
 	RoleBroker  = "broker"  // the embedded broker alone
@@ -101,7 +103,7 @@ func RunChild(ctx context.Context, text string, in io.Reader, out io.Writer) err
 		fmt.Fprintln(out, readyLine, b.Addr())
 		<-ctx.Done()
 		return b.Close()
-	case RoleServer, RoleLibrary, RoleBuiltin, RoleKept, RoleReplica:
+	case RoleServer, RoleLibrary, RoleBuiltin, RoleKept, RoleMany, RoleReplica:
 		return c.serve(ctx, ready)
 	}
 	return fmt.Errorf("unknown role %q", c.Role)
@@ -119,7 +121,7 @@ func (c *Child) serve(ctx context.Context, ready func()) error {
 		return err
 	}
 	opts := app.Options{Config: cfg, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))}
-	if c.Role == RoleServer || c.Role == RoleKept || c.Role == RoleReplica {
+	if slices.Contains([]string{RoleServer, RoleKept, RoleMany, RoleReplica}, c.Role) {
 		opts.Module = func(config.Module) (module.Module, error) { return Null{CommandEvery: c.CommandEvery}, nil }
 	}
 	app.TuneMemory(cfg)
@@ -179,6 +181,9 @@ func (c *Child) writeConfig() (string, error) {
 			"console": object{"level": "ERROR", "use": false},
 			"file":    object{"level": "ERROR", "use": false, "path": c.Dir},
 		},
+	}
+	if c.Role == RoleMany {
+		cfg["external_communication"].(object)["connections"] = 32
 	}
 	if c.Role == RoleReplica {
 		cfg["cluster"] = object{"etcd": []string{c.Etcd}, "replica": c.Replica, "shards": clusterShards,

@@ -34,9 +34,9 @@ func (b *bencher) table() []scenario {
 		start(1, target{kind: '=', limit: 50}), start(300, target{kind: '=', limit: 100}), start(o.Big, target{kind: '=', limit: 2000}),
 		idle(300), idle(1000), idle(o.Big),
 		b.big(RoleServer, RoleEcho), b.big(RoleBuiltin),
-		keptClosed(100), keptOpen(1000),
 		flood(), restart(o.Big),
 	)
+	out = append(out, kept()...)
 	out = append(out, b.clusterOf()...)
 	for _, cars := range []int{1, 100, 300, 1000} {
 		out = append(out, memory(cars))
@@ -44,22 +44,27 @@ func (b *bencher) table() []scenario {
 	return out
 }
 
-// keptClosed and keptOpen measure what a state directory costs: the second column is the
-// same server without one.
-func keptClosed(cars int) scenario {
-	s := closedLoop(cars, metric{"cpu", fmt.Sprintf("CPU per 1000 statuses, %d cars, closed loop, state directory beside none", cars), "s", target{kind: '<', limit: 1.1}},
-		metric{"rate", "the same, status round trips", "1/s", target{kind: '>', limit: 0.9}})
-	return keeping(s, fmt.Sprintf("kept-%d", cars))
+// kept measures what a state directory costs: it has 32 connections to the broker and journals.
+// The second column is the same server without one, with the few connections that it chooses, or
+// with 32.
+func kept() []scenario {
+	const cars, many = 100, 1000
+	cpu := func(cars int, load, what string, to target) metric {
+		return metric{"cpu", fmt.Sprintf("CPU per 1000 statuses, %d cars%s, %s", cars, load, what), "s", to}
+	}
+	rate := func(to target) metric { return metric{"rate", "the same, status round trips", "1/s", to} }
+	p50 := metric{"p50", "the same, latency p50", "ms", target{kind: '+', limit: 0.5}}
+	cheap := target{kind: '<', limit: 1.1}
+	return []scenario{
+		keeping("kept-open", RoleKept, RoleServer, openLoop("", many, 1, cpu(many, " × 1/s", "state directory beside none", cheap), p50)),
+		keeping("kept-open-5", RoleKept, RoleServer, openLoop("", many, 5, cpu(many, " × 5/s", "state directory beside none", cheap), p50)),
+		keeping("kept-100", RoleKept, RoleMany, closedLoop(cars, cpu(cars, ", closed loop", "state directory beside 32 connections", cheap), rate(target{kind: '>', limit: 0.9}))),
+		keeping("kept-connections", RoleMany, RoleServer, closedLoop(cars, cpu(cars, ", closed loop", "32 connections beside those chosen", target{}), rate(target{}))),
+	}
 }
 
-func keptOpen(cars int) scenario {
-	s := openLoop("", cars, 1, metric{"cpu", fmt.Sprintf("CPU per 1000 statuses, %d cars × 1/s, state directory beside none", cars), "s", target{}},
-		metric{"p50", "the same, latency p50", "ms", target{kind: '+', limit: 0.5}})
-	return keeping(s, "kept-open")
-}
-
-func keeping(s scenario, name string) scenario {
-	s.name, s.roles = name, []string{RoleKept, RoleServer}
+func keeping(name, role, beside string, s scenario) scenario {
+	s.name, s.roles = name, []string{role, beside}
 	s.needs = func(p *place) bool { return p.own != nil } // the embedded broker keeps no sessions
 	return s
 }

@@ -132,7 +132,13 @@ func (c *conn) private(m *wire.Packet) {
 // the two could give way over another shard.
 func (c *conn) metRival(g barrier.Greeting) {
 	c.mu.Lock()
-	takenOver, again := c.rival.Meet(g, time.Now(), !c.served)
+	// What another process has left comes before this connection's first greeting; afterwards only a
+	// stranger can publish there.
+	late := c.served && c.barrier.Greeted()
+	takenOver, again := false, false
+	if !late {
+		takenOver, again = c.rival.Meet(g, time.Now(), !c.served)
+	}
 	c.mu.Unlock()
 	if !takenOver {
 		return

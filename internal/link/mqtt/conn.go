@@ -67,6 +67,7 @@ type conn struct {
 	heard      []link.Receiver // of the reader: who got messages since the last write
 	batch      bool            // the reader is in the middle of received packets and will wake the writer at their end
 	served     bool            // there was a connection before this one
+	closed     []time.Time     // when the broker has closed it of late, see noteClosed
 	generation uint32          // number of this connection in the link
 	leftovers  map[string]bool // topics that were given up
 	barrier    barrier.Barrier
@@ -194,6 +195,7 @@ func (c *conn) connectAndServe(ctx context.Context) error {
 	case c.unanswered() && !c.Persistent && reason.IsClosed(err) && time.Since(started) < c.link.opts.KeepAlive:
 		err = reason.ClosedAfterSubscribe{Err: err}
 	default:
+		c.noteClosed(err)
 		err = fmt.Errorf("connection lost: %w", reason.Explain(err, c.link.opts.ConnectTimeout))
 	}
 	c.end(err, c.Persistent && (ctx.Err() == nil || errors.Is(context.Cause(ctx), link.ErrSuspend)))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -248,6 +249,27 @@ func (c *conn) noteEnd(lived time.Duration, err error) {
 			c.link.fallBack(oneIdentifier)
 		}
 	}
+}
+
+// A broker that closes a connection so often within that time does so for a reason.
+const (
+	manyCloses  = 5
+	closeWithin = time.Minute
+)
+
+// noteClosed looks for a client that uses the identifier of this connection: each connection
+// of the one ends that of the other, and no broker has to say so.
+func (c *conn) noteClosed(err error) {
+	if !c.Persistent || !reason.IsClosed(err) && !errors.As(err, new(reason.Disconnected)) {
+		return // other identifiers are of chance
+	}
+	now := time.Now()
+	c.closed = append(slices.DeleteFunc(c.closed, func(at time.Time) bool { return now.Sub(at) > closeWithin }), now)
+	if len(c.closed) < manyCloses {
+		return
+	}
+	c.closed = c.closed[:0]
+	c.link.reports.Closed(c.log, c.shardID(), manyCloses, closeWithin)
 }
 
 const oneIdentifier = "the broker seems to make the user name the client identifier, so that each connection ends the others; " +

@@ -55,11 +55,14 @@ func (b *Barrier) Refused() bool { return b.refused }
 // Send returns the number of the greeting that is sent now.
 func (b *Barrier) Send() uint64 { b.sent++; return b.sent }
 
+// Greeted tells whether a greeting of this session was sent.
+func (b *Barrier) Greeted() bool { return b.sent >= b.first }
+
 // Granted says that the topic is subscribed. True: ask the broker for an answer; what a rival has left on
 // the topic comes before it.
 func (b *Barrier) Granted() (ask bool) {
-	b.probing = b.probing || b.sent < b.first
-	return b.sent < b.first
+	b.probing = b.probing || !b.Greeted()
+	return !b.Greeted()
 }
 
 // Answered handles an answer of the broker. True: it is time for the first greeting.
@@ -79,7 +82,7 @@ func (b *Barrier) Look(now time.Time) (again, givenUp bool) {
 		b.over = true
 		return false, true
 	default:
-		return b.sent >= b.first, false
+		return b.Greeted(), false
 	}
 	return false, false
 }
@@ -93,9 +96,10 @@ func (b *Barrier) Slow(heard uint64) bool {
 	return b.open && !b.over && b.quiet == quietLooks
 }
 
-// Back says that a greeting of this connection has come, as a retained message or not.
+// Back says that a greeting of this connection has come, as a retained message or not. One with a
+// number that was not sent is a stranger's.
 func (b *Barrier) Back(number uint64, retained bool) {
-	b.over = b.over || b.open && number >= b.first && !retained
+	b.over = b.over || b.open && number >= b.first && number <= b.sent && !retained
 }
 
 // Pass tells the reader, once, that the end is reached.

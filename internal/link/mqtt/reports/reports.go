@@ -5,6 +5,7 @@ package reports
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -13,6 +14,13 @@ import (
 
 // repeatAfter is how often the same complaint is logged.
 const repeatAfter = 5 * time.Minute
+
+// together is the time within which connections that were up for a while and are lost for
+// the same reason count as one loss.
+const together = 5 * time.Second
+
+// maxReasons is how many different reasons are told within repeatAfter.
+const maxReasons = 16
 
 // maxReturns is how many connections are announced that end again at once, for the
 // same reason as the one before.
@@ -24,28 +32,55 @@ type Reports struct {
 	Limit logging.Limiter // for what a peer can cause at will
 
 	mu      sync.Mutex
-	serving map[any]bool // connections that are up
-	reason  string       // last one logged as a warning
-	returns int          // connections made since the reason was logged
-	at      time.Time
+	serving map[any]bool         // connections that are up
+	told    map[string]time.Time // reasons, and when a warning told them last
+	returns int                  // connections made since the last warning
 }
 
 // Down says why there is no connection (CONN-24, CONN-25). stable tells that there was
-// one for a while: its loss is news also for a reason that is known.
+// one for a while: its loss is news also for a reason that is known. A link has many connections,
+// which a broker may refuse each in another way, in turn: each reason is told once.
 func (r *Reports) Down(log *slog.Logger, connection any, err error, pause time.Duration, stable bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.serving, connection)
-	if stable {
-		r.reason = ""
-	}
 	level := slog.LevelDebug
-	if now := time.Now(); err.Error() != r.reason || now.Sub(r.at) >= repeatAfter {
-		r.reason, r.at, r.returns = err.Error(), now, 0
+	if r.news(err.Error(), time.Now(), stable) {
 		level = slog.LevelWarn
 	}
 	log.Log(context.Background(), level, "no connection to the broker", "reason", err.Error(),
 		"next_attempt_in", pause.Round(time.Millisecond).String())
+}
+
+// Closed says that the broker has closed a connection several times within a while; once in a
+// while for all connections.
+func (r *Reports) Closed(log *slog.Logger, clientID string, times int, within time.Duration) {
+	const text = "the broker closes this connection again and again: does another client use its client identifier? The broker's log has the address of that client; sessions of cars are lost as long as it does"
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.news(text, time.Now(), false) {
+		log.Warn(text, "client_id", clientID, "times", times, "within", within.String())
+	}
+}
+
+// news tells whether the reason is told now, and notes it; r.mu is held.
+func (r *Reports) news(reason string, now time.Time, stable bool) bool {
+	again := repeatAfter
+	if stable {
+		again = together
+	}
+	if at, known := r.told[reason]; known && now.Sub(at) < again {
+		return false
+	}
+	maps.DeleteFunc(r.told, func(_ string, at time.Time) bool { return now.Sub(at) >= repeatAfter })
+	if _, known := r.told[reason]; !known && len(r.told) >= maxReasons {
+		return false
+	}
+	if r.told == nil {
+		r.told = make(map[string]time.Time)
+	}
+	r.told[reason], r.returns = now, 0
+	return true
 }
 
 // Up says that a connection serves its cars. Where it is one of so many, the last that is up
