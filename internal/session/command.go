@@ -89,7 +89,7 @@ func (s *Session) send(c fleet.Command, of commands.Sent, dev *device) {
 	if dev != nil && of.Fetched {
 		wire = dev.Device
 	}
-	of.Command, of.At, of.By, of.Before = c, s.now, s.now.Add(s.opts.MessageTimeout), s.unanswered()
+	of.Command, of.At, of.By, of.Before = c, s.now, s.now.Add(s.opts.MessageTimeout), s.untold()
 	counter := s.sent.Add(of)
 	s.recordCommand(counter, &of)
 	s.emit(Effect{Kind: EffectNote, Level: Debug, Note: NoteCommandSent, Device: wire, Counter: counter, SessionID: s.id, Command: c})

@@ -29,17 +29,23 @@ const (
 //
 // The order of the bytes tells what reached the broker: it has read a part of what was
 // written, from the beginning. For each status it was told "handled", and directly
-// behind that the answer. So a status that comes again was not answered, whatever
-// this server has decided, and neither did anything behind it leave (RES-9).
+// behind that the answer, or the answer later. So a status that comes again was not answered, whatever
+// this server has decided, and neither did anything leave that is behind its "handled" (RES-9).
 type recovery struct {
 	reachable bool // the link is up again and the broker has kept what came
 	read      bool // all that the broker held has come
 	heard     bool // a message of the session has come: the gateway still believes in it
 
 	base    uint32          // the status that was expected when the link was lost
-	lowest  uint32          // lowest redelivered status below base, valid if again is not empty
-	again   map[uint32]bool // redelivered statuses
+	again   map[uint32]bool // redelivered statuses below base whose answers are sent again
 	answers []fleet.ClientMessage
+
+	// What the broker had read when the link was lost, see lostCommands.
+	counted bool   // a status had come before
+	told    uint32 // the first one that had not
+	came    bool   // one of those before comes again
+	lowest  uint32 // the lowest of these
+
 	settled bool // everything that was sent has reached the broker
 	local   bool // see Resumption.Local
 	carried bool // see Resumption.Hint
@@ -86,7 +92,8 @@ func (s *Session) resume(r *record.Resumption) {
 	if rec := r.Record; rec != nil {
 		s.restore(rec)
 		s.owed.Restore(r)
-		s.recovery = &recovery{base: s.order.Expected, settled: rec.Settled, limbo: rec.Recovering && !r.Local, local: r.Local, carried: r.Hint != nil}
+		s.recovery = &recovery{settled: rec.Settled, limbo: rec.Recovering && !r.Local, local: r.Local, carried: r.Hint != nil}
+		s.lookBack()
 		if r.Hint != nil {
 			s.guess(r)
 			s.recordSession() // this server's journal is another one
@@ -146,9 +153,16 @@ func (s *Session) linkLost(kept, settled bool) {
 	s.dropWithheld()
 	s.owed.ToldAll()
 	before := s.recovery
-	s.recovery = &recovery{base: s.order.Expected, settled: settled, limbo: before != nil, carried: before != nil && before.carried && !before.read}
+	s.recovery = &recovery{settled: settled, limbo: before != nil, carried: before != nil && before.carried && !before.read}
+	s.lookBack()
 	s.recordRecovery(false)
 	s.sessionBy = s.now.Add(s.opts.SessionTimeout)
+}
+
+// lookBack notes what had come before the link was lost.
+func (s *Session) lookBack() {
+	r := s.recovery
+	r.base, r.told, r.counted = s.order.Expected, s.untold(), s.order.Started
 }
 
 // connectLater keeps the newest Connect until all that the broker held was read. It
@@ -190,6 +204,9 @@ func (s *Session) recovered(m fleet.ClientMessage) {
 	r := s.recovery
 	r.heard = true
 	s.sessionBy = s.now.Add(s.opts.SessionTimeout)
+	if m.Kind == fleet.ClientStatus && r.counted && !r.read && int32(m.Counter-r.told) < 0 && (!r.came || int32(m.Counter-r.lowest) < 0) {
+		r.came, r.lowest = true, m.Counter
+	}
 	switch {
 	case m.Kind != fleet.ClientStatus:
 		s.commandResponse(m)
@@ -223,9 +240,6 @@ func (s *Session) redelivered(m fleet.ClientMessage) {
 	if r.again == nil {
 		r.again = make(map[uint32]bool)
 	}
-	if len(r.again) == 0 || int32(m.Counter-r.lowest) < 0 {
-		r.lowest = m.Counter
-	}
 	r.again[m.Counter] = true
 	s.note(Debug, NoteStatusRedelivered, m.Device, m.Counter)
 	if s.late {
@@ -247,7 +261,7 @@ func (s *Session) keepAhead(m fleet.ClientMessage) {
 	case s.hint != nil:
 		s.hint.See(m.Counter)
 	case !o.Started:
-		o.Begin(m.Counter)
+		s.firstCounts(m.Counter)
 	}
 	switch {
 	case o.Has(m.Counter): // of an earlier process, and acknowledged, or twice
@@ -313,9 +327,10 @@ func (s *Session) settle() {
 	s.recordRecovery(true)
 	s.owed.Restart(s.now.Add(s.opts.DeliverySoon)) // their gateway has waited before
 	waiting := s.sent.Waiting()
+	s.recordBefore(lost, s.untold())
 	for i := range waiting { // their limits begin anew (RES-11)
 		c := &waiting[i]
-		c.By, c.Before = s.now.Add(s.opts.MessageTimeout), s.unanswered()
+		c.By = s.now.Add(s.opts.MessageTimeout)
 		if i < lost || c.Responded {
 			continue
 		}
@@ -344,25 +359,22 @@ func (s *Session) settle() {
 // broker, and whether that is certain (RES-10).
 func (s *Session) lostCommands() (first int, certain bool) {
 	r, waiting := s.recovery, s.sent.Waiting()
-	cut := r.base
-	if len(r.again) > 0 {
+	cut := r.told // of all before the broker knows that they were handled
+	if r.came {
 		cut = r.lowest
-	}
-	if first := s.unanswered(); int32(first-cut) < 0 { // that a held one does not come again says nothing of its answer
-		cut = first
 	}
 	known := 0 // all before have arrived
 	for i := range waiting {
 		c := &waiting[i]
-		if c.Responded || !r.limbo && (r.settled || r.local || s.order.Started && int32(c.Before-cut) < 0) {
+		if c.Responded || !r.limbo && (r.settled || r.local || r.counted && int32(c.Before-cut) < 0) {
 			known = i + 1
 		}
 	}
 	if known == len(waiting) {
 		return known, true
 	}
-	// What stands behind the answer of a redelivered status has not left for certain.
-	return known, !r.limbo && s.order.Started && int32(waiting[known].Before-cut) > 0
+	// What was sent when the broker was already told of a status that comes again has not left for certain.
+	return known, !r.limbo && r.came && int32(waiting[known].Before-cut) > 0
 }
 
 // recoveryDeadline is Deadline during a recovery.
