@@ -36,7 +36,7 @@ func (p *sessionsPart) prepare(ctx context.Context, old, fresh *config.Config) (
 		if fresh.Cluster != nil {
 			return change{}, fmt.Errorf("a server of a cluster needs its state directory: %w", err)
 		}
-		component(p.a.log, logging.ComponentServer).Warn("the state directory cannot be used: the cars are served, their sessions will end with this process", "error", err)
+		component(p.a.log, logging.ComponentServer).Warn("the state directory cannot be used: the cars are served, their sessions will end with this process. When it is mended, restart this server: the cars connect anew then, and sessions are kept from there on", "error", err)
 		return change{}, nil
 	}
 	return change{apply: func(ctx context.Context) error {

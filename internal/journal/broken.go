@@ -50,8 +50,9 @@ func (j *Journal) check() error {
 	if err != nil {
 		return j.breaks(fmt.Errorf("the journal: %w", err))
 	}
-	if at, err := os.Lstat(name); err == nil && os.SameFile(is, at) {
-		return nil
+	at, err := os.Lstat(name)
+	if err == nil && os.SameFile(is, at) || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil // it is there, or cannot be looked for: what is written may still count
 	}
 	j.unread = true
 	return j.breaks(fmt.Errorf("the journal %s was removed or replaced while the server runs", name))

@@ -191,3 +191,24 @@ func TestCheck(t *testing.T) {
 		})
 	}
 }
+
+// TestCheckSeesNothing: a file that cannot be looked for, for example because somebody has
+// taken away the right to enter the directory for a moment, is no reason to give the journal up.
+func TestCheckSeesNothing(t *testing.T) {
+	opts := options(filepath.Join(t.TempDir(), "journal"))
+	j := open(t, opts)
+	j.Append([]byte("a=1"))
+	if err := errors.Join(j.Flush(), os.Rename(opts.Dir, opts.Dir+"-away"), os.Symlink(opts.Dir, opts.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Check(); err != nil {
+		t.Error(err)
+	}
+	j.Append([]byte("b=2"))
+	if err := errors.Join(j.Flush(), os.Remove(opts.Dir), os.Rename(opts.Dir+"-away", opts.Dir), j.Check(), j.Close(false)); err != nil {
+		t.Fatal(err)
+	}
+	if got := open(t, opts).Replayed().(table); !maps.Equal(got, table{"a": "1", "b": "2"}) {
+		t.Errorf("%v is known", got)
+	}
+}

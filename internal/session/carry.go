@@ -93,7 +93,7 @@ func (s *Session) adopt(m fleet.ClientMessage) bool {
 		return false
 	}
 	if r := s.recovery; r != nil && o.Started {
-		r.base = m.Counter // what the other server wrote up to here has arrived
+		r.base, r.told = m.Counter, m.Counter // what the other server wrote up to here has arrived
 	}
 	o.Started, o.Expected, s.hint = true, m.Counter, nil
 	s.recordSession()

@@ -196,6 +196,17 @@ func (s *Session) recordRecovery(over bool) {
 	}
 }
 
+// recordBefore sets Before of the commands that wait: the first ones have arrived, the others are sent again now.
+func (s *Session) recordBefore(arrived int, before uint32) {
+	waiting := s.sent.Waiting()
+	for i := range waiting {
+		waiting[i].Before = record.BeforeOf(i < arrived, before)
+	}
+	if s.prefix > 0 && len(waiting) > 0 {
+		s.journal = s.journal.Before(arrived, before)
+	}
+}
+
 func (s *Session) recordEnd() {
 	s.carry()
 	if s.prefix > 0 && s.phase == PhaseRunning {

@@ -77,11 +77,3 @@ func (s *Session) answerOwed() {
 func (s *Session) owedDeadline(take func(time.Time)) {
 	s.owed.Deadline(s.phase == PhaseRunning, s.recovery == nil, take)
 }
-
-// unanswered is the lowest counter of which no answer has left.
-func (s *Session) unanswered() uint32 {
-	if first, ok := s.owed.First(); ok && s.phase == PhaseRunning {
-		return first
-	}
-	return s.order.Expected
-}

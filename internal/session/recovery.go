@@ -29,17 +29,24 @@ const (
 //
 // The order of the bytes tells what reached the broker: it has read a part of what was
 // written, from the beginning. For each status it was told "handled", and directly
-// behind that the answer. So a status that comes again was not answered, whatever
-// this server has decided, and neither did anything behind it leave (RES-9).
+// behind that the answer, or the answer later. So a status that comes again was not answered, whatever
+// this server has decided, and neither did anything leave that is behind its "handled" (RES-9).
 type recovery struct {
 	reachable bool // the link is up again and the broker has kept what came
 	read      bool // all that the broker held has come
 	heard     bool // a message of the session has come: the gateway still believes in it
 
 	base    uint32          // the status that was expected when the link was lost
-	lowest  uint32          // lowest redelivered status below base, valid if again is not empty
-	again   map[uint32]bool // redelivered statuses
+	again   map[uint32]bool // redelivered statuses below base whose answers are sent again
 	answers []fleet.ClientMessage
+	leaving []fleet.DeviceID // devices that leave when those have been handed over
+
+	// What the broker had read when the link was lost, see lostCommands.
+	counted bool   // a status had come before
+	told    uint32 // the first one that had not
+	came    bool   // one of those before comes again
+	lowest  uint32 // the lowest of these
+
 	settled bool // everything that was sent has reached the broker
 	local   bool // see Resumption.Local
 	carried bool // see Resumption.Hint
@@ -48,6 +55,9 @@ type recovery struct {
 	limbo  bool
 	decide time.Time // when commands without response count as lost; zero: not yet known
 }
+
+// certain tells whether all that was sent before it is known to have reached the broker. r may be nil.
+func (r *recovery) certain() bool { return r != nil && r.settled && !r.limbo }
 
 // leftover announces the devices of statuses that no module has confirmed, hands
 // these over and, where the session does not go on, takes the devices back.
@@ -86,7 +96,8 @@ func (s *Session) resume(r *record.Resumption) {
 	if rec := r.Record; rec != nil {
 		s.restore(rec)
 		s.owed.Restore(r)
-		s.recovery = &recovery{base: s.order.Expected, settled: rec.Settled, limbo: rec.Recovering && !r.Local, local: r.Local, carried: r.Hint != nil}
+		s.recovery = &recovery{settled: rec.Settled, limbo: rec.Recovering && !r.Local, local: r.Local, carried: r.Hint != nil}
+		s.lookBack()
 		if r.Hint != nil {
 			s.guess(r)
 			s.recordSession() // this server's journal is another one
@@ -146,7 +157,14 @@ func (s *Session) linkLost(kept, settled bool) {
 	s.dropWithheld()
 	s.owed.ToldAll()
 	before := s.recovery
-	s.recovery = &recovery{base: s.order.Expected, settled: settled, limbo: before != nil, carried: before != nil && before.carried && !before.read}
+	if settled && s.prefix > 0 {
+		s.journal = s.journal.Settled()
+	}
+	s.recovery = &recovery{settled: settled, limbo: before != nil, carried: before != nil && before.carried && !before.read}
+	if before.certain() && before.base == s.order.Expected { // nothing was sent since
+		s.recovery.settled, s.recovery.limbo = true, false
+	}
+	s.lookBack()
 	s.recordRecovery(false)
 	s.sessionBy = s.now.Add(s.opts.SessionTimeout)
 }
@@ -190,6 +208,9 @@ func (s *Session) recovered(m fleet.ClientMessage) {
 	r := s.recovery
 	r.heard = true
 	s.sessionBy = s.now.Add(s.opts.SessionTimeout)
+	if m.Kind == fleet.ClientStatus && r.counted && !r.read && int32(m.Counter-r.told) < 0 && (!r.came || int32(m.Counter-r.lowest) < 0) {
+		r.came, r.lowest = true, m.Counter
+	}
 	switch {
 	case m.Kind != fleet.ClientStatus:
 		s.commandResponse(m)
@@ -223,9 +244,6 @@ func (s *Session) redelivered(m fleet.ClientMessage) {
 	if r.again == nil {
 		r.again = make(map[uint32]bool)
 	}
-	if len(r.again) == 0 || int32(m.Counter-r.lowest) < 0 {
-		r.lowest = m.Counter
-	}
 	r.again[m.Counter] = true
 	s.note(Debug, NoteStatusRedelivered, m.Device, m.Counter)
 	if s.late {
@@ -239,6 +257,15 @@ func (s *Session) redelivered(m fleet.ClientMessage) {
 	s.answer(m)
 }
 
+// leavesAfter tells whether statuses of the device come that are handed over when all was read: it leaves after them.
+func (r *recovery) leavesAfter(id fleet.DeviceID) bool {
+	if !r.carried || !slices.ContainsFunc(r.answers, func(m fleet.ClientMessage) bool { return m.Device.ID() == id }) {
+		return false
+	}
+	r.leaving = append(r.leaving, id)
+	return true
+}
+
 // keepAhead keeps a status until all that the broker held was read.
 func (s *Session) keepAhead(m fleet.ClientMessage) {
 	o := &s.order
@@ -247,7 +274,7 @@ func (s *Session) keepAhead(m fleet.ClientMessage) {
 	case s.hint != nil:
 		s.hint.See(m.Counter)
 	case !o.Started:
-		o.Begin(m.Counter)
+		s.firstCounts(m.Counter)
 	}
 	switch {
 	case o.Has(m.Counter): // of an earlier process, and acknowledged, or twice
@@ -281,6 +308,11 @@ func (s *Session) backlogRead() {
 		}
 	}
 	r.answers = nil
+	for _, id := range r.leaving {
+		if dev := s.find(id); dev != nil && dev.supported {
+			s.disconnect(dev)
+		}
+	}
 	if s.hint != nil && s.hint.Come {
 		if m, ok := s.order.Waiting(s.hint.Lowest); ok && !s.adopt(m) {
 			return
@@ -313,9 +345,10 @@ func (s *Session) settle() {
 	s.recordRecovery(true)
 	s.owed.Restart(s.now.Add(s.opts.DeliverySoon)) // their gateway has waited before
 	waiting := s.sent.Waiting()
+	s.recordBefore(lost, s.untold())
 	for i := range waiting { // their limits begin anew (RES-11)
 		c := &waiting[i]
-		c.By, c.Before = s.now.Add(s.opts.MessageTimeout), s.unanswered()
+		c.By = s.now.Add(s.opts.MessageTimeout)
 		if i < lost || c.Responded {
 			continue
 		}
@@ -338,31 +371,6 @@ func (s *Session) settle() {
 	}
 	s.sendPending()
 	s.endWithoutDevices()
-}
-
-// lostCommands returns the place of the first waiting command that has not reached the
-// broker, and whether that is certain (RES-10).
-func (s *Session) lostCommands() (first int, certain bool) {
-	r, waiting := s.recovery, s.sent.Waiting()
-	cut := r.base
-	if len(r.again) > 0 {
-		cut = r.lowest
-	}
-	if first := s.unanswered(); int32(first-cut) < 0 { // that a held one does not come again says nothing of its answer
-		cut = first
-	}
-	known := 0 // all before have arrived
-	for i := range waiting {
-		c := &waiting[i]
-		if c.Responded || !r.limbo && (r.settled || r.local || s.order.Started && int32(c.Before-cut) < 0) {
-			known = i + 1
-		}
-	}
-	if known == len(waiting) {
-		return known, true
-	}
-	// What stands behind the answer of a redelivered status has not left for certain.
-	return known, !r.limbo && s.order.Started && int32(waiting[known].Before-cut) > 0
 }
 
 // recoveryDeadline is Deadline during a recovery.

@@ -159,6 +159,7 @@ type Session struct {
 	owed    owed.Answers     // answers that are held, in the order in which they leave
 	hand    uint32           // counter of the status in hand,
 	inHand  bool             // if there is one that the broker was not told of
+	unsaid  []uint32         // statuses of which it is told at the end of this Step
 
 	// What is needed to go on in another process: see Durable and recovery.
 	journal   record.Entries       // the record of this Step: the car's prefix, then entries
@@ -267,6 +268,7 @@ func (s *Session) Step(now time.Time, ev Event) []Effect {
 	s.effects = s.effects[:0]
 	s.granted = s.granted[:0]
 	s.withheldNow = false
+	s.unsaid = s.unsaid[:0]
 	if cap(s.journal) > keptJournal {
 		s.journal = append([]byte(nil), s.journal[:s.prefix]...)
 	}

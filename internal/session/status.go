@@ -16,10 +16,13 @@ func (s *Session) status(m fleet.ClientMessage) {
 		return
 	}
 	if !o.Started { // STAT-2, DEF-10, REC-10: any first value
-		o.Begin(m.Counter)
+		s.firstCounts(m.Counter)
 		s.carry()
 	}
 	ahead := int32(m.Counter - o.Expected)
+	if s.inHand && m.Counter == s.hand && ahead >= 0 && !o.Has(m.Counter) {
+		s.unsaid = append(s.unsaid, m.Counter)
+	}
 	switch {
 	case ahead < 0:
 		s.note(Warning, NoteStatusLow, m.Device, m.Counter) // STAT-3
@@ -35,6 +38,16 @@ func (s *Session) status(m fleet.ClientMessage) {
 		s.drain()
 	}
 	s.endWithoutDevices() // even when it was dropped (STAT-34)
+}
+
+// firstCounts makes the counter the first one (STAT-2). The broker is told of the first status behind all commands
+// that were sent before.
+func (s *Session) firstCounts(counter uint32) {
+	s.order.Begin(counter)
+	waiting := s.sent.Waiting()
+	for i := range waiting {
+		waiting[i].Before = counter
+	}
 }
 
 // drain accepts what is next in order, as long as no admission is undecided and
@@ -153,6 +166,7 @@ func (s *Session) connectedStatus(dev *device, m fleet.ClientMessage) {
 
 // answer answers one status (MSG-2).
 func (s *Session) answer(m fleet.ClientMessage) {
+	s.said(m.Counter)
 	s.emit(Effect{
 		Kind:    EffectPublish,
 		Message: fleet.ServerMessage{Kind: fleet.ServerStatusResponse, SessionID: s.id, Counter: m.Counter},

@@ -27,7 +27,8 @@ func (s *Session) stopWithholding() {
 		return
 	}
 	s.withholds = false
-	s.early = append(s.early, s.order.Acknowledge()...)
+	acknowledged := s.order.Acknowledge()
+	s.early, s.unsaid = append(s.early, acknowledged...), append(s.unsaid, acknowledged...)
 }
 
 // dropWithheld forgets what comes again over the next connection.

@@ -51,7 +51,11 @@ func prepare(dir string, fsType func(string) (int64, error)) error {
 		if errors.Is(err, unix.EROFS) {
 			return fmt.Errorf("state directory %s: the file system is read-only: make it writable, or name another directory", dir)
 		}
-		return fmt.Errorf("state directory %s: this user (uid %d) cannot write to it: %w: run 'chown %d %s'", dir, os.Geteuid(), err, os.Geteuid(), dir)
+		what := fmt.Sprintf("chown %d", os.Geteuid())
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) == os.Geteuid() {
+			what = "chmod 700"
+		}
+		return fmt.Errorf("state directory %s: this user (uid %d) cannot write to it: %w: run '%s %s'", dir, os.Geteuid(), err, what, dir)
 	}
 	return nil
 }

@@ -91,7 +91,7 @@ func TestUnwritable(t *testing.T) {
 			}
 		}()
 	}
-	refused(t, Options{Dir: dir}, syscall.EACCES, "cannot write to it", "chown")
+	refused(t, Options{Dir: dir}, syscall.EACCES, "cannot write to it", "chmod 700 "+dir)
 	refused(t, Options{Dir: filepath.Join(base, "new")}, syscall.EACCES, "cannot be made", "give this user")
 }
 

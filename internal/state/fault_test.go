@@ -209,3 +209,31 @@ func TestReadOnlyAndFullDisk(t *testing.T) {
 	refused(t, opts, nil, "read-only")
 	refused(t, Options{Dir: filepath.Join(base, "new"), Shards: 4}, syscall.EROFS, "cannot be made")
 }
+
+// TestManyDamagedShards: they are one warning.
+func TestManyDamagedShards(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log testlog.Buffer
+		opts := newOptions(t)
+		d := open(t, opts)
+		for n := range 4 {
+			s := openShard(t, d, n)
+			put(t, s, "one")
+			s.mark(false) // as after a disk that was full
+		}
+		opts = killed(t, opts)
+		opts.Logger = log.Logger()
+		next := open(t, opts)
+		for n := range 4 {
+			if s := openShard(t, next, n); !errors.Is(s.Declined, ErrUnfinished) {
+				t.Errorf("declined: %v", s.Declined)
+			}
+		}
+		if n := strings.Count(log.String(), "level=WARN"); n != 1 {
+			t.Errorf("%d warnings: %s", n, &log)
+		}
+		if err := d.Close(false); err != nil {
+			t.Error(err)
+		}
+	})
+}

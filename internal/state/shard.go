@@ -1,8 +1,10 @@
 package state
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"time"
 
@@ -90,7 +92,12 @@ func (d *Dir) OpenShard(number int, opts ShardOptions) (*Shard, error) {
 		return d.without(s, fmt.Errorf("%w; it cannot be set aside: %w: move %s away", s.Declined, err, jo.Dir))
 	}
 	if s.Lost = lost && s.SetAside != ""; !s.Lost && s.SetAside != "" {
-		d.log.Warn("the journal of a shard cannot be resumed from: its cars connect anew. What is set aside is not used any more; look for the cause and remove it, of such directories the newest three are kept",
+		level := slog.LevelWarn // what ails one journal often ails all
+		if d.told {
+			level = slog.LevelDebug
+		}
+		d.told = true
+		d.log.Log(context.Background(), level, "the journal of a shard cannot be resumed from: its cars connect anew. Events name all such journals. What is set aside is not used any more; look for the cause and remove it, of such directories the newest three are kept",
 			"shard", number, "error", s.Declined, "set aside as", s.SetAside)
 	}
 	s.options.AtLeast = 0

@@ -56,6 +56,7 @@ type Dir struct {
 
 	opening  sync.Mutex // one shard at a time; taken before the others
 	damaged  string     // where journals are set aside; "": not yet; under opening
+	told     bool       // that a journal was; under opening
 	writing  sync.Mutex // one write of the page at a time; taken before mu
 	mu       sync.Mutex // never held while the disk works
 	before   page       // what the process before has left

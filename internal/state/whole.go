@@ -35,6 +35,9 @@ func (d *Dir) whole() error {
 	if _, err := os.Lstat(d.opts.Dir); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s is gone: put it back, or restart this server, which makes a new one", d.opts.Dir)
 	}
+	if _, err := os.Lstat(filepath.Join(d.opts.Dir, "alive")); errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%s cannot be entered: %w: give this user (uid %d) the right to, for example with 'chmod 700 %s'", d.opts.Dir, cause(err), os.Geteuid(), d.opts.Dir)
+	}
 	var made []string
 	for _, part := range []struct {
 		name string

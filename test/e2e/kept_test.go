@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"crypto/tls"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 type kept struct {
 	t      *testing.T
 	broker *brokertest.Mosquitto // nil: the embedded one
+	tls    *tls.Config           // of the gateways; nil: none
 	config obj
 	state  string // the state directory
 	server *servertest.Server
@@ -84,6 +86,7 @@ func (k *kept) gateway(name string) *testCar {
 	broker := gateway.Broker{}
 	if k.broker != nil {
 		broker = open(k.broker)
+		broker.TLS = k.tls
 	} else {
 		broker.Address = k.config["embedded_broker"].(obj)["listen"].(string)
 	}

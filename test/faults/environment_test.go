@@ -211,7 +211,7 @@ func (r *rig) startCars(cars map[string]int32, period time.Duration) {
 	r.crew = &crew{t: r}
 	broker := gateway.Broker{Address: r.brokerAddress(), TLS: r.tls}
 	var pool *gateway.Pool
-	if len(cars) > 50 {
+	if len(cars) > 50 && r.embedded == "" { // which knows gateways by their connections, and subscribes them
 		var err error
 		// The broker queues 1000 messages per connection, after a silence all answers at once.
 		if pool, err = gateway.NewPool(broker, max(4, len(cars)/50)); err != nil {

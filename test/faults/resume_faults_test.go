@@ -182,6 +182,27 @@ func resumeFaults() []scenario {
 			r.kept()
 			r.finishKept()
 		}},
+		{"kept-clock", "state directory: clock set an hour ahead and back while the server serves, while it is stopped, and after it was killed", true, func(r *rig) {
+			clock, prefix := newClock(r)
+			r.opts.Prefix, r.opts.Binary = prefix, askingBuild(r, servertest.Binary(r))
+			r.keptCars(100, 10)
+			for _, ahead := range []time.Duration{time.Hour, -time.Hour} {
+				clock.jump(ahead)
+				r.crew.served(time.Now(), time.Minute)
+				if code := r.server.Stop(); code != 0 {
+					r.Errorf("exit code %d", code)
+				}
+				clock.jump(-ahead)
+				r.nextLife()
+				r.crew.served(time.Now(), time.Minute)
+				r.server.Kill()
+				clock.jump(ahead)
+				r.nextLife()
+				r.crew.served(time.Now(), time.Minute)
+			}
+			r.kept()
+			r.finishKept()
+		}},
 		{"kept-embedded", "state directory, embedded broker: server stopped (SIGTERM) under load and started again", true, func(r *rig) {
 			cars := fleetOf("car", r.size(1000, 20), recorder, nil)
 			r.configure(cars)

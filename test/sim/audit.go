@@ -188,6 +188,9 @@ func (a *auditor) after(now time.Time, ev session.Event, effects []session.Effec
 	a.checkPhase(core)
 	a.checkTimes(core)
 	a.checkLoad(core)
+	if ev.Kind == session.EventDeadline && !now.Before(a.current.calledUntil) { // whatever the clock does from now on
+		a.current.calledUntil = time.Time{}
+	}
 	if len(a.inStep.acks) > 0 && !a.current.loose && a.w.err == nil {
 		a.fail("CMD-20: command %q was answered and not acknowledged to module %d", a.inStep.acks[0].data, a.inStep.acks[0].module)
 	}

@@ -69,6 +69,18 @@ func (o *Order) Replace(m fleet.ClientMessage) (again bool) {
 	return e.again
 }
 
+// Untold returns the lowest counter from Expected on of which the broker was not told: that of a status that has not come,
+// or that waits and comes again.
+func (o *Order) Untold() uint32 {
+	counter := o.Expected
+	for {
+		if e, waits := o.ahead[counter]; !waits || e.again {
+			return counter
+		}
+		counter++
+	}
+}
+
 // Len counts the statuses that wait.
 func (o *Order) Len() int { return len(o.ahead) }
 

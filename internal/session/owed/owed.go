@@ -50,12 +50,14 @@ type Answers struct{ held []Answer }
 // Len counts the answers.
 func (h *Answers) Len() int { return len(h.held) }
 
-// First returns the counter of the first one, if there is any.
-func (h *Answers) First() (counter uint32, ok bool) {
-	if len(h.held) == 0 {
-		return 0, false
+// Untold returns the lowest counter of which the broker was not told, if there is any. The answers are ordered.
+func (h *Answers) Untold() (counter uint32, ok bool) {
+	for i := range h.held {
+		if !h.held[i].Told {
+			return h.held[i].Counter, true
+		}
 	}
-	return h.held[0].Counter, true
+	return 0, false
 }
 
 // Has tells whether the answer to the status with the counter is held.

@@ -53,6 +53,32 @@ func TestAnswersLeaveInOrder(t *testing.T) {
 	}
 }
 
+// RES-10: the broker is told of a status when its time has come, whatever becomes of the answer, and of all when the
+// connection on which they came is lost.
+func TestWhatTheBrokerWasNotTold(t *testing.T) {
+	var h Answers
+	untold := func(want uint32, any bool) {
+		t.Helper()
+		if got, ok := h.Untold(); ok != any || got != want {
+			t.Errorf("the broker was not told of %d (%t), expected %d (%t)", got, ok, want, any)
+		}
+	}
+	untold(0, false)
+	for n := range uint32(3) {
+		a := hold(n+1, true, uint64(n))
+		a.TellBy = start.Add(time.Duration(n) * time.Second)
+		h.Add(a, true)
+	}
+	untold(1, true)
+	var told []uint32
+	h.Tell(start.Add(time.Second), func(counter uint32) { told = append(told, counter) })
+	if untold(3, true); !slices.Equal(told, []uint32{1, 2}) || h.Len() != 3 {
+		t.Errorf("told of %d with %d answers held, expected 1 and 2 with 3", told, h.Len())
+	}
+	h.ToldAll()
+	untold(0, false)
+}
+
 // GW-15: in the connect sequence an answer waits for its own module only.
 func TestAnswersOfTheSequence(t *testing.T) {
 	var h Answers

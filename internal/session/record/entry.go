@@ -32,13 +32,14 @@ const (
 	entryLeft                            // a status that was not delivered, in a compacted journal
 	entrySettled                         // all that was sent has reached the broker
 	entryRecovering                      // the session is out of reach from here on
-	entryRecovered                       // and was found again: the waiting commands have left
+	entryRecovered                       // and was found again
 	entryNumbers                         // counter and numbers that are next, in a compacted journal
 	entryTried                           // a process has begun with the status that was left (RES-17)
 	entryForgotten                       // nothing of the car is known any more
 	entryHint                            // the status that is next is not known exactly, see Hint
 	entryOwed                            // the answer of a status that was accepted is held
 	entryAnswered                        // it has left
+	entryBefore                          // where the waiting commands stand, after a recovery
 )
 
 // Flags of entryStatus.
@@ -130,6 +131,12 @@ func (e Entries) Owed(o Owed) Entries {
 // Answered appends that the answer that was held has left.
 func (e Entries) Answered(counter uint32) Entries {
 	return binary.AppendUvarint(append(e, byte(entryAnswered)), uint64(counter))
+}
+
+// Before appends that so many of the waiting commands have arrived, and that the others are sent again now; see Command.Before.
+func (e Entries) Before(arrived int, before uint32) Entries {
+	b := binary.AppendUvarint(append(e, byte(entryBefore)), uint64(arrived))
+	return binary.AppendUvarint(b, uint64(before))
 }
 
 // Command appends that a command was sent.

@@ -98,17 +98,14 @@ func (c *folded) entry(r *reader) error {
 			c.record.Settled = true
 		}
 	case entryRecovering:
-		if c.record != nil {
+		if c.record != nil && !c.record.Settled {
 			c.record.Recovering = true
 		}
 	case entryRecovered:
 		if s := c.record; s != nil {
 			s.Recovering = false
-			for i := range s.Commands {
-				s.Commands[i].Before = s.unanswered()
-			}
 		}
-	case entryDevices, entryHeld, entryCommand, entryResponse, entryOwed, entryAnswered:
+	case entryDevices, entryHeld, entryCommand, entryResponse, entryOwed, entryAnswered, entryBefore:
 		if c.record == nil {
 			return fmt.Errorf("an entry of kind %d without session", kind)
 		}
@@ -130,11 +127,19 @@ func (c *folded) change(kind entryKind, r *reader) error {
 	case entryAnswered:
 		s.answered(r.uint32())
 		s.Settled = false
+	case entryBefore:
+		arrived, before := r.uint32(), r.uint32()
+		for i := range s.Commands {
+			s.Commands[i].Before = BeforeOf(uint32(i) < arrived, before)
+		}
 	case entryHeld:
 		m := r.held()
 		m.SessionID = s.ID
 		if c.hint != nil {
 			c.hint.See(m.Counter)
+		}
+		if !s.Counting && len(s.Ahead) == 0 {
+			s.begin(m.Counter)
 		}
 		s.Ahead = slices.DeleteFunc(s.Ahead, func(o fleet.ClientMessage) bool { return o.Counter == m.Counter })
 		s.Ahead = append(s.Ahead, m)
@@ -182,6 +187,9 @@ func (c *folded) status(r *reader) error {
 	}
 	if !s.Counting {
 		s.Counting, s.First = true, counter
+		if len(s.Ahead) == 0 {
+			s.begin(counter)
+		}
 	}
 	s.Expected, s.Settled = counter+1, false
 	s.Ahead = slices.DeleteFunc(s.Ahead, func(o fleet.ClientMessage) bool { return o.Counter == counter })

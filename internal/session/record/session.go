@@ -32,8 +32,8 @@ type Session struct {
 	Next     uint32    // counter of the next command (CMD-3)
 	Commands []Command // whose acknowledgement is awaited; the last has counter Next-1
 
-	// Recovering: the session was out of reach, and it is not certain yet which of the
-	// Commands have left. Their Before says nothing then.
+	// Recovering: the session is out of reach, and it is not certain which of the Commands have left; their
+	// Before says nothing then. It is if everything had reached the broker before, see Settled.
 	Recovering bool
 	// Settled: all that was sent has reached the broker, after an orderly stop.
 	Settled bool
@@ -52,9 +52,18 @@ type Command struct {
 	Fetched   bool  // came from a module, not an empty first command
 	Responded bool  // recorded out of order (CMD-21)
 	Response  fleet.ResponseType
-	// Before is the counter of the status that was expected when the command left:
-	// its bytes are behind the answers of all statuses below.
+	// Before is the lowest status counter of which the broker was not told when the command left: its bytes
+	// are in front of what tells that this status was handled, and behind what tells so of all below.
 	Before uint32
+}
+
+// BeforeOf returns Before of a command that is sent now, or that is known to have arrived: it stays in front of
+// all statuses that come.
+func BeforeOf(arrived bool, before uint32) uint32 {
+	if arrived {
+		return before - 1<<30
+	}
+	return before
 }
 
 // Left is a status that was accepted, and perhaps answered, and that its module has
@@ -101,12 +110,11 @@ func (s *Session) answered(counter uint32) {
 	s.Owed = slices.DeleteFunc(s.Owed, func(o Owed) bool { return o.Counter == counter })
 }
 
-// unanswered is the lowest counter of which no answer has left.
-func (s *Session) unanswered() uint32 {
-	if len(s.Owed) > 0 {
-		return s.Owed[0].Counter
+// begin notes that the first status has come: commands that were sent before stand in front of it.
+func (s *Session) begin(counter uint32) {
+	for i := range s.Commands {
+		s.Commands[i].Before = counter
 	}
-	return s.Expected
 }
 
 // check looks for what no server has recorded.
