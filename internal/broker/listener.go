@@ -12,6 +12,8 @@ import (
 
 	"github.com/wind-c/comqtt/v2/mqtt/listeners"
 	"github.com/wind-c/comqtt/v2/mqtt/packets"
+
+	"external-server/internal/link/mqtt/quickack"
 )
 
 // listener accepts clients for the library's server. It bounds their number, lets the
@@ -83,7 +85,7 @@ func (l *listener) admit(nc net.Conn, establish listeners.EstablishFn) {
 		nc.Close()
 		return
 	}
-	c := newConn(withQuickAck(nc), l.broker)
+	c := newConn(quickack.Wrap(nc), l.broker)
 	l.conns[c] = struct{}{}
 	leave := l.room.enter(c)
 	l.running.Go(func() {

@@ -148,7 +148,7 @@ func (r *runner) closed(a Action, err error) error {
 		r.count(func(c *Counts) { c.Lost++ })
 	case errors.Is(err, ErrLeft):
 		log.Warn("a shard could not be handed over nor be served on: its next owner goes on from the broker's records", "to", a.To.Name, "reason", err)
-		return nil
+		return err
 	case err != nil && a.To.Name != "":
 		log.Warn("a shard was not handed over", "to", a.To.Name, "reason", err)
 		return err

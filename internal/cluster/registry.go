@@ -12,7 +12,9 @@ type Registry struct {
 type Claim struct {
 	Owner string
 	State string // one of the Claims
-	To    string // with ClaimLeaving: who gets it
+	To    string // with ClaimLeaving and ClaimLeft: who gets it
+	// Left, without Owner: the owner that gave the claim up had said before that it serves the shard no more.
+	Left bool
 	// Base is what the epoch exceeds Revision by: etcd begins with small revisions again
 	// when it was restored, epochs never do.
 	Base     int64

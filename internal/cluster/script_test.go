@@ -20,7 +20,7 @@ import (
 //	member b ready         etcd has b as a member in that state; refuses=1,2 is kept
 //	member b gone
 //	claim 1 b serving      etcd has a claim of shard 1; to=NAME, rev=NUMBER, base=NUMBER
-//	claim 1 none
+//	claim 1 none [left]
 //	scout-is b             etcd has a scout; "none"
 //	registry               the planner is told what etcd has
 //	etcd up|down
@@ -31,7 +31,7 @@ import (
 //	released 1 [failed]
 //	raised 1 [failed]
 //	opened 1 [error|stale=NUMBER]
-//	closed 1 [error]
+//	closed 1 [error|left]
 //	answered 1 free|error|b
 //	lost 1
 //	drain
@@ -161,6 +161,9 @@ func (st *stage) fault(w []string, shard int) error {
 		}
 		return &StaleError{Shard: shard, Known: n}
 	}
+	if w[0] == "left" {
+		return ErrLeft
+	}
 	return errors.New("failed")
 }
 
@@ -193,7 +196,7 @@ func (st *stage) claim(w []string) {
 		n := st.int(number)
 		st.registry.Claims = slices.Clone(st.registry.Claims)
 		if w[1] == "none" {
-			st.registry.Claims[n] = Claim{}
+			st.registry.Claims[n] = Claim{Left: len(w) > 2 && w[2] == "left"}
 			continue
 		}
 		st.revision++

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"slices"
 	"time"
 )
@@ -99,7 +100,7 @@ func (p *Planner) shard(n int) {
 		if c.Owner != p.self {
 			s.received = false
 		}
-		if c.State == ClaimLeaving {
+		if c.State == ClaimLeaving || c.State == ClaimLeft {
 			s.promised = c.To
 		}
 	}
@@ -214,6 +215,11 @@ func (p *Planner) closed(n int, err error) {
 	if s.phase != closing {
 		return
 	}
+	if errors.Is(err, ErrLeft) {
+		// The next owner need not ask this one, which it may not reach.
+		p.do(Action{Kind: ActionMark, Shard: n, Revision: p.claim(n).Revision, State: ClaimLeft, To: Member{Name: s.to}})
+		err = nil
+	}
 	if err != nil && s.to != "" {
 		// The other one did not take it. This replica goes on.
 		times := p.refused[s.to].times + 1
@@ -254,6 +260,11 @@ func (p *Planner) inherit(f *fleet) {
 			wait = time.Duration(rank+1) * p.timing.Fallback
 		}
 		if !p.reached(s.orphaned.Add(wait)) || !p.reached(s.again) || !p.reached(s.retry) || p.empty() && !p.reached(p.settled) {
+			continue
+		}
+		if p.claim(n).Left {
+			s.received = false
+			p.tryClaim(n)
 			continue
 		}
 		// It is asked also when it was promised: the claim may have vanished before the

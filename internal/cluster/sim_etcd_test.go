@@ -107,7 +107,7 @@ func (e *simEtcd) revoke(id int64) {
 	}
 	for n := range e.claims {
 		if e.claims[n].lease == id {
-			e.claims[n] = simClaim{}
+			e.claims[n] = e.claims[n].gone()
 		}
 	}
 	if e.scout.lease == id {
@@ -115,6 +115,9 @@ func (e *simEtcd) revoke(id int64) {
 	}
 	e.changed()
 }
+
+// gone is what remains to be known of a claim that is deleted.
+func (c simClaim) gone() simClaim { return simClaim{Claim: Claim{Left: c.State == ClaimLeft}} }
 
 func (e *simEtcd) revokeAll() {
 	for id := range e.lease {
@@ -154,7 +157,7 @@ func (e *simEtcd) write(self string, lease int64, a Action) bool {
 		case a.Kind == ActionClaim || c.Owner != self || c.Revision != a.Revision:
 			return a.Kind == ActionRelease
 		case a.Kind == ActionRelease:
-			*c = simClaim{}
+			*c = c.gone()
 		case a.Kind == ActionMark:
 			c.State, c.To = a.State, a.To.Name
 		case a.Kind == ActionRaise:
@@ -188,6 +191,9 @@ func (e *simEtcd) restore() {
 	}
 	e.backup = nil
 	e.revision, e.claims, e.scout, e.members = b.revision, b.claims, b.scout, b.members
+	for n := range e.claims {
+		e.claims[n].Left = false // everything is read anew
+	}
 	e.leases = make(map[int64]time.Duration)
 	for id := int64(1); id <= b.lease; id++ {
 		if _, ok := b.leases[id]; ok {

@@ -278,7 +278,6 @@ func (r *simReplica) act(a Action) {
 			err := error(nil)
 			if a.To.Name != "" {
 				if err = r.handOver(n, a.To.Name); err == nil || errors.Is(err, ErrLeft) {
-					err = nil
 					r.quit(n)
 				}
 			}

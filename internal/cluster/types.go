@@ -20,6 +20,7 @@ const (
 	ClaimOpening = "opening" // the owner prepares to serve
 	ClaimServing = "serving" // cars are answered
 	ClaimLeaving = "leaving" // the owner hands over to another replica
+	ClaimLeft    = "left"    // the owner serves it no more, and has handed it over to no replica
 )
 
 // Member is one replica as the others see it.

@@ -67,8 +67,12 @@ func (m *clusterMetrics) send(to chan<- prometheus.Metric, now time.Time, s Clus
 		case "":
 			orphans++
 		case v.Self:
-			claims[o.State]++
-			if o.State != cluster.ClaimOpening {
+			state := o.State
+			if state == cluster.ClaimLeft { // for the moment until the claim is given up
+				state = cluster.ClaimLeaving
+			}
+			claims[state]++
+			if o.State != cluster.ClaimOpening && o.State != cluster.ClaimLeft {
 				m.epochs.send(to, float64(o.Epoch), strconv.Itoa(n))
 			}
 		}

@@ -109,7 +109,8 @@ func (s *Session) commandResponse(m fleet.ClientMessage) {
 
 // leavesInTurn tells whether statuses of a connected device wait for their turn. The gateway has sent them before it
 // said that the device is not connected, and expects their answers. So the device leaves with its
-// DISCONNECT if that waits, or else the last of them counts as one (CMD-23, STAT-25).
+// DISCONNECT if that waits, or else the last of them counts as one (CMD-23, STAT-25). What the server before has
+// accepted, and this one hands over (RES-24), was sent before too.
 func (s *Session) leavesInTurn(id fleet.DeviceID) bool {
 	var last fleet.ClientMessage
 	waits := false
@@ -126,8 +127,9 @@ func (s *Session) leavesInTurn(id fleet.DeviceID) bool {
 	if waits {
 		last.State = fleet.StateDisconnect
 		s.putAsideAnew(last)
+		return true
 	}
-	return waits
+	return s.recovery != nil && s.recovery.leavesAfter(id)
 }
 
 // acknowledge records a response and acknowledges in counter order (CMD-20,

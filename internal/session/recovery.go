@@ -39,6 +39,7 @@ type recovery struct {
 	base    uint32          // the status that was expected when the link was lost
 	again   map[uint32]bool // redelivered statuses below base whose answers are sent again
 	answers []fleet.ClientMessage
+	leaving []fleet.DeviceID // devices that leave when those have been handed over
 
 	// What the broker had read when the link was lost, see lostCommands.
 	counted bool   // a status had come before
@@ -54,6 +55,9 @@ type recovery struct {
 	limbo  bool
 	decide time.Time // when commands without response count as lost; zero: not yet known
 }
+
+// certain tells whether all that was sent before it is known to have reached the broker. r may be nil.
+func (r *recovery) certain() bool { return r != nil && r.settled && !r.limbo }
 
 // leftover announces the devices of statuses that no module has confirmed, hands
 // these over and, where the session does not go on, takes the devices back.
@@ -153,16 +157,16 @@ func (s *Session) linkLost(kept, settled bool) {
 	s.dropWithheld()
 	s.owed.ToldAll()
 	before := s.recovery
+	if settled && s.prefix > 0 {
+		s.journal = s.journal.Settled()
+	}
 	s.recovery = &recovery{settled: settled, limbo: before != nil, carried: before != nil && before.carried && !before.read}
+	if before.certain() && before.base == s.order.Expected { // nothing was sent since
+		s.recovery.settled, s.recovery.limbo = true, false
+	}
 	s.lookBack()
 	s.recordRecovery(false)
 	s.sessionBy = s.now.Add(s.opts.SessionTimeout)
-}
-
-// lookBack notes what had come before the link was lost.
-func (s *Session) lookBack() {
-	r := s.recovery
-	r.base, r.told, r.counted = s.order.Expected, s.untold(), s.order.Started
 }
 
 // connectLater keeps the newest Connect until all that the broker held was read. It
@@ -253,6 +257,15 @@ func (s *Session) redelivered(m fleet.ClientMessage) {
 	s.answer(m)
 }
 
+// leavesAfter tells whether statuses of the device come that are handed over when all was read: it leaves after them.
+func (r *recovery) leavesAfter(id fleet.DeviceID) bool {
+	if !r.carried || !slices.ContainsFunc(r.answers, func(m fleet.ClientMessage) bool { return m.Device.ID() == id }) {
+		return false
+	}
+	r.leaving = append(r.leaving, id)
+	return true
+}
+
 // keepAhead keeps a status until all that the broker held was read.
 func (s *Session) keepAhead(m fleet.ClientMessage) {
 	o := &s.order
@@ -295,6 +308,11 @@ func (s *Session) backlogRead() {
 		}
 	}
 	r.answers = nil
+	for _, id := range r.leaving {
+		if dev := s.find(id); dev != nil && dev.supported {
+			s.disconnect(dev)
+		}
+	}
 	if s.hint != nil && s.hint.Come {
 		if m, ok := s.order.Waiting(s.hint.Lowest); ok && !s.adopt(m) {
 			return
@@ -353,28 +371,6 @@ func (s *Session) settle() {
 	}
 	s.sendPending()
 	s.endWithoutDevices()
-}
-
-// lostCommands returns the place of the first waiting command that has not reached the
-// broker, and whether that is certain (RES-10).
-func (s *Session) lostCommands() (first int, certain bool) {
-	r, waiting := s.recovery, s.sent.Waiting()
-	cut := r.told // of all before the broker knows that they were handled
-	if r.came {
-		cut = r.lowest
-	}
-	known := 0 // all before have arrived
-	for i := range waiting {
-		c := &waiting[i]
-		if c.Responded || !r.limbo && (r.settled || r.local || r.counted && int32(c.Before-cut) < 0) {
-			known = i + 1
-		}
-	}
-	if known == len(waiting) {
-		return known, true
-	}
-	// What was sent when the broker was already told of a status that comes again has not left for certain.
-	return known, !r.limbo && r.came && int32(waiting[known].Before-cut) > 0
 }
 
 // recoveryDeadline is Deadline during a recovery.

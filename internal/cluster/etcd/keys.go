@@ -110,7 +110,7 @@ func decodeClaim(value []byte, revision int64) (cluster.Claim, error) {
 		return cluster.Claim{}, fmt.Errorf("no claim of a replica")
 	}
 	switch v.State {
-	case cluster.ClaimOpening, cluster.ClaimServing, cluster.ClaimLeaving:
+	case cluster.ClaimOpening, cluster.ClaimServing, cluster.ClaimLeaving, cluster.ClaimLeft:
 	default:
 		return cluster.Claim{}, fmt.Errorf("the state %.20q is unknown", v.State)
 	}

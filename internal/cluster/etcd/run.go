@@ -386,7 +386,7 @@ func (s *Store) changed(answer clientv3.WatchResponse, own string) (gone, again 
 		if e.Type == clientv3.EventTypePut {
 			it = item{value: e.Kv.Value, create: e.Kv.CreateRevision, mod: e.Kv.ModRevision, lease: e.Kv.Lease}
 		}
-		s.table.set(string(e.Kv.Key), it)
+		s.table.event(string(e.Kv.Key), it)
 		again = again || string(e.Kv.Key) == s.keys.settings() && string(it.value) != s.terms && s.trouble == ""
 		gone = gone || string(e.Kv.Key) == own && it.value == nil
 	}

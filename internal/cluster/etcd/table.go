@@ -15,6 +15,7 @@ type item struct {
 	create int64
 	mod    int64 // revision of the last change
 	lease  int64
+	left   bool // deleted by an owner that had said that it serves the shard no more
 	stray  bool // there is something on no lease, so no server has written it; value is nil then
 }
 
@@ -101,6 +102,15 @@ func (t *table) set(key string, it item) {
 	}
 }
 
+// event takes in what the watch tells. It misses none, so it knows what was deleted.
+func (t *table) event(key string, it item) {
+	if n, ok := t.keys.shardOf(key); ok && it.value == nil && n < t.shards {
+		claim, err := decodeClaim(t.items[key].value, 0)
+		it.left = err == nil && claim.State == cluster.ClaimLeft
+	}
+	t.set(key, it)
+}
+
 // replace takes in a full read at a revision that was asked for when floor was the
 // latest. What was written since stays, unless etcd counts from a lower number than
 // before: it was restored, and everything else is void.
@@ -114,7 +124,7 @@ func (t *table) replace(all map[string]item, revision, floor int64) (restored bo
 		t.set(key, it)
 	}
 	for key, it := range t.items {
-		if _, there := all[key]; !there && it.mod <= revision && (it.value != nil || it.stray) {
+		if _, there := all[key]; !there && it.mod <= revision && (it.value != nil || it.stray || it.left) {
 			t.items[key] = item{mod: revision}
 		}
 	}
@@ -128,6 +138,9 @@ func (t *table) registry() (*cluster.Registry, []obstacle) {
 	var obstacles []obstacle
 	for _, key := range slices.Sorted(maps.Keys(t.items)) {
 		it := t.items[key]
+		if n, ok := t.keys.shardOf(key); ok && n < t.shards {
+			r.Claims[n].Left = it.left
+		}
 		if it.stray && t.ours(key) {
 			obstacles = append(obstacles, t.obstacle(key, it, errNoLeaseOfKey))
 		}

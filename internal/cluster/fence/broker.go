@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/link/mqtt/quickack"
 	"external-server/internal/link/mqtt/wire"
 )
 
@@ -62,7 +63,7 @@ func (b Broker) dial(ctx context.Context, cluster string, hello wire.ConnectOpti
 	dialing, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	hello.Version, hello.Username, hello.Password, hello.KeepAlive = wire.V5, b.Username, b.Password, keepAlive
-	o := wire.DialOptions{Address: b.Address, Connect: hello, MaxPayload: maxPayload}
+	o := wire.DialOptions{Address: b.Address, Connect: hello, MaxPayload: maxPayload, Wrap: quickack.Wrap}
 	if b.TLS != nil {
 		cfg, err := b.TLS()
 		if err != nil {
@@ -158,7 +159,7 @@ func (c *client) await(kind wire.Type, each func(*wire.Packet) error) (*wire.Pac
 
 // subscribe hands the retained messages that match the filter to each. QoS 0: what is
 // retained with it comes so anyway. The barrier behind it goes with the same write: brokers
-// that leave Nagle's algorithm on take 40 ms for each exchange.
+// that leave Nagle's algorithm on take 40 ms for each exchange unless it is acknowledged at once.
 func (c *client) subscribe(filter string, each func(*wire.Packet) error) error {
 	c.id++
 	if _, err := c.Write(wire.AppendPingreq(wire.V5.AppendSubscribe(nil, c.id, 0, filter))); err != nil {

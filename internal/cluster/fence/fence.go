@@ -9,7 +9,7 @@
 // therefore never behind what the gateways were sent, and none can be written by a server
 // that has lost the shard. Who takes over after a crash reads them.
 //
-// It may import fleet, link, session and link/mqtt/wire.
+// It may import fleet, link, session, link/mqtt/quickack and link/mqtt/wire.
 package fence
 
 import (

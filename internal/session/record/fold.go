@@ -98,7 +98,7 @@ func (c *folded) entry(r *reader) error {
 			c.record.Settled = true
 		}
 	case entryRecovering:
-		if c.record != nil {
+		if c.record != nil && !c.record.Settled {
 			c.record.Recovering = true
 		}
 	case entryRecovered:

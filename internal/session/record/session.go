@@ -32,8 +32,8 @@ type Session struct {
 	Next     uint32    // counter of the next command (CMD-3)
 	Commands []Command // whose acknowledgement is awaited; the last has counter Next-1
 
-	// Recovering: the session was out of reach, and it is not certain yet which of the
-	// Commands have left. Their Before says nothing then.
+	// Recovering: the session is out of reach, and it is not certain which of the Commands have left; their
+	// Before says nothing then. It is if everything had reached the broker before, see Settled.
 	Recovering bool
 	// Settled: all that was sent has reached the broker, after an orderly stop.
 	Settled bool

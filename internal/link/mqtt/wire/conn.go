@@ -12,9 +12,10 @@ type DialOptions struct {
 	Address    string      // host:port
 	TLS        *tls.Config // nil: plain TCP
 	Connect    ConnectOptions
-	MaxPayload int  // bytes of the longest payload that is received, see NewReader
-	Buffer     int  // bytes that are read at once; 0: as many as the largest topic needs
-	Lend       bool // see Reader.Lend
+	MaxPayload int                     // bytes of the longest payload that is received, see NewReader
+	Buffer     int                     // bytes that are read at once; 0: as many as the largest topic needs
+	Lend       bool                    // see Reader.Lend
+	Wrap       func(net.Conn) net.Conn // of the TCP connection; nil: it stays as it is
 }
 
 // Conn is a connection on which a broker has accepted a client. One goroutine may read
@@ -41,15 +42,17 @@ func (e *RefusedError) Error() string {
 // ctx bounds all of that and has no effect afterwards. The error wraps *RefusedError
 // when the broker said no. The caller closes the Conn.
 func Dial(ctx context.Context, o DialOptions) (*Conn, error) {
-	var nc net.Conn
-	var err error
-	if o.TLS != nil {
-		nc, err = (&tls.Dialer{Config: o.TLS}).DialContext(ctx, "tcp", o.Address)
-	} else {
-		nc, err = (&net.Dialer{}).DialContext(ctx, "tcp", o.Address)
-	}
+	nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", o.Address)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", o.Address, err)
+	}
+	if o.Wrap != nil {
+		nc = o.Wrap(nc)
+	}
+	if o.TLS != nil {
+		if nc, err = secure(ctx, nc, o); err != nil {
+			return nil, fmt.Errorf("connect to %s: %w", o.Address, err)
+		}
 	}
 	c := &Conn{Conn: nc, packets: newReader(nc, o.Buffer, o.MaxPayload)}
 	if o.Lend {
@@ -63,6 +66,21 @@ func Dial(ctx context.Context, o DialOptions) (*Conn, error) {
 	if err != nil {
 		nc.Close()
 		return nil, fmt.Errorf("connect to %s: %w", o.Address, err)
+	}
+	return c, nil
+}
+
+// secure speaks TLS over a connection, which it closes when that fails.
+func secure(ctx context.Context, nc net.Conn, o DialOptions) (net.Conn, error) {
+	settings := o.TLS
+	if settings.ServerName == "" {
+		settings = settings.Clone()
+		settings.ServerName, _, _ = net.SplitHostPort(o.Address)
+	}
+	c := tls.Client(nc, settings)
+	if err := c.HandshakeContext(ctx); err != nil {
+		_ = nc.Close() // nothing was said
+		return nil, err
 	}
 	return c, nil
 }

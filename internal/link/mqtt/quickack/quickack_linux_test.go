@@ -1,4 +1,4 @@
-package broker
+package quickack
 
 import (
 	"net"
@@ -23,9 +23,9 @@ func TestQuickAck(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer accepted.Close()
-	c, ok := withQuickAck(accepted).(*quickAck)
+	c, ok := Wrap(accepted).(*conn)
 	if !ok {
-		t.Fatalf("%T", withQuickAck(accepted))
+		t.Fatalf("%T", Wrap(accepted))
 	}
 	quick := func() (value int) {
 		if err := c.raw.Control(func(fd uintptr) {
