@@ -78,7 +78,9 @@ func (a *auditor) checkTimes(core *session.Session) {
 			return
 		}
 		if len(c.asked) > 0 {
-			by(a.now.Add(admissionTimeout), "REC-8")
+			if !l.stepped {
+				by(a.now.Add(admissionTimeout), "REC-8")
+			}
 			return
 		}
 		if l.cursor != l.expected {
@@ -190,7 +192,7 @@ func (a *auditor) checkPhase(core *session.Session) {
 	if core.Phase() == session.PhaseAdmitting && len(c.asked) == 0 {
 		a.fail("SEQ-8: every module has answered and no ConnectResponse was sent")
 	}
-	if c.running && !a.now.Before(c.calledUntil) {
+	if c.running && !a.now.Before(c.calledUntil) && (c.calledUntil.IsZero() || !a.overdue) {
 		a.checkOwed()
 	}
 	if a.inStep.mustLeave != (fleet.DeviceID{}) && c.open && c.live[a.inStep.mustLeave] {

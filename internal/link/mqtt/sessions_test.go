@@ -425,6 +425,46 @@ func TestLeftovers(t *testing.T) {
 	}
 }
 
+// The sessions of a server that does not come back are forgotten by the broker, with all that
+// it held for them (RES-1).
+func TestServerThatDoesNotComeBack(t *testing.T) {
+	m := plain(t, "sys_interval 1\n")
+	sys, err := brokertest.Dial(brokertest.PeerOptions{Address: m.Address()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sys.Close()
+	if err := sys.Subscribe(0, "$SYS/broker/clients/expired"); err != nil {
+		t.Fatal(err)
+	}
+	opts := mqtt.Options{Address: m.Address(), Sessions: sessions(2, "one")}
+	opts.Sessions.Expiry = time.Second
+	car := id("company", "car")
+	l := newLink(t, opts)
+	attachKeeper(t, l, car, nil)
+	end := runSuspendable(t, l)
+	testwait.Until(t, "the link is up", func() bool { return l.State().Up })
+	end(link.ErrSuspend)
+	g := gateway(t, m.Address(), car)
+	say(t, g, car, "nobody hears this")
+	testwait.Until(t, "both sessions have expired", func() bool {
+		got, err := sys.Receive(testwait.Patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(got.Payload) == "2"
+	})
+	l = newLink(t, opts)
+	k := attachKeeper(t, l, car, nil)
+	runSuspendable(t, l)
+	testwait.Until(t, "the link is up again", func() bool { return l.State().Up })
+	say(t, g, car, "heard")
+	testwait.Until(t, "it is served", func() bool { return slices.Contains(k.heard(), "heard") })
+	if got := k.heard(); !slices.Equal(got, []string{"fresh", "heard"}) {
+		t.Errorf("heard %q", got)
+	}
+}
+
 // A queue of the broker that has overflowed does not hide the end of the backlog, nor
 // does a broker that refuses the private topic (RES-15).
 func TestEndOfTheBacklog(t *testing.T) {
