@@ -43,8 +43,8 @@ type car struct {
 	running   bool          // between Connected and Disconnected
 	sessions  int
 	commands  int
-	keeps     bool     // notes the data of commands in got
-	got       []string // in order
+	keeps     bool                   // notes the data of commands in got
+	got       []string               // in order
 	ends      map[gateway.Reason]int // of sessions that ran
 	wrong     map[gateway.Reason]int // violations
 }
