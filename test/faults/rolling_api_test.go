@@ -135,6 +135,9 @@ func TestRollingUpgradeKeepsCommands(t *testing.T) {
 		if m.server.Stop() != 0 {
 			t.Errorf("%s does not end in order", m.name)
 		}
+		if strings.Contains(m.server.Log(), "statuses stay in the spool") {
+			t.Errorf("a module of %s waited for the next owner of its car, and that one for the module", m.name)
+		}
 		a.start(m)
 		testwait.Until(t, m.name+" is ready", func() bool { return a.fetch(m.admin+"/readyz").code == http.StatusOK })
 	}

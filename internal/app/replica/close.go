@@ -127,9 +127,18 @@ func (r *Replica) settleDown(ctx context.Context, s *shard) {
 func (r *Replica) release(s *shard, cause error) {
 	s.Serving(s.link.State().Up)
 	s.Suspend()
-	r.shards[s.Number].Store(nil)
+	withdraw := func() {
+		r.shards[s.Number].Store(nil)
+		r.opts.Owners.notify()
+	}
+	// Modules that post a last status to the HTTP API would wait for an owner that there is only when they have
+	// ended. If there is one already, they find it.
+	if errors.Is(cause, link.ErrFenced) {
+		withdraw()
+	} else {
+		defer withdraw()
+	}
 	r.journals.Leave(s.Number)
-	r.opts.Owners.notify()
 	r.opts.Shards.End(s.Number, cause)
 	r.cars.CloseShard(s.Number, cause, errors.Is(cause, link.ErrSuspend) && s.link.Settled())
 	r.opts.Shards.Take(s.Number, cause)
