@@ -78,7 +78,9 @@ func (a *auditor) checkTimes(core *session.Session) {
 			return
 		}
 		if len(c.asked) > 0 {
-			by(a.now.Add(admissionTimeout), "REC-8")
+			if !l.stepped {
+				by(a.now.Add(admissionTimeout), "REC-8")
+			}
 			return
 		}
 		if l.cursor != l.expected {
