@@ -162,19 +162,20 @@ type Session struct {
 	unsaid  []uint32         // statuses of which it is told at the end of this Step
 
 	// What is needed to go on in another process: see Durable and recovery.
-	journal   record.Entries       // the record of this Step: the car's prefix, then entries
-	prefix    int                  // length of the prefix; 0: no journal is kept
-	changed   bool                 // the devices have changed in this Step
-	early     []uint32             // counters of the statuses that were put aside in this Step
-	numbers   []record.Number      // of the modules' next statuses
-	positions []record.Position    // as the journal knows them
-	recovery  *recovery            // nil: nothing is uncertain
-	anew      bool                 // the gateway is to connect anew when the recovery is over
-	rejoin    bool                 // the session was resumed: see joins
-	left      []fleet.DeviceID     // devices that have left it since
-	backlog   bool                 // what the broker held is being read
-	late      bool                 // and not answered before it was read
-	connectIn *fleet.ClientMessage // the newest Connect in it, when late
+	journal    record.Entries       // the record of this Step: the car's prefix, then entries
+	prefix     int                  // length of the prefix; 0: no journal is kept
+	changed    bool                 // the devices have changed in this Step
+	early      []uint32             // counters of the statuses that were put aside in this Step
+	numbers    []record.Number      // of the modules' next statuses
+	positions  []record.Position    // as the journal knows them
+	recovery   *recovery            // nil: nothing is uncertain
+	backlogEnd backlogEnd           // of the recovery that ended last
+	anew       bool                 // the gateway is to connect anew when the recovery is over
+	rejoin     bool                 // the session was resumed: see joins
+	left       []fleet.DeviceID     // devices that have left it since
+	backlog    bool                 // what the broker held is being read
+	late       bool                 // and not answered before it was read
+	connectIn  *fleet.ClientMessage // the newest Connect in it, when late
 
 	// See Withheld.
 	withholds   bool

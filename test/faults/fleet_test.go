@@ -43,6 +43,8 @@ type car struct {
 	running   bool          // between Connected and Disconnected
 	sessions  int
 	commands  int
+	keeps     bool                   // notes the data of commands in got
+	got       []string               // in order
 	ends      map[gateway.Reason]int // of sessions that ran
 	wrong     map[gateway.Reason]int // violations
 }
@@ -135,6 +137,9 @@ func (c *car) observe(e gateway.Effect) {
 	case gateway.EffectCommand:
 		if len(e.Data) > 0 {
 			c.commands++
+			if c.keeps {
+				c.got = append(c.got, string(e.Data))
+			}
 		}
 	case gateway.EffectViolation:
 		c.wrong[e.Reason]++

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -243,6 +244,8 @@ func (r *Replica) Leave(final bool) {
 	r.cars.EndPolling()
 	if err := r.cluster.Drain(ctx); err != nil {
 		r.log.Warn("not all cars were handed over: their sessions are suspended", "error", err)
+	} else {
+		r.awaitOwners(ctx)
 	}
 	if final {
 		return
@@ -256,6 +259,29 @@ func (r *Replica) Leave(final bool) {
 		})
 	}
 	suspending.Wait()
+}
+
+// ownersTime bounds the wait for the next owners of the shards that were given away.
+const ownersTime = time.Second
+
+// awaitOwners waits until the shards have their next owners, to which requests of the HTTP API are passed on.
+func (r *Replica) awaitOwners(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, ownersTime)
+	defer cancel()
+	for {
+		changed := r.cluster.Changed()
+		view := r.cluster.View()
+		taken := !slices.ContainsFunc(view.Shards, func(o cluster.Owner) bool { return o.State != cluster.ClaimServing })
+		takers := slices.ContainsFunc(view.Members, func(m cluster.Member) bool { return m.Name != view.Self && m.State == cluster.StateReady })
+		if taken || !takers || !view.Connected {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // End ends the Connects that are being handed on, after Run and Look have returned.

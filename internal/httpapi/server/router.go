@@ -56,6 +56,7 @@ type router struct {
 	most   int // requests that may be under way
 
 	under     atomic.Int64 // requests that are held or were passed on
+	posting   atomic.Int64 // of these, posts
 	passed    atomic.Int64 // requests that another replica has answered, in all
 	refusalAt atomic.Int64 // unix ns of the last line about an owner that refuses
 }
@@ -81,6 +82,8 @@ func (rt *router) serve(h *handler, w http.ResponseWriter, r *http.Request, q *r
 	now := time.Now()
 	switch {
 	case q.post:
+		rt.posting.Add(1)
+		defer rt.posting.Add(-1)
 		q.until = now.Add(rt.hold)
 	case q.query.Wait:
 		q.until = now.Add(rt.core.WaitTimeout())

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"external-server/internal/config"
@@ -53,7 +54,8 @@ type Options struct {
 // store.
 type Server struct {
 	log      *slog.Logger
-	listener net.Listener
+	listener *lastCall
+	accepts  atomic.Bool // connections are accepted
 	http     *http.Server
 	handler  *handler
 	trusted  *handler // for this process
@@ -81,10 +83,15 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		return nil, fmt.Errorf("http_api.tls: %w", err)
 	}
 	tlsConfig := files.Config()
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", o.Config.Listen)
+	listening, err := new(net.ListenConfig).Listen(ctx, "tcp", o.Config.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("http_api.listen: %w; choose another address or end the program that uses it", err)
 	}
+	tcp, ok := listening.(*net.TCPListener)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("http_api.listen: %T is no TCP listener", listening), listening.Close())
+	}
+	listener := newLastCall(tcp)
 	c := core.New(o.core())
 	if err := c.Begin(ctx); err != nil {
 		c.Close()
@@ -193,6 +200,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.log.Info("the HTTP API is served", "url", scheme+"://"+s.Addr().String()+httpapi.BasePath, "keys", s.handler.keys != nil)
 	served := make(chan error, 1)
+	s.accepts.Store(true)
 	go func() { served <- serve(s.listener) }()
 	var err error
 	select {
@@ -213,17 +221,44 @@ func (s *Server) Run(ctx context.Context) error {
 // what remains is the last transaction of the store.
 const stopTimeout = 3 * time.Second
 
-// Shutdown takes no new connections, answers the requests that wait with 503,
+// settleTime is how long posts that another replica is to get have at a stop.
+const settleTime = time.Second
+
+// settle waits until the owners of their cars have the posts that came before a stop. Nothing new comes.
+func (rt *router) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	for rt.posting.Load() > 0 {
+		timer := time.NewTimer(5 * time.Millisecond)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
+}
+
+// Shutdown takes no new connections, in a cluster lets other replicas have the posts that are under way,
+// answers the requests that wait with 503,
 // stores what was accepted and closes the store. When ctx ends first it closes
 // the connections and returns the error of ctx; the store is then closed as soon
 // as its last transaction is over. Calls after the first wait for the first.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.end.Do(func() {
+		if s.accepts.Load() {
+			s.listener.end()
+		}
+		closed := make(chan error, 1)
+		go func() { closed <- s.http.Shutdown(ctx) }() // waits for the requests
+		if rt := s.handler.router; rt != nil {
+			rt.settle(ctx)
+		}
 		s.core.Stop()
 		if s.routed != nil {
 			s.routed.client.Close()
 		}
-		err := s.http.Shutdown(ctx)
+		err := <-closed
 		if err != nil {
 			err = errors.Join(err, s.http.Close())
 		}

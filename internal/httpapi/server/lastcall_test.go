@@ -1,0 +1,78 @@
+package server
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"external-server/internal/support/testwait"
+)
+
+// TestLastCall: every connection that could be made before the listener is closed is accepted.
+func TestLastCall(t *testing.T) {
+	for range 20 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := newLastCall(l.(*net.TCPListener))
+		var serving, clients sync.WaitGroup
+		serving.Go(func() {
+			for {
+				c, err := last.Accept()
+				if err != nil {
+					if !errors.Is(err, net.ErrClosed) {
+						t.Error(err)
+					}
+					return
+				}
+				_, _ = c.Write([]byte("x")) // the client reads it
+				_ = c.Close()
+			}
+		})
+		made := make(chan struct{}, 1000)
+		for range 8 {
+			clients.Go(func() {
+				tick := time.NewTicker(20 * time.Millisecond) // a client is not always there, or there is no quiet moment
+				defer tick.Stop()
+				for ; ; <-tick.C {
+					c, err := net.Dial("tcp", l.Addr().String())
+					if err != nil {
+						return // refused: nothing was on the way
+					}
+					_ = c.SetDeadline(time.Now().Add(testwait.Patience))
+					if _, err := c.Read(make([]byte, 1)); err != nil {
+						t.Errorf("a connection that was made was not accepted: %v", err)
+					}
+					_ = c.Close()
+					select {
+					case made <- struct{}{}:
+					default:
+					}
+				}
+			})
+		}
+		for range 20 {
+			<-made
+		}
+		last.end()
+		if err := last.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := last.Close(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("closed twice: %v", err)
+		}
+		serving.Wait()
+		clients.Wait()
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := newLastCall(l.(*net.TCPListener))
+	if err := last.Close(); err != nil {
+		t.Errorf("closed unused: %v", err)
+	}
+}
