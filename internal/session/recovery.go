@@ -324,13 +324,6 @@ func (s *Session) backlogRead() {
 	}
 }
 
-// backlogEnd is the counter behind what the broker held. If it is missing and comes first, the
-// broker's queue may have been full: it drops the newest.
-type backlogEnd struct {
-	known bool
-	next  uint32
-}
-
 // settle ends the recovery as soon as the gateway was heard and it is certain which
 // commands have reached it. Nothing is sent to a gateway before its first message:
 // what was meant for an earlier session it would take for its own (GW-50, RES-8).
@@ -373,7 +366,7 @@ func (s *Session) settle() {
 	if s.phase == PhaseRunning && !s.order.MissingBy.IsZero() && s.recovery == nil {
 		s.note(Warning, NoteBacklogGap, fleet.Device{}, s.order.Expected)
 	}
-	s.backlogEnd = backlogEnd{known: true, next: s.order.Expected}
+	s.behind, s.behindKnown = s.order.Expected, true
 	if s.anew {
 		s.connectAnew()
 	}

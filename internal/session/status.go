@@ -79,10 +79,10 @@ func (s *Session) drain() {
 	} else if o.MissingBy.IsZero() {
 		o.MissingBy = o.SeenMissing().Add(s.opts.MessageTimeout) // of this counter, not of the gap before
 		s.note(Warning, NoteStatusMissing, fleet.Device{}, o.Expected)
-		if s.backlogEnd.known && s.backlogEnd.next == o.Expected { // right behind what the broker held: the newest did not fit
+		if s.behindKnown && s.behind == o.Expected { // the newest did not fit
 			s.note(Warning, NoteBacklogGap, fleet.Device{}, o.Expected)
 		}
-		s.backlogEnd.known = false
+		s.behindKnown = false
 	}
 }
 
