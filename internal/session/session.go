@@ -116,10 +116,10 @@ type Session struct {
 
 	// What another server needs to know if this one fails: see Version.
 	version   uint64
-	uncarried int       // statuses accepted since it changed
-	carried   int       // statuses held at the end of the last Step
-	anewBy    time.Time // the gateway was made to connect anew, and commands are held back until then; zero: it was not
-	hint      *hint     // the next status is not known exactly; nil: it is
+	uncarried int         // statuses accepted since it changed
+	carried   int         // statuses held at the end of the last Step
+	anewBy    time.Time   // the gateway was made to connect anew, and commands are held back until then; zero: it was not
+	hint      *order.Hint // the next status is not known exactly; nil: it is
 
 	quiet    bool // see Quiet
 	outgoing bool // messages of an ended session may still be queued (DEF-20)

@@ -44,10 +44,7 @@ func (s *Session) status(m fleet.ClientMessage) {
 // that were sent before.
 func (s *Session) firstCounts(counter uint32) {
 	s.order.Begin(counter)
-	waiting := s.sent.Waiting()
-	for i := range waiting {
-		waiting[i].Before = counter
-	}
+	s.sent.Stand(0, counter)
 }
 
 // drain accepts what is next in order, as long as no admission is undecided and
