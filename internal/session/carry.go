@@ -45,33 +45,6 @@ func (s *Session) AppendCarried(b []byte) []byte {
 	return s.appendState(record.BeginCarried(b), r, left)
 }
 
-// hint is what is known of the next status in a session that a failed server had: it is
-// order.expected or a later one.
-type hint struct {
-	record.Hint
-	held  bool   // the record has held statuses, the first of which is first
-	first uint32 // the next status is not behind it
-}
-
-// guess says that the next status is not known exactly. It is if the server held it: it would have
-// told of its acceptance, as of every change of what is held.
-func (s *Session) guess(r *record.Resumption) {
-	o := &s.order
-	h := &hint{Hint: *r.Hint}
-	for _, n := range o.Counters() {
-		if h.Come && int32(n-h.Lowest) >= 0 {
-			continue // it has come since, or does not matter
-		}
-		if !h.held || int32(n-h.first) < 0 {
-			h.held, h.first = true, n
-		}
-	}
-	if h.held && o.Started && h.first == o.Expected {
-		return
-	}
-	s.hint = h
-}
-
 // adopt makes the counter of a status the one that is next, in a session that a failed server
 // had (RES-23). All before it was acknowledged by that server, or it would come first. False: the session was
 // ended, because the record is not that of this session as it was.
@@ -79,13 +52,13 @@ func (s *Session) adopt(m fleet.ClientMessage) bool {
 	h, o := s.hint, &s.order
 	switch {
 	case !o.Started:
-		if h.held && int32(m.Counter-h.first) > 0 { // that status was held in front of all others
-			m.Counter = h.first
+		if h.Held && int32(m.Counter-h.First) > 0 { // that status was held in front of all others
+			m.Counter = h.First
 		}
 		o.First = m.Counter
 	case int32(m.Counter-o.Expected) < 0: // too late, see status
 		return true
-	case h.held && int32(m.Counter-h.first) > 0: // one in front of it is missing
+	case h.Held && int32(m.Counter-h.First) > 0: // one in front of it is missing
 		return true
 	case m.Counter-o.Expected > maxHint:
 		s.end(ReasonOutdated, false)
@@ -93,7 +66,8 @@ func (s *Session) adopt(m fleet.ClientMessage) bool {
 		return false
 	}
 	if r := s.recovery; r != nil && o.Started {
-		r.base, r.told = m.Counter, m.Counter // what the other server wrote up to here has arrived
+		r.base = m.Counter
+		r.arrival.LookBack(true, m.Counter) // what the other server wrote up to here has arrived
 	}
 	o.Started, o.Expected, s.hint = true, m.Counter, nil
 	s.recordSession()

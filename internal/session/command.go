@@ -112,21 +112,10 @@ func (s *Session) commandResponse(m fleet.ClientMessage) {
 // DISCONNECT if that waits, or else the last of them counts as one (CMD-23, STAT-25). What the server before has
 // accepted, and this one hands over (RES-24), was sent before too.
 func (s *Session) leavesInTurn(id fleet.DeviceID) bool {
-	var last fleet.ClientMessage
-	waits := false
-	for _, counter := range s.order.Counters() {
-		m, _ := s.order.Waiting(counter)
-		switch {
-		case m.Device.ID() != id || m.State < fleet.StateConnecting || m.State > fleet.StateDisconnect:
-		case m.State == fleet.StateDisconnect:
-			return true
-		default:
-			last, waits = m, true
+	if counter, changed, waits := s.order.Leave(id); waits {
+		if changed {
+			s.early = append(s.early, counter)
 		}
-	}
-	if waits {
-		last.State = fleet.StateDisconnect
-		s.putAsideAnew(last)
 		return true
 	}
 	return s.recovery != nil && s.recovery.leavesAfter(id)

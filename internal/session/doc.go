@@ -18,24 +18,8 @@
 //  3. It performs the Effects that Step returned, one after the other, all of them.
 //  4. It asks Deadline and arms one timer for that time.
 //
-// A loop that leaves out the journal looks like this; see also the example.
-//
-//	for {
-//		var due <-chan time.Time
-//		if at := s.Deadline(); !at.IsZero() {
-//			due = time.After(time.Until(at))
-//		}
-//		select {
-//		case m := <-messages:
-//			perform(s.Step(time.Now(), Event{Kind: EventMessage, Message: m}))
-//		case a := <-admissions:
-//			perform(s.Step(time.Now(), Event{Kind: EventAdmission, Ticket: a.ticket, Admitted: a.ok}))
-//		case c := <-commands:
-//			perform(s.Step(time.Now(), Event{Kind: EventCommands, Module: c.module, Commands: c.list}))
-//		case <-due:
-//			perform(s.Step(time.Now(), Event{Kind: EventDeadline}))
-//		}
-//	}
+// The example shows Events and Effects. The loop around them waits for messages, for answers of modules and
+// for the timer that Deadline has armed, whichever comes first.
 //
 // # Step
 //

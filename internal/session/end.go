@@ -137,6 +137,7 @@ func (s *Session) end(reason Reason, notify bool) {
 	s.withModule = false
 	s.admitBy, s.waitBy, s.sessionBy = time.Time{}, time.Time{}, time.Time{}
 	s.recovery, s.anew, s.anewBy, s.rejoin, s.left, s.hint = nil, false, time.Time{}, false, nil, nil
+	s.behindKnown = false
 	s.withholds = false
 	s.order.Reset()
 	s.sent.Reset()

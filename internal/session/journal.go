@@ -96,13 +96,6 @@ func (s *Session) putAside(m fleet.ClientMessage) {
 	s.withhold(m.Counter)
 }
 
-// putAsideAnew puts m in the place of the status with its counter, which waits.
-func (s *Session) putAsideAnew(m fleet.ClientMessage) {
-	if again := s.order.Replace(m); !again {
-		s.early = append(s.early, m.Counter)
-	}
-}
-
 // recordStatus says that a status was accepted; with StatusForwarded, that its module
 // gets it as its next one.
 func (s *Session) recordStatus(m fleet.ClientMessage, flags byte) {
@@ -198,11 +191,8 @@ func (s *Session) recordRecovery(over bool) {
 
 // recordBefore sets Before of the commands that wait: the first ones have arrived, the others are sent again now.
 func (s *Session) recordBefore(arrived int, before uint32) {
-	waiting := s.sent.Waiting()
-	for i := range waiting {
-		waiting[i].Before = record.BeforeOf(i < arrived, before)
-	}
-	if s.prefix > 0 && len(waiting) > 0 {
+	s.sent.Stand(arrived, before)
+	if s.prefix > 0 && len(s.sent.Waiting()) > 0 {
 		s.journal = s.journal.Before(arrived, before)
 	}
 }

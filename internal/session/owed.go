@@ -1,6 +1,7 @@
 package session
 
 import (
+	"slices"
 	"time"
 
 	"external-server/internal/fleet"
@@ -76,4 +77,27 @@ func (s *Session) answerOwed() {
 // owedDeadline is when something is due of the answers that are held.
 func (s *Session) owedDeadline(take func(time.Time)) {
 	s.owed.Deadline(s.phase == PhaseRunning, s.recovery == nil, take)
+}
+
+// untold is the lowest counter of which the broker was not told in front of what is sent now. What is sent now has
+// arrived if the broker knows that the status with this counter was handled (RES-10). That a status was
+// answered says less: of one whose answer is held the broker may have been told before.
+func (s *Session) untold() uint32 {
+	counter := s.order.Untold()
+	if first, ok := s.owed.Untold(); ok && s.phase == PhaseRunning && int32(first-counter) < 0 {
+		counter = first
+	}
+	for _, n := range s.unsaid {
+		if int32(n-counter) < 0 {
+			counter = n
+		}
+	}
+	return counter
+}
+
+// said notes that the broker was told of a status with its answer.
+func (s *Session) said(counter uint32) {
+	if len(s.unsaid) > 0 { // usually the one in hand
+		s.unsaid = slices.DeleteFunc(s.unsaid, func(n uint32) bool { return n == counter })
+	}
 }

@@ -11,7 +11,7 @@ func (s *Session) Record() *record.Session {
 	}
 	r := &record.Session{
 		ID: s.id, Devices: s.recordDevices(), WithModule: s.withModule,
-		Next: s.sent.Next, Recovering: s.recovery != nil && !s.recovery.certain(),
+		Next: s.sent.Next, Recovering: s.recovery != nil && !s.recovery.arrival.Certain(),
 		Owed: s.owed.Records(),
 	}
 	s.order.Record(r)

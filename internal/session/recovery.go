@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/session/commands"
 	"external-server/internal/session/record"
 )
 
@@ -41,23 +42,10 @@ type recovery struct {
 	answers []fleet.ClientMessage
 	leaving []fleet.DeviceID // devices that leave when those have been handed over
 
-	// What the broker had read when the link was lost, see lostCommands.
-	counted bool   // a status had come before
-	told    uint32 // the first one that had not
-	came    bool   // one of those before comes again
-	lowest  uint32 // the lowest of these
-
-	settled bool // everything that was sent has reached the broker
-	local   bool // see Resumption.Local
-	carried bool // see Resumption.Hint
-	// limbo: an earlier recovery was not over, so commands that wait may not have left
-	// although later answers have.
-	limbo  bool
-	decide time.Time // when commands without response count as lost; zero: not yet known
+	arrival commands.Arrival
+	carried bool      // see Resumption.Hint
+	decide  time.Time // when commands without response count as lost; zero: not yet known
 }
-
-// certain tells whether all that was sent before it is known to have reached the broker. r may be nil.
-func (r *recovery) certain() bool { return r != nil && r.settled && !r.limbo }
 
 // leftover announces the devices of statuses that no module has confirmed, hands
 // these over and, where the session does not go on, takes the devices back.
@@ -96,10 +84,9 @@ func (s *Session) resume(r *record.Resumption) {
 	if rec := r.Record; rec != nil {
 		s.restore(rec)
 		s.owed.Restore(r)
-		s.recovery = &recovery{settled: rec.Settled, limbo: rec.Recovering && !r.Local, local: r.Local, carried: r.Hint != nil}
-		s.lookBack()
+		s.lookForBroker(commands.Arrival{Settled: rec.Settled, Limbo: rec.Recovering && !r.Local, Local: r.Local}, r.Hint != nil)
 		if r.Hint != nil {
-			s.guess(r)
+			s.hint = s.order.Guess(*r.Hint)
 			s.recordSession() // this server's journal is another one
 			s.recordLeft(r.Left)
 		}
@@ -160,13 +147,19 @@ func (s *Session) linkLost(kept, settled bool) {
 	if settled && s.prefix > 0 {
 		s.journal = s.journal.Settled()
 	}
-	s.recovery = &recovery{settled: settled, limbo: before != nil, carried: before != nil && before.carried && !before.read}
-	if before.certain() && before.base == s.order.Expected { // nothing was sent since
-		s.recovery.settled, s.recovery.limbo = true, false
+	arrival := commands.Arrival{Settled: settled, Limbo: before != nil}
+	if before != nil && before.arrival.Certain() && before.base == s.order.Expected { // nothing was sent since
+		arrival.Settled, arrival.Limbo = true, false
 	}
-	s.lookBack()
+	s.lookForBroker(arrival, before != nil && before.carried && !before.read)
 	s.recordRecovery(false)
 	s.sessionBy = s.now.Add(s.opts.SessionTimeout)
+}
+
+// lookForBroker begins a recovery.
+func (s *Session) lookForBroker(arrival commands.Arrival, carried bool) {
+	arrival.LookBack(s.order.Started, s.untold())
+	s.recovery = &recovery{base: s.order.Expected, arrival: arrival, carried: carried}
 }
 
 // connectLater keeps the newest Connect until all that the broker held was read. It
@@ -208,8 +201,8 @@ func (s *Session) recovered(m fleet.ClientMessage) {
 	r := s.recovery
 	r.heard = true
 	s.sessionBy = s.now.Add(s.opts.SessionTimeout)
-	if m.Kind == fleet.ClientStatus && r.counted && !r.read && int32(m.Counter-r.told) < 0 && (!r.came || int32(m.Counter-r.lowest) < 0) {
-		r.came, r.lowest = true, m.Counter
+	if m.Kind == fleet.ClientStatus && !r.read {
+		r.arrival.Sees(m.Counter)
 	}
 	switch {
 	case m.Kind != fleet.ClientStatus:
@@ -237,7 +230,7 @@ func (s *Session) redelivered(m fleet.ClientMessage) {
 		s.note(Debug, NoteStatusRedelivered, m.Device, m.Counter)
 		return
 	}
-	if int32(m.Counter-r.base) >= 0 || !s.order.Answered(m.Counter) || r.again[m.Counter] || r.settled || r.read {
+	if int32(m.Counter-r.base) >= 0 || !s.order.Answered(m.Counter) || r.again[m.Counter] || r.arrival.Settled || r.read {
 		s.note(Info, NoteStatusLow, m.Device, m.Counter) // STAT-3
 		return
 	}
@@ -332,7 +325,7 @@ func (s *Session) settle() {
 	if !r.read || !r.heard {
 		return
 	}
-	lost, certain := s.lostCommands()
+	lost, certain := s.sent.Lost(&r.arrival)
 	if !certain {
 		if r.decide.IsZero() {
 			r.decide = s.now.Add(responseComes)
@@ -366,6 +359,7 @@ func (s *Session) settle() {
 	if s.phase == PhaseRunning && !s.order.MissingBy.IsZero() && s.recovery == nil {
 		s.note(Warning, NoteBacklogGap, fleet.Device{}, s.order.Expected)
 	}
+	s.behind, s.behindKnown = s.order.Expected, true
 	if s.anew {
 		s.connectAnew()
 	}

@@ -44,10 +44,7 @@ func (s *Session) status(m fleet.ClientMessage) {
 // that were sent before.
 func (s *Session) firstCounts(counter uint32) {
 	s.order.Begin(counter)
-	waiting := s.sent.Waiting()
-	for i := range waiting {
-		waiting[i].Before = counter
-	}
+	s.sent.Stand(0, counter)
 }
 
 // drain accepts what is next in order, as long as no admission is undecided and
@@ -79,6 +76,10 @@ func (s *Session) drain() {
 	} else if o.MissingBy.IsZero() {
 		o.MissingBy = o.SeenMissing().Add(s.opts.MessageTimeout) // of this counter, not of the gap before
 		s.note(Warning, NoteStatusMissing, fleet.Device{}, o.Expected)
+		if s.behindKnown && s.behind == o.Expected { // the newest did not fit
+			s.note(Warning, NoteBacklogGap, fleet.Device{}, o.Expected)
+		}
+		s.behindKnown = false
 	}
 }
 

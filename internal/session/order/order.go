@@ -60,13 +60,25 @@ func (o *Order) Put(m fleet.ClientMessage, now time.Time, again bool) {
 	o.bytes += m.Size()
 }
 
-// Replace puts m in the place of the status with its counter, which waits, and whose contents it has. It tells whether
-// that comes again if the process ends.
-func (o *Order) Replace(m fleet.ClientMessage) (again bool) {
-	e := o.ahead[m.Counter]
-	e.ClientMessage = m
-	o.ahead[m.Counter] = e
-	return e.again
+// Leave makes a connected device leave with its statuses that wait (waits): with its DISCONNECT, or else the last of them
+// counts as one. changed: that one was recorded otherwise; what comes again if the process ends is not.
+func (o *Order) Leave(id fleet.DeviceID) (counter uint32, changed, waits bool) {
+	for _, n := range o.Counters() {
+		switch e := o.ahead[n]; {
+		case e.Device.ID() != id || e.State < fleet.StateConnecting || e.State > fleet.StateDisconnect:
+		case e.State == fleet.StateDisconnect:
+			return n, false, true
+		default:
+			counter, waits = n, true
+		}
+	}
+	if !waits {
+		return 0, false, false
+	}
+	e := o.ahead[counter]
+	e.State = fleet.StateDisconnect
+	o.ahead[counter] = e
+	return counter, !e.again, true
 }
 
 // Untold returns the lowest counter from Expected on of which the broker was not told: that of a status that has not come,

@@ -106,13 +106,14 @@ func TestWhatComesAgain(t *testing.T) {
 		t.Errorf("the broker was not told of %d, expected 5", o.Untold())
 	}
 	o.Put(status(9, 1), start, true)
-	left := status(9, 1)
-	left.State = fleet.StateDisconnect
-	if again := o.Replace(left); !again {
-		t.Error("what is put in the place of a status that comes again does not")
+	if counter, changed, waits := o.Leave(fleet.DeviceID{}); counter != 9 || changed || !waits {
+		t.Errorf("a device leaves with status %d, changed: %t, waits: %t; expected 9, which comes again", counter, changed, waits)
 	}
 	if m, _ := o.Waiting(9); m.State != fleet.StateDisconnect {
-		t.Errorf("replaced: %+v", m)
+		t.Errorf("the device does not leave with %+v", m)
+	}
+	if counter, changed, waits := o.Leave(fleet.DeviceID{Role: "r"}); waits || changed {
+		t.Errorf("a device without statuses leaves with %d", counter)
 	}
 	if o.DropAgain(); !slices.Equal(o.Counters(), []uint32{1, 2, 3, 4}) || o.bytes != 4 {
 		t.Errorf("left: %d with %d bytes, expected 1 to 4 with 4", o.Counters(), o.bytes)
