@@ -108,6 +108,8 @@ type carList struct {
 	Matched int            `json:"matched"`
 	States  map[string]int `json:"states"` // of all cars
 	Cars    []carBrief     `json:"cars"`
+	// Suspended are those of all cars whose sessions wait for the broker; see carlist.Brief.
+	Suspended int `json:"suspended,omitempty"`
 	// Missing are the replicas whose cars are not in the list.
 	Missing []absent `json:"missing,omitempty"`
 	// Unserved says why cars are not in the list that belong to shards without owner.
@@ -132,6 +134,9 @@ func (s *Server) cars(w http.ResponseWriter, r *http.Request) {
 	for i := range snapshots {
 		b := s.brief(&snapshots[i], &link)
 		out.States[b.State]++
+		if b.Suspended {
+			out.Suspended++
+		}
 		has := func(module int32) bool {
 			return slices.ContainsFunc(snapshots[i].Modules, func(m car.ModuleSnapshot) bool { return m.Number == module })
 		}

@@ -318,6 +318,7 @@ func (l *carList) merge(lists []carList) {
 	for _, other := range lists {
 		l.Total += other.Total
 		l.Matched += other.Matched
+		l.Suspended += other.Suspended
 		for state, n := range other.States {
 			l.States[state] += n
 		}
@@ -335,6 +336,9 @@ func (l *carList) merge(lists []carList) {
 			l.Total--
 			l.Matched--
 			l.States[drop.State]--
+			if drop.Suspended {
+				l.Suspended--
+			}
 		}
 	}
 }

@@ -43,12 +43,13 @@ func (b *carBrief) news(now time.Time) string {
 // Cars prints the table of cars and their counts.
 func Cars(ctx context.Context, c *Client, query url.Values, out io.Writer, colours bool) error {
 	var list struct {
-		Total    int            `json:"total"`
-		Matched  int            `json:"matched"`
-		States   map[string]int `json:"states"`
-		Cars     []carBrief     `json:"cars"`
-		Unserved string         `json:"unserved"`
-		Missing  []struct {
+		Total     int            `json:"total"`
+		Matched   int            `json:"matched"`
+		States    map[string]int `json:"states"`
+		Suspended int            `json:"suspended"`
+		Cars      []carBrief     `json:"cars"`
+		Unserved  string         `json:"unserved"`
+		Missing   []struct {
 			Replica string `json:"replica"`
 			Reason  string `json:"reason"`
 		} `json:"missing"`
@@ -76,12 +77,16 @@ func Cars(ctx context.Context, c *Client, query url.Values, out io.Writer, colou
 	if err := table.write(out); err != nil {
 		return err
 	}
+	waits := ""
+	if list.Suspended > 0 {
+		waits = fmt.Sprintf(" (%d of these wait for the broker)", list.Suspended)
+	}
 	shown := ""
 	if len(list.Cars) < list.Total {
 		shown = fmt.Sprintf("; %d match, %d shown", list.Matched, len(list.Cars))
 	}
-	if _, err := fmt.Fprintf(out, "%d cars: %d running, %d connecting, %d waiting%s\n",
-		list.Total, list.States["running"], list.States["connecting"], list.States["waiting"], shown); err != nil {
+	if _, err := fmt.Fprintf(out, "%d cars: %d running%s, %d connecting, %d waiting%s\n",
+		list.Total, list.States["running"], waits, list.States["connecting"], list.States["waiting"], shown); err != nil {
 		return err
 	}
 	if list.Unserved != "" {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"external-server/internal/support/brokertest"
+	"external-server/internal/support/servertest"
 	"external-server/internal/support/testwait"
 )
 
@@ -80,6 +81,10 @@ func TestKeptSessionWaitsForTheBroker(t *testing.T) {
 	})
 	if one := get(t, "http://"+admin+"/api/v1/cars/c_0"); !strings.Contains(one, waits) {
 		t.Errorf("the details do not say so: %s", one)
+	}
+	const counts = "2 cars: 2 running (2 of these wait for the broker), 0 connecting, 0 waiting"
+	if out, errs, _ := servertest.Run(t, t.TempDir(), "cars", "--admin", "http://"+admin); !strings.Contains(out, counts) {
+		t.Errorf("cars prints\n%s%s\nexpected %q", out, errs, counts)
 	}
 	k.terminate()
 }

@@ -118,7 +118,7 @@ func TestRefusedAndUnreachable(t *testing.T) {
 		{"embedded, password wrong", mqtt.Options{Address: embedded, Username: "server", Password: "s3cret"}, "check user name"},
 		{"embedded, unknown user", mqtt.Options{Address: embedded, Username: "x", Password: "right"}, "check user name"},
 		{"mutual TLS", mqtt.Options{Address: secure.Address(), TLS: config(certs.ClientConfig(&certs.Client))}, ""},
-		{"wrong CA", mqtt.Options{Address: secure.Address(), TLS: config(otherCA.ClientConfig(&certs.Client))}, "not signed by the configured CA"},
+		{"wrong CA", mqtt.Options{Address: secure.Address(), TLS: config(otherCA.ClientConfig(&certs.Client))}, "signed by none of the authorities that this server trusts"},
 		{"broker's certificate expired", mqtt.Options{Address: expired.Address(), TLS: config(certs.ClientConfig(&certs.Client))}, "has expired on"},
 		{"wrong host name", mqtt.Options{Address: secure.Address(), TLS: config(wrongHost)}, "another host name"},
 		{"common name only", mqtt.Options{Address: commonName.Address(), TLS: config(certs.ClientConfig(&certs.Client))}, "reissue it with subjectAltName"},

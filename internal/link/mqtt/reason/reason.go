@@ -194,7 +194,7 @@ func Explain(err error, patience time.Duration) error {
 	)
 	switch {
 	case errors.As(err, &authority):
-		return fmt.Errorf("the broker's certificate is not signed by the configured CA: check the CA file: %w", err)
+		return fmt.Errorf("the broker's certificate is signed by none of the authorities that this server trusts: check the key ca_certs_file; without it those of the system are trusted: %w", err)
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		if time.Now().Before(invalid.Cert.NotBefore) {
 			return timeError{"the broker's certificate is not valid before " + invalid.Cert.NotBefore.Format(time.RFC3339) + ": check the clock", err}
