@@ -2,13 +2,13 @@ package e2e
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"external-server/internal/support/brokertest"
 	"external-server/internal/support/servertest"
 )
 
@@ -23,9 +23,9 @@ func TestReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The same file on free ports, in a folder that looks like the repository.
-	broker := freePort(t)
+	broker := brokertest.FreeAddress(t)
 	text := strings.Replace(string(config), `"embedded_broker": true`, fmt.Sprintf(`"embedded_broker": {"listen": %q}`, broker), 1)
-	text = strings.Replace(text, `"admin": {}`, fmt.Sprintf(`"admin": {"listen": %q}`, freePort(t)), 1)
+	text = strings.Replace(text, `"admin": {}`, fmt.Sprintf(`"admin": {"listen": %q}`, brokertest.FreeAddress(t)), 1)
 	for _, d := range []string{"bin", "config", "build/modules"} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
 			t.Fatal(err)
@@ -77,15 +77,4 @@ esac
 	if code := s.Stop(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-}
-
-// freePort is an address of this machine on which nothing listens now.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }

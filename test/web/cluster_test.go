@@ -30,7 +30,7 @@ func startCluster(t *testing.T, lease time.Duration, cars ...string) (replicas [
 			"timeout":                30,
 			"state_directory":        filepath.Join(dir, name),
 			"cluster": servertest.Map{"etcd": []string{etcd.URL()}, "name": "fleet", "replica": name, "shards": 4, "lease_ms": lease.Milliseconds(),
-				"peer_listen": freeAddress(t), "peer_token": "0123456789abcdef"},
+				"peer_listen": brokertest.FreeAddress(t), "peer_token": "0123456789abcdef"},
 			"common_modules": servertest.Map{"1000": servertest.Map{"lib_path": servertest.Example(t), "config": servertest.Map{"command_interval_ms": "2000"}}},
 			"cars":           served,
 			"logging": servertest.Map{

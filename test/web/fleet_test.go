@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"regexp"
@@ -17,6 +16,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/lab/gateway"
 	"external-server/internal/lab/vehicle"
+	"external-server/internal/support/brokertest"
 	"external-server/internal/support/servertest"
 	"external-server/internal/support/testwait"
 )
@@ -56,7 +56,7 @@ func prepare(t testing.TB, names []string, missions bool, admin servertest.Map) 
 	for k, v := range admin {
 		block[k] = v
 	}
-	brokerAddress := freeAddress(t)
+	brokerAddress := brokertest.FreeAddress(t)
 	config := servertest.Map{
 		"company_name":    company,
 		"embedded_broker": servertest.Map{"listen": brokerAddress},
@@ -71,7 +71,7 @@ func prepare(t testing.TB, names []string, missions bool, admin servertest.Map) 
 		},
 	}
 	if missions {
-		config["http_api"] = servertest.Map{"listen": freeAddress(t), "store": "sqlite:" + t.TempDir() + "/fleet.db"}
+		config["http_api"] = servertest.Map{"listen": brokertest.FreeAddress(t), "store": "sqlite:" + t.TempDir() + "/fleet.db"}
 		config["common_modules"].(servertest.Map)["1"] = servertest.Map{"builtin": "mission"}
 	}
 	return config
@@ -114,17 +114,6 @@ func get[T any](t testing.TB, s *server, path, token string) (out T) {
 		t.Fatal(err)
 	}
 	return out
-}
-
-// freeAddress returns an address without a listener.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // states counts the cars.

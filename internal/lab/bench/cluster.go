@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"external-server/internal/lab/freeport"
 	"external-server/internal/lab/simulate"
 )
 
@@ -52,7 +53,7 @@ func (b *bencher) startReplicas(ctx context.Context, n int, c Child) (children [
 		if one.Profile != "" {
 			one.Profile += "-" + one.Replica
 		}
-		if one.Peers, err = freeAddress(); err != nil {
+		if one.Peers, err = freeport.Address(); err != nil {
 			break
 		}
 		starts.Go(func() { children[i], faults[i] = spawn(ctx, b.opts.Self, one) })

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,6 +16,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
+	"external-server/internal/lab/freeport"
 	"external-server/internal/support/tied"
 )
 
@@ -55,11 +55,9 @@ func startEtcd(ctx context.Context) (*etcd, error) {
 	if err != nil {
 		return nil, err
 	}
-	var free [3]string
-	for i := range free {
-		if free[i], err = freeAddress(); err != nil {
-			return nil, err
-		}
+	free, err := freeport.Addresses(3)
+	if err != nil {
+		return nil, err
 	}
 	e := &etcd{url: "http://" + free[0], metrics: "http://" + free[2], dir: dir, done: make(chan struct{})}
 	peer := "http://" + free[1]
@@ -92,15 +90,6 @@ func startEtcd(ctx context.Context) (*etcd, error) {
 	}
 	e.stop()
 	return nil, err
-}
-
-// freeAddress returns a loopback address that no program listens at.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }
 
 func (e *etcd) stop() {

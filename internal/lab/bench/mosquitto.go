@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 
+	"external-server/internal/lab/freeport"
 	support "external-server/internal/support/mosquitto"
 )
 
@@ -26,16 +27,16 @@ func startMosquitto() (*mosquitto, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := freeport.Address()
 	if err != nil {
 		return nil, err
 	}
-	port := l.Addr().(*net.TCPAddr).Port
-	m := &mosquitto{address: l.Addr().String(), dir: dir}
-	if err := l.Close(); err != nil {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
 		return nil, err
 	}
-	text := fmt.Sprintf("listener %d 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nset_tcp_nodelay true\npersistence false\nlog_type none\n", port)
+	m := &mosquitto{address: address, dir: dir}
+	text := fmt.Sprintf("listener %s 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nset_tcp_nodelay true\npersistence false\nlog_type none\n", port)
 	if os.Geteuid() == 0 {
 		text += "user root\n" // it could not read this file otherwise
 	}

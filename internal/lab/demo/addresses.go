@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"external-server/internal/config"
+	"external-server/internal/lab/freeport"
 )
 
 // addresses are where the parts of the demo listen.
@@ -34,7 +35,11 @@ func chooseAddresses(port int) (at addresses, err error) {
 			return at, fmt.Errorf("the %s cannot listen at %s: %w; choose another --port", part.name, address, err)
 		}
 		if err != nil {
-			if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			free, err := freeport.Address()
+			if err == nil {
+				l, err = net.Listen("tcp", free)
+			}
+			if err != nil {
 				return at, err
 			}
 			at.notes = append(at.notes, fmt.Sprintf("Port %s is taken: the %s listens at %v instead.", strings.TrimPrefix(address, "127.0.0.1:"), part.name, l.Addr()))

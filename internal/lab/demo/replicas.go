@@ -6,13 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
 	"syscall"
 	"time"
+
+	"external-server/internal/lab/freeport"
 )
 
 const (
@@ -123,7 +124,7 @@ func (r *replicas) start(ctx context.Context, dir string) (at addresses, err err
 	if at, err = chooseAddresses(r.opts.Port); err != nil {
 		return at, err
 	}
-	free, err := freeAddresses(2 + 2*r.opts.Replicas)
+	free, err := freeport.Addresses(2 + 2*r.opts.Replicas)
 	if err != nil {
 		return at, err
 	}
@@ -324,19 +325,6 @@ func (r *replicas) stop() error {
 		err = errors.Join(err, other[i].stop(nil))
 	}
 	return err
-}
-
-// freeAddresses are addresses of this machine at which no program listens.
-func freeAddresses(n int) (out []string, err error) {
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close() // all are chosen before the first is free again
-		out = append(out, l.Addr().String())
-	}
-	return out, nil
 }
 
 // write writes a configuration file.

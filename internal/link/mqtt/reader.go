@@ -182,7 +182,7 @@ func (c *conn) deliver(m *wire.Packet) error {
 	first, repeated, up := false, false, link.Fresh
 	var receiver link.Receiver
 	var ack link.Ack
-	if c.Persistent {
+	if c.Persistent && !c.isPrivate(m) {
 		c.count(m)
 	}
 	if p != nil && !m.Oversized && !m.Retain {
@@ -220,7 +220,7 @@ func (c *conn) deliver(m *wire.Packet) error {
 		c.link.reports.Limit.Log(c.log, slog.LevelInfo, "message is too large, ignored",
 			slog.String("topic", string(m.Topic)), slog.Int("bytes", m.Size), slog.Int("limit", c.link.tuning.Load().MaxPayload))
 		return nil
-	case c.isShard() && bytes.HasPrefix(m.Topic, []byte(privatePrefix+c.link.opts.Sessions.ClientID+"-")):
+	case c.isPrivate(m):
 		c.private(m)
 		return nil
 	case m.Retain:
@@ -246,7 +246,12 @@ func (c *conn) deliver(m *wire.Packet) error {
 	return nil
 }
 
-// count keeps the numbers of a session that is kept; c.mu is held.
+// isPrivate tells whether the message is on a topic that connections of this link have for themselves.
+func (c *conn) isPrivate(m *wire.Packet) bool {
+	return c.isShard() && barrier.Private(m.Topic, privatePrefix, c.link.opts.Sessions.ClientID)
+}
+
+// count keeps the numbers of a session that is kept, of the messages of cars; c.mu is held.
 func (c *conn) count(m *wire.Packet) {
 	if m.Duplicate {
 		c.stats.Redelivered.Add(1)

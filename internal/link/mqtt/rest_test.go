@@ -33,6 +33,7 @@ type resting struct {
 	sent         atomic.Int64 // messages, for one car after the other
 	acknowledged atomic.Int64
 	reading      sync.WaitGroup
+	accepted     atomic.Int64 // connections; the race detector does not see the order that the network makes
 }
 
 // newResting returns a link whose reader calls paused in each pause, with its number from 1 on.
@@ -49,6 +50,7 @@ func newResting(t *testing.T, paused func(r *resting, n int64)) *resting {
 	var clock fastTime
 	r.l.PaceBy(clock.now, func(d time.Duration) {
 		clock.at.Add(int64(d))
+		_ = r.accepted.Load() // conn is written
 		paused(r, r.pauses.Add(1))
 	})
 	for n := range restCars {
@@ -68,6 +70,7 @@ func (r *resting) serve(t *testing.T) {
 	t.Cleanup(func() { c.Close() })
 	r.reading.Wait()
 	r.conn = c
+	r.accepted.Add(1)
 	r.packet()
 	r.write(0x20, 2, 0, 0)
 	_, body := r.packet()

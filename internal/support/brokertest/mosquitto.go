@@ -1,12 +1,11 @@
 // Package brokertest starts a real mosquitto for tests and gives them a small
 // MQTT peer that does what tests need to see: fresh connections, QoS 0, DUP.
 //
-// It may import link/mqtt/wire and other test support only, and nothing but tests may import it.
+// It may import link/mqtt/wire, lab/freeport and other test support only, and nothing but tests may import it.
 package brokertest
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -17,6 +16,7 @@ import (
 	"syscall"
 	"testing"
 
+	"external-server/internal/lab/freeport"
 	"external-server/internal/support/mosquitto"
 	"external-server/internal/support/testlog"
 	"external-server/internal/support/testneed"
@@ -143,21 +143,14 @@ func freePort(t testing.TB) int {
 	return n
 }
 
-// FreeAddress returns a loopback address without a listener. The port is below
-// those that the system gives to outgoing connections: one of these would take it
-// sooner or later, while its owner is being restarted.
+// FreeAddress returns a loopback address without a listener, for a server that may be restarted.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
-	var err error
-	for range 100 {
-		var l net.Listener
-		if l, err = net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(10_000+rand.N(22_000))); err == nil {
-			defer l.Close()
-			return l.Addr().String()
-		}
+	address, err := freeport.Address()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal(err)
-	return ""
+	return address
 }
 
 // start runs the broker and reports whether it accepts connections.

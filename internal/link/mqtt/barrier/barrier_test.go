@@ -162,3 +162,13 @@ func FuzzGreeting(f *testing.F) {
 		}
 	})
 }
+
+func TestPrivate(t *testing.T) {
+	for topic, private := range map[string]bool{
+		"p/es-0": true, "p/es-12": true, "p/es-": true, "p/es": false, "p/other-0": false, "company/car/module_gateway": false, "": false, "x/p/es-0": false,
+	} {
+		if got := Private([]byte(topic), "p/", "es"); got != private {
+			t.Errorf("%q: %t", topic, got)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package barrier
 
 import (
+	"bytes"
 	"fmt"
 	"strconv"
 	"strings"
@@ -21,6 +22,12 @@ type Greeting struct {
 // Encode returns the payload of the message.
 func (g Greeting) Encode() []byte {
 	return fmt.Appendf(nil, "1 %d %d %s %s", g.Connection, g.Number, g.Token, g.Self)
+}
+
+// Private tells whether the topic is that of a connection of this client, behind the prefix of such topics.
+func Private(topic []byte, prefix, client string) bool {
+	connection, ok := bytes.CutPrefix(topic, []byte(prefix))
+	return ok && bytes.HasPrefix(connection, []byte(client+"-"))
 }
 
 // Parse reads what Encode has written, here or in another process. Not ok: a stranger has.
