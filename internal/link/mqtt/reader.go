@@ -1,13 +1,13 @@
 package mqtt
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
 
 	"external-server/internal/fleet"
 	"external-server/internal/link"
+	"external-server/internal/link/mqtt/barrier"
 	"external-server/internal/link/mqtt/reason"
 	"external-server/internal/link/mqtt/terms"
 	"external-server/internal/link/mqtt/topics"
