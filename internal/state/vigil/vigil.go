@@ -22,6 +22,9 @@ const (
 	// about 6 µs, and a call without a vigil about 35 µs more: below 100 calls
 	// per second the vigil is the dearer one.
 	begins, ends = 200, 100
+	// most is the rate from which the process is hardly ever idle between two calls: there is nothing to keep awake, and
+	// others want the processor.
+	most = 12_000
 	// nap bounds how long another goroutine may have to wait for the processor that the vigil
 	// uses, while all others are busy.
 	nap = 2 * time.Millisecond
@@ -90,19 +93,24 @@ func (v *Vigil) run() {
 
 // watch naps until calls have become rare.
 func (v *Vigil) watch() {
-	for v.allowed() {
+	for rate := 0.0; v.allowed(); {
 		before, since := v.calls.Load(), time.Now()
-		for range look {
-			v.rest()
-			// The monitor takes the processor of a goroutine that was not scheduled for 10 ms.
-			runtime.Gosched()
+		if rate > most {
+			time.Sleep(look * nap)
+		} else {
+			for range look {
+				v.rest()
+				// The monitor takes the processor of a goroutine that was not scheduled for 10 ms.
+				runtime.Gosched()
+			}
 		}
 		select {
 		case <-v.ended:
 			return
 		default:
 		}
-		if float64(v.calls.Load()-before) < ends*time.Since(since).Seconds() {
+		rate = float64(v.calls.Load()-before) / time.Since(since).Seconds()
+		if rate < ends {
 			return
 		}
 	}
