@@ -122,7 +122,7 @@ func may() map[string][]string {
 		"internal/support/apitest":        {"internal/config", "internal/fleet", "internal/httpapi", "internal/support/postgrestest"},
 		"internal/support/badnetwork":     {},
 		"internal/support/brokertest":     {"internal/link/mqtt/wire", "internal/lab/freeport", "internal/support/mosquitto", "internal/support/testlog", "internal/support/testneed", "internal/support/testwait", "internal/support/tied"},
-		"internal/support/etcdtest":       {"internal/support/brokertest", "internal/support/testlog", "internal/support/testneed", "internal/support/tied"},
+		"internal/support/etcdtest":       {"internal/support/brokertest", "internal/support/testlog", "internal/support/testneed", "internal/support/testwait", "internal/support/tied"},
 		"internal/support/postgrestest":   {"internal/support/testneed", "internal/support/testwait", "internal/support/tied"},
 		"internal/support/idlemodule":     {"internal/fleet", "internal/module", "internal/module/guest", "sdk/boundary"},
 		"internal/support/mosquitto":      {"internal/support/tied"},
