@@ -100,3 +100,33 @@ func TestDeliberateBugsAreCounted(t *testing.T) {
 		}
 	}
 }
+
+// A fault that a page names is a scenario of test/faults.
+func TestFaultsInDocuments(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(root, "test/faults/*_faults_test.go"))
+	if err != nil || len(files) == 0 {
+		t.Fatal("no faults found", err)
+	}
+	var known strings.Builder
+	for _, path := range files {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		known.Write(text)
+	}
+	names := 0
+	for _, page := range pages(t) {
+		for _, list := range regexp.MustCompile("[Ff]aults? (`[a-z-]+`(?:, `[a-z-]+`)*)").FindAllStringSubmatch(read(t, page), -1) {
+			for _, name := range regexp.MustCompile("[a-z-]+").FindAllString(list[1], -1) {
+				names++
+				if !strings.Contains(known.String(), `{"`+name+`", `) {
+					t.Errorf("%s names the fault %s, which test/faults does not have", page, name)
+				}
+			}
+		}
+	}
+	if names < 10 {
+		t.Errorf("only %d names were found", names)
+	}
+}
