@@ -75,11 +75,11 @@ func (r *rig) timing() gateway.Timing {
 	if r.full {
 		return gateway.Timing{LinkTimeout: 30 * time.Second}
 	}
-	// Short pauses, so that a test need not wait for them; patience, because the
-	// machine may be busy with other tests.
+	// Short pauses, so that a test need not wait for them; the limit of the real gateway for
+	// an answer, because the machine may be busy with other tests.
 	return gateway.Timing{
 		RetryPause: 300 * time.Millisecond, MessageTimeout: 5 * time.Second, LinkTimeout: 10 * time.Second,
-		StatusTimeout: 10 * time.Second, QueuePoll: 50 * time.Millisecond, LeaveStall: 50 * time.Millisecond,
+		StatusTimeout: 30 * time.Second, QueuePoll: 50 * time.Millisecond, LeaveStall: 50 * time.Millisecond,
 	}
 }
 

@@ -228,7 +228,7 @@ func (p *process) compare(rt *rapid.T) {
 		}
 		c.mu.Lock()
 		for reason, n := range c.wrong {
-			if !fromSilence(reason) && reason != gateway.ReasonConnectSession {
+			if !fromSilence(reason) {
 				rt.Errorf("car %s saw the server break the protocol %d times: %v", c.name, n, reason)
 			}
 		}
