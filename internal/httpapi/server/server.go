@@ -48,6 +48,7 @@ type Options struct {
 	open   func(ctx context.Context) (store.Store, error) // store.Open, for tests
 	header time.Duration                                  // headerTimeout, for tests
 	read   time.Duration                                  // readTimeout, for tests
+	store  time.Duration                                  // how long the start waits for the store, for tests; 0: as core.Options has it
 }
 
 // Server is the embedded Fleet Protocol HTTP API: listener, handler, core and
@@ -162,6 +163,7 @@ func (o *Options) core() core.Options {
 	c := core.Options{
 		Open: o.open, Logger: o.Logger, Now: o.Now, MaxWaits: o.MaxWaits,
 		Retention: o.Config.Retention, WaitTimeout: o.Config.WaitTimeout, MaxCars: o.Config.MaxCars,
+		Patience: o.store,
 	}
 	if o.Cluster != nil {
 		c.Owners = o.Cluster.Owners
