@@ -76,6 +76,7 @@ func TestSessionOutlivesTheProcess(t *testing.T) {
 					say(t, g, name(i), s)
 				}
 			}
+			ping(t, g)
 			l = newLink(t, opts)
 			var next []*keeper
 			for i := range cars {
@@ -101,6 +102,7 @@ func TestSessionOutlivesTheProcess(t *testing.T) {
 			}
 			end(nil) // for good: nothing is kept
 			say(t, g, name(0), "to nobody")
+			ping(t, g)
 			l = newLink(t, opts)
 			last := attachKeeper(t, l, name(0), nil)
 			runSuspendable(t, l)
@@ -183,6 +185,7 @@ func declined(t *testing.T, address, version, warning string) {
 		}
 		end(link.ErrSuspend)
 		say(t, g, car, "between two servers")
+		ping(t, g)
 	}
 }
 
