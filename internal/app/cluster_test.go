@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"external-server/internal/lab/gateway"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/module"
+	"external-server/internal/peer"
 	"external-server/internal/support/badnetwork"
 	"external-server/internal/support/brokertest"
 	"external-server/internal/support/testlog"
@@ -69,6 +71,7 @@ func (c *chair) Run(ctx context.Context) error { <-ctx.Done(); return nil }
 func (c *chair) Drain(context.Context) error   { return nil }
 func (c *chair) Lost(shard int)                { c.lost <- shard }
 func (c *chair) BeginDrain()                   {}
+func (c *chair) AnyCar(bool)                   {}
 func (c *chair) Lease() (int64, time.Time)     { return 0, time.Time{} }
 func (c *chair) Counts() cluster.Counts        { return cluster.Counts{} }
 
@@ -395,6 +398,26 @@ func TestHandOverIsRefused(t *testing.T) {
 	for n := range crowdShards {
 		if err := a.cluster.replica.Close(t.Context(), n, nobody, false); err == nil {
 			t.Error("a shard was handed over to nobody")
+		}
+	}
+	c.served(5)
+	c.unnoticed()
+	c.account.exact(t)
+}
+
+// The address of another replica that leads somewhere else, as a loopback address of another machine does, gets
+// nothing: neither this replica itself nor a third one takes a shard that is meant for the other.
+func TestHandOverToWrongAddress(t *testing.T) {
+	t.Parallel()
+	names, cars := carsOfEach(2)
+	c := newCrowd(t, cars)
+	a, third := c.start("a"), c.start("third")
+	c.open(a, 0, 1, 2, 3)
+	c.drive(names...)
+	for n, at := range []string{a.member().Address, third.member().Address} {
+		err := a.cluster.replica.Close(t.Context(), n, cluster.Member{Name: "b", Address: at}, false)
+		if peer.ReasonOf(err) != peer.Misled || !strings.Contains(err.Error(), "cluster.peer_address") {
+			t.Errorf("shard %d was given to %s instead of b: %v", n, at, err)
 		}
 	}
 	c.served(5)

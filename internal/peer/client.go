@@ -145,6 +145,10 @@ func (c *Client) Do(ctx context.Context, address string, req *http.Request) (*ht
 	if c.token != "" {
 		out.Header.Set("Authorization", "Bearer "+c.token)
 	}
+	out.Header.Del(wantedHeader)
+	if wanted, ok := ctx.Value(wantedKey{}).(string); ok {
+		out.Header.Set(wantedHeader, wanted)
+	}
 	out.Header.Set(hopHeader, "1")
 	out.Header.Set(replicaHeader, c.replica)
 	answer, err := c.transport.RoundTrip(out)

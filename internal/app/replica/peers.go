@@ -182,7 +182,7 @@ func (r *Replica) offer(ctx context.Context, s *shard, to cluster.Member) error 
 		return err
 	}
 	req.Header.Set(takenBackHeader, strconv.FormatInt(s.standing.Epoch().TakenBack, 10))
-	answer, err := r.opts.Client.Do(ctx, to.Address, req)
+	answer, err := r.opts.Client.Do(peer.For(ctx, to.Name), to.Address, req)
 	if err != nil {
 		return err
 	}
@@ -284,7 +284,7 @@ func (r *Replica) sendConnect(ctx context.Context, n int, id fleet.CarID, connec
 	if err != nil {
 		return err
 	}
-	answer, err := r.opts.Client.Do(ctx, owner.Address, req)
+	answer, err := r.opts.Client.Do(peer.For(ctx, owner.Replica), owner.Address, req)
 	if err != nil {
 		return err
 	}

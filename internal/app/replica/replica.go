@@ -137,6 +137,8 @@ type Membership interface {
 	// Lease is the lease of this replica, and when it ends by this machine's monotonic clock unless etcd is
 	// heard from before.
 	Lease() (id int64, until time.Time)
+	// AnyCar says whether cars found by "*" are served from now on.
+	AnyCar(served bool)
 	// Lost says that the broker has told of another owner of the shard.
 	Lost(shard int)
 }
@@ -230,7 +232,10 @@ func (r *Replica) Run(ctx context.Context) error {
 }
 
 // Reloaded says that another configuration is in force.
-func (r *Replica) Reloaded(cfg *config.Config) { r.reloaded(cfg.Fingerprint()) }
+func (r *Replica) Reloaded(cfg *config.Config) {
+	r.reloaded(cfg.Fingerprint())
+	r.cluster.AnyCar(cfg.AnyCar != nil)
+}
 
 // Leave gives the shards to the other replicas, at a stop, and suspends those that no other
 // takes, unless this is a final stop.
