@@ -531,6 +531,22 @@ func TestFoundCarInCluster(t *testing.T) {
 	testwait.Until(t, "b serves all", func() bool { return len(b.Cars()) == len(names) && len(a.Cars()) == 0 })
 }
 
+// Strangers who let unknown cars connect whose shards have no owner do not fill the log.
+func TestFoundCarsWithoutOwnerAreLogged(t *testing.T) {
+	t.Parallel()
+	c := newCrowd(t, `{"*": {}}`)
+	a := c.start("a")
+	for n := range 300 {
+		a.cluster.replica.Elsewhere(fleet.CarID{Company: "company", Car: fmt.Sprint("car", n)}, []byte("a Connect"))
+	}
+	const late, many = "could not be handed to the owner", "more unknown cars connect"
+	testwait.Until(t, "both are told", func() bool { return a.log.Has(late) && a.log.Has(many) })
+	a.stop()
+	if n := strings.Count(a.log.String(), late) + strings.Count(a.log.String(), many); n > 20 {
+		t.Errorf("%d lines for 300 Connects", n)
+	}
+}
+
 // A reload changes the cars of the shards that are served, and another replica follows with
 // its own.
 func TestReloadInCluster(t *testing.T) {

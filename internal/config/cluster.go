@@ -1,10 +1,12 @@
 package config
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -88,6 +90,9 @@ func (l *loader) cluster(top *document.Object, cfg *Config) *Cluster {
 	l.etcd(o, c)
 	l.clusterNames(o, c, cfg.Company)
 	l.peers(o, c)
+	if l.remoteEtcd(c) && address.Loopback(cmp.Or(c.PeerAddress, c.PeerListen)) {
+		l.Warnf(o.At("peer_listen"), o.Key("peer_listen"), "servers on other machines cannot reach this one at %s; unless all run here, set an address that they reach, or %s", cmp.Or(c.PeerAddress, c.PeerListen), o.Key("peer_address"))
+	}
 	l.clusterNeeds(o, cfg)
 	o.Finish()
 	return c
@@ -136,20 +141,18 @@ func (l *loader) etcd(o *document.Object, c *Cluster) {
 		l.Errorf(o.KeyAt("password"), o.Key("password"), "a password without user name; expected %s (or %s in the environment) too", o.Key("username"), EnvEtcdUsername)
 	case c.Username != "" && c.Password.IsZero():
 		l.Errorf(o.KeyAt("username"), o.Key("username"), "a user name without password; expected %s (or %s in the environment) too", o.Key("password"), EnvEtcdPassword)
-	case c.Username != "" && plain:
-		l.plainPassword(o, c)
+	case c.Username != "" && plain && l.remoteEtcd(c):
+		l.Warnf(o.KeyAt("username"), o.Key("username"), "the password goes to etcd without encryption; use https URLs")
 	}
 	l.etcdTLS(o, c, plain)
 }
 
-// plainPassword warns about a password that others on the way can read.
-func (l *loader) plainPassword(o *document.Object, c *Cluster) {
-	for _, text := range c.Etcd {
-		if u, err := url.Parse(text); err == nil && !address.Loopback(u.Host) {
-			l.Warnf(o.KeyAt("username"), o.Key("username"), "the password goes to etcd without encryption; use https URLs")
-			return
-		}
-	}
+// remoteEtcd tells whether a member of etcd runs on another machine.
+func (*loader) remoteEtcd(c *Cluster) bool {
+	return slices.ContainsFunc(c.Etcd, func(text string) bool {
+		u, err := url.Parse(text)
+		return err == nil && !address.Loopback(u.Host)
+	})
 }
 
 func (l *loader) etcdTLS(o *document.Object, c *Cluster, plain bool) {

@@ -25,6 +25,7 @@ import (
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/link/shards"
+	"external-server/internal/logging"
 	"external-server/internal/module"
 	"external-server/internal/peer"
 	"external-server/internal/state"
@@ -63,6 +64,7 @@ type Options struct {
 type Replica struct {
 	opts      Options
 	log       *slog.Logger
+	limit     logging.Limiter // of what strangers cause
 	journals  *journals.Journals
 	dir       *state.Dir
 	cars      *roster.Roster // set by Begin
