@@ -188,6 +188,8 @@ func (c *Client) explain(address string, sent bool, err error) *Error {
 	case errors.As(err, &alert), strings.Contains(err.Error(), "remote error: tls:"):
 		e.Reason = Stranger
 		e.Err = fmt.Errorf("it does not accept the certificate of this replica: %w; cluster.peer_tls of both must have the same CA, and the certificates must be for servers and clients", err)
+	case sent:
+		e.Err = fmt.Errorf("it does not answer: %w", err)
 	}
 	return e
 }

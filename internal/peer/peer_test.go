@@ -331,7 +331,7 @@ func TestSilentPeer(t *testing.T) {
 	o := Options{Token: config.NewSecret(secret), pingAfter: 10 * time.Millisecond, pingTimeout: 20 * time.Millisecond}
 	_, err = client(t, o).Do(t.Context(), listener.Addr().String(), request(t, "POST", "/v1/wait"))
 	var e *Error
-	if !errors.As(err, &e) || e.Reason != Unreachable || !e.Sent {
+	if !errors.As(err, &e) || e.Reason != Unreachable || !e.Sent || !strings.Contains(err.Error(), "does not answer") {
 		t.Errorf("%v (%+v)", err, e)
 	}
 	address := listener.Addr().String()

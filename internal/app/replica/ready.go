@@ -12,7 +12,13 @@ import (
 
 // Ready tells how the part of this replica in the cluster is, and why it is not ready; of
 // what is ready, what there is to know.
-func (r *Replica) Ready() (ready bool, reason string) { return readiness(r.cluster.View(), r.Health()) }
+func (r *Replica) Ready() (ready bool, reason string) {
+	ready, reason = readiness(r.cluster.View(), r.Health())
+	if beyond := r.reach.beyond(); beyond != "" {
+		reason = strings.TrimPrefix(reason+"; "+beyond, "; ")
+	}
+	return ready, reason
+}
 
 // readiness judges what a replica knows of its cluster; health is its own.
 func readiness(view *cluster.View, health error) (ready bool, reason string) {

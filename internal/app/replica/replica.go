@@ -74,6 +74,7 @@ type Replica struct {
 	cluster   Membership
 	offers    *offers
 	inquiries inquiries             // what the others say of the broker, for one that it does not answer
+	reach     *reach                // which other replicas do not answer this one
 	health    atomic.Pointer[error] // nil: this replica can serve
 	scouts    chan struct{}         // one for each Connect that is being handed on
 	handing   sync.WaitGroup        // of those
@@ -180,6 +181,7 @@ func Join(ctx context.Context, opts Options) (*Replica, error) {
 		return nil, err
 	}
 	r.inquiries.ask = func(ctx context.Context, address string) (peerShard, error) { return r.askPeer(ctx, address, 0) }
+	r.reach = r.contacts()
 	r.heardAt.Store(new(time.Time))
 	notYet := errors.New("the broker was not asked yet")
 	r.health.Store(&notYet)
