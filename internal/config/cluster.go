@@ -62,6 +62,7 @@ const (
 	maxLease       = time.Minute
 	maxEtcd        = 16
 	leastToken     = 16 // characters
+	longestToken   = 1024
 	maxClusterName = 32
 	maxReplicaName = 64
 	defaultPeers   = "127.0.0.1:8070"
@@ -194,6 +195,9 @@ func (l *loader) clusterNames(o *document.Object, c *Cluster, company string) {
 	} else {
 		c.Replica = o.Str("replica", "")
 	}
+	if n != nil && n.Kind != document.KindString {
+		return // told already
+	}
 	if len(c.Replica) > maxReplicaName || !replicaName.MatchString(c.Replica) {
 		off, why := o.At("replica"), ""
 		if n == nil {
@@ -246,9 +250,9 @@ func (l *loader) peers(o *document.Object, c *Cluster) {
 		return
 	case c.PeerTLS != nil:
 		return
-	case len(c.PeerToken.Reveal()) < leastToken || strings.ContainsFunc(c.PeerToken.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }):
+	case len(c.PeerToken.Reveal()) < leastToken || len(c.PeerToken.Reveal()) > longestToken || strings.ContainsFunc(c.PeerToken.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }):
 		if token == nil || token.Kind == document.KindString { // of another kind: told already
-			l.Errorf(where, o.Key("peer_token"), "expected at least %d printable ASCII characters without blanks, the same for all servers, such as openssl rand -hex 32 makes", leastToken)
+			l.Errorf(where, o.Key("peer_token"), "expected %d to %d printable ASCII characters without blanks, the same for all servers, such as openssl rand -hex 32 makes", leastToken, longestToken)
 		}
 		return
 	}

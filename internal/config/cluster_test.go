@@ -116,7 +116,10 @@ func TestClusterErrors(t *testing.T) {
 			"cluster.peer_tls.key_file: required, but missing; expected its PEM private key\n" +
 				"cluster.peer_tls.ca_file: must not be empty; expected the PEM file of the authority that signed the certificates of all servers"},
 		{"short token", clusterFile(`"peer_listen": "127.0.0.1:8070", "peer_token": "planted", ` + someEtcd),
-			`cluster.peer_token: expected at least 16 printable ASCII characters without blanks, the same for all servers, such as openssl rand -hex 32 makes`},
+			`cluster.peer_token: expected 16 to 1024 printable ASCII characters without blanks, the same for all servers, such as openssl rand -hex 32 makes`},
+		{"long token", clusterFile(`"peer_listen": "127.0.0.1:8070", "peer_token": "` + strings.Repeat("x", 1025) + `", ` + someEtcd),
+			`cluster.peer_token: expected 16 to 1024 printable ASCII characters without blanks, the same for all servers, such as openssl rand -hex 32 makes`},
+		{"no names", clusterFile(`"name": 5, "replica": {}, ` + someEtcd + ", " + somePeers), "cluster.name: expected a string, got a number\ncluster.replica: expected a string, got an object"},
 		{"token in public", clusterFile(`"peer_listen": "203.0.113.1:8070", "peer_token": "planted-planted-planted", ` + someEtcd),
 			`cluster.peer_listen: a token goes over the network without encryption, which is for loopback and private addresses only; expected such an address, or cluster.peer_tls`},
 		{"token at a public address", clusterFile(`"peer_listen": ":8070", "peer_address": "[2001:db8::1]:8070", "peer_token": "planted-planted-planted", ` + someEtcd),
