@@ -10,7 +10,7 @@ AXE := build/axe/node_modules/axe-core/axe.min.js
 MODULES := . sdk modules/example-go test
 VERSION ?= $(shell scripts/version)
 
-.PHONY: help build server packages image release site chart nats etcd axe modules demo quick test lint generate cover bench fuzz clean deps sim sim-handover sim-cluster bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure boundary
+.PHONY: help race-tests repeat build server packages image release site chart nats etcd axe modules demo quick test lint generate cover bench fuzz clean deps sim sim-handover sim-cluster bench-check bench-table bench-plot mutants evidence faults faults-table soak vuln secure boundary
 .DEFAULT_GOAL := build
 
 help: ## list the targets
@@ -55,14 +55,22 @@ quick: ## run the tests that need nothing but Go and gcc, without the race detec
 # processors. The race detector would keep each process of a module a second longer. It makes
 # a simulated history many times slower, so most histories are played without it.
 TOGETHER := $(shell echo $$((2 * $$(nproc))))
-test: export EXTERNAL_SERVER := $(abspath $(BIN))
-test: export ETCD_SERVER := $(abspath $(ETCD))
-test: export GORACE := atexit_sleep_ms=0
+test repeat race-tests: export EXTERNAL_SERVER := $(abspath $(BIN))
+test repeat race-tests: export ETCD_SERVER := $(abspath $(ETCD))
+test repeat race-tests: export GORACE := atexit_sleep_ms=0
 test: deps build lint $(ETCD) axe ## run all tests with the race detector
-	@for m in $(MODULES); do echo "== $$m"; REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C $$m test -race -timeout 20m -p $(TOGETHER) -parallel $(TOGETHER) ./... || exit 1; done
+	@$(MAKE) --no-print-directory race-tests
 	$(GO) -C test test ./sim
 	$(MAKE) chart
 	$(GO) -C tools/site test -count=1 ./...
+
+race-tests:
+	@for m in $(MODULES); do echo "== $$m"; REQUIRE_TOOLS=1 CGO_ENABLED=1 $(GO) -C $$m test -race -timeout 20m -p $(TOGETHER) -parallel $(TOGETHER) ./... || exit 1; done
+
+# A test that fails once in twenty runs tells of a fault of the product or of the test.
+RUNS ?= 20
+repeat: deps build $(ETCD) axe ## run all tests with the race detector RUNS times: which fail how often
+	@scripts/repeat $(RUNS)
 
 SEEDS ?= 20000
 SEED ?= 1

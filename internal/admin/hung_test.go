@@ -37,9 +37,7 @@ func TestHungModuleIsNotReady(t *testing.T) {
 		return list.Modules[0].Process.PID
 	}
 	pid := process()
-	if a := r.do("GET", "/readyz", ""); a.status != 200 {
-		t.Fatalf("readyz: %d %s", a.status, a.text())
-	}
+	r.wait("readyz to be ready", func() bool { return r.do("GET", "/readyz", "").status == 200 })
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}

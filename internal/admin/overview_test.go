@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -39,6 +40,12 @@ type alarms struct {
 	Missing []struct{ Replica, Reason string }
 }
 
+// only leaves the alert of that name, and tells whether it is on: a busy machine may be a reason for others.
+func (a *alarms) only(name string) bool {
+	a.Alerts = slices.DeleteFunc(a.Alerts, func(on struct{ Name, Severity, Summary, Replica string }) bool { return on.Name != name })
+	return len(a.Alerts) > 0
+}
+
 func TestHistoryAndAlerts(t *testing.T) {
 	testneed.Time(t)
 	r := newRig(t, nil, "car1", "car2")
@@ -46,8 +53,8 @@ func TestHistoryAndAlerts(t *testing.T) {
 	var h points
 	r.wait("a point with statuses", func() bool {
 		r.get("/api/v1/history", &h)
-		n := len(h.Points)
-		return n > 0 && h.Points[n-1].Statuses > 0 || n > 1 && h.Points[n-2].Statuses > 0
+		n := len(h.Points) // its statuses may be of the step before the one in which its session ran
+		return n > 0 && h.Points[n-1].Cars["running"] == 1 && (h.Points[n-1].Statuses > 0 || n > 1 && h.Points[n-2].Statuses > 0)
 	})
 	if last := h.Points[len(h.Points)-1]; h.Step != 10 || last.Cars["running"] != 1 || last.Cars["waiting"] != 1 || last.Replicas != 1 {
 		t.Errorf("history %+v", h)
@@ -59,7 +66,7 @@ func TestHistoryAndAlerts(t *testing.T) {
 		t.Fatalf("a file without cars was put in force: %s", a.text())
 	}
 	var on alarms
-	r.wait("the alert", func() bool { r.get("/api/v1/alerts", &on); return len(on.Alerts) > 0 })
+	r.wait("the alert", func() bool { r.get("/api/v1/alerts", &on); return on.only("ExternalServerReloadFailed") })
 	if a := on.Alerts[0]; a.Name != "ExternalServerReloadFailed" || a.Severity != "ticket" || a.Summary == "" || a.Replica != "" || on.Rules < 25 {
 		t.Errorf("alerts %+v", on)
 	}
@@ -91,7 +98,7 @@ func TestFleetHistoryAndAlerts(t *testing.T) {
 	}
 	all[1].hub.Reloaded("", errors.New("a file with an error")) // counted from the reading before on
 	var on alarms
-	a.wait("the alert of b", func() bool { a.get("/api/v1/alerts", &on); return len(on.Alerts) > 0 })
+	a.wait("the alert of b", func() bool { a.get("/api/v1/alerts", &on); return on.only("ExternalServerReloadFailed") })
 	if got := on.Alerts[0]; got.Name != "ExternalServerReloadFailed" || got.Replica != "b" {
 		t.Errorf("alerts %+v", on)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"external-server/internal/config"
 	"external-server/internal/fleet"
+	"external-server/internal/httpapi/store"
 	"external-server/internal/link"
 	"external-server/internal/module"
 	"external-server/internal/support/testwait"
@@ -99,6 +100,8 @@ func TestCarsAreServedWithoutTheStore(t *testing.T) {
 	}
 	s.connect("a", "session1")
 	s.answered("session1")
+	// The start waits for the first attempt for 2 s only.
+	testwait.Until(t, "the server has tried to reach the database", func() bool { return s.api.Stats().StoreFault != store.FaultLoading })
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Get("http://" + s.HTTPAPIAddr().String() + "/v2/protocol/cars")
 	if err != nil {

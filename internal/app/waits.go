@@ -87,16 +87,20 @@ func (g *gate) enter(ctx context.Context, w *waits) error {
 	bound, cancel := context.WithTimeoutCause(ctx, cmp.Or(w.step, reloadStepTimeout), errStep)
 	defer cancel()
 	select {
-	case g.passing <- struct{}{}:
-	case <-bound.Done():
-		g.mu.Lock()
-		other := g.waits
-		g.mu.Unlock()
-		if other == nil { // it has just ended
-			return errors.New("another reload has just ended; try again")
+	case g.passing <- struct{}{}: // nothing has to be waited for, however little time there is
+	default:
+		select {
+		case g.passing <- struct{}{}:
+		case <-bound.Done():
+			g.mu.Lock()
+			other := g.waits
+			g.mu.Unlock()
+			if other == nil { // it has just ended
+				return errors.New("another reload has just ended; try again")
+			}
+			what, since := other.now()
+			return fmt.Errorf("another reload is under way and has been waiting for %s for %v; try again", what, since.Round(time.Millisecond))
 		}
-		what, since := other.now()
-		return fmt.Errorf("another reload is under way and has been waiting for %s for %v; try again", what, since.Round(time.Millisecond))
 	}
 	g.mu.Lock()
 	g.waits = w

@@ -181,9 +181,7 @@ func TestMutualTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	ended(t, plain)
-	if !strings.Contains(log.String(), "TLS handshake") {
-		t.Error("failed handshakes are not logged")
-	}
+	testwait.Until(t, "failed handshakes are logged", func() bool { return strings.Contains(log.String(), "TLS handshake") })
 }
 
 // A client that returns while its old connection still exists takes over

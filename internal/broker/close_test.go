@@ -15,7 +15,8 @@ import (
 
 // Close ends clients in all states; goleak finds what stays behind.
 func TestClose(t *testing.T) {
-	b, _ := start(t, broker.Options{})
+	address := brokertest.FreeAddress(t) // that no outgoing connection gets meanwhile
+	b, _ := start(t, broker.Options{Listen: address})
 	p := dial(t, b, brokertest.PeerOptions{})
 	subscribe(t, p, "a")
 	silent, err := net.Dial("tcp", b.Addr().String())
@@ -23,7 +24,6 @@ func TestClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	address := b.Addr().String()
 	if err := b.Close(); err != nil {
 		t.Error(err)
 	}

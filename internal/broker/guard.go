@@ -110,7 +110,7 @@ func (g *guard) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet
 		g.acknowledged(cl, &pk)
 	case packets.Disconnect:
 		if c, ok := cl.Net.Conn.(*conn); ok && c.kept != nil && pk.Properties.SessionExpiryIntervalFlag {
-			c.kept.end(time.Duration(pk.Properties.SessionExpiryInterval) * time.Second)
+			g.broker.sessions.end(c.kept, c, time.Duration(pk.Properties.SessionExpiryInterval)*time.Second)
 			pk.Properties.SessionExpiryIntervalFlag = false // the library believes in a clean session
 		}
 	}

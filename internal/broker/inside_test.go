@@ -11,6 +11,7 @@ import (
 	mqtt "github.com/wind-c/comqtt/v2/mqtt"
 	"github.com/wind-c/comqtt/v2/mqtt/packets"
 
+	"external-server/internal/link/mqtt/wire"
 	"external-server/internal/support/brokertest"
 	"external-server/internal/support/testlog"
 	"external-server/internal/support/testwait"
@@ -52,15 +53,17 @@ func dialInside(t testing.TB, b *Broker) *brokertest.Peer {
 // hook is a place in the library where a test does something.
 type hook struct {
 	mqtt.HookBase
-	complete func()
-	read     func(*packets.Packet)
+	complete   func()
+	read       func(*packets.Packet)
+	disconnect func(*mqtt.Client)
 }
 
 func (*hook) ID() string { return "test" }
 func (h *hook) Provides(method byte) bool {
-	return method == mqtt.OnQosComplete && h.complete != nil || method == mqtt.OnPacketRead && h.read != nil
+	return method == mqtt.OnQosComplete && h.complete != nil || method == mqtt.OnPacketRead && h.read != nil || method == mqtt.OnDisconnect && h.disconnect != nil
 }
-func (h *hook) OnQosComplete(*mqtt.Client, packets.Packet) { h.complete() }
+func (h *hook) OnQosComplete(*mqtt.Client, packets.Packet)    { h.complete() }
+func (h *hook) OnDisconnect(cl *mqtt.Client, _ error, _ bool) { h.disconnect(cl) }
 func (h *hook) OnPacketRead(_ *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
 	h.read(&pk)
 	return pk, nil
@@ -215,4 +218,51 @@ func TestStrangersMakeRoom(t *testing.T) {
 	if !strings.Contains(log.String(), "too many of them are waiting") {
 		t.Error("the log does not say so")
 	}
+}
+
+// A session that its client has ended is gone when the client sees the end of the connection, however long the broker
+// takes to clean up after it.
+func TestSessionEndsWithTheLastPacket(t *testing.T) {
+	b, _ := startInside(t, Options{KeepSessions: true}, nil)
+	left, cleanUp := make(chan struct{}), make(chan struct{})
+	err := b.server.AddHook(&hook{disconnect: func(cl *mqtt.Client) {
+		if cl.ID == "visitor" {
+			left <- struct{}{}
+			<-cleanUp
+		}
+	}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	visit := func() *wire.Conn {
+		t.Helper()
+		c, err := wire.Dial(t.Context(), wire.DialOptions{Address: b.Addr().String(), MaxPayload: 1000,
+			Connect: wire.ConnectOptions{Version: wire.V5, ClientID: "visitor", Continue: true, SessionExpiry: 100, KeepAlive: 60}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	c := visit()
+	if _, err := c.Write(wire.AppendForget(nil)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SetReadDeadline(time.Now().Add(testwait.Patience)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, c); err != nil {
+		t.Fatal(err)
+	}
+	<-left
+	if n := b.sessions.len(); n != 0 {
+		t.Errorf("%d sessions are kept", n)
+	}
+	close(cleanUp)
+	again := visit()
+	if again.Present() {
+		t.Error("the session is still there")
+	}
+	again.Close()
+	<-left
 }

@@ -94,6 +94,22 @@ func (s *sessions) forget(id string) {
 	}
 }
 
+// end says, as a client does with its last packet, for how long the session is kept when it is gone. A session that
+// is not kept ends at once: the client, and others, see the end of the connection before leave is called.
+func (s *sessions) end(k *kept, c *conn, expiry time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if s.byID[k.id] != k || k.conn != c {
+		return // forgotten, or its next connection is there
+	}
+	if k.expiry = min(expiry, maxExpiry); k.expiry <= 0 {
+		k.client = nil
+		delete(s.byID, k.id)
+	}
+}
+
 // leave says that the client is gone; the session waits for it until it expires.
 func (s *sessions) leave(k *kept, c *conn) {
 	s.mu.Lock()
@@ -264,13 +280,6 @@ func (k *kept) attach(cl *mqtt.Client, window int, expiry time.Duration) {
 	k.sent = nil
 	k.queue = append(again, k.queue...)
 	k.pump()
-}
-
-// end says for how long the session is kept when the client is gone.
-func (k *kept) end(expiry time.Duration) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.expiry = min(expiry, maxExpiry)
 }
 
 // acknowledged takes what the client has acknowledged out of the session.

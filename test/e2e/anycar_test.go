@@ -99,6 +99,9 @@ func TestReloadHearsEveryCar(t *testing.T) {
 	const cars = 200
 	f, _ := drive(t, simulate.Options{Broker: gateway.Broker{Address: m.Address()}, Company: company, Cars: cars, First: 1, Prefix: "car_", Devices: 2, Module: 1000,
 		Payload: 100, Rate: 2, Connections: 4, Ramp: time.Second, ConnectTimeout: 2 * time.Minute, Seed: 1})
+	testwait.Until(t, "the server has the end of all connect sequences", func() bool { // one that is under way does not go on (RES-4)
+		return strings.Count(s.Log(), "session running") >= cars
+	})
 	modules["1000"].(obj)["config"] = obj{"command_interval_ms": "300"}
 	servertest.WriteConfig(t, s.ConfigPath, config)
 	s.Signal(syscall.SIGHUP)

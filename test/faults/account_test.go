@@ -151,7 +151,8 @@ func (r *rig) count(delivered map[string]int, lossAllowed string) {
 // a fault between server and car.
 func fromSilence(reason gateway.Reason) bool {
 	switch reason {
-	case gateway.ReasonNoConnectResponse, gateway.ReasonNoStatusResponse, gateway.ReasonNoCommand, gateway.ReasonUnanswered:
+	case gateway.ReasonNoConnectResponse, gateway.ReasonNoStatusResponse, gateway.ReasonNoCommand, gateway.ReasonUnanswered,
+		gateway.ReasonConnectSession:
 		return true
 	}
 	return false

@@ -64,9 +64,7 @@ func TestTwoReplicas(t *testing.T) {
 		return m.Name == "a" && m.State == cluster.StateUnhealthy && m.Reason == "no broker" && len(m.Refuses) == 1 && m.Address == "a:8070"
 	})
 
-	if err := a.Scout(t.Context(), true); err != nil {
-		t.Fatal(err)
-	}
+	a.scout()
 	if err := b.Scout(t.Context(), true); err == nil {
 		t.Error("two scouts")
 	}
@@ -89,7 +87,9 @@ func TestTwoReplicas(t *testing.T) {
 func TestKilledReplica(t *testing.T) {
 	e := etcdtest.Start(t, etcdtest.Options{})
 	p := newProxy(t, e.Address())
-	a, b := run(t, options("http://"+p.address(), "a")), run(t, options(e.URL(), "b"))
+	killed := options("http://"+p.address(), "a")
+	killed.Lease = shortLease
+	a, b := run(t, killed), run(t, options(e.URL(), "b"))
 	a.member()
 	b.member()
 	a.claim(0)
@@ -103,7 +103,7 @@ func TestKilledReplica(t *testing.T) {
 	p.heal()
 	a.member()
 	a.owner(0, "") // nothing is claimed by itself
-	contains(t, a.log.String(), "etcd is away; this server goes on serving")
+	a.says("etcd is away; this server goes on serving")
 }
 
 // TestRevokedLeases: all leases are gone at once; every replica is a member again within
@@ -128,23 +128,15 @@ func TestRevokedLeases(t *testing.T) {
 		}
 	}
 	b.owner(0, "")
-	var after cluster.Claim
-	testwait.Until(t, "claimed again", func() bool { // fails while there is no lease
-		if a.Claim(t.Context(), 0, 0) != nil {
-			return false
-		}
-		after = a.Status().Registry.Claims[0]
-		return true
-	})
-	if after.Revision <= before.Revision {
+	a.owner(0, "")
+	if after := a.claim(0); after.Revision <= before.Revision {
 		t.Errorf("%+v after %+v", after, before)
 	}
 	b.owner(0, "a")
 	b.until("both are members again", func(st cluster.Status) bool { return len(st.Registry.Members) == 2 && st.Up })
 }
 
-// TestEtcdAway: killed and started again, frozen for longer than a lease, not there at
-// the start.
+// TestEtcdAway: killed and started again, not there at the start.
 func TestEtcdAway(t *testing.T) {
 	e := etcdtest.Start(t, etcdtest.Options{})
 	a := run(t, options(e.URL(), "a"))
@@ -163,6 +155,19 @@ func TestEtcdAway(t *testing.T) {
 	a.member()
 	b.member()
 	b.owner(0, "a") // the lease has outlived the restart
+}
+
+// TestEtcdFrozen: etcd stands still for longer than a lease.
+func TestEtcdFrozen(t *testing.T) {
+	e := etcdtest.Start(t, etcdtest.Options{})
+	short := func(name string) etcd.Options {
+		opts := options(e.URL(), name)
+		opts.Lease = shortLease
+		return opts
+	}
+	a, b := run(t, short("a")), run(t, short("b"))
+	a.member()
+	b.member()
 	e.Freeze()
 	a.until("down", func(st cluster.Status) bool { return !st.Up && time.Now().After(st.Deadline) })
 	e.Thaw()
@@ -208,7 +213,7 @@ func TestRestoredEtcd(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.owner(0, "") // the watch is where etcd is now
-	contains(t, a.log.String(), "it was restored")
+	a.says("it was restored")
 }
 
 // TestTwoWithOneName: the second waits and says why; it is a member when the first has
@@ -218,7 +223,7 @@ func TestTwoWithOneName(t *testing.T) {
 	first := run(t, options(e.URL(), "a"))
 	first.member()
 	opts := options(e.URL(), "a")
-	opts.Self.Identity = "another directory"
+	opts.Self.Identity, opts.Lease = "another directory", shortLease
 	second := run(t, opts)
 	st := second.until("told why it waits", func(st cluster.Status) bool { return strings.Contains(st.Problem, "has the name") && !st.Up })
 	if st.Registry != nil {
@@ -241,7 +246,7 @@ func TestTwoWithOneName(t *testing.T) {
 	// Killed, and started again at once: the claims are still there.
 	p := newProxy(t, e.Address())
 	opts.Endpoints = []string{"http://" + p.address()}
-	opts.Self.Instance = "third"
+	opts.Self.Instance, opts.Lease = "third", time.Minute
 	third := run(t, opts)
 	third.member()
 	before := third.claim(0)
@@ -330,7 +335,7 @@ func TestStrangers(t *testing.T) {
 		if lines := strings.Count(r.log.String(), "\n"); lines > 30 {
 			t.Errorf("%d lines of log", lines)
 		}
-		contains(t, r.log.String(), "it is ignored, delete it")
+		r.says("it is ignored, delete it")
 	}
 }
 

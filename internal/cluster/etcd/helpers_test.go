@@ -32,9 +32,12 @@ type replica struct {
 	err  chan error
 }
 
+// shortLease is for tests that wait for the end of a lease. A machine that stands still for as long ends it, too.
+const shortLease = 2 * time.Second
+
 func options(url, name string) etcd.Options {
 	return etcd.Options{
-		Endpoints: []string{url}, Cluster: "c", Shards: 4, Lease: 2 * time.Second,
+		Endpoints: []string{url}, Cluster: "c", Shards: 4, Lease: 5 * time.Second,
 		Self: cluster.Member{Name: name, Address: name + ":8070", Version: "1", Identity: "dir-" + name, Instance: fmt.Sprint(name, time.Now().UnixNano()), Host: "h", PID: os.Getpid()},
 	}
 }
@@ -82,16 +85,34 @@ func (r *replica) owner(shard int, want string) cluster.Claim {
 	return st.Registry.Claims[shard]
 }
 
+// claim claims a shard that is free. The first attempt fails while a connection or a lease is made anew, and one
+// that etcd does not answer in time may have succeeded.
 func (r *replica) claim(shard int) cluster.Claim {
 	r.t.Helper()
-	if err := r.Claim(r.t.Context(), shard, 0); err != nil {
-		r.t.Fatalf("claim: %v", err)
-	}
-	c := r.Status().Registry.Claims[shard]
+	var err error
+	r.t.Cleanup(func() {
+		if r.t.Failed() && err != nil {
+			r.t.Logf("%s claimed shard %d: %v", r.name, shard, err)
+		}
+	})
+	claimed := func() cluster.Claim { return r.Status().Registry.Claims[shard] }
+	testwait.Until(r.t, fmt.Sprintf("%s claims shard %d", r.name, shard), func() bool {
+		err = r.Claim(r.t.Context(), shard, 0)
+		return err == nil || claimed().Owner == r.name
+	})
+	c := claimed()
 	if c.Owner == "" || c.Revision == 0 {
 		r.t.Fatalf("the claim was made, and the registry does not have it: %+v", c)
 	}
 	return c
+}
+
+// scout makes the replica the scout.
+func (r *replica) scout() {
+	r.t.Helper()
+	testwait.Until(r.t, r.name+" is the scout", func() bool {
+		return r.Scout(r.t.Context(), true) == nil || r.Status().Registry.Scout == r.name
+	})
 }
 
 // operator is a client of etcd that is no server.
@@ -103,6 +124,12 @@ func operator(t *testing.T, e *etcdtest.Etcd) *clientv3.Client {
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	return c
+}
+
+// says waits until the log has the text: the line of a write is written when etcd has answered.
+func (r *replica) says(text string) {
+	r.t.Helper()
+	testwait.Until(r.t, r.name+" says in the log: "+text, func() bool { return strings.Contains(r.log.String(), text) })
 }
 
 func contains(t *testing.T, text, want string) {

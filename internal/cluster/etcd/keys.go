@@ -12,15 +12,18 @@ import (
 
 // Bounds of what is read below the prefix, where others might write too.
 const (
-	maxMembers  = 64
-	maxValue    = 4096    // bytes of one value
-	maxResponse = 4 << 20 // bytes of one answer of etcd
-	maxName     = 64      // bytes of the name of a replica
-	maxShards   = 1024    // of config
-	keysOfShard = "%04d"  // sorted as they are counted
-	format      = 1       // of what is written here
-	maxBase     = 1 << 60 // an epoch never overflows
-	root        = "/external-server/"
+	maxMembers = 64
+	memberPage = 2 * maxMembers // members read at once
+	// maxMemberPages bounds how many keys of others may be in front of a member's.
+	maxMemberPages = 32
+	maxValue       = 4096    // bytes of one value
+	maxResponse    = 4 << 20 // bytes of one answer of etcd
+	maxName        = 64      // bytes of the name of a replica
+	maxShards      = 1024    // of config
+	keysOfShard    = "%04d"  // sorted as they are counted
+	format         = 1       // of what is written here
+	maxBase        = 1 << 60 // an epoch never overflows
+	root           = "/external-server/"
 )
 
 // keys names the keys of one cluster.

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -176,8 +177,8 @@ func (s *Store) read(ctx context.Context, client *clientv3.Client) (revision int
 		return clientv3.OpGet(key, clientv3.WithPrefix(), clientv3.WithLimit(limit))
 	}
 	answer, err := client.Txn(ctx).Then(
-		clientv3.OpGet(s.keys.settings()), clientv3.OpGet(s.keys.scout()),
-		prefix(s.keys.members(), 2*maxMembers), prefix(s.keys.shards(), 2*maxShards)).Commit()
+		clientv3.OpGet(s.keys.settings()), clientv3.OpGet(s.keys.scout()), clientv3.OpGet(s.keys.member(s.opts.Self.Name)),
+		prefix(s.keys.shards(), 2*maxShards), prefix(s.keys.members(), memberPage)).Commit()
 	if err != nil {
 		return 0, describe(err)
 	}
@@ -185,8 +186,11 @@ func (s *Store) read(ctx context.Context, client *clientv3.Client) (revision int
 	all := make(map[string]item)
 	for _, r := range answer.Responses {
 		for _, kv := range r.GetResponseRange().Kvs {
-			all[string(kv.Key)] = item{value: kv.Value, create: kv.CreateRevision, mod: kv.ModRevision, lease: kv.Lease}
+			all[string(kv.Key)] = itemOf(kv)
 		}
+	}
+	if err := s.moreMembers(ctx, client, answer.Responses[len(answer.Responses)-1].GetResponseRange(), revision, all); err != nil {
+		return 0, describe(err)
 	}
 	terms, founded := all[s.keys.settings()]
 	if founded {
@@ -205,6 +209,26 @@ func (s *Store) read(ctx context.Context, client *clientv3.Client) (revision int
 		return revision, s.found(ctx, client)
 	}
 	return revision, nil
+}
+
+// moreMembers reads what follows the first page of members, where others have written so much, at the same
+// revision. Only what is on a lease can be a server's.
+func (s *Store) moreMembers(ctx context.Context, client *clientv3.Client, page *pb.RangeResponse, revision int64, all map[string]item) error {
+	end := clientv3.WithRange(clientv3.GetPrefixRangeEnd(s.keys.members()))
+	for n := 1; n < maxMemberPages && page.More && len(page.Kvs) > 0; n++ {
+		next := string(page.Kvs[len(page.Kvs)-1].Key) + "\x00"
+		answer, err := client.Get(ctx, next, end, clientv3.WithLimit(memberPage), clientv3.WithRev(revision))
+		if err != nil {
+			return err
+		}
+		page = (*pb.RangeResponse)(answer)
+		for _, kv := range page.Kvs {
+			if kv.Lease != 0 {
+				all[string(kv.Key)] = itemOf(kv)
+			}
+		}
+	}
+	return nil
 }
 
 // join makes this server a member on a living lease, if it is not.
@@ -384,7 +408,7 @@ func (s *Store) changed(answer clientv3.WatchResponse, own string) (gone, again 
 	for _, e := range answer.Events {
 		it := item{mod: e.Kv.ModRevision}
 		if e.Type == clientv3.EventTypePut {
-			it = item{value: e.Kv.Value, create: e.Kv.CreateRevision, mod: e.Kv.ModRevision, lease: e.Kv.Lease}
+			it = itemOf(e.Kv)
 		}
 		s.table.event(string(e.Kv.Key), it)
 		again = again || string(e.Kv.Key) == s.keys.settings() && string(it.value) != s.terms && s.trouble == ""

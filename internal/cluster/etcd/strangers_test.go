@@ -49,7 +49,10 @@ func TestSettingsOfARunningFleet(t *testing.T) {
 		return len(st.Registry.Members) == 2 && st.Registry.Members[1].State == cluster.StateReady
 	})
 	const settings = `{"format":1,"shards":4}`
-	logs := func() string { return a.log.String() + b.log.String() }
+	says := func(text string) {
+		t.Helper()
+		testwait.Until(t, "the log of a or b says: "+text, func() bool { return strings.Contains(a.log.String()+b.log.String(), text) })
+	}
 	for _, other := range []string{`{"format":1,"shards":8}`, "garbage", strings.Repeat("x", 10_000), ""} {
 		if other == "" {
 			if _, err := c.Delete(t.Context(), prefix+"settings"); err != nil {
@@ -60,20 +63,17 @@ func TestSettingsOfARunningFleet(t *testing.T) {
 		}
 		testwait.Until(t, "the settings are there again", func() bool { return value(t, c, "settings") == settings })
 	}
-	contains(t, logs(), "the settings of the cluster in etcd had been changed while its servers run; this one has written them again")
-	contains(t, logs(), `key=/external-server/c/settings found="{\"format\":1,\"shards\":8}" expected="{\"format\":1,\"shards\":4}"`)
-	contains(t, logs(), "the settings of the cluster were gone from etcd; this server has written them again")
+	says("the settings of the cluster in etcd had been changed while its servers run; this one has written them again")
+	says(`key=/external-server/c/settings found="{\"format\":1,\"shards\":8}" expected="{\"format\":1,\"shards\":4}"`)
+	says("the settings of the cluster were gone from etcd; this server has written them again")
 	b.claim(1)
 
 	// What a later version has written it may need. Nothing is claimed meanwhile.
 	put(t, c, "settings", `{"format":2,"shards":4}`)
 	for _, r := range []*replica{a, b} {
-		st := r.until("told", func(st cluster.Status) bool {
-			return strings.Contains(st.Notice, `the key /external-server/c/settings in etcd holds {"format":2,"shards":4}, and this cluster was made with {"format":1,"shards":4}`)
+		r.until("told, and still a member", func(st cluster.Status) bool {
+			return st.Up && strings.Contains(st.Notice, `the key /external-server/c/settings in etcd holds {"format":2,"shards":4}, and this cluster was made with {"format":1,"shards":4}`)
 		})
-		if !st.Up {
-			t.Error("it is no member any more")
-		}
 	}
 	if err := a.Claim(t.Context(), 2, 0); err == nil {
 		t.Error("a shard was claimed under other settings")
@@ -103,7 +103,9 @@ func TestSettingsOfARunningFleet(t *testing.T) {
 func TestNewcomerAfterAWipe(t *testing.T) {
 	e := etcdtest.Start(t, etcdtest.Options{})
 	p := newProxy(t, e.Address())
-	a := run(t, options("http://"+p.address(), "a"))
+	before := options("http://"+p.address(), "a")
+	before.Lease = shortLease
+	a := run(t, before)
 	a.member()
 	a.claim(0)
 	p.cut()
@@ -146,18 +148,17 @@ func TestKeysInTheWay(t *testing.T) {
 	a := run(t, options(e.URL(), "a"))
 	a.member()
 	for n := range 2 {
-		testwait.Until(t, "claimed", func() bool { return a.Claim(t.Context(), n, 0) == nil })
-		contains(t, a.log.String(), fmt.Sprintf(`key=/external-server/c/shards/%04d`, n))
+		a.claim(n)
+		a.says(fmt.Sprintf(`key=/external-server/c/shards/%04d`, n))
 	}
-	contains(t, a.log.String(), "it keeps shard 1 without a claim")
-	testwait.Until(t, "the scout's claim", func() bool { return a.Scout(t.Context(), true) == nil })
+	a.says("it keeps shard 1 without a claim")
+	a.scout()
 
 	// The claim of an owner is overwritten: the next one has a higher epoch.
 	before := a.Status().Registry.Claims[0]
 	put(t, c, "shards/0000", "garbage")
 	a.owner(0, "")
-	testwait.Until(t, "claimed", func() bool { return a.Claim(t.Context(), 0, 0) == nil })
-	if after := a.Status().Registry.Claims[0]; after.Epoch() <= before.Epoch() {
+	if after := a.claim(0); after.Epoch() <= before.Epoch() {
 		t.Errorf("%+v after %+v", after, before)
 	}
 	// The member's own key is removed, and replaced: it is written again.
@@ -177,9 +178,10 @@ func TestKeysInTheWay(t *testing.T) {
 	}
 	put(t, c, "shards/0003", `["of another version"]`, clientv3.WithLease(clientv3.LeaseID(own.Kvs[0].Lease)))
 	for _, r := range []*replica{a, b} {
-		st := r.until("told", func(st cluster.Status) bool { return st.Notice != "" })
-		contains(t, st.Notice, "the key /external-server/c/shards/0003 in etcd is not as servers write it (no claim: ")
-		contains(t, st.Notice, "and it keeps shard 3 without a claim: delete it")
+		r.until("told", func(st cluster.Status) bool {
+			return strings.Contains(st.Notice, "the key /external-server/c/shards/0003 in etcd is not as servers write it (no claim: ") &&
+				strings.Contains(st.Notice, "and it keeps shard 3 without a claim: delete it")
+		})
 	}
 	if got := value(t, c, "shards/0003"); got != `["of another version"]` {
 		t.Errorf("what a server has written was removed: %q", got)
@@ -191,4 +193,21 @@ func TestKeysInTheWay(t *testing.T) {
 	if lines := strings.Count(a.log.String(), "\n"); lines > 40 {
 		t.Errorf("%d lines of log", lines)
 	}
+}
+
+// TestCrowd: a server is a member, and the others see it, though strangers have written more names in front of its
+// own than are read at once.
+func TestCrowd(t *testing.T) {
+	e := etcdtest.Start(t, etcdtest.Options{})
+	c := operator(t, e)
+	for i := range 300 {
+		put(t, c, fmt.Sprintf("members/a%03d", i), `{"state":"ready"}`)
+	}
+	a, z := run(t, options(e.URL(), "a")), run(t, options(e.URL(), "z"))
+	z.member()
+	z.claim(0)
+	a.member()
+	a.owner(0, "z")
+	a.until("sees z", func(st cluster.Status) bool { return len(st.Registry.Members) == 2 })
+	z.until("sees itself", func(st cluster.Status) bool { return len(st.Registry.Members) == 2 })
 }

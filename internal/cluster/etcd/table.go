@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
 	"external-server/internal/cluster"
 )
 
@@ -17,6 +19,10 @@ type item struct {
 	lease  int64
 	left   bool // deleted by an owner that had said that it serves the shard no more
 	stray  bool // there is something on no lease, so no server has written it; value is nil then
+}
+
+func itemOf(kv *mvccpb.KeyValue) item {
+	return item{value: kv.Value, create: kv.CreateRevision, mod: kv.ModRevision, lease: kv.Lease}
 }
 
 // table holds the keys of one cluster, each as new as any answer of etcd has told: events

@@ -48,8 +48,7 @@ func (s *Store) take(key string, got *pb.RangeResponse, revision int64) {
 		s.table.set(key, item{mod: revision})
 		return
 	}
-	kv := got.Kvs[0]
-	s.table.set(key, item{value: kv.Value, create: kv.CreateRevision, mod: kv.ModRevision, lease: kv.Lease})
+	s.table.set(key, itemOf(got.Kvs[0]))
 }
 
 func (s *Store) leased() (clientv3.OpOption, error) {

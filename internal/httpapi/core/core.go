@@ -42,6 +42,7 @@ type Options struct {
 	WaitTimeout time.Duration    // of requests with wait=true; 0 is 5 s
 	MaxWaits    int              // requests that may wait at a time; 0 is 50 000
 	MaxCars     int              // cars that may be known at a time; 0 is 50 000
+	Patience    time.Duration    // how long Begin waits for the store; 0 is 2 s
 	// Owners is set when several servers share the store, which must then be a store.Shared.
 	Owners Owners
 }
@@ -56,6 +57,7 @@ type Core struct {
 	starting  atomic.Pointer[httpapi.Error] // the answer to every request until the store is loaded; then nil
 	lost      atomic.Bool                   // the writer connects or loads again: posts are refused
 	first     chan error                    // how the first attempt to load ended
+	patience  time.Duration                 // of Begin
 	log       *slog.Logger
 	now       func() time.Time
 	retention atomic.Int64 // time.Duration
@@ -130,8 +132,11 @@ func New(o Options) *Core {
 	if o.MaxWaits <= 0 {
 		o.MaxWaits = DefaultWaits
 	}
+	if o.Patience <= 0 {
+		o.Patience = startPatience
+	}
 	c := &Core{
-		open: o.Open, log: o.Logger, now: o.Now, maxWaits: o.MaxWaits,
+		open: o.Open, patience: o.Patience, log: o.Logger, now: o.Now, maxWaits: o.MaxWaits,
 		faults: newFaultLog(o.Logger), first: make(chan error, 1),
 		queue: make(chan *post, queueLength), reads: make(chan struct{}, parallelReads),
 		stopped: make(chan struct{}), done: make(chan struct{}),

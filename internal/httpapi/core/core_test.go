@@ -199,6 +199,7 @@ func TestPollCommands(t *testing.T) {
 	if err := <-errs; err != nil {
 		t.Errorf("known car, nothing came: %v", err)
 	}
+	c.SetWaitTimeout(testwait.Patience) // those below end by what the test does
 	postCommand(t, c, apitest.Car1, apitest.Command(1, 1, "r", `"stored"`))
 	got := make(chan []httpapi.Message, 1)
 	c.PollCommands(apitest.Car1, 1, func(m []httpapi.Message, err error) { got <- m })

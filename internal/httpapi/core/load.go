@@ -11,7 +11,7 @@ import (
 
 // Times of the attempts to reach a store.
 const (
-	// startPatience is how long the start waits for the store. Its faults are then
+	// startPatience is how long the start waits for the store, by default. Its faults are then
 	// told by the start itself; later the cars are served without it.
 	startPatience = 2 * time.Second
 	reloadPause   = 500 * time.Millisecond // after a failed attempt, doubled each time
@@ -28,7 +28,7 @@ func (c *Core) Begin(ctx context.Context) error {
 		go c.watchCars()
 	}
 	go c.write(c.queue)
-	timer := time.NewTimer(startPatience)
+	timer := time.NewTimer(c.patience)
 	defer timer.Stop()
 	select {
 	case err := <-c.first:
@@ -61,29 +61,36 @@ func (c *Core) firstLoad() bool {
 	defer again.stop()
 	for {
 		err := c.load()
-		select {
-		case c.first <- err:
-		default: // begin has returned
-		}
 		if err == nil {
+			c.tell(nil)
 			c.faults.ok("open")
-			if d := time.Since(started); d > startPatience {
+			if d := time.Since(started); d > c.patience {
 				c.log.Info("the message store of the HTTP API is loaded", "after", d.Round(time.Millisecond))
 			}
 			return true
 		}
 		if c.ctx.Err() != nil {
+			c.tell(err)
 			return false
 		}
 		fault := *store.AsError(err)
 		fault.Err = err // names the store and what to do
 		c.starting.Store(c.faults.report("open", &fault))
+		c.tell(err) // when requests are answered with it: what follows the start may look
 		again.later()
 		select {
 		case <-again.due():
 		case <-c.ctx.Done():
 			return false
 		}
+	}
+}
+
+// tell lets Begin know what became of an attempt, if it waits for the first one.
+func (c *Core) tell(err error) {
+	select {
+	case c.first <- err:
+	default: // Begin has returned
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"external-server/internal/httpapi/store"
 	"external-server/internal/support/apitest"
 	"external-server/internal/support/testlog"
+	"io"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -103,6 +105,31 @@ func TestStartDoesNotWaitForTheStore(t *testing.T) {
 			})
 		})
 	}
+}
+
+// slowly is a log that takes its time for each line.
+type slowly struct{ io.Writer }
+
+func (s slowly) Write(p []byte) (int, error) {
+	time.Sleep(time.Second)
+	return s.Writer.Write(p)
+}
+
+// TestStartKnowsWhyTheStoreIsMissing: once the start goes on, requests are answered with the
+// fault that it has met, and so is who asks for the state.
+func TestStartKnowsWhyTheStoreIsMissing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gone := slowStore{failures: []error{&store.Error{Fault: store.FaultUnavailable, Err: errors.New("connection refused")}}}
+		core := New(Options{Open: gone.open, Logger: slog.New(slog.NewTextHandler(slowly{io.Discard}, nil))})
+		if err := core.Begin(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		defer core.Close()
+		if err := core.NotReady(); err == nil || !strings.Contains(err.Error(), "is not reachable") {
+			t.Fatalf("requests are answered with %v", err)
+		}
+		apitest.WantEqual(t, "fault", core.Stats().StoreFault, store.FaultUnavailable)
+	})
 }
 
 // TestStopWhileTheStoreIsLoaded takes no time.

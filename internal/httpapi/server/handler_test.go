@@ -303,16 +303,39 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 	}
 	_, header := dial("POST /v2/protocol/status/a/b HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
 	_, body := dial("POST /v2/protocol/status/a/b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n[")
-	_, waiting := dial("GET /v2/protocol/status/a/b?wait=true HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	type line struct {
+		text string
+		err  error
+	}
+	waiting := make(chan line, 1)
+	ask := func() {
+		_, r := dial("GET /v2/protocol/status/a/b?wait=true HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		go func() {
+			text, err := r.ReadString('\n')
+			waiting <- line{text, err}
+		}()
+	}
+	ask()
+	testwait.Until(t, "a request waits", func() bool {
+		select {
+		case l := <-waiting:
+			if l.err == nil { // it has waited already
+				waiting <- l
+				return true
+			}
+			ask() // this test was too slow to send its header
+		default:
+		}
+		return s.Stats().Waiting == 1
+	})
 	for name, r := range map[string]*bufio.Reader{"header": header, "body": body} {
 		text, err := io.ReadAll(r)
 		if err != nil || strings.Contains(string(text), " 200 ") {
 			t.Errorf("slow %s: %q, %v", name, text, err)
 		}
 	}
-	line, err := waiting.ReadString('\n')
-	if err != nil || !strings.Contains(line, " 404 ") {
-		t.Errorf("the one that waits: %q, %v", line, err)
+	if l := <-waiting; l.err != nil || !strings.Contains(l.text, " 404 ") {
+		t.Errorf("the one that waits: %q, %v", l.text, l.err)
 	}
 }
 

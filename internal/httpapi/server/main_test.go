@@ -8,7 +8,6 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/httpapi"
-	"external-server/internal/httpapi/store"
 	"external-server/internal/support/apitest"
 	"external-server/internal/support/postgrestest"
 	"external-server/internal/support/testwait"
@@ -46,11 +45,11 @@ func startServer(t testing.TB, o Options) *Server {
 	if o.Config.Store.IsZero() {
 		o.Config.Store = apitest.TempStore(t)
 	}
+	o.store = testwait.Patience
 	s, err := New(context.Background(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	testwait.Until(t, "the store is loaded", func() bool { return s.Stats().StoreFault != store.FaultLoading })
 	apitest.Run(t, s.Run)
 	return s
 }

@@ -48,6 +48,7 @@ type Options struct {
 	open   func(ctx context.Context) (store.Store, error) // store.Open, for tests
 	header time.Duration                                  // headerTimeout, for tests
 	read   time.Duration                                  // readTimeout, for tests
+	store  time.Duration                                  // how long the start waits for the store, for tests; 0: as core.Options has it
 }
 
 // Server is the embedded Fleet Protocol HTTP API: listener, handler, core and
@@ -83,15 +84,10 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		return nil, fmt.Errorf("http_api.tls: %w", err)
 	}
 	tlsConfig := files.Config()
-	listening, err := new(net.ListenConfig).Listen(ctx, "tcp", o.Config.Listen)
+	listener, err := listen(ctx, o.Config.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("http_api.listen: %w; choose another address or end the program that uses it", err)
 	}
-	tcp, ok := listening.(*net.TCPListener)
-	if !ok {
-		return nil, errors.Join(fmt.Errorf("http_api.listen: %T is no TCP listener", listening), listening.Close())
-	}
-	listener := newLastCall(tcp)
 	c := core.New(o.core())
 	if err := c.Begin(ctx); err != nil {
 		c.Close()
@@ -167,6 +163,7 @@ func (o *Options) core() core.Options {
 	c := core.Options{
 		Open: o.open, Logger: o.Logger, Now: o.Now, MaxWaits: o.MaxWaits,
 		Retention: o.Config.Retention, WaitTimeout: o.Config.WaitTimeout, MaxCars: o.Config.MaxCars,
+		Patience: o.store,
 	}
 	if o.Cluster != nil {
 		c.Owners = o.Cluster.Owners

@@ -19,7 +19,7 @@ import (
 // TestShutdownAnswersEverybody: what waits gets 503, what was accepted is stored.
 func TestShutdownAnswersEverybody(t *testing.T) {
 	dir := t.TempDir()
-	o := Options{Config: config.HTTPAPI{Listen: "127.0.0.1:0", Store: config.NewSecret("sqlite:" + filepath.Join(dir, "f.db")), WaitTimeout: testwait.Patience}}
+	o := Options{Config: config.HTTPAPI{Listen: "127.0.0.1:0", Store: config.NewSecret("sqlite:" + filepath.Join(dir, "f.db")), WaitTimeout: testwait.Patience}, store: testwait.Patience}
 	s, err := New(context.Background(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +70,7 @@ func TestShutdownAnswersEverybody(t *testing.T) {
 func TestShutdownIsBounded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f.db")
 	applying := make(chan struct{}, 1)
-	s, err := New(context.Background(), Options{Config: config.HTTPAPI{Listen: "127.0.0.1:0"}, open: func(ctx context.Context) (store.Store, error) {
+	s, err := New(context.Background(), Options{Config: config.HTTPAPI{Listen: "127.0.0.1:0"}, store: testwait.Patience, open: func(ctx context.Context) (store.Store, error) {
 		opened, err := store.Open(ctx, "sqlite:"+path)
 		return &toldStore{opened, applying}, err
 	}})

@@ -15,7 +15,10 @@ import (
 // the start.
 func TestStartTellsWhatNoWaitingMends(t *testing.T) {
 	store := apitest.TempStore(t)
-	s, err := New(t.Context(), Options{Config: config.HTTPAPI{Listen: "127.0.0.1:0", Store: store}})
+	start := func(store config.Secret) (*Server, error) {
+		return New(t.Context(), Options{Config: config.HTTPAPI{Listen: "127.0.0.1:0", Store: store}, store: testwait.Patience})
+	}
+	s, err := start(store)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,7 +27,7 @@ func TestStartTellsWhatNoWaitingMends(t *testing.T) {
 	}
 	apitest.Inject(t, store.Reveal(), `UPDATE fleet_meta SET value = 99 WHERE name = 'schema'`)
 	for _, store := range []config.Secret{store, config.NewSecret("sqlite:/proc/none/f.db"), config.NewSecret("mysql:x")} {
-		s, err := New(t.Context(), Options{Config: config.HTTPAPI{Listen: "127.0.0.1:0", Store: store}})
+		s, err := start(store)
 		if err == nil {
 			_ = s.Shutdown(t.Context())
 			t.Errorf("%s: started", store.Reveal())

@@ -175,11 +175,9 @@ func TestWatchBesideSessions(t *testing.T) {
 		}
 	}
 	want := append([]string{"fresh"}, numbers(100)...)
+	testwait.Until(t, "both cars are found", func() bool { mu.Lock(); defer mu.Unlock(); return len(found) == 2 })
 	mu.Lock()
 	all := []*keeper{named, found[cars[0]], found[cars[1]]}
-	if len(found) != 2 {
-		t.Errorf("found: %v", found)
-	}
 	mu.Unlock()
 	for i, k := range all {
 		testwait.Until(t, "all messages arrive", func() bool { return len(k.heard()) >= len(want) })

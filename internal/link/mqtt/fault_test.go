@@ -71,16 +71,17 @@ func TestHalfOpenConnection(t *testing.T) {
 		t.Errorf("reason: %v", err)
 	}
 	m.Continue()
-	testwait.Until(t, "the link is up again", func() bool { return r.upCount() == 2 })
+	testwait.Until(t, "the link is up again", func() bool { return r.upCount() >= 2 })
 }
 
 // A quiet connection is kept alive.
 func TestKeepAlive(t *testing.T) {
+	t.Parallel()
 	m := brokertest.Start(t, brokertest.Options{})
-	l := startLink(t, mqtt.Options{Address: m.Address(), KeepAlive: time.Second})
+	l := startLink(t, mqtt.Options{Address: m.Address(), KeepAlive: 3 * time.Second}) // the third part is for an answer
 	r, _ := attach(t, l, id("company", "car"))
 	waitUp(t, r)
-	testwait.Until(t, "three pings are answered", func() bool { return strings.Count(m.Log(), "Received PINGREQ") >= 3 })
+	testwait.Until(t, "three pings are answered", func() bool { return strings.Count(m.Log(), "Sending PINGRESP") >= 3 })
 	if len(r.lost()) > 0 {
 		t.Errorf("connection lost: %v", r.lost())
 	}
@@ -128,7 +129,7 @@ func TestRefusedAndUnreachable(t *testing.T) {
 		{"TLS to a plain port", mqtt.Options{Address: open.Address(), TLS: config(certs.ClientConfig(nil))}, "TLS"},
 		{"plain to a TLS port", mqtt.Options{Address: secure.Address()}, "expects TLS"},
 		{"settings cannot be read", mqtt.Options{Address: secure.Address(), TLS: func() (*tls.Config, error) { return nil, errors.New("ca.pem: no such file") }}, "ca.pem"},
-		{"nobody answers", mqtt.Options{Address: closed, ConnectTimeout: 200 * time.Millisecond}, "no MQTT broker answers"},
+		{"nobody answers", mqtt.Options{Address: closed, ConnectTimeout: time.Second}, "no MQTT broker answers"},
 		{"unknown host", mqtt.Options{Address: "no-such-host.invalid:1883"}, "no-such-host.invalid"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -30,7 +30,7 @@ func TestHeartbeat(t *testing.T) {
 			broker := brokertest.Start(t, brokertest.Options{})
 			relay := badnetwork.New(t, broker.Address())
 			car := id("company", "car")
-			l := startLink(t, mqtt.Options{Address: relay.Address(), KeepAlive: 2 * time.Second, Heartbeat: 50 * time.Millisecond, ConnectTimeout: time.Second})
+			l := startLink(t, mqtt.Options{Address: relay.Address(), KeepAlive: 4 * time.Second, Heartbeat: 50 * time.Millisecond, ConnectTimeout: time.Second})
 			r, _ := attach(t, l, car)
 			waitUp(t, r)
 			for range 3 {
@@ -54,7 +54,7 @@ func TestHeartbeat(t *testing.T) {
 				t.Errorf("reason: %v", err)
 			}
 			relay.Set(badnetwork.Faults{})
-			testwait.Until(t, "the link is up again", func() bool { return r.upCount() == 2 && answered(l).After(before) })
+			testwait.Until(t, "the link is up again", func() bool { return r.upCount() >= 2 && answered(l).After(before) })
 		})
 	}
 }
@@ -136,7 +136,7 @@ func TestDeadConnectionAmongOthers(t *testing.T) {
 			}
 			relay.Cut()
 			relay.Set(badnetwork.Faults{})
-			testwait.Until(t, "the link is up again", func() bool { return r.upCount() == 2 })
+			testwait.Until(t, "the link is up again", func() bool { return r.upCount() >= 2 })
 			if !l.State().Connections[0].Continued {
 				t.Error("the session has not gone on")
 			}

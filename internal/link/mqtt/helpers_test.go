@@ -249,6 +249,14 @@ func say(t testing.TB, p *brokertest.Peer, car fleet.CarID, payload string) {
 	}
 }
 
+// ping waits until the broker has passed on what the peer has published.
+func ping(t testing.TB, p *brokertest.Peer) {
+	t.Helper()
+	if err := p.Ping(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func hear(t testing.TB, p *brokertest.Peer) brokertest.Message {
 	t.Helper()
 	m, err := p.Receive(testwait.Patience)

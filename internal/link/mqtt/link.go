@@ -18,6 +18,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/link"
+	"external-server/internal/link/mqtt/bootclock"
 	"external-server/internal/link/mqtt/pace"
 	"external-server/internal/link/mqtt/reports"
 	"external-server/internal/link/mqtt/topics"
@@ -62,7 +63,7 @@ func New(opts Options) (*Link, error) {
 		ports:   make(map[fleet.CarID]*port),
 		watches: make(map[string]*watch),
 		keeping: newKeeping(),
-		clock:   bootClock,
+		clock:   bootclock.Now,
 		born:    time.Now(),
 		pacing:  pace.New(),
 	}

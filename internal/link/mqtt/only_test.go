@@ -129,8 +129,12 @@ func TestUnreadableFence(t *testing.T) {
 	if n := asked.Load(); n < 4 {
 		t.Errorf("asked %d times", n)
 	}
-	if n := strings.Count(m.Log(), "Received SUBSCRIBE from es-test-0"); n == 0 || strings.Index(m.Log(), "Received PUBLISH from es-test-0") < strings.LastIndex(m.Log(), "New client connected from") {
-		t.Error("something was sent before the fence was read")
+	const sent = "Received SUBSCRIBE from es-test-0"
+	testwait.Until(t, "the broker's log has it", func() bool { return strings.Contains(m.Log(), sent) })
+	for _, text := range []string{"Received PUBLISH from es-test-0", sent} {
+		if first := strings.Index(m.Log(), text); first < strings.LastIndex(m.Log(), "New client connected from") {
+			t.Errorf("%q is at %d: something was sent before the fence was read", text, first)
+		}
 	}
 }
 

@@ -21,7 +21,7 @@ const batchBytes = 64 << 10
 // ends and everything was sent and acknowledged or StopTimeout has passed.
 func (c *conn) write(ctx context.Context, done <-chan struct{}) error {
 	alive := liveness.NewPinger(c.link.opts.Heartbeat, c.KeepAlive, time.Now())
-	tick := time.NewTicker(alive.Period())
+	tick := time.NewTimer(liveness.UntilNext(time.Now(), alive.Period()))
 	defer tick.Stop()
 	var looks <-chan time.Time // at the barrier
 	if c.Persistent {
@@ -39,9 +39,11 @@ func (c *conn) write(ctx context.Context, done <-chan struct{}) error {
 			// Those who are about to publish go first: one write for all of them.
 			runtime.Gosched()
 		case <-tick.C:
-			if err := c.tick(time.Now(), alive); err != nil {
+			now := time.Now()
+			if err := c.tick(now, alive); err != nil {
 				return err
 			}
+			tick.Reset(liveness.UntilNext(now, alive.Period()))
 		case now := <-looks:
 			c.mu.Lock()
 			c.checkBarrier(now)

@@ -158,9 +158,7 @@ func TestOutOfService(t *testing.T) {
 	if s.Ready || s.PID != 0 || s.Restarts != 2 || !strings.Contains(s.LastExit, "SIGABRT") {
 		t.Errorf("state: %+v", s)
 	}
-	if !log.Has("level=ERROR", "out of service", "restarts=2") {
-		t.Errorf("not logged:\n%s", &log)
-	}
+	testwait.Until(t, "it is logged", func() bool { return log.Has("level=ERROR", "out of service", "restarts=2") })
 	select {
 	case err := <-polled:
 		t.Errorf("WaitCommands returned %v", err)

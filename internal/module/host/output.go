@@ -146,23 +146,24 @@ func (o *output) count() int {
 }
 
 // since returns the last lines of those written after the first n. It waits a
-// moment for the first: an answer may overtake what was printed before it.
+// moment for the first: an answer may overtake what was printed before it. The moment
+// has several parts, so that a machine that stood still for it all does not end it.
 func (o *output) since(ctx context.Context, n int) string {
-	const patience = 50 * time.Millisecond
+	const patience, parts = 10 * time.Millisecond, 10
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.total == n {
+	for part := 0; part < parts && o.total == n && ctx.Err() == nil; part++ {
 		if o.more == nil {
 			o.more = make(chan struct{})
 		}
 		more, timer := o.more, time.NewTimer(patience)
-		defer timer.Stop()
 		o.mu.Unlock()
 		select {
 		case <-more:
 		case <-timer.C:
 		case <-ctx.Done():
 		}
+		timer.Stop()
 		o.mu.Lock()
 	}
 	return joined(o.tail[len(o.tail)-min(o.total-n, len(o.tail)):])

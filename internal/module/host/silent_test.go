@@ -49,10 +49,10 @@ func TestSlowCallIsNoSilence(t *testing.T) {
 	other := openCar(t, m, spec("other", ""))
 	done := make(chan error, 1)
 	go func() { done <- slow.ForwardStatus(t.Context(), device("a"), []byte("{}")) }()
-	testwait.Until(t, "a call is slow", func() bool { return m.State().Slow != "" })
-	if s := m.State(); s.Slow != "forward_status for car slow" || s.Silent || !s.Ready {
-		t.Errorf("%+v", s)
-	}
+	testwait.Until(t, "the call is slow, and the process answers", func() bool {
+		s := m.State()
+		return s.Slow == "forward_status for car slow" && !s.Silent && s.Ready
+	})
 	must(t, other.ForwardStatus(t.Context(), device("a"), []byte("{}")))
 	must(t, os.WriteFile(gate, nil, 0o600))
 	must(t, <-done)

@@ -102,12 +102,13 @@ func TestWindowHasTime(t *testing.T) {
 	if s := m.State(); s.Restarts != 0 {
 		t.Errorf("the process was replaced: %s", s.LastExit)
 	}
-	taken := 0
+	taken, together := 0, 0 // a test that is slow itself can hand over many, one after the other
 	for car.Forward(t.Context(), device("by"), nil, func(error) { results <- nil }) {
 		taken++
+		together = max(together, inWindow(m))
 	}
-	if taken < 1 || taken > 2 {
-		t.Errorf("a module that needs 50 ms for a status is given %d together", taken)
+	if taken < 1 || together > 2 {
+		t.Errorf("a module that needs 50 ms for a status is given %d together, of %d", together, taken)
 	}
 	for range taken {
 		<-results

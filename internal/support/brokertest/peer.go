@@ -97,7 +97,7 @@ func (p *Peer) Subscribe(qos byte, filters ...string) error {
 }
 
 // Publish publishes with QoS 1 and waits for the acknowledgement; duplicate sets
-// the DUP flag.
+// the DUP flag. A broker may acknowledge before it passes the message on; see Ping.
 func (p *Peer) Publish(topic string, payload []byte, duplicate bool) error {
 	if err := p.write(wire.AppendPublish(nil, topic, payload, 1, p.id(), false, duplicate)); err != nil {
 		return err
@@ -107,13 +107,16 @@ func (p *Peer) Publish(topic string, payload []byte, duplicate bool) error {
 }
 
 // Retain publishes with QoS 1 and the RETAIN flag: the broker keeps the message
-// for later subscribers; an empty one removes what it kept.
+// for later subscribers; an empty one removes what it kept. A broker may acknowledge
+// before it passes the message on; who subscribes after Retain gets only what is kept.
 func (p *Peer) Retain(topic string, payload []byte) error {
 	if err := p.write(wire.AppendPublish(nil, topic, payload, 1, p.id(), true, false)); err != nil {
 		return err
 	}
-	_, err := p.await(wire.Puback)
-	return err
+	if _, err := p.await(wire.Puback); err != nil {
+		return err
+	}
+	return p.Ping()
 }
 
 // Send publishes with QoS 0 and waits for nothing.

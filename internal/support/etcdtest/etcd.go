@@ -22,6 +22,7 @@ import (
 	"external-server/internal/support/brokertest"
 	"external-server/internal/support/testlog"
 	"external-server/internal/support/testneed"
+	"external-server/internal/support/testwait"
 	"external-server/internal/support/tied"
 )
 
@@ -78,12 +79,12 @@ func Start(t testing.TB, opts Options) *Etcd {
 // name needs; settings are those of an operator's connection, nil without TLS.
 func (e *Etcd) Secure(settings *tls.Config, cluster, user, password string) {
 	e.t.Helper()
-	c, err := clientv3.New(clientv3.Config{Endpoints: []string{e.URL()}, TLS: settings, DialTimeout: 20 * time.Second, Logger: zap.NewNop()})
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{e.URL()}, TLS: settings, DialTimeout: testwait.Patience, Logger: zap.NewNop()})
 	if err != nil {
 		e.t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), testwait.Patience)
 	defer cancel()
 	prefix := "/external-server/" + cluster + "/"
 	for _, step := range []func() error{
@@ -153,7 +154,7 @@ func (e *Etcd) start() bool {
 		close(done)
 	}()
 	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(testwait.Patience); time.Now().Before(deadline); {
 		select {
 		case <-e.done:
 			return false
@@ -168,6 +169,8 @@ func (e *Etcd) start() bool {
 			return true
 		}
 	}
+	_ = e.cmd.Process.Kill() // it may have ended
+	<-e.done
 	return false
 }
 

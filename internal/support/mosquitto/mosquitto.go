@@ -25,7 +25,7 @@ type Process struct {
 	done chan struct{}
 }
 
-// Start runs the program with a configuration file and waits, 20 s at most, until it accepts
+// Start runs the program with a configuration file and waits, a minute at most, until it accepts
 // connections at the address. output, if not nil, gets what it writes.
 func Start(path, configuration, address string, output io.Writer) (*Process, error) {
 	p := &Process{cmd: exec.Command(path, "-c", configuration), done: make(chan struct{})}
@@ -38,7 +38,7 @@ func Start(path, configuration, address string, output io.Writer) (*Process, err
 		_ = wait() // seen by those who wait for done
 		close(p.done)
 	}()
-	for limit := time.Now().Add(20 * time.Second); time.Now().Before(limit); {
+	for limit := time.Now().Add(time.Minute); time.Now().Before(limit); {
 		select {
 		case <-p.done:
 			return nil, errors.New("mosquitto ended at once")

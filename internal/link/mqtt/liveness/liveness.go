@@ -40,6 +40,12 @@ func NewPinger(heartbeat, keepAlive time.Duration, now time.Time) *Pinger {
 // Period is how often Look is to be called.
 func (p *Pinger) Period() time.Duration { return p.period }
 
+// UntilNext returns how long it is until a multiple of the period, at most one period. Connections that look then look
+// together: 32 of them wake an idle process once, not 32 times.
+func UntilNext(now time.Time, period time.Duration) time.Duration {
+	return now.Truncate(period).Add(period).Sub(now.Round(0))
+}
+
 // limits returns how long the broker may be quiet before it is asked, and how long it may take to
 // answer. Without heartbeat: two thirds of the keepalive until the question, one third for the answer.
 func (p *Pinger) limits() (quiet, patience time.Duration) {

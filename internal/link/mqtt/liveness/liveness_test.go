@@ -132,3 +132,28 @@ func TestPings(t *testing.T) {
 		t.Error("no further question")
 	}
 }
+
+// Connections that were made at different moments look together from their first look on.
+func TestUntilNext(t *testing.T) {
+	start := time.Now()
+	for _, period := range []time.Duration{250 * time.Millisecond, 750 * time.Millisecond, time.Second} {
+		var first time.Time
+		for i := range 32 {
+			made := start.Add(time.Duration(i) * period / 32)
+			wait := UntilNext(made, period)
+			if wait <= 0 || wait > period {
+				t.Errorf("period %v: the first look comes after %v", period, wait)
+			}
+			look := made.Add(wait)
+			if first.IsZero() {
+				first = look
+			}
+			if d := look.Sub(first); d != 0 && d != period {
+				t.Errorf("period %v: a look is %v after the first one", period, d)
+			}
+			if again := UntilNext(look, period); again != period {
+				t.Errorf("period %v: the second look comes after %v", period, again)
+			}
+		}
+	}
+}
