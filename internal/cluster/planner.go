@@ -34,7 +34,7 @@ func DefaultTiming() Timing {
 const longestWait = 15 * time.Second
 
 // TimingFor returns the times for a lease: a replica without broker has to give its shards
-// away before one that has ended would lose them.
+// away in less time than it takes until the shards of a dead replica are taken over.
 func TimingFor(lease time.Duration) Timing {
 	t := DefaultTiming()
 	lease = min(lease, longestWait)
@@ -366,7 +366,7 @@ func stale(err error) (known int64, ok bool) {
 	return 0, false
 }
 
-// View returns what the planner knows, without what it does not: whether etcd answers.
+// View returns what the planner knows. Whether etcd answers is not in it.
 func (p *Planner) View() View {
 	v := View{Self: p.self, Shards: make([]Owner, len(p.shards))}
 	if p.registry == nil {

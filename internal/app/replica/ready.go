@@ -10,8 +10,8 @@ import (
 	"external-server/internal/config/address"
 )
 
-// Ready tells how the part of this replica in the cluster is, and why it is not ready; of
-// what is ready, what there is to know.
+// Ready tells whether this replica takes part in the cluster, and if not, why. If it
+// does, reason is what operators should know all the same; it may be empty.
 func (r *Replica) Ready() (ready bool, reason string) {
 	ready, reason = readiness(r.cluster.View(), r.Health())
 	if beyond := r.reach.beyond(); beyond != "" {
