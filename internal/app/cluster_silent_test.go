@@ -132,7 +132,7 @@ func TestShardIsLeftBehind(t *testing.T) {
 			http.Error(w, "the disk is full", http.StatusInternalServerError)
 			return
 		}
-		fmt.Fprint(w, `{"replica": "full", "state": "not served"}`)
+		fmt.Fprint(w, `{"replica": "next", "state": "not served"}`)
 	}))
 	full.Config.Protocols = new(http.Protocols)
 	full.Config.Protocols.SetUnencryptedHTTP2(true) // as between replicas

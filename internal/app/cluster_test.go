@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"external-server/internal/lab/gateway"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/module"
+	"external-server/internal/peer"
 	"external-server/internal/support/badnetwork"
 	"external-server/internal/support/brokertest"
 	"external-server/internal/support/testlog"
@@ -69,6 +71,7 @@ func (c *chair) Run(ctx context.Context) error { <-ctx.Done(); return nil }
 func (c *chair) Drain(context.Context) error   { return nil }
 func (c *chair) Lost(shard int)                { c.lost <- shard }
 func (c *chair) BeginDrain()                   {}
+func (c *chair) AnyCar(bool)                   {}
 func (c *chair) Lease() (int64, time.Time)     { return 0, time.Time{} }
 func (c *chair) Counts() cluster.Counts        { return cluster.Counts{} }
 
@@ -421,6 +424,26 @@ func TestHandOverIsRefused(t *testing.T) {
 	c.account.exact(t)
 }
 
+// The address of another replica that leads somewhere else, as a loopback address of another machine does, gets
+// nothing: neither this replica itself nor a third one takes a shard that is meant for the other.
+func TestHandOverToWrongAddress(t *testing.T) {
+	t.Parallel()
+	names, cars := carsOfEach(2)
+	c := newCrowd(t, cars)
+	a, third := c.start("a"), c.start("third")
+	c.open(a, 0, 1, 2, 3)
+	c.drive(names...)
+	for n, at := range []string{a.member().Address, third.member().Address} {
+		err := a.cluster.replica.Close(t.Context(), n, cluster.Member{Name: "b", Address: at}, false)
+		if peer.ReasonOf(err) != peer.Misled || !strings.Contains(err.Error(), "cluster.peer_address") {
+			t.Errorf("shard %d was given to %s instead of b: %v", n, at, err)
+		}
+	}
+	c.served(5)
+	c.unnoticed()
+	c.account.exact(t)
+}
+
 // A shard whose owner does not answer is taken over from the records at the broker. The
 // owner, which lives, falls silent.
 func TestShardIsTakenOver(t *testing.T) {
@@ -523,6 +546,22 @@ func TestFoundCarInCluster(t *testing.T) {
 	c.served(3)
 	c.unnoticed()
 	testwait.Until(t, "b serves all", func() bool { return len(b.Cars()) == len(names) && len(a.Cars()) == 0 })
+}
+
+// Strangers who let unknown cars connect whose shards have no owner do not fill the log.
+func TestFoundCarsWithoutOwnerAreLogged(t *testing.T) {
+	t.Parallel()
+	c := newCrowd(t, `{"*": {}}`)
+	a := c.start("a")
+	for n := range 300 {
+		a.cluster.replica.Elsewhere(fleet.CarID{Company: "company", Car: fmt.Sprint("car", n)}, []byte("a Connect"))
+	}
+	const late, many = "could not be handed to the owner", "more unknown cars connect"
+	testwait.Until(t, "both are told", func() bool { return a.log.Has(late) && a.log.Has(many) })
+	a.stop()
+	if n := strings.Count(a.log.String(), late) + strings.Count(a.log.String(), many); n > 20 {
+		t.Errorf("%d lines for 300 Connects", n)
+	}
 }
 
 // A reload changes the cars of the shards that are served, and another replica follows with
