@@ -113,6 +113,8 @@ func (p *Planner) Step(now time.Time, ev Event) []Action {
 		if !p.draining {
 			p.draining, p.drainSince = true, now
 		}
+	case EventAnyCar:
+		p.scout = ev.OK
 	case EventTick:
 	default:
 		p.shardEvent(ev)
@@ -331,17 +333,14 @@ func (p *Planner) handOver(n int, to *Member) {
 
 // scoutRole sees to it that one member looks out for cars found by "*".
 func (p *Planner) scoutRole(f *fleet) {
-	if !p.scout {
-		return
-	}
-	switch p.registry.Scout {
-	case p.self:
+	switch {
+	case p.registry.Scout == p.self:
 		p.scoutSince = time.Time{}
-		if p.state != StateReady && f.ready() && p.reached(p.scoutAt) {
+		if (!p.scout || p.state != StateReady && f.ready()) && p.reached(p.scoutAt) {
 			p.scoutAt = p.now.Add(resend)
 			p.do(Action{Kind: ActionNoScout})
 		}
-	case "":
+	case p.scout && p.registry.Scout == "":
 		if p.scoutSince.IsZero() {
 			p.scoutSince = p.now
 		}

@@ -190,6 +190,8 @@ func TestDemoFlags(t *testing.T) {
 	for want, args := range map[string][]string{
 		"501 cars: expected 1 to 500": {"--cars", "501"},
 		"0 cars: expected 1 to 500":   {"--cars", "0"},
+		"0 replicas: expected 1 to 5": {"--replicas", "0"},
+		"6 replicas: expected 1 to 5": {"--replicas", "6"},
 		"--seconds is":                {"--seconds", "-1"},
 		"--status needs --module":     {"--status", "{}"},
 		"did not start":               {"--module", "/bin/false"},
