@@ -143,7 +143,7 @@ machine. A full run takes some minutes; --rows chooses.`,
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	f.register(cmd, 3, 4)
-	cmd.Flags().StringVar(&f.rows, "rows", "", "measure only what this regular expression matches: library-1, library-10, library-100,\nlibrary-open-100, library-start-N, library-idle-N, library-connected-N, big-library, closed-1, closed-10, closed-100, open-100,\nstorm-100, storm-300, commands, start-N, idle-N, big-server, big-builtin,\nkept-100, kept-open, cluster-100, cluster-open, cluster-big, cluster-etcd, flood, restart, memory-N")
+	cmd.Flags().StringVar(&f.rows, "rows", "", "measure only what this regular expression matches: library-1, library-10, library-100,\nlibrary-open-100, library-start-N, library-idle-N, library-connected-N, big-library, closed-1, closed-10, closed-100, open-100,\nstorm-100, storm-300, commands, start-N, idle-N, big-server, big-builtin,\nkept-open, kept-open-5, kept-100, kept-connections, cluster-100, cluster-open, cluster-big, cluster-etcd, flood, restart, memory-N")
 	cmd.AddCommand(newCheckCommand(), newGrowthCommand(), newPlotCommand(), newChildCommand())
 	return cmd
 }

@@ -11,7 +11,8 @@ import (
 func TestLabelsOnTheCommandLine(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "config.json")
-	writeConfig(t, file, freeAddress(t), freeAddress(t), "car1", "car2", "car3")
+	addresses := freeAddresses(t, 2)
+	writeConfig(t, file, addresses[0], addresses[1], "car1", "car2", "car3")
 	raw, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)

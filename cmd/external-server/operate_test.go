@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,12 +17,12 @@ import (
 	"time"
 
 	"external-server/internal/fleet"
+	"external-server/internal/lab/freeport"
 	"external-server/internal/lab/gateway"
 	"external-server/internal/support/testneed"
+	"external-server/internal/support/testwait"
 	"external-server/internal/tools/man"
 )
-
-const patience = 30 * time.Second
 
 var teleop = fleet.Device{Module: 3, Type: 7, Role: "teleop", Name: "Tele\x1b[31mop"}
 
@@ -56,35 +55,24 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-func freeAddress(t *testing.T) string {
+// freeAddresses returns n addresses for servers, also for one that is restarted: no outgoing
+// connection gets them meanwhile.
+func freeAddresses(t *testing.T, n int) []string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	all, err := freeport.Addresses(n)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-func wait(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for limit := time.After(patience); !holds(); {
-		select {
-		case <-tick.C:
-		case <-limit:
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
+	return all
 }
 
 // serving runs the real server from a configuration file, as the binary does.
 func serving(t *testing.T, cars ...string) (file, broker string) {
 	t.Helper()
 	dir := t.TempDir()
-	file, broker = filepath.Join(dir, "config.json"), freeAddress(t)
-	writeConfig(t, file, broker, freeAddress(t), cars...)
+	addresses := freeAddresses(t, 2)
+	file, broker = filepath.Join(dir, "config.json"), addresses[0]
+	writeConfig(t, file, broker, addresses[1], cars...)
 	t.Cleanup(runServer(t, file))
 	return file, broker
 }
@@ -104,7 +92,7 @@ func runServer(t *testing.T, file string) (stop func()) {
 			t.Error(err)
 		}
 	}
-	wait(t, "the server", func() bool {
+	testwait.Until(t, "the server", func() bool {
 		text, err := command(t.Context(), "cars", "-c", file, "--json")
 		return err == nil && !strings.Contains(text, "no connection to the broker")
 	})
@@ -142,7 +130,7 @@ func startGateway(t *testing.T, broker, car string) *gateway.Gateway {
 	g, err := gateway.Start(gateway.Settings{
 		Car: fleet.CarID{Company: "acme", Car: car}, Broker: gateway.Broker{Address: broker},
 		Core: gateway.Options{Steady: true, Timing: gateway.Timing{RetryPause: 50 * time.Millisecond, QueuePoll: 20 * time.Millisecond,
-			LinkTimeout: patience, MessageTimeout: patience}},
+			LinkTimeout: testwait.Patience, MessageTimeout: testwait.Patience}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -186,11 +174,11 @@ func TestOperate(t *testing.T) {
 	}
 	follow(&followed, "events", "--all")
 	follow(&sniffed, "sniff", "--car", "car1")
-	wait(t, "sniff to listen", func() bool { return strings.Contains(sniffed.String(), "listening to acme/car1") })
+	testwait.Until(t, "sniff to listen", func() bool { return strings.Contains(sniffed.String(), "listening to acme/car1") })
 
 	g := startGateway(t, broker, "car1")
 	g.Status(teleop, []byte(`{"speed":1}`), time.Time{})
-	wait(t, "the session", func() bool { return strings.Contains(run("cars", "--state", "running"), "car1  running") })
+	testwait.Until(t, "the session", func() bool { return strings.Contains(run("cars", "--state", "running"), "car1  running") })
 	if text := run("cars"); !strings.Contains(text, "2 cars: 1 running, 0 connecting, 1 waiting") || !strings.Contains(text, "has not been heard") {
 		t.Errorf("cars:\n%s", text)
 	}
@@ -237,17 +225,20 @@ func TestOperate(t *testing.T) {
 	fails(tokenVariable, "cars", "--token", "wrong")
 
 	run("disconnect", "car1")
-	wait(t, "the events", func() bool {
+	testwait.Until(t, "the events", func() bool {
 		text := followed.String()
 		return strings.Contains(text, "disconnected by an operator") && strings.Contains(text, "running") && strings.Contains(text, "operator")
 	})
 	g.Status(teleop, []byte(`{"speed":2}`), time.Time{})
-	wait(t, "the traffic", func() bool {
+	testwait.Until(t, "the traffic", func() bool {
 		text := sniffed.String()
 		return !slices.ContainsFunc([]string{"→ server  connect ", "→ gateway connectResponse", "→ gateway disconnect", `{"speed":2}`, "CONNECTING"},
 			func(s string) bool { return !strings.Contains(text, s) })
 	})
-	wait(t, "the session", func() bool { return strings.Contains(run("cars", "--state", "running"), "car1") })
+	testwait.Until(t, "the session", func() bool {
+		g.Status(teleop, []byte(`{"speed":3}`), time.Time{}) // the one before may have been on its way when the gateway was told
+		return strings.Contains(run("cars", "--state", "running"), "car1")
+	})
 	run("reannounce", "car1")
 
 	_, admin, _ := strings.Cut(detailAddress(t, file), "//")
@@ -259,7 +250,7 @@ func TestOperate(t *testing.T) {
 	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	wait(t, "the reload by SIGHUP", func() bool { return strings.Contains(run("cars"), "1 cars:") })
+	testwait.Until(t, "the reload by SIGHUP", func() bool { return strings.Contains(run("cars"), "1 cars:") })
 	stop()
 	following2.Wait()
 }
@@ -281,7 +272,8 @@ func detailAddress(t *testing.T, file string) string {
 // What follows a server waits for it while it is started anew, and says so.
 func TestFollowersSurviveARestart(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "config.json")
-	writeConfig(t, file, freeAddress(t), freeAddress(t), "car1")
+	addresses := freeAddresses(t, 2)
+	writeConfig(t, file, addresses[0], addresses[1], "car1")
 	stop := runServer(t, file)
 	ctx, cancel := context.WithCancel(t.Context())
 	var following sync.WaitGroup
@@ -300,14 +292,14 @@ func TestFollowersSurviveARestart(t *testing.T) {
 	}
 	cars, carsNotes := follow("cars", "--watch", "--interval", "100ms")
 	events, eventsNotes := follow("events", "--all")
-	wait(t, "the first answers", func() bool { return cars.String() != "" && events.String() != "" })
+	testwait.Until(t, "the first answers", func() bool { return cars.String() != "" && events.String() != "" })
 	stop()
-	wait(t, "the notes", func() bool {
+	testwait.Until(t, "the notes", func() bool {
 		return strings.Contains(carsNotes.String(), "cannot be asked") && strings.Contains(eventsNotes.String(), "trying again")
 	})
 	before := len(cars.String())
 	stop = runServer(t, file)
-	wait(t, "the new server", func() bool {
+	testwait.Until(t, "the new server", func() bool {
 		return len(cars.String()) > before && strings.Contains(eventsNotes.String(), "connected again")
 	})
 	cancel()
@@ -325,7 +317,7 @@ func TestBrokenFileOnDisk(t *testing.T) {
 	if err := os.WriteFile(file, []byte(`{"company_name": `), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	address := freeAddress(t)
+	address := freeAddresses(t, 1)[0]
 	for _, args := range [][]string{{"cars"}, {"reload"}, {"car", "car1"}, {"log-level"}} {
 		var notes strings.Builder
 		root := newRootCommand()
@@ -347,7 +339,8 @@ func TestBrokenFileOnDisk(t *testing.T) {
 
 // An endpoint that does not answer is reported with what to do.
 func TestNoEndpoint(t *testing.T) {
-	_, err := command(t.Context(), "cars", "--admin", "http://"+freeAddress(t))
+	addresses := freeAddresses(t, 2)
+	_, err := command(t.Context(), "cars", "--admin", "http://"+addresses[0])
 	if err == nil || !strings.Contains(err.Error(), "cannot be asked") || !strings.Contains(err.Error(), "--admin") {
 		t.Errorf("%v", err)
 	}
@@ -356,7 +349,7 @@ func TestNoEndpoint(t *testing.T) {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}
-	_, err = command(t.Context(), "sniff", "--broker", freeAddress(t), "--company", "acme")
+	_, err = command(t.Context(), "sniff", "--broker", addresses[1], "--company", "acme")
 	if err == nil || !strings.Contains(err.Error(), "broker 127.0.0.1") {
 		t.Errorf("sniff: %v", err)
 	}

@@ -17,6 +17,7 @@ import (
 	"external-server/internal/lab/gateway"
 	"external-server/internal/lab/simulate"
 	"external-server/internal/support/testneed"
+	"external-server/internal/support/testwait"
 )
 
 // townConfig is a server with the mission and io modules, its API out of reach.
@@ -46,7 +47,8 @@ func townConfig(t *testing.T, file, broker, admin string, cars ...string) {
 func TestSimulatedCarsAreATown(t *testing.T) {
 	testneed.Time(t)
 	dir := t.TempDir()
-	file, broker, admin := filepath.Join(dir, "config.json"), freeAddress(t), freeAddress(t)
+	addresses := freeAddresses(t, 2)
+	file, broker, admin := filepath.Join(dir, "config.json"), addresses[0], addresses[1]
 	townConfig(t, file, broker, admin, "*")
 	t.Cleanup(runServer(t, file))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -66,7 +68,7 @@ func TestSimulatedCarsAreATown(t *testing.T) {
 		Fuel float64
 	}
 	first, moved, states := make(map[string]place), make(map[string]bool), make(map[string]bool)
-	wait(t, "twenty places, and cars that drive", func() bool {
+	testwait.Until(t, "twenty places, and cars that drive", func() bool {
 		text, err := adminGet(t, admin, "/api/v1/positions")
 		var got struct{ Positions []position }
 		if err != nil || json.Unmarshal(text, &got) != nil {
@@ -94,7 +96,8 @@ func TestSimulatedCarsAreATown(t *testing.T) {
 func TestRemovedCarIsNoViolation(t *testing.T) {
 	testneed.Time(t)
 	dir := t.TempDir()
-	file, broker, admin := filepath.Join(dir, "config.json"), freeAddress(t), freeAddress(t)
+	addresses := freeAddresses(t, 2)
+	file, broker, admin := filepath.Join(dir, "config.json"), addresses[0], addresses[1]
 	townConfig(t, file, broker, admin, "car_1", "car_2")
 	t.Cleanup(runServer(t, file))
 	f, err := simulate.New(simulate.Options{Broker: gateway.Broker{Address: broker}, Company: "acme", Cars: 2, Devices: 1, Module: 2, DeviceType: -1, Rate: 5, Seed: 1})
@@ -114,7 +117,7 @@ func TestRemovedCarIsNoViolation(t *testing.T) {
 	if _, err := command(t.Context(), "reload", "-c", file); err != nil {
 		t.Fatal(err)
 	}
-	wait(t, "a car without a server", func() bool { return f.Figures().Unserved == 1 })
+	testwait.Until(t, "a car without a server", func() bool { return f.Figures().Unserved == 1 })
 	r := f.Report()
 	var said strings.Builder
 	r.Explain(&said)

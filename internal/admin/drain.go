@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"external-server/internal/cluster"
+	"external-server/internal/peer"
 )
 
 // maxReplicaName bounds the name of a replica in a request, in bytes.
@@ -123,7 +124,7 @@ func (s *Server) drainOther(w http.ResponseWriter, r *http.Request, view *cluste
 		fail(w, http.StatusInternalServerError, err.Error())
 		return
 	}
-	reply, err := s.opts.Cluster.Ask(ctx, m.Address, out)
+	reply, err := s.opts.Cluster.Ask(peer.For(ctx, m.Name), m.Address, out)
 	if err != nil {
 		fail(w, http.StatusBadGateway, fmt.Sprintf("replica %s does not answer: %v", name, err))
 		return

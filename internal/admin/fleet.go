@@ -168,7 +168,7 @@ func (s *Server) ask(ctx context.Context, r *http.Request, m cluster.Member, pat
 	if err != nil {
 		return err
 	}
-	answer, err := s.opts.Cluster.Ask(ctx, m.Address, out)
+	answer, err := s.opts.Cluster.Ask(peer.For(ctx, m.Name), m.Address, out)
 	if err != nil {
 		return because(err)
 	}
@@ -251,7 +251,7 @@ func (s *Server) pass(w http.ResponseWriter, r *http.Request, owner cluster.Owne
 		return
 	}
 	slow := time.AfterFunc(requestTimeout, cancel) // the answer has to begin
-	answer, err := s.opts.Cluster.Ask(ctx, owner.Address, out)
+	answer, err := s.opts.Cluster.Ask(peer.For(ctx, owner.Replica), owner.Address, out)
 	if !slow.Stop() && err == nil {
 		err = errors.New("no answer in time")
 	}

@@ -16,6 +16,7 @@ import (
 
 	"external-server/internal/cluster"
 	"external-server/internal/observe"
+	"external-server/internal/peer"
 )
 
 // Bounds of the stream of all replicas' events.
@@ -217,7 +218,7 @@ func (s *Server) readOther(ctx context.Context, r *http.Request, m cluster.Membe
 		return
 	}
 	out.Header.Del("Last-Event-ID")
-	answer, err := s.opts.Cluster.Ask(ctx, m.Address, out)
+	answer, err := s.opts.Cluster.Ask(peer.For(ctx, m.Name), m.Address, out)
 	if err != nil {
 		return
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"external-server/internal/cluster"
+	"external-server/internal/peer"
 )
 
 // memberInfo is a replica in /api/v1/server.
@@ -116,7 +117,7 @@ func (s *Server) reloadAt(r *http.Request, m cluster.Member) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	answer, err := s.opts.Cluster.Ask(ctx, m.Address, out)
+	answer, err := s.opts.Cluster.Ask(peer.For(ctx, m.Name), m.Address, out)
 	if err != nil {
 		return "", err
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"external-server/internal/lab/gateway"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/module"
+	"external-server/internal/peer"
 	"external-server/internal/support/badnetwork"
 	"external-server/internal/support/brokertest"
 	"external-server/internal/support/testlog"
@@ -69,6 +71,7 @@ func (c *chair) Run(ctx context.Context) error { <-ctx.Done(); return nil }
 func (c *chair) Drain(context.Context) error   { return nil }
 func (c *chair) Lost(shard int)                { c.lost <- shard }
 func (c *chair) BeginDrain()                   {}
+func (c *chair) AnyCar(bool)                   {}
 func (c *chair) Lease() (int64, time.Time)     { return 0, time.Time{} }
 func (c *chair) Counts() cluster.Counts        { return cluster.Counts{} }
 
@@ -146,6 +149,7 @@ func (i countingInstance) ForwardStatus(_ context.Context, _ fleet.Device, data 
 // sharer is one server of a crowd.
 type sharer struct {
 	*App
+	t     *testing.T
 	name  string
 	log   *testlog.Buffer
 	chair *chair
@@ -201,7 +205,7 @@ func (c *crowd) load(name string) *config.Config {
 // start runs a replica until the test ends.
 func (c *crowd) start(name string) *sharer {
 	c.t.Helper()
-	r := &sharer{name: name, log: new(testlog.Buffer), cfg: c.load(name), chair: &chair{table: c.table, name: name, lost: make(chan int, crowdShards)}}
+	r := &sharer{t: c.t, name: name, log: new(testlog.Buffer), cfg: c.load(name), chair: &chair{table: c.table, name: name, lost: make(chan int, crowdShards)}}
 	var err error
 	r.App, err = New(c.t.Context(), Options{
 		Config: r.cfg, Logger: r.log.Logger(),
@@ -243,6 +247,19 @@ func (c *crowd) open(r *sharer, shards ...int) {
 	}
 }
 
+// hears waits until the owner of a shard tells this replica that it serves it: on a busy machine
+// it may not answer in time at first.
+func (r *sharer) hears(shard int, owner string) {
+	r.t.Helper()
+	testwait.Until(r.t, owner+" says that it serves the shard", func() bool {
+		answer, err := r.cluster.replica.Ask(r.t.Context(), shard)
+		if err != nil {
+			r.t.Log(err)
+		}
+		return err == nil && answer.Serving && answer.Owner.Replica == owner
+	})
+}
+
 func (r *sharer) member() cluster.Member {
 	return cluster.Member{Name: r.name, Address: r.peers.address(r.cfg.Cluster)}
 }
@@ -281,7 +298,7 @@ func (c *crowd) drive(names ...string) {
 		g, err := gateway.Start(gateway.Settings{
 			Car: fleet.CarID{Company: "company", Car: name}, Broker: gateway.Broker{Address: c.broker.Address()}, Observe: d.observe,
 			Core: gateway.Options{Steady: true, Timing: gateway.Timing{
-				RetryPause: 300 * time.Millisecond, MessageTimeout: 5 * time.Second, LinkTimeout: 30 * time.Second,
+				RetryPause: 300 * time.Millisecond, MessageTimeout: testwait.Patience, LinkTimeout: testwait.Patience,
 				QueuePoll: 50 * time.Millisecond, LeaveStall: 50 * time.Millisecond,
 			}},
 		})
@@ -340,13 +357,18 @@ func (c *crowd) unnoticed() {
 	}
 }
 
+// shardOf is the shard of a car.
+func shardOf(name string) int {
+	return mqtt.Shard(fleet.CarID{Company: "company", Car: name}, crowdShards)
+}
+
 // carsOfEach returns n names of cars of each shard, and the "cars" of a configuration with
 // them.
 func carsOfEach(n int) (names []string, cars string) {
 	have := make([]int, crowdShards)
 	for i := 0; len(names) < n*crowdShards; i++ {
 		name := fmt.Sprintf("car_%d", i)
-		if shard := mqtt.Shard(fleet.CarID{Company: "company", Car: name}, crowdShards); have[shard] < n {
+		if shard := shardOf(name); have[shard] < n {
 			have[shard]++
 			names = append(names, name)
 			cars += fmt.Sprintf(", %q: {}", name)
@@ -395,6 +417,26 @@ func TestHandOverIsRefused(t *testing.T) {
 	for n := range crowdShards {
 		if err := a.cluster.replica.Close(t.Context(), n, nobody, false); err == nil {
 			t.Error("a shard was handed over to nobody")
+		}
+	}
+	c.served(5)
+	c.unnoticed()
+	c.account.exact(t)
+}
+
+// The address of another replica that leads somewhere else, as a loopback address of another machine does, gets
+// nothing: neither this replica itself nor a third one takes a shard that is meant for the other.
+func TestHandOverToWrongAddress(t *testing.T) {
+	t.Parallel()
+	names, cars := carsOfEach(2)
+	c := newCrowd(t, cars)
+	a, third := c.start("a"), c.start("third")
+	c.open(a, 0, 1, 2, 3)
+	c.drive(names...)
+	for n, at := range []string{a.member().Address, third.member().Address} {
+		err := a.cluster.replica.Close(t.Context(), n, cluster.Member{Name: "b", Address: at}, false)
+		if peer.ReasonOf(err) != peer.Misled || !strings.Contains(err.Error(), "cluster.peer_address") {
+			t.Errorf("shard %d was given to %s instead of b: %v", n, at, err)
 		}
 	}
 	c.served(5)
@@ -472,9 +514,7 @@ func TestEpochRises(t *testing.T) {
 	testwait.Until(t, "the broker has the epoch", func() bool {
 		return errors.As(b.cluster.replica.Open(t.Context(), 0, stale), &err)
 	})
-	if answer, err := b.cluster.replica.Ask(t.Context(), 0); err != nil || !answer.Serving || answer.Owner.Replica != "a" {
-		t.Errorf("%+v, %v", answer, err)
-	}
+	b.hears(0, "a")
 	a.stop()
 	if answer, err := b.cluster.replica.Ask(t.Context(), 0); err != nil || answer.Serving {
 		t.Errorf("%+v, %v", answer, err)
@@ -506,6 +546,22 @@ func TestFoundCarInCluster(t *testing.T) {
 	c.served(3)
 	c.unnoticed()
 	testwait.Until(t, "b serves all", func() bool { return len(b.Cars()) == len(names) && len(a.Cars()) == 0 })
+}
+
+// Strangers who let unknown cars connect whose shards have no owner do not fill the log.
+func TestFoundCarsWithoutOwnerAreLogged(t *testing.T) {
+	t.Parallel()
+	c := newCrowd(t, `{"*": {}}`)
+	a := c.start("a")
+	for n := range 300 {
+		a.cluster.replica.Elsewhere(fleet.CarID{Company: "company", Car: fmt.Sprint("car", n)}, []byte("a Connect"))
+	}
+	const late, many = "could not be handed to the owner", "more unknown cars connect"
+	testwait.Until(t, "both are told", func() bool { return a.log.Has(late) && a.log.Has(many) })
+	a.stop()
+	if n := strings.Count(a.log.String(), late) + strings.Count(a.log.String(), many); n > 20 {
+		t.Errorf("%d lines for 300 Connects", n)
+	}
 }
 
 // A reload changes the cars of the shards that are served, and another replica follows with

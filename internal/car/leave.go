@@ -94,7 +94,7 @@ func (s *Seat) EndPolling(ctx context.Context) {
 }
 
 // Leave gives an empty seat up, unless a message of the gateway waits in it. A seat
-// that was left refuses what the link still delivers, which therefore takes it for the
+// that was left refuses what the link still delivers. The link then treats it as the
 // message of an unknown car. End the context of Run then.
 func (s *Seat) Leave() (left bool) {
 	s.turn.Lock()

@@ -84,9 +84,9 @@ type Journal interface {
 
 // Carrier hands on what another server needs to go on with sessions.
 type Carrier interface {
-	// Put says what AppendCarried of the session says now, empty: no session goes on. It is called before
-	// anything leaves that the record describes, from the goroutine of the car, must not block and
-	// keeps nothing of record.
+	// Put takes the record that AppendCarried of the session returns now; an empty one says that no
+	// session goes on. It is called from the goroutine of the car, before anything leaves that the record
+	// describes. It must not block, and must keep nothing of record.
 	Put(car fleet.CarID, record []byte)
 }
 
@@ -108,13 +108,13 @@ type Options struct {
 	Permit module.Permit
 	// Down is for how long the car had been out of reach when the seat was made.
 	Down time.Duration
-	// OwnBroker says that the broker ends and begins with this process and that the one
-	// before has handled all that it had: the first time the link is up, nothing is
-	// missing, although the broker has kept nothing.
+	// OwnBroker says that the broker ends and begins with this process, and that the
+	// process before has handled everything that it had: when the link is up for the
+	// first time nothing is missing, although the broker has kept nothing.
 	OwnBroker bool
-	// Alone is called before a status of the process before is handed to a module, and what
-	// it returns, if anything, after that: the owner can wait, so that one is at a time. Nil:
-	// they are handed over at once.
+	// Alone is called before a status of the process before is handed to a module; the
+	// function that it returns, if any, is called after that. The owner can wait in Alone, so
+	// that one such status at a time is handed over. Nil: they are all handed over at once.
 	Alone func() (done func())
 	// Suspending tells that the process ends for another one to go on: the loss of the
 	// link ends no session then. Nil: it never does.

@@ -14,7 +14,7 @@ import (
 type Options struct {
 	Self   string // name of this replica
 	Shards int
-	Scout  bool // cars found by "*" are served
+	Scout  bool // cars found by "*" are served; see Cluster.AnyCar
 	Store  Store
 	Host   Host
 	Log    *slog.Logger
@@ -96,6 +96,9 @@ func (c *Cluster) Lease() (id int64, until time.Time) {
 // Lost tells that the broker has told the Host that another replica serves a shard.
 // Host.Close with lost follows, unless this replica does not serve the shard.
 func (c *Cluster) Lost(shard int) { c.tell(Event{Kind: EventLost, Shard: shard}) }
+
+// AnyCar tells whether cars found by "*" are served from now on. Run is under way or follows.
+func (c *Cluster) AnyCar(served bool) { c.tell(Event{Kind: EventAnyCar, OK: served}) }
 
 func (c *Cluster) tell(ev Event) {
 	select {

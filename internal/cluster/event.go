@@ -19,6 +19,7 @@ const (
 	EventRaised                    // Shard, OK: a higher epoch was written
 	EventLost                      // Shard: the broker says that another replica serves it
 	EventDrain                     // this replica is about to end
+	EventAnyCar                    // OK: a reload has changed whether cars found by "*" are served
 )
 
 // Event is something that has happened.

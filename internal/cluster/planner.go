@@ -34,7 +34,7 @@ func DefaultTiming() Timing {
 const longestWait = 15 * time.Second
 
 // TimingFor returns the times for a lease: a replica without broker has to give its shards
-// away before one that has ended would lose them.
+// away in less time than it takes until the shards of a dead replica are taken over.
 func TimingFor(lease time.Duration) Timing {
 	t := DefaultTiming()
 	lease = min(lease, longestWait)
@@ -113,6 +113,8 @@ func (p *Planner) Step(now time.Time, ev Event) []Action {
 		if !p.draining {
 			p.draining, p.drainSince = true, now
 		}
+	case EventAnyCar:
+		p.scout = ev.OK
 	case EventTick:
 	default:
 		p.shardEvent(ev)
@@ -331,17 +333,14 @@ func (p *Planner) handOver(n int, to *Member) {
 
 // scoutRole sees to it that one member looks out for cars found by "*".
 func (p *Planner) scoutRole(f *fleet) {
-	if !p.scout {
-		return
-	}
-	switch p.registry.Scout {
-	case p.self:
+	switch {
+	case p.registry.Scout == p.self:
 		p.scoutSince = time.Time{}
-		if p.state != StateReady && f.ready() && p.reached(p.scoutAt) {
+		if (!p.scout || p.state != StateReady && f.ready()) && p.reached(p.scoutAt) {
 			p.scoutAt = p.now.Add(resend)
 			p.do(Action{Kind: ActionNoScout})
 		}
-	case "":
+	case p.scout && p.registry.Scout == "":
 		if p.scoutSince.IsZero() {
 			p.scoutSince = p.now
 		}
@@ -367,7 +366,7 @@ func stale(err error) (known int64, ok bool) {
 	return 0, false
 }
 
-// View returns what the planner knows, without what it does not: whether etcd answers.
+// View returns what the planner knows. Whether etcd answers is not in it.
 func (p *Planner) View() View {
 	v := View{Self: p.self, Shards: make([]Owner, len(p.shards))}
 	if p.registry == nil {

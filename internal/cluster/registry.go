@@ -15,8 +15,8 @@ type Claim struct {
 	To    string // with ClaimLeaving and ClaimLeft: who gets it
 	// Left, without Owner: the owner that gave the claim up had said before that it serves the shard no more.
 	Left bool
-	// Base is what the epoch exceeds Revision by: etcd begins with small revisions again
-	// when it was restored, epochs never do.
+	// Base and Revision make the epoch together: after a restore etcd begins with small
+	// revisions again, but epochs only rise.
 	Base     int64
 	Revision int64 // in which etcd made the key
 }

@@ -21,6 +21,7 @@ import (
 //	member b gone
 //	claim 1 b serving      etcd has a claim of shard 1; to=NAME, rev=NUMBER, base=NUMBER
 //	claim 1 none [left]
+//	any-car on|off         a reload has changed whether cars found by "*" are served
 //	scout-is b             etcd has a scout; "none"
 //	registry               the planner is told what etcd has
 //	etcd up|down
@@ -75,6 +76,8 @@ func (st *stage) do(w []string) {
 		st.member(w[1:])
 	case "claim":
 		st.claim(w[1:])
+	case "any-car":
+		st.step(Event{Kind: EventAnyCar, OK: w[1] == "on"})
 	case "scout-is":
 		st.registry.Scout = strings.TrimSuffix(w[1], "none")
 	case "registry":

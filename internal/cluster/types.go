@@ -60,7 +60,7 @@ type View struct {
 	Since     time.Time // when Connected took its value
 	Problem   string    // why etcd does not answer, or why this replica is no member
 	Notice    string    // what others have written in etcd that keeps shards from moving, and what to do
-	// Orphaned is since when the shard has no owner that has had none for longest; zero: all
+	// Orphaned is since when a shard has had no owner, the earliest of all shards; zero: all
 	// have one.
 	Orphaned time.Time
 }
@@ -78,23 +78,23 @@ func (v *View) Member(name string) (Member, bool) {
 // Host serves shards. Calls for one shard come one after the other; those for different
 // shards may run at the same time, a few of them.
 type Host interface {
-	// Open begins to serve a shard under the epoch. It returns when cars are answered, or
-	// why they are not; a StaleError when the broker knows a higher or equal epoch of another owner. A
-	// shard that is being served already keeps its sessions: its claim had vanished and was
-	// taken again, and the new epoch is to be announced over the connection that it has.
+	// Open begins to serve a shard under the epoch. It returns when cars are answered, or why they are
+	// not; a StaleError when the broker knows a higher or equal epoch of another owner. A shard that
+	// is being served already keeps its sessions: its claim had vanished and was taken again, and the
+	// new epoch is to be announced over the connection that it has.
 	Open(ctx context.Context, shard int, epoch int64) error
-	// Close ends serving. With a name in to it hands the shard over to that replica first,
-	// and returns an error when that replica does not take it: serving on, unless it is an ErrLeft. An empty to
-	// suspends the sessions for the next owner of the shard. lost: another replica serves
-	// the shard already; nothing may be sent to its cars any more.
+	// Close ends serving. With a name in to it hands the shard over to that replica first, and returns an error
+	// when that replica does not take it. It goes on serving then, unless the error is an ErrLeft. An empty to
+	// suspends the sessions for the next owner of the shard. lost: another replica serves the shard already;
+	// nothing may be sent to its cars any more.
 	Close(ctx context.Context, shard int, to Member, lost bool) error
 	// Health is nil when this replica can serve: the broker is reachable, no loop is
 	// stalled, modules are in service. It does not block. With a NoBrokerError in it the broker
 	// does not answer this replica: what it serves stands still already.
 	Health() error
-	// Ask finds out what the owner before says whose claim is not there any more. It takes
-	// about a second at most, and no time when the owner has offered the shard to this
-	// replica a moment ago.
+	// Ask asks the former owner of a shard whose claim has vanished. It takes about a
+	// second at most, and no time when that owner has offered the shard to this replica a
+	// moment ago.
 	Ask(ctx context.Context, shard int) (Answer, error)
 }
 

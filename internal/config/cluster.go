@@ -1,10 +1,12 @@
 package config
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -60,6 +62,7 @@ const (
 	maxLease       = time.Minute
 	maxEtcd        = 16
 	leastToken     = 16 // characters
+	longestToken   = 1024
 	maxClusterName = 32
 	maxReplicaName = 64
 	defaultPeers   = "127.0.0.1:8070"
@@ -88,6 +91,9 @@ func (l *loader) cluster(top *document.Object, cfg *Config) *Cluster {
 	l.etcd(o, c)
 	l.clusterNames(o, c, cfg.Company)
 	l.peers(o, c)
+	if l.remoteEtcd(c) && address.Loopback(cmp.Or(c.PeerAddress, c.PeerListen)) {
+		l.Warnf(o.At("peer_listen"), o.Key("peer_listen"), "servers on other machines cannot reach this one at %s; unless all run here, set an address that they reach, or %s", cmp.Or(c.PeerAddress, c.PeerListen), o.Key("peer_address"))
+	}
 	l.clusterNeeds(o, cfg)
 	o.Finish()
 	return c
@@ -136,20 +142,18 @@ func (l *loader) etcd(o *document.Object, c *Cluster) {
 		l.Errorf(o.KeyAt("password"), o.Key("password"), "a password without user name; expected %s (or %s in the environment) too", o.Key("username"), EnvEtcdUsername)
 	case c.Username != "" && c.Password.IsZero():
 		l.Errorf(o.KeyAt("username"), o.Key("username"), "a user name without password; expected %s (or %s in the environment) too", o.Key("password"), EnvEtcdPassword)
-	case c.Username != "" && plain:
-		l.plainPassword(o, c)
+	case c.Username != "" && plain && l.remoteEtcd(c):
+		l.Warnf(o.KeyAt("username"), o.Key("username"), "the password goes to etcd without encryption; use https URLs")
 	}
 	l.etcdTLS(o, c, plain)
 }
 
-// plainPassword warns about a password that others on the way can read.
-func (l *loader) plainPassword(o *document.Object, c *Cluster) {
-	for _, text := range c.Etcd {
-		if u, err := url.Parse(text); err == nil && !address.Loopback(u.Host) {
-			l.Warnf(o.KeyAt("username"), o.Key("username"), "the password goes to etcd without encryption; use https URLs")
-			return
-		}
-	}
+// remoteEtcd tells whether a member of etcd runs on another machine.
+func (*loader) remoteEtcd(c *Cluster) bool {
+	return slices.ContainsFunc(c.Etcd, func(text string) bool {
+		u, err := url.Parse(text)
+		return err == nil && !address.Loopback(u.Host)
+	})
 }
 
 func (l *loader) etcdTLS(o *document.Object, c *Cluster, plain bool) {
@@ -190,6 +194,9 @@ func (l *loader) clusterNames(o *document.Object, c *Cluster, company string) {
 		c.Replica, c.replicaDefault = l.machine(), true
 	} else {
 		c.Replica = o.Str("replica", "")
+	}
+	if n != nil && n.Kind != document.KindString {
+		return // told already
 	}
 	if len(c.Replica) > maxReplicaName || !replicaName.MatchString(c.Replica) {
 		off, why := o.At("replica"), ""
@@ -243,9 +250,9 @@ func (l *loader) peers(o *document.Object, c *Cluster) {
 		return
 	case c.PeerTLS != nil:
 		return
-	case len(c.PeerToken.Reveal()) < leastToken || strings.ContainsFunc(c.PeerToken.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }):
+	case len(c.PeerToken.Reveal()) < leastToken || len(c.PeerToken.Reveal()) > longestToken || strings.ContainsFunc(c.PeerToken.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }):
 		if token == nil || token.Kind == document.KindString { // of another kind: told already
-			l.Errorf(where, o.Key("peer_token"), "expected at least %d printable ASCII characters without blanks, the same for all servers, such as openssl rand -hex 32 makes", leastToken)
+			l.Errorf(where, o.Key("peer_token"), "expected %d to %d printable ASCII characters without blanks, the same for all servers, such as openssl rand -hex 32 makes", leastToken, longestToken)
 		}
 		return
 	}

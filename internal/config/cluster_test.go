@@ -23,13 +23,13 @@ const (
 // machine.
 func TestClusterDefaults(t *testing.T) {
 	workdir(t)
-	cfg, warnings := mustLoad(t, clusterFile(`"etcd": ["http://e", "http://[::1]:1/"], `+somePeers))
+	cfg, warnings := mustLoad(t, clusterFile(`"etcd": ["http://localhost", "http://[::1]:1/"], `+somePeers))
 	c := cfg.Cluster
 	host, err := os.Hostname()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Join(c.Etcd, " ") != "http://e:2379 http://[::1]:1" || c.Name != "c" || c.Replica != host || c.Shards != 32 || c.Lease != 3*time.Second || c.TLS != nil || c.PeerAddress != "" || len(warnings) > 0 {
+	if strings.Join(c.Etcd, " ") != "http://localhost:2379 http://[::1]:1" || c.Name != "c" || c.Replica != host || c.Shards != 32 || c.Lease != 3*time.Second || c.TLS != nil || c.PeerAddress != "" || len(warnings) > 0 {
 		t.Errorf("%+v, %v", c, warnings)
 	}
 	cfg, _ = mustLoad(t, clusterFile(`"etcd": ["https://e"], `+somePeers))
@@ -116,7 +116,10 @@ func TestClusterErrors(t *testing.T) {
 			"cluster.peer_tls.key_file: required, but missing; expected its PEM private key\n" +
 				"cluster.peer_tls.ca_file: must not be empty; expected the PEM file of the authority that signed the certificates of all servers"},
 		{"short token", clusterFile(`"peer_listen": "127.0.0.1:8070", "peer_token": "planted", ` + someEtcd),
-			`cluster.peer_token: expected at least 16 printable ASCII characters without blanks, the same for all servers, such as openssl rand -hex 32 makes`},
+			`cluster.peer_token: expected 16 to 1024 printable ASCII characters without blanks, the same for all servers, such as openssl rand -hex 32 makes`},
+		{"long token", clusterFile(`"peer_listen": "127.0.0.1:8070", "peer_token": "` + strings.Repeat("x", 1025) + `", ` + someEtcd),
+			`cluster.peer_token: expected 16 to 1024 printable ASCII characters without blanks, the same for all servers, such as openssl rand -hex 32 makes`},
+		{"no names", clusterFile(`"name": 5, "replica": {}, ` + someEtcd + ", " + somePeers), "cluster.name: expected a string, got a number\ncluster.replica: expected a string, got an object"},
 		{"token in public", clusterFile(`"peer_listen": "203.0.113.1:8070", "peer_token": "planted-planted-planted", ` + someEtcd),
 			`cluster.peer_listen: a token goes over the network without encryption, which is for loopback and private addresses only; expected such an address, or cluster.peer_tls`},
 		{"token at a public address", clusterFile(`"peer_listen": ":8070", "peer_address": "[2001:db8::1]:8070", "peer_token": "planted-planted-planted", ` + someEtcd),
@@ -163,10 +166,15 @@ func TestClusterWarnings(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"token on a private network": {clusterFile(`"peer_listen": "10.0.0.1:8070", "peer_token": "0123456789abcdef", ` + someEtcd),
 			"cluster.peer_token: what the servers tell each other, and the token itself, is not encrypted; on a network that others share use cluster.peer_tls"},
-		"password without TLS": {clusterFile(`"username": "u", "password": "planted", "etcd": ["http://etcd:2379"], ` + somePeers),
+		"password without TLS": {clusterFile(`"username": "u", "password": "planted", "peer_address": "10.0.0.1:8070", "etcd": ["http://etcd:2379"], ` + somePeers),
 			"cluster.username: the password goes to etcd without encryption; use https URLs"},
 		"keys of one server": {strings.Replace(clusterFile(someEtcd+", "+somePeers), `"server_address": "h"`, `"server_address": "h", "connections": 2, "client_id": "x"`, 1),
 			"cluster: connections has no effect in a cluster: each shard has a connection of its own|cluster: client_id has no effect in a cluster: client ids are es-<cluster>-<shard>"},
+		"unreachable": {clusterFile(`"etcd": ["http://127.0.0.1:1", "http://etcd:2379"], ` + somePeers),
+			"cluster.peer_listen: servers on other machines cannot reach this one at 127.0.0.1:8070; unless all run here, set an address that they reach, or cluster.peer_address"},
+		"unreachable address": {clusterFile(`"etcd": ["http://etcd:2379"], "peer_address": "localhost:8070", ` + somePeers),
+			"cluster.peer_listen: servers on other machines cannot reach this one at localhost:8070; unless all run here, set an address that they reach, or cluster.peer_address"},
+		"reachable": {clusterFile(`"etcd": ["http://etcd:2379"], "peer_address": "10.0.0.1:8070", ` + somePeers), ""},
 		"on_stop": {with(minimalD, `"on_stop": "notify", "state_directory": "state", "cluster": {`+someEtcd+", "+somePeers+`}`),
 			"cluster: on_stop has no effect in a cluster: a stop hands the cars over to the other servers"},
 		"misspelt": {clusterFile(`"replicas": "a", ` + someEtcd + ", " + somePeers), "cluster.replicas: unknown key, ignored; did you mean replica?"},

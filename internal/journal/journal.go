@@ -213,7 +213,7 @@ func (j *Journal) Append(records ...[]byte) {
 // AppendAt is Append for records that build on those before: it appends nothing when the
 // journal has begun anew since the epoch (Restart), and returns the epoch that it is in.
 // The owner then appends its complete state at that one. The first epoch is 0. A journal
-// that is broken or closed takes what is given to it for nothing.
+// that is broken or closed accepts the records and keeps none.
 func (j *Journal) AppendAt(epoch uint64, records ...[]byte) (now uint64, ok bool) {
 	if j.off.Load() {
 		return epoch, true

@@ -66,7 +66,8 @@ type Receiver interface {
 	// payload and acknowledgement are still the link's.
 	Message(payload []byte, d Delivery) (heard bool)
 	// Sent follows one or several Messages, when what they caused was written, or
-	// left to the link's writer, so that whatever else they cause delays no answer.
+	// was left to the link's writer. What the receiver begins then delays no
+	// answer.
 	Sent()
 	// LinkUp says that the car's topic is subscribed and messages can flow.
 	LinkUp(up Up)
@@ -95,8 +96,8 @@ type Port interface {
 	// in the same write (RES-3). Without success ack is not used.
 	Publish(payload []byte, ack Ack) bool
 	// Lost tells that the connection over which the receiver heard LinkUp is gone.
-	// LinkDown is told then, or was: what Publish refuses in between is lost as what was
-	// under way is.
+	// LinkDown follows, or was told already. What Publish refuses until then is lost, as
+	// is what was under way.
 	Lost() bool
 	// Acknowledge queues an acknowledgement alone, in the order of the port.
 	Acknowledge(ack Ack)

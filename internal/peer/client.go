@@ -145,6 +145,10 @@ func (c *Client) Do(ctx context.Context, address string, req *http.Request) (*ht
 	if c.token != "" {
 		out.Header.Set("Authorization", "Bearer "+c.token)
 	}
+	out.Header.Del(wantedHeader)
+	if wanted, ok := ctx.Value(wantedKey{}).(string); ok {
+		out.Header.Set(wantedHeader, wanted)
+	}
 	out.Header.Set(hopHeader, "1")
 	out.Header.Set(replicaHeader, c.replica)
 	answer, err := c.transport.RoundTrip(out)
@@ -184,6 +188,8 @@ func (c *Client) explain(address string, sent bool, err error) *Error {
 	case errors.As(err, &alert), strings.Contains(err.Error(), "remote error: tls:"):
 		e.Reason = Stranger
 		e.Err = fmt.Errorf("it does not accept the certificate of this replica: %w; cluster.peer_tls of both must have the same CA, and the certificates must be for servers and clients", err)
+	case sent:
+		e.Err = fmt.Errorf("it does not answer: %w", err)
 	}
 	return e
 }

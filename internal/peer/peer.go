@@ -72,6 +72,7 @@ func (o *Options) check() error {
 const (
 	hopHeader     = "X-Fleet-Hop"     // how many times the request was passed on
 	replicaHeader = "X-Fleet-Replica" // who asks; in an answer: who answers
+	wantedHeader  = "X-Fleet-Wanted"  // who is asked; a peer of an earlier version does not look
 	refusedHeader = "X-Fleet-Refused" // in an answer: the Reason why no handler was asked
 )
 
@@ -85,6 +86,7 @@ const (
 	Busy        Reason = "busy"        // too many requests of this kind are under way there
 	Unknown     Reason = "unknown"     // it has no such endpoint: another version
 	Loop        Reason = "loop"        // the request has been passed on already
+	Misled      Reason = "misled"      // another replica than the wanted one answers at the address
 )
 
 // Error says that a peer's handler gave no answer.
@@ -109,6 +111,15 @@ func ReasonOf(err error) Reason {
 		return e.Reason
 	}
 	return ""
+}
+
+type wantedKey struct{}
+
+// For returns a context for Client.Do whose request is for the replica of that name alone.
+// Addresses may be wrong: a loopback address leads each machine to itself. Any other replica
+// that answers there refuses the request, with the reason Misled.
+func For(ctx context.Context, replica string) context.Context {
+	return context.WithValue(ctx, wantedKey{}, replica)
 }
 
 type fromKey struct{}

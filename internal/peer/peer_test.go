@@ -252,6 +252,37 @@ func TestOneHop(t *testing.T) {
 	}
 }
 
+// A request that is for one replica is answered by no other one that the address leads to, and by the wanted one. What
+// a client has written into the header counts for nothing.
+func TestOnlyTheWantedReplicaAnswers(t *testing.T) {
+	var reached atomic.Int64
+	address, _ := start(t, Options{Replica: "here", Token: config.NewSecret(secret)}, func(s *Server) {
+		s.Handle("/v1/", http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached.Add(1) }))
+	})
+	c := client(t, Options{Token: config.NewSecret(secret)})
+	for _, wanted := range []string{"there", strings.Repeat("x", 1000)} {
+		_, err := c.Do(For(t.Context(), wanted), address, request(t, "POST", "/v1/x"))
+		if ReasonOf(err) != Misled || !strings.Contains(err.Error(), "the replica here answers at this address") || len(err.Error()) > 500 {
+			t.Errorf("for %.9q: %.600v", wanted, err)
+		}
+	}
+	if reached.Load() != 0 {
+		t.Error("the wrong replica has handled a request")
+	}
+	for _, ctx := range []context.Context{For(t.Context(), "here"), t.Context()} {
+		r := request(t, "POST", "/v1/x")
+		r.Header.Set(wantedHeader, "of-a-client")
+		answer, err := c.Do(ctx, address, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+	}
+	if reached.Load() != 2 {
+		t.Errorf("%d requests handled", reached.Load())
+	}
+}
+
 // When the one who asks gives up, so does the handler; when the handler's server stops,
 // the one who asks learns it.
 func TestTheEndReachesTheOtherSide(t *testing.T) {
@@ -302,7 +333,7 @@ func TestSilentPeer(t *testing.T) {
 	var e *Error
 	testwait.Until(t, "a request was sent", func() bool { // on a busy machine the ping may come first
 		_, err = client(t, o).Do(t.Context(), listener.Addr().String(), request(t, "POST", "/v1/wait"))
-		if !errors.As(err, &e) || e.Reason != Unreachable {
+		if !errors.As(err, &e) || e.Reason != Unreachable || e.Sent && !strings.Contains(err.Error(), "does not answer") {
 			t.Fatalf("%v (%+v)", err, e)
 		}
 		return e.Sent

@@ -163,6 +163,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the name of the asking replica is too long", http.StatusBadRequest)
 		return
 	}
+	if wanted := r.Header.Get(wantedHeader); wanted != "" && wanted != s.replica {
+		refuse(w, http.StatusMisdirectedRequest, Misled, fmt.Sprintf("the replica %s answers at this address, not %.64q; cluster.peer_address of that one must be an address at which the others reach it, each its own", s.replica, wanted))
+		return
+	}
 	if hops, err := strconv.Atoi(r.Header.Get(hopHeader)); err != nil || hops != 1 {
 		refuse(w, http.StatusLoopDetected, Loop, fmt.Sprintf("the header %s is %.20q; a request is passed on once, from the replica that was asked to the one that serves", hopHeader, r.Header.Get(hopHeader)))
 		return

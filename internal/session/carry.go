@@ -14,12 +14,12 @@ const hintEvery = 256
 // be. More is not explained by what the record leaves out: it is not that of this session as it was.
 const maxHint = 2 * hintEvery
 
-// Version changes when something has changed that another server must know which goes on
-// with the session should this one fail: that it is in normal communication or has ended, its
-// devices, commands and their responses, statuses that are held, how far modules have fetched
-// commands. The counter of statuses alone changes it every 256 only, and is a hint therefore.
-// The owner hands on what AppendCarried says before it performs the effects of the Step: it has to leave
-// in front of what they send (RES-22).
+// Version changes when something has changed that another server must know to go on with the session,
+// should this one fail: whether it is in normal communication, its devices, commands and their
+// responses, statuses that are held, how far modules have fetched commands. The counter of statuses
+// alone changes it only at every 256th status, so for the other server it is a hint. The owner hands on
+// what AppendCarried says before it performs the effects of the Step: it has to leave in front of what
+// they send (RES-22).
 func (s *Session) Version() uint64 { return s.version }
 
 func (s *Session) carry() { s.version, s.uncarried = s.version+1, 0 }

@@ -44,8 +44,8 @@
 //     came meanwhile; then EventBacklogRead must follow when the last held message was
 //     given to Step. Down is how long the car was out of reach. Withhold says that the
 //     owner leaves without acknowledgement what Withheld names.
-//   - EventBacklogSlow: nothing more comes although EventBacklogRead has not: the owner is
-//     going to acknowledge what was withheld.
+//   - EventBacklogSlow: nothing more comes, although EventBacklogRead was not given: the
+//     owner is going to acknowledge what was withheld.
 //   - EventLinkDown: the connection is lost, and with it all that was queued. Kept says that
 //     the broker may hold what comes; the session is then suspended instead of ended
 //     (RES-5). Settled says that the broker has acknowledged everything that was sent.
@@ -63,8 +63,8 @@
 //   - EventCommands: what one module has fetched, in order, and the Position behind it. Ask
 //     CommandRoom first and leave the rest where it is (REC-22). Report also an empty
 //     batch that moves the Position.
-//   - EventDelivered: a module for which Modules.Awaited is true was handed its statuses up to the Number of
-//     their EffectForward, whatever it has answered. Of a session that has ended none is reported to the next one.
+//   - EventDelivered: a module for which Modules.Awaited is true was handed its statuses up to the Number of their
+//     EffectForward, whatever it has answered. Do not report to a session what an earlier one has forwarded.
 //
 // What the clock and operators bring:
 //
@@ -101,16 +101,16 @@
 //   - EffectDeviceConnected: ask whether it serves the type, unless Recall knows; then call
 //     device_connected; report EventAdmission. First means that commands fetched before
 //     are stale and are to be forgotten (DEV-3).
-//   - EffectForward: call forward_status with Data, then forward_error_message with Error if
-//     that is not empty. This is a promise: the answer to the gateway follows it in the
-//     same slice or is held, and Room said that there is room. Only with Again need there not be room.
+//   - EffectForward: call forward_status with Data, then forward_error_message with Error if that is
+//     not empty. This is a promise: the answer to the gateway follows it in the same slice or is held,
+//     and Room said that there is room. With Again there need not be room.
 //   - EffectDeviceDisconnected: call device_disconnected. It closes one EffectDeviceConnected
 //     that was not refused.
 //   - EffectAck: call command_ack of Module with Command.
 //   - EffectAskType: ask whether the module serves the type; report EventAdmission. It need
 //     not keep the order. A later one for the same module replaces it.
 //
-// For the eyes of people:
+// For people:
 //
 //   - EffectSessionStarted, EffectSessionRunning, EffectSessionResumed, EffectSessionEnded: the
 //     life of a session. Each started session ends exactly once, with a Reason.
@@ -132,10 +132,10 @@
 //
 // # Held answers
 //
-// A status of an awaited module is answered when the module has taken it (RES-26). If the transport has to be
-// told that a message was handled, the caller does so with the answer, in the same write. EffectAnswerLater says that
-// the answer to the message of this Step comes in a later one, so what tells the transport is kept until an
-// EffectPublish has the answer, or EffectHandled says that it is time. After EventLinkDown it means nothing any more.
+// A status of an awaited module is answered when the module has taken it (RES-26). If the transport has to be told
+// that a message was handled, the caller does so with the answer, in the same write. EffectAnswerLater says that the
+// answer to the message of this Step comes in a later one, so what tells the transport is kept until an EffectPublish
+// has the answer, or EffectHandled says that it is time. After EventLinkDown what was kept means nothing.
 //
 // # Deadline
 //

@@ -5,8 +5,8 @@ import "math"
 // CommandRoom tells how many more commands of the module the session takes, and how
 // many bytes of them: data, role and name; the last one may exceed the bytes. The owner
 // leaves the rest where it is, and has the module asked for no more, until there is
-// room again (REC-22). Of what it hands over all the same, the oldest that are held
-// back are dropped. What would be dropped as stale anyway is always taken.
+// room again (REC-22). If it hands over more, the oldest commands that are held back
+// are dropped. Commands that would be dropped as stale anyway are always taken.
 func (s *Session) CommandRoom(module int32) (commands, bytes int) {
 	if s.Stale(module) {
 		return math.MaxInt, math.MaxInt

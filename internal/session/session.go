@@ -141,8 +141,9 @@ func New(opts Options, modules Modules) *Session {
 // they are.
 func (s *Session) Configure(opts Options) { s.opts = opts.WithDefaults() }
 
-// UseModules makes others the modules that are asked from the next Step on: those of
-// a new owner, to whom the session goes on, whatever its phase.
+// UseModules replaces the modules that the session asks, from the next Step on. A
+// new owner, with which the session goes on, brings its own. It may be called in
+// every phase.
 func (s *Session) UseModules(modules Modules) { s.modules = modules }
 
 // Phase returns the current phase.

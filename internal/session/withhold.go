@@ -9,7 +9,7 @@ package session
 
 // Withheld tells whether the last Step has kept a status, or its answer, until everything
 // is read. Its owner, which has said so with Event.Withhold, acknowledges it with the
-// EffectPublish that answers this counter, or as soon as Withholds says no more.
+// EffectPublish that answers this counter, or as soon as Withholds returns false.
 func (s *Session) Withheld() (counter uint32, yes bool) {
 	return s.withheld, s.withholds && s.withheldNow
 }

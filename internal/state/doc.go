@@ -29,8 +29,8 @@
 //
 // # Trouble
 //
-// Trouble with the directory never keeps cars from being served: Open and OpenShard
-// return errors that say what to do, upon which the caller serves without journals; trouble
-// with one journal leaves its shard without, and no other;
-// what happens later is one warning, and a journal that does nothing more.
+// Trouble with the directory never keeps cars from being served. Open and OpenShard return
+// errors that say what to do, and the caller then serves without journals. Trouble with one
+// journal leaves that shard without a journal, and no other. What happens later is one
+// warning, and a journal that does nothing more.
 package state

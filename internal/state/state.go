@@ -265,7 +265,8 @@ func (d *Dir) Poisoned() bool {
 	return d.before.early >= poisonDeaths
 }
 
-// Trouble is why the directory does not keep what it should just now, nil when it does.
+// Trouble is why the directory does not keep at present what it should, nil when it
+// does.
 func (d *Dir) Trouble() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

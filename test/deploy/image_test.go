@@ -171,20 +171,22 @@ func fullCompose(t *testing.T, c *container, entry []string) {
 	}
 	server := c.start(append(append([]string(nil), entry...), service.Command...)...)
 	server.waitLog("connected to the broker")
-	if _, all, code := c.run(append(service.Healthcheck.Test[1:], "--ready")...); code != 0 {
-		t.Errorf("health check: exit code %d\n%s", code, all)
-	}
+	var body string
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the last answer: %s", body)
+		}
+	})
+	testwait.Until(t, "the health check says that everything is ready", func() bool {
+		_, all, code := c.run(append(service.Healthcheck.Test[1:], "--ready")...)
+		body = all
+		return code == 0
+	})
 	key, all, code := c.run(entry[0], "http-api", "key", "add", "test", "-c", file)
 	if code != 0 {
 		t.Fatalf("http-api key add: exit code %d\n%s", code, all)
 	}
 	drive(t, broker, "car1")
-	var body string
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the API's last answer: %s", body)
-		}
-	})
 	testwait.Until(t, "the HTTP API has the car's status", func() bool {
 		body = get(t, "http://"+api+"/v2/protocol/status/bringauto/car1?api_key="+url.QueryEscape(strings.TrimSpace(key)))
 		return strings.Contains(body, `"IN_STOP"`)

@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"external-server/internal/support/servertest"
@@ -219,7 +220,9 @@ func unpack(t *testing.T, path, dir string) {
 		case tar.TypeReg:
 			var content []byte
 			if content, err = io.ReadAll(r); err == nil {
+				syscall.ForkLock.RLock() // as servertest.WriteProgram
 				err = root.WriteFile(h.Name, content, os.FileMode(h.Mode).Perm())
+				syscall.ForkLock.RUnlock()
 			}
 		default:
 			t.Errorf("%s is of type %q", h.Name, h.Typeflag)

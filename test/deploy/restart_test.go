@@ -53,9 +53,7 @@ func script(t *testing.T, name string, args ...string) string {
 	calls := filepath.Join(dir, "calls")
 	for program, answer := range map[string]string{"systemctl": "case $1 in show) echo 4711 ;; esac", "systemd-sysusers": ":"} {
 		body := "#!/bin/sh\necho " + program + ` "$@" >>` + calls + "\n" + answer + "\n"
-		if err := os.WriteFile(filepath.Join(dir, program), []byte(body), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		servertest.WriteProgram(t, filepath.Join(dir, program), []byte(body))
 	}
 	// kill is a command of the shell; the folder tells that systemd runs.
 	prelude := "kill() { echo kill \"$@\" >>" + calls + "; }\n"

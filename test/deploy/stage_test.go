@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"external-server/internal/support/servertest"
@@ -112,7 +113,9 @@ func (b *builder) copy(stage string, i instruction) {
 			b.t.Fatalf("COPY %s: end the target folder with a slash", i.text)
 		}
 		b.mkdir(target)
-		copyFile(b.t, source, filepath.Join(target, filepath.Base(source)), info.Mode())
+		if err := copyFile(source, filepath.Join(target, filepath.Base(source)), info.Mode()); err != nil {
+			b.t.Fatalf("COPY %s: %v", i.text, err)
+		}
 	}
 }
 
@@ -203,12 +206,13 @@ func ignored(t *testing.T) func(string) bool {
 // copyTree copies a folder; what skip says stays behind.
 func copyTree(t *testing.T, from, to string, skip func(string) bool) {
 	t.Helper()
-	err := filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			// Other tests make and remove files in the project meanwhile.
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil
+	err := filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) (fault error) {
+		defer func() {
+			if errors.Is(fault, fs.ErrNotExist) { // other tests make and remove files in the project meanwhile
+				fault = nil
 			}
+		}()
+		if err != nil {
 			return err
 		}
 		relative, err := filepath.Rel(from, path)
@@ -235,7 +239,7 @@ func copyTree(t *testing.T, from, to string, skip func(string) bool) {
 			}
 			return os.Symlink(link, target)
 		case entry.Type().IsRegular():
-			copyFile(t, path, target, info.Mode())
+			return copyFile(path, target, info.Mode())
 		}
 		return nil
 	})
@@ -244,13 +248,12 @@ func copyTree(t *testing.T, from, to string, skip func(string) bool) {
 	}
 }
 
-func copyFile(t *testing.T, from, to string, mode fs.FileMode) {
-	t.Helper()
+func copyFile(from, to string, mode fs.FileMode) error {
 	content, err := os.ReadFile(from)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	if err := os.WriteFile(to, content, mode.Perm()); err != nil {
-		t.Fatal(err)
-	}
+	syscall.ForkLock.RLock() // as servertest.WriteProgram
+	defer syscall.ForkLock.RUnlock()
+	return os.WriteFile(to, content, mode.Perm())
 }

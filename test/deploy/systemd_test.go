@@ -135,7 +135,9 @@ func packagedConfig(t *testing.T, dir string) map[string]any {
 			t.Fatal(err)
 		}
 	}
-	copyFile(t, filepath.Join(servertest.Root(), "deploy/package/config.json"), path, 0o644)
+	if err := copyFile(filepath.Join(servertest.Root(), "deploy/package/config.json"), path, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for _, token := range []string{"admin-token", "monitoring-token"} { // what the installation makes
 		write(t, filepath.Join(filepath.Dir(path), token), "secret-"+token)
 	}

@@ -22,7 +22,7 @@ func TestCarsThatAreNotNamed(t *testing.T) {
 	t.Parallel()
 	m := brokertest.Start(t, brokertest.Options{})
 	config := formatD(m.Address(), exampleModule(t), "named", "*")
-	config["limits"] = obj{"idle_car_s": 2, "any_cars": 2}
+	config["limits"] = obj{"idle_car_s": 5, "any_cars": 2}
 	s := servertest.Start(t, servertest.Options{Config: config})
 	s.WaitLog("connected to the broker")
 
@@ -99,6 +99,9 @@ func TestReloadHearsEveryCar(t *testing.T) {
 	const cars = 200
 	f, _ := drive(t, simulate.Options{Broker: gateway.Broker{Address: m.Address()}, Company: company, Cars: cars, First: 1, Prefix: "car_", Devices: 2, Module: 1000,
 		Payload: 100, Rate: 2, Connections: 4, Ramp: time.Second, ConnectTimeout: 2 * time.Minute, Seed: 1})
+	testwait.Until(t, "the server has the end of all connect sequences", func() bool { // one that is under way does not go on (RES-4)
+		return strings.Count(s.Log(), "session running") >= cars
+	})
 	modules["1000"].(obj)["config"] = obj{"command_interval_ms": "300"}
 	servertest.WriteConfig(t, s.ConfigPath, config)
 	s.Signal(syscall.SIGHUP)

@@ -177,7 +177,9 @@ func TestBrokenLibraries(t *testing.T) {
 // An interrupted check of a module says so, and finds no fault that it did not see.
 func TestInterruptedModuleCheck(t *testing.T) {
 	t.Parallel()
-	cmd := exec.Command(servertest.Binary(t), "module", "check", servertest.Example(t))
+	settings := filepath.Join(t.TempDir(), "settings.json")
+	write(t, settings, `{"number": 1000, "cycles": 1000000000}`) // it does not end by itself
+	cmd := exec.Command(servertest.Binary(t), "module", "check", "--config", settings, servertest.Example(t))
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -80,8 +80,8 @@ func (f *fleetOf) drive() {
 	f.t.Helper()
 	for name := range f.configs[0]["cars"].(obj) {
 		c := &sharedCar{}
-		c.testCar = startCarWith(f.t, open(f.broker), name, gateway.Timing{
-			RetryPause: 300 * time.Millisecond, MessageTimeout: 5 * time.Second, LinkTimeout: 30 * time.Second,
+		c.testCar = startCarWith(f.t, open(f.broker), name, gateway.Timing{ // patient while it connects: shards may still be moving
+			RetryPause: 300 * time.Millisecond, MessageTimeout: time.Minute, LinkTimeout: 30 * time.Second,
 			StatusTimeout: 30 * time.Second, QueuePoll: 50 * time.Millisecond, LeaveStall: 50 * time.Millisecond,
 		})
 		c.watch.answer = c.answered

@@ -66,7 +66,7 @@ func TestAnsweredIsDeliveredWhenAReplicaIsKilled(t *testing.T) {
 	for name := range f.configs[0]["cars"].(obj) {
 		c, a := new(sharedCar), &account{onWay: make(map[uint32]string)}
 		c.testCar = startCarWith(t, open(f.broker), name, gateway.Timing{
-			RetryPause: 300 * time.Millisecond, MessageTimeout: 5 * time.Second, LinkTimeout: 30 * time.Second,
+			RetryPause: 300 * time.Millisecond, MessageTimeout: time.Minute, LinkTimeout: 30 * time.Second,
 			StatusTimeout: 30 * time.Second, QueuePoll: 50 * time.Millisecond, LeaveStall: 50 * time.Millisecond,
 		})
 		c.watch.mu.Lock()

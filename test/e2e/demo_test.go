@@ -21,31 +21,30 @@ import (
 )
 
 // The demo shows a person cars that connect, drive, obey, and a device of a module of
-// their own, and ends by itself with a summary. No car looks hung, and nothing is said
+// their own, and ends with a summary. No car looks hung, and nothing is said
 // by halves.
 func TestDemo(t *testing.T) {
 	t.Parallel()
-	cmd := exec.Command(servertest.Binary(t), "demo", "--module", servertest.Example(t))
-	cmd.Dir = t.TempDir()
 	temporary := t.TempDir()
-	cmd.Env = append(os.Environ(), "DEMO_SECONDS=16", "TMPDIR="+temporary)
-	text, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, text)
-	}
-	for _, want := range []string{
+	demo := servertest.Start(t, servertest.Options{Dir: t.TempDir(), Args: []string{"demo", "--module", servertest.Example(t)}, Env: []string{"TMPDIR=" + temporary}})
+	for _, want := range []string{ // as long as it takes on this machine
 		"curl -s -X POST", "/v2/protocol/status/demo/car_b", "The dashboard: http://127.0.0.1:",
 		"car_a    connected", "car_b    connected", "car_c    connected",
 		"autonomy obeys: starts to", "drives to", "panel obeys: lamp",
 		"is restarted while the cars drive", "is back", "the cars have noticed nothing: sessions lost 0",
-		"a device of module 1000 joins", "its device gets a command of module 1000", "sends car_a a mission to ", "Summary: 3 sessions",
+		"a device of module 1000 joins", "its device gets a command of module 1000", "sends car_a a mission to ",
 	} {
-		if !strings.Contains(string(text), want) {
-			t.Errorf("the demo does not say %q", want)
-		}
+		demo.WaitLog(want)
+	}
+	if code := demo.Stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	text := demo.Log()
+	if !strings.Contains(text, "Summary: 3 sessions") {
+		t.Error("the demo does not say that each car had one session")
 	}
 	for _, not := range []string{"device leaves", "stop \n", "ERROR", "could not"} {
-		if strings.Contains(string(text), not) {
+		if strings.Contains(text, not) {
 			t.Errorf("the demo says %q", not)
 		}
 	}
@@ -191,6 +190,8 @@ func TestDemoFlags(t *testing.T) {
 	for want, args := range map[string][]string{
 		"501 cars: expected 1 to 500": {"--cars", "501"},
 		"0 cars: expected 1 to 500":   {"--cars", "0"},
+		"0 replicas: expected 1 to 5": {"--replicas", "0"},
+		"6 replicas: expected 1 to 5": {"--replicas", "6"},
 		"--seconds is":                {"--seconds", "-1"},
 		"--status needs --module":     {"--status", "{}"},
 		"did not start":               {"--module", "/bin/false"},
@@ -202,13 +203,19 @@ func TestDemoFlags(t *testing.T) {
 	}
 }
 
-func TestDemoSecondsAreChecked(t *testing.T) {
+// DEMO_SECONDS is how long the demo lasts, which ends by itself.
+func TestDemoSeconds(t *testing.T) {
 	t.Parallel()
-	cmd := exec.Command(servertest.Binary(t), "demo")
-	cmd.Env = append(os.Environ(), "DEMO_SECONDS=soon")
-	text, err := cmd.CombinedOutput()
-	if err == nil || !strings.Contains(string(text), "DEMO_SECONDS") || cmd.ProcessState.ExitCode() != 2 {
-		t.Errorf("%v: %s", err, text)
+	for seconds, want := range map[string]struct {
+		code int
+		text string
+	}{"soon": {2, "DEMO_SECONDS"}, "2": {0, "Summary: "}} {
+		cmd := exec.Command(servertest.Binary(t), "demo")
+		cmd.Env = append(os.Environ(), "DEMO_SECONDS="+seconds)
+		text, err := cmd.CombinedOutput()
+		if cmd.ProcessState.ExitCode() != want.code || !strings.Contains(string(text), want.text) {
+			t.Errorf("%s: %v: %s", seconds, err, text)
+		}
 	}
 }
 

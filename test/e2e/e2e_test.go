@@ -118,7 +118,7 @@ func startCar(t testing.TB, broker gateway.Broker, name string) *testCar {
 		RetryPause:     300 * time.Millisecond,
 		MessageTimeout: 30 * time.Second, // the machine of the test may be slow
 		LinkTimeout:    10 * time.Second,
-		StatusTimeout:  5 * time.Second,
+		StatusTimeout:  30 * time.Second,
 		QueuePoll:      50 * time.Millisecond,
 		LeaveStall:     50 * time.Millisecond,
 	})

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 
 	"external-server/internal/support/brokertest"
 	"external-server/internal/support/servertest"
+	"external-server/internal/support/testwait"
 )
 
 // What the README says works as it is pasted, in the folder of the repository after
@@ -31,20 +33,21 @@ func TestReadme(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// What a person ends with Ctrl-C ends after the first message or a moment.
-	wrapper := fmt.Sprintf(`#!/bin/sh
+	// What a person ends with Ctrl-C ends when it has shown what the test looks for. With job control (set -m)
+	// what runs in the background gets SIGINT too.
+	wrapper := fmt.Sprintf(`#!/bin/bash
+set -m
 case $1 in
-events) exec timeout --preserve-status -s INT 3 %[1]q "$@" --all ;;
-sniff) %[1]q simulate --broker %[2]s --company demo --prefix car --duration 3s >simulated 2>&1 & exec %[1]q "$@" -n 5 ;;
+events) %[1]q "$@" --all >shown 2>&1 & until grep -q joined shown; do kill -0 $! || break; sleep 0.05; done
+	kill -INT $!; wait $!; ended=$?; cat shown; exit $ended ;;
+sniff) %[1]q simulate --broker %[2]s --company demo --prefix car --duration 1h >simulated 2>&1 & %[1]q "$@" -n 5
+	ended=$?; kill $!; wait $!; exit $ended ;;
 simulate) exec %[1]q "$@" --broker %[2]s ;;
 *) exec %[1]q "$@" ;;
 esac
 `, servertest.Binary(t), broker)
-	for name, content := range map[string]string{"config/config.json": text, "bin/external-server": wrapper} {
-		if err := os.WriteFile(filepath.Join(root, name), []byte(content), 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
+	write(t, filepath.Join(root, "config/config.json"), text)
+	servertest.WriteProgram(t, filepath.Join(root, "bin/external-server"), []byte(wrapper))
 	if err := os.Symlink(servertest.Example(t), filepath.Join(root, "build/modules/libexample-module.so")); err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +63,9 @@ esac
 	if !ok {
 		t.Fatal("the chapter has no commands")
 	}
-	cmd := exec.Command("bash", "-ec", block)
+	ctx, cancel := context.WithTimeout(t.Context(), testwait.Patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", "-ec", block)
 	cmd.Dir = root
 	out, err := cmd.CombinedOutput()
 	if err != nil {

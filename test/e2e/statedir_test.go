@@ -118,6 +118,7 @@ func TestStateDirectoryIsEmptied(t *testing.T) {
 	t.Parallel()
 	k := keep(t, 3, exampleModule(t))
 	k.run()
+	k.server.Signal(syscall.SIGSTOP) // it does not make anew what is still being removed
 	entries, err := os.ReadDir(k.state)
 	if err != nil {
 		t.Fatal(err)
@@ -127,6 +128,7 @@ func TestStateDirectoryIsEmptied(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	k.server.Signal(syscall.SIGCONT)
 	k.server.WaitLog("files of the state directory were removed")
 	k.server.WaitLog("the journals can be used again")
 	k.server.Kill()

@@ -17,6 +17,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"external-server/internal/support/servertest"
 )
 
 var underClockFlag = flag.String("under-clock", "", "run the command that follows with a clock that the listener at this `socket` sets; used by the tests themselves")
@@ -155,9 +157,7 @@ func askingBuild(r *rig, program string) string {
 		r.Fatalf("%s does not look for %s any more", program, name)
 	}
 	path := filepath.Join(r.dir, filepath.Base(program))
-	if err := os.WriteFile(path, bytes.ReplaceAll(code, []byte(name), []byte(none)), 0o700); err != nil {
-		r.Fatal(err)
-	}
+	servertest.WriteProgram(r, path, bytes.ReplaceAll(code, []byte(name), []byte(none)))
 	return path
 }
 

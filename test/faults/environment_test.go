@@ -75,11 +75,11 @@ func (r *rig) timing() gateway.Timing {
 	if r.full {
 		return gateway.Timing{LinkTimeout: 30 * time.Second}
 	}
-	// Short pauses, so that a test need not wait for them; patience, because the
-	// machine may be busy with other tests.
+	// Short pauses, so that a test need not wait for them; the limit of the real gateway for
+	// an answer, because the machine may be busy with other tests.
 	return gateway.Timing{
 		RetryPause: 300 * time.Millisecond, MessageTimeout: 5 * time.Second, LinkTimeout: 10 * time.Second,
-		StatusTimeout: 10 * time.Second, QueuePoll: 50 * time.Millisecond, LeaveStall: 50 * time.Millisecond,
+		StatusTimeout: 30 * time.Second, QueuePoll: 50 * time.Millisecond, LeaveStall: 50 * time.Millisecond,
 	}
 }
 
@@ -233,6 +233,8 @@ func (r *rig) startCars(cars map[string]int32, period time.Duration) {
 	r.crew.start(period)
 	r.Cleanup(r.crew.haltOnce())
 	r.crew.served(begin, 2*testwait.Patience)
+	// The first answer comes before the end of the connect sequence; with another one the server has got that end.
+	r.crew.served(time.Now(), 2*testwait.Patience)
 }
 
 // haltOnce returns a function that ends the reports unless they have ended.

@@ -85,6 +85,9 @@ func (r *Replica) handOver(ctx context.Context, s *shard, to cluster.Member) err
 // is a second older: false then.
 func (r *Replica) reaches(ctx context.Context, to cluster.Member) (bool, error) {
 	state, err := r.inquiries.answer(ctx, to.Address)
+	if err == nil && state.Replica != to.Name {
+		err = fmt.Errorf("the replica %s answers at its address %s", state.Replica, to.Address)
+	}
 	if err != nil {
 		view := r.cluster.View()
 		if m, ok := view.Member(to.Name); ok && m.State == cluster.StateReady && view.Connected {

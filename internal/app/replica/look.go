@@ -46,6 +46,7 @@ func (r *Replica) Look(ctx context.Context) {
 		}
 		r.offers.expire()
 		now := time.Now()
+		r.reach.look(ctx, now, &probes.work, view)
 		late := now.Sub(last)
 		switch {
 		case fit:

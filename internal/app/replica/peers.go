@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"sync"
@@ -182,7 +183,7 @@ func (r *Replica) offer(ctx context.Context, s *shard, to cluster.Member) error 
 		return err
 	}
 	req.Header.Set(takenBackHeader, strconv.FormatInt(s.standing.Epoch().TakenBack, 10))
-	answer, err := r.opts.Client.Do(ctx, to.Address, req)
+	answer, err := r.opts.Client.Do(peer.For(ctx, to.Name), to.Address, req)
 	if err != nil {
 		return err
 	}
@@ -242,15 +243,18 @@ func (r *Replica) Elsewhere(id fleet.CarID, connect []byte) {
 	select {
 	case r.scouts <- struct{}{}:
 	default:
-		return // the gateway tries again
+		r.limit.Log(r.log, slog.LevelWarn, "more unknown cars connect at the same time than can be handed on to the owners of their shards; their gateways try again",
+			slog.String("car", id.Car), slog.Int("limit", handedOn))
+		return
 	}
 	connect = bytes.Clone(connect)
 	r.handing.Go(func() {
 		defer func() { <-r.scouts }()
 		ctx, cancel := context.WithTimeout(r.life, connectTime)
 		defer cancel()
-		if err := r.find(ctx, id, connect); err != nil {
-			r.log.Warn("a car was found and its Connect could not be handed to the owner of its shard; its gateway tries again", "car", id.Car, "error", err)
+		if err := r.find(ctx, id, connect); err != nil && r.life.Err() == nil {
+			r.limit.Log(r.log, slog.LevelWarn, "a car was found and its Connect could not be handed to the owner of its shard; its gateway tries again",
+				slog.String("car", id.Car), slog.Any("error", err))
 		}
 	})
 }
@@ -284,7 +288,7 @@ func (r *Replica) sendConnect(ctx context.Context, n int, id fleet.CarID, connec
 	if err != nil {
 		return err
 	}
-	answer, err := r.opts.Client.Do(ctx, owner.Address, req)
+	answer, err := r.opts.Client.Do(peer.For(ctx, owner.Replica), owner.Address, req)
 	if err != nil {
 		return err
 	}

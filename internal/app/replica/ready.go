@@ -7,11 +7,18 @@ import (
 	"strings"
 
 	"external-server/internal/cluster"
+	"external-server/internal/config/address"
 )
 
-// Ready tells how the part of this replica in the cluster is, and why it is not ready; of
-// what is ready, what there is to know.
-func (r *Replica) Ready() (ready bool, reason string) { return readiness(r.cluster.View(), r.Health()) }
+// Ready tells whether this replica takes part in the cluster, and if not, why. If it
+// does, reason is what operators should know all the same; it may be empty.
+func (r *Replica) Ready() (ready bool, reason string) {
+	ready, reason = readiness(r.cluster.View(), r.Health())
+	if beyond := r.reach.beyond(); beyond != "" {
+		reason = strings.TrimPrefix(reason+"; "+beyond, "; ")
+	}
+	return ready, reason
+}
 
 // readiness judges what a replica knows of its cluster; health is its own.
 func readiness(view *cluster.View, health error) (ready bool, reason string) {
@@ -19,8 +26,18 @@ func readiness(view *cluster.View, health error) (ready bool, reason string) {
 	if health != nil {
 		unready = append(unready, "this replica cannot serve: "+health.Error())
 	}
-	if self, ok := view.Member(view.Self); ok && self.State == cluster.StateDraining {
+	self, member := view.Member(view.Self)
+	switch {
+	case !member:
+		if view.Connected {
+			unready = append(unready, "this replica is not among the members of the cluster yet")
+		}
+	case self.State == cluster.StateDraining:
 		unready = append(unready, "this replica is draining: it gives its cars to the others, and takes none until it is started anew")
+	case self.State == cluster.StateJoining && health == nil:
+		unready = append(unready, "this replica is joining the cluster: the others give it no shards yet")
+	case self.State == cluster.StateUnhealthy && health == nil:
+		unready = append(unready, "this replica could not serve a moment ago: the others give it no shards yet")
 	}
 	if !view.Connected {
 		text := "this replica cannot use etcd; the cars that it has are served on, and no shard moves"
@@ -42,7 +59,22 @@ func readiness(view *cluster.View, health error) (ready bool, reason string) {
 			hints = append(hints, text)
 		}
 	}
+	if hint := beyondReach(view); hint != "" {
+		hints = append(hints, hint)
+	}
 	return len(unready) == 0, strings.Join(append(unready, hints...), "; ")
+}
+
+// beyondReach tells of a member with a loopback address that others on other machines are to reach it at: there it leads
+// to themselves.
+func beyondReach(view *cluster.View) string {
+	for _, m := range view.Members {
+		elsewhere := slices.ContainsFunc(view.Members, func(o cluster.Member) bool { return o.Host != m.Host && o.Host != "" && m.Host != "" })
+		if elsewhere && address.Loopback(m.Address) {
+			return fmt.Sprintf("replica %s on machine %s is a member with the address %s, at which replicas on other machines cannot reach it, so no shard is handed over: set its cluster.peer_listen or cluster.peer_address", m.Name, m.Host, m.Address)
+		}
+	}
+	return ""
 }
 
 // shardsOf tells of shards that are not served as they should be.

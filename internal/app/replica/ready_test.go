@@ -17,6 +17,10 @@ func TestClusterReadiness(t *testing.T) {
 		return cluster.Member{Name: name, Fingerprint: fingerprint}
 	}
 	same := []cluster.Member{member("a", "1"), member("b", "1"), member("c", "1")}
+	in := func(state string) []cluster.Member { return []cluster.Member{{Name: "a", State: state}} }
+	at := func(address, here, there string) []cluster.Member {
+		return []cluster.Member{{Name: "a", Host: here, Address: "10.0.0.1:1"}, {Name: "b", Host: there, Address: address}}
+	}
 	many := []cluster.Member{member("a", "1")}
 	for n := range 50 {
 		many = append(many, member(fmt.Sprint("m", 10+n), "2"))
@@ -41,7 +45,13 @@ func TestClusterReadiness(t *testing.T) {
 		{"odd one out", cluster.View{Members: []cluster.Member{member("a", "1"), member("b", "2"), member("c", "2")}, Shards: served, Connected: true}, nil, false, "differs from that of b, c"},
 		{"another is odd", cluster.View{Members: []cluster.Member{member("a", "1"), member("b", "2"), member("c", "1")}, Shards: served, Connected: true}, nil, true, "differs from that of b"},
 		{"two differ", cluster.View{Members: []cluster.Member{member("a", "1"), member("b", "2")}, Shards: served, Connected: true}, nil, true, "differs from that of b"},
-		{"not a member yet", cluster.View{Shards: served, Connected: true}, nil, true, ""},
+		{"not a member yet", cluster.View{Shards: served, Connected: true}, nil, false, "not among the members"},
+		{"joining", cluster.View{Members: in(cluster.StateJoining), Shards: served, Connected: true}, nil, false, "this replica is joining"},
+		{"well again", cluster.View{Members: in(cluster.StateUnhealthy), Shards: served, Connected: true}, nil, false, "could not serve a moment ago"},
+		{"draining", cluster.View{Members: in(cluster.StateDraining), Shards: served, Connected: true}, nil, false, "this replica is draining"},
+		{"loopback on one machine", cluster.View{Members: at("127.0.0.1:1", "h", "h"), Shards: served, Connected: true}, nil, true, ""},
+		{"loopback on two", cluster.View{Members: at("127.0.0.1:1", "h", "i"), Shards: served, Connected: true}, nil, true, "replica b on machine i is a member with the address 127.0.0.1:1, at which replicas on other machines cannot reach it"},
+		{"addresses of two machines", cluster.View{Members: at("10.0.0.2:1", "h", "i"), Shards: served, Connected: true}, nil, true, ""},
 	} {
 		tc.view.Self = "a"
 		ready, reason := readiness(&tc.view, tc.health)

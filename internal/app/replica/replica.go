@@ -25,6 +25,7 @@ import (
 	"external-server/internal/link"
 	"external-server/internal/link/mqtt"
 	"external-server/internal/link/shards"
+	"external-server/internal/logging"
 	"external-server/internal/module"
 	"external-server/internal/peer"
 	"external-server/internal/state"
@@ -63,6 +64,7 @@ type Options struct {
 type Replica struct {
 	opts      Options
 	log       *slog.Logger
+	limit     logging.Limiter // of what strangers cause
 	journals  *journals.Journals
 	dir       *state.Dir
 	cars      *roster.Roster // set by Begin
@@ -72,6 +74,7 @@ type Replica struct {
 	cluster   Membership
 	offers    *offers
 	inquiries inquiries             // what the others say of the broker, for one that it does not answer
+	reach     *reach                // which other replicas do not answer this one
 	health    atomic.Pointer[error] // nil: this replica can serve
 	scouts    chan struct{}         // one for each Connect that is being handed on
 	handing   sync.WaitGroup        // of those
@@ -137,6 +140,8 @@ type Membership interface {
 	// Lease is the lease of this replica, and when it ends by this machine's monotonic clock unless etcd is
 	// heard from before.
 	Lease() (id int64, until time.Time)
+	// AnyCar says whether cars found by "*" are served from now on.
+	AnyCar(served bool)
 	// Lost says that the broker has told of another owner of the shard.
 	Lost(shard int)
 }
@@ -176,6 +181,7 @@ func Join(ctx context.Context, opts Options) (*Replica, error) {
 		return nil, err
 	}
 	r.inquiries.ask = func(ctx context.Context, address string) (peerShard, error) { return r.askPeer(ctx, address, 0) }
+	r.reach = r.contacts()
 	r.heardAt.Store(new(time.Time))
 	notYet := errors.New("the broker was not asked yet")
 	r.health.Store(&notYet)
@@ -230,7 +236,10 @@ func (r *Replica) Run(ctx context.Context) error {
 }
 
 // Reloaded says that another configuration is in force.
-func (r *Replica) Reloaded(cfg *config.Config) { r.reloaded(cfg.Fingerprint()) }
+func (r *Replica) Reloaded(cfg *config.Config) {
+	r.reloaded(cfg.Fingerprint())
+	r.cluster.AnyCar(cfg.AnyCar != nil)
+}
 
 // Leave gives the shards to the other replicas, at a stop, and suspends those that no other
 // takes, unless this is a final stop.

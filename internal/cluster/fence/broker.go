@@ -271,8 +271,8 @@ func Seize(ctx context.Context, b Broker, cluster string, shard int, e Epoch) (k
 }
 
 // Check tells whether the user of this server may do what the fence needs: publish a retained
-// message and read it. Some brokers take what they show to no one. Call it before shards are
-// claimed.
+// message and read it. Some brokers accept a retained message and show it to no client. Call
+// it before shards are claimed.
 func Check(ctx context.Context, b Broker, cluster string) error {
 	c, err := b.member(ctx, cluster, MaxEpoch)
 	if err != nil {

@@ -1,13 +1,13 @@
 // Package fence keeps two servers from serving one shard at a time, by means of the broker
 // alone. Everything that is published for a shard leaves over the one connection with the
 // shard's client identifier, and its owner publishes its epoch over it, retained, before
-// anything else. Who has lost the connection reads the epoch: a higher one than its own means
-// that another server serves the shard.
+// anything else. A server that has lost the connection reads the epoch: if it is higher than
+// its own, another server serves the shard.
 //
 // The owner also leaves a record of each running session at the broker, over the same
 // connection and in front of what the record describes. What the broker has of them is
 // therefore never behind what the gateways were sent, and none can be written by a server
-// that has lost the shard. Who takes over after a crash reads them.
+// that has lost the shard. The server that takes over after a crash reads them.
 //
 // It may import fleet, link, session, link/mqtt/quickack and link/mqtt/wire.
 package fence
@@ -27,8 +27,8 @@ type Epoch struct {
 	Epoch   int64  `json:"epoch"`             // above 0
 	Replica string `json:"replica"`           // name of the owner
 	Address string `json:"address,omitempty"` // where the owner's peers reach it, host:port
-	// TakenBack is how often the owner has served the shard on under this epoch, after it could not tell whether the
-	// replica to which it handed it over has it. What that replica has is outdated then.
+	// TakenBack is how often the owner went on serving the shard under this epoch after a hand-over, because it
+	// could not tell whether the other replica has the shard. What that replica has is outdated then.
 	TakenBack int64 `json:"taken_back,omitempty"`
 	// Shards is how many shards the owner's cluster has: with another number the same car belongs to another shard.
 	// 0: a program of an earlier version has not said it.

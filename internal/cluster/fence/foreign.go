@@ -54,8 +54,8 @@ func Foreign(ctx context.Context, b Broker, cluster string, shards int) (map[int
 	return out, nil
 }
 
-// Retire takes a shard from an owner whose cluster had another number of shards: should it still
-// be there, it falls silent. own is the replica that does so.
+// Retire takes a shard from an owner whose cluster had another number of shards: if that owner
+// is still there, it falls silent. own is this replica.
 func Retire(ctx context.Context, b Broker, cluster string, shard int, old, own Epoch) error {
 	if old.Epoch >= maxEpoch {
 		return fmt.Errorf("broker %s, topic %s: epoch %d is not one of a server; remove it by publishing an empty retained message", b.Address, EpochTopic(cluster, shard), old.Epoch)

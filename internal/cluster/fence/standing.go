@@ -13,9 +13,10 @@ import (
 // then, and the shard is taken over from the records should the broker still have it.
 const maxClaims = 64
 
-// Standing tells under which epochs no other replica has served the sessions that an owner has. A
-// claim alone does not: another replica may have served the shard between two claims of the
-// same one, whose sessions are outdated then, although its new epoch is the highest (RES-25).
+// Standing knows the epochs under which no other replica has served the sessions that an owner
+// has. A claim alone does not prove that: another replica may have served the shard between two
+// claims of the same owner. The sessions of this owner are outdated then, although its new epoch
+// is the highest (RES-25).
 type Standing struct {
 	mu     sync.Mutex
 	own    Epoch
@@ -23,8 +24,8 @@ type Standing struct {
 	claims []int64 // own epochs that the broker may have, rising
 }
 
-// NewStanding returns that of an owner with the epoch own, whose sessions are those that the
-// owner with the epoch until has left: itself, after Seize.
+// NewStanding returns the Standing of an owner with the epoch own. until is the epoch of the
+// owner that has left the sessions; after Seize that is the owner itself.
 func NewStanding(own Epoch, until int64) *Standing {
 	return &Standing{own: own, until: until, claims: []int64{own.Epoch}}
 }

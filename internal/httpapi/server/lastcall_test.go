@@ -10,17 +10,20 @@ import (
 	"external-server/internal/support/testwait"
 )
 
-// TestLastCall: every connection that could be made before the listener is closed is accepted.
+// TestLastCall: every connection that could be made before the listener is closed is accepted, also by a process
+// that stands still for a while whenever it is about to accept one.
 func TestLastCall(t *testing.T) {
-	for range 20 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for round := range 14 {
+		last, err := listen(t.Context(), "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		last := newLastCall(l.(*net.TCPListener))
 		var serving, clients sync.WaitGroup
 		serving.Go(func() {
 			for {
+				if round%7 == 6 {
+					<-time.After(3 * quietTime)
+				}
 				c, err := last.Accept()
 				if err != nil {
 					if !errors.Is(err, net.ErrClosed) {
@@ -38,7 +41,7 @@ func TestLastCall(t *testing.T) {
 				tick := time.NewTicker(20 * time.Millisecond) // a client is not always there, or there is no quiet moment
 				defer tick.Stop()
 				for ; ; <-tick.C {
-					c, err := net.Dial("tcp", l.Addr().String())
+					c, err := net.Dial("tcp", last.Addr().String())
 					if err != nil {
 						return // refused: nothing was on the way
 					}
@@ -67,11 +70,10 @@ func TestLastCall(t *testing.T) {
 		serving.Wait()
 		clients.Wait()
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	last, err := listen(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	last := newLastCall(l.(*net.TCPListener))
 	if err := last.Close(); err != nil {
 		t.Errorf("closed unused: %v", err)
 	}

@@ -195,7 +195,7 @@ func (rt *router) pass(w http.ResponseWriter, r *http.Request, q *routedRequest,
 	if err != nil {
 		return true, err
 	}
-	answer, err := rt.peers.Do(ctx, owner.Address, out)
+	answer, err := rt.peers.Do(peer.For(ctx, owner.Replica), owner.Address, out)
 	if err != nil {
 		return rt.unanswered(r, q, owner, err)
 	}
@@ -245,7 +245,7 @@ func (rt *router) unanswered(r *http.Request, q *routedRequest, owner core.Owner
 	var e *peer.Error
 	if errors.As(err, &e) {
 		switch e.Reason {
-		case peer.Stranger, peer.Unknown, peer.Loop:
+		case peer.Stranger, peer.Unknown, peer.Loop, peer.Misled:
 			if now, last := time.Now().UnixNano(), rt.refusalAt.Load(); (last == 0 || now-last > int64(refusalPause)) && rt.refusalAt.CompareAndSwap(last, now) {
 				rt.log.Error("requests of the HTTP API cannot be passed on to the replica that serves their cars", "replica", owner.Replica, "error", err)
 			}

@@ -84,15 +84,10 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		return nil, fmt.Errorf("http_api.tls: %w", err)
 	}
 	tlsConfig := files.Config()
-	listening, err := new(net.ListenConfig).Listen(ctx, "tcp", o.Config.Listen)
+	listener, err := listen(ctx, o.Config.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("http_api.listen: %w; choose another address or end the program that uses it", err)
 	}
-	tcp, ok := listening.(*net.TCPListener)
-	if !ok {
-		return nil, errors.Join(fmt.Errorf("http_api.listen: %T is no TCP listener", listening), listening.Close())
-	}
-	listener := newLastCall(tcp)
 	c := core.New(o.core())
 	if err := c.Begin(ctx); err != nil {
 		c.Close()

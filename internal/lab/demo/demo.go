@@ -22,7 +22,7 @@ type Options struct {
 	// must be free. 0: 1883, 8080 and 8090, or others, which are said, when they are taken.
 	Port     int
 	Module   *Module       // one more module; nil: none
-	Replicas int           // servers that share the cars, 1 to 5; 0: 1
+	Replicas int           // servers that share the cars, 1 to 5
 	Etcd     string        // path of etcd, for several replicas
 	Duration time.Duration // 0: until the context ends
 	Out      io.Writer     // what the person reads
@@ -92,9 +92,6 @@ func carNames(n int) (names []string) {
 func Run(ctx context.Context, opts Options) error {
 	if opts.Pace <= 0 {
 		opts.Pace = 8
-	}
-	if opts.Replicas == 0 {
-		opts.Replicas = 1
 	}
 	if err := opts.checkReplicas(); err != nil {
 		return fmt.Errorf("demo: %w", err)

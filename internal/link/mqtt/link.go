@@ -194,8 +194,8 @@ func (l *Link) Run(ctx context.Context) error {
 	return nil
 }
 
-// Announce publishes what Options.Sessions.Announce says now over the connections that there
-// are: the owner of the shard is the same, its epoch is another.
+// Announce publishes what Options.Sessions.Announce returns now over the present
+// connections: the owner of the shard is the same, and its epoch has changed.
 func (l *Link) Announce() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -54,8 +54,8 @@ func (l *Link) Prove() {
 	}
 }
 
-// Proved returns when the connections were the ones of their client identifiers for certain; zero: that is not
-// known of those that there are now.
+// Proved returns the last time at which the connections certainly were the ones of their client identifiers;
+// zero: of the present connections that is not known.
 func (l *Link) Proved() (at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -73,9 +73,9 @@ func (l *Link) Proved() (at time.Time) {
 	return at
 }
 
-// Witness tells the link when the broker has answered over a connection of another link, last. It is to be called more
-// often than Options.Heartbeat says, which it needs. A connection over which nothing comes while others are answered
-// for two heartbeats is lost, and made anew.
+// Witness tells the link when the broker last answered over a connection of another link. It needs Options.Heartbeat,
+// and is to be called more often than that. If nothing comes over a connection while others are answered for two
+// heartbeats, the connection counts as lost and is made anew.
 func (l *Link) Witness(others time.Time) {
 	h := l.opts.Heartbeat
 	if h <= 0 || others.IsZero() {

@@ -109,19 +109,25 @@ func checkIndependence(ctx context.Context, c *checker) error {
 		if err != nil {
 			return err
 		}
-		polled := make(chan error, 1)
-		go func() {
-			_, err := fetch(ctx, s, waiting)
-			polled <- err
-		}()
-		began := time.Now()
-		// Not at once, or all calls may be over before wait_for_command has begun.
-		for err == nil && time.Since(began) < poll/8 {
-			err = session(ctx, s, other, "other", []byte(c.target.Status))
+		var took time.Duration
+		for attempts := 0; ; attempts++ {
+			polled := make(chan error, 1)
+			go func() {
+				_, err := fetch(ctx, s, waiting)
+				polled <- err
+			}()
+			began := time.Now()
+			// Not at once, or all calls may be over before wait_for_command has begun.
+			for err == nil && time.Since(began) < poll/8 {
+				err = session(ctx, s, other, "other", []byte(c.target.Status))
+			}
+			err = errors.Join(err, session(ctx, s, waiting, "own", []byte(c.target.Status)))
+			took = time.Since(began)
+			<-polled
+			if err != nil || took <= poll/2 || attempts == 2 { // a busy machine may be late once or twice
+				break
+			}
 		}
-		err = errors.Join(err, session(ctx, s, waiting, "own", []byte(c.target.Status)))
-		took := time.Since(began)
-		<-polled
 		err = errors.Join(err, closeCar(ctx, s, waiting), closeCar(ctx, s, other))
 		if err == nil && took > poll/2 {
 			err = fmt.Errorf("calls took %v while wait_for_command of one car was waiting", took.Round(time.Millisecond))

@@ -15,6 +15,7 @@ import (
 	"external-server/internal/httpapi"
 	"external-server/internal/httpapi/server"
 	"external-server/internal/module"
+	"external-server/internal/support/brokertest"
 	"external-server/internal/support/testlog"
 	"external-server/internal/support/testwait"
 )
@@ -148,8 +149,8 @@ func TestWithEmbeddedAPI(t *testing.T) {
 // in order, and a reader sees each status once.
 func TestAPIGoesAwayAndReturns(t *testing.T) {
 	store := filepath.Join(t.TempDir(), "api.db")
-	server, end := embed(t, store, "127.0.0.1:0", time.Second)
-	address := server.Addr().String()
+	address := brokertest.FreeAddress(t) // that no outgoing connection gets while the API is away
+	server, end := embed(t, store, address, time.Second)
 	i := open(t, Options{Builtin: IO}, "api_url", "http://"+address+"/v2/protocol")
 	w := drive(t, i, 2)
 	d := device(2, "role")

@@ -2,8 +2,8 @@ package commands
 
 import "external-server/internal/session/record"
 
-// Arrival is what is known, after the link was lost, of what had reached the broker: of a status that was handled it
-// does not send again, and it has read all that stands in front of what told it so (RES-10).
+// Arrival is what is known, after the link was lost, of what had reached the broker (RES-10): a status that the
+// broker does not send again was told to it as handled, so it has read everything in front of that.
 type Arrival struct {
 	Settled bool // everything that was sent
 	Local   bool // the process has not ended, and the link took everything
@@ -20,7 +20,7 @@ type Arrival struct {
 // LookBack notes what had come: counted says whether any status had, told is the first one that had not.
 func (a *Arrival) LookBack(counted bool, told uint32) { a.counted, a.told = counted, told }
 
-// Sees takes in that a status comes while all is read that the broker held.
+// Sees notes a status that comes while what the broker held is read.
 func (a *Arrival) Sees(counter uint32) {
 	if a.counted && int32(counter-a.told) < 0 && (!a.came || int32(counter-a.lowest) < 0) {
 		a.came, a.lowest = true, counter

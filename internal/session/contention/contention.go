@@ -69,8 +69,8 @@ func enough(at *[]time.Time, now time.Time, n int) bool {
 // Replaced tells whether the session was one of those that were replaced last.
 func (e *Evidence) Replaced(id string) bool { return e != nil && slices.Contains(e.replaced, id) }
 
-// Over looks at the end of a session or of a connect sequence. replaced: by another Connect, otherwise its
-// gateway fell silent. called: this server made the gateway connect anew.
+// Over looks at the end of a session or of a connect sequence. replaced: another Connect ended it,
+// otherwise its gateway fell silent. called: this server made the gateway connect anew.
 func (e *Evidence) Over(id string, began, now time.Time, replaced, called bool) Finding {
 	if replaced && len(id) <= longestID {
 		if len(e.replaced) == keptReplaced {
@@ -118,7 +118,8 @@ func (e *Evidence) NotOurs(id string, now time.Time) Finding {
 	return e.Say(TwoServers, now)
 }
 
-// Say returns the finding, now and then as long as it goes on, otherwise Nothing.
+// Say returns the finding when it is to be said: once, and again from time to
+// time while it goes on. Otherwise it returns Nothing.
 func (e *Evidence) Say(f Finding, now time.Time) Finding {
 	if said := e.said[f]; !said.IsZero() && now.Sub(said) < sayAgain {
 		return Nothing

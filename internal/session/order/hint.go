@@ -10,8 +10,8 @@ type Hint struct {
 	First uint32 // the next status is not behind it
 }
 
-// Guess returns what is known of the next status; nil: it is known exactly. It is if the server held it: it would
-// have told of its acceptance, as of every change of what is held.
+// Guess returns what is known of the next status; nil: it is known exactly. It is known if the failed server held
+// this status: that server would have recorded its acceptance, as it records every change of what is held.
 func (o *Order) Guess(r record.Hint) *Hint {
 	h := &Hint{Hint: r}
 	for _, n := range o.Counters() {

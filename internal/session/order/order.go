@@ -60,8 +60,9 @@ func (o *Order) Put(m fleet.ClientMessage, now time.Time, again bool) {
 	o.bytes += m.Size()
 }
 
-// Leave makes a connected device leave with its statuses that wait (waits): with its DISCONNECT, or else the last of them
-// counts as one. changed: that one was recorded otherwise; what comes again if the process ends is not.
+// Leave makes a connected device leave with its statuses that wait; waits tells whether there are any. It leaves with
+// its DISCONNECT, or else the last of these statuses counts as one from now on. changed tells that this status was
+// recorded as it was before; a status that comes again if the process ends is not recorded.
 func (o *Order) Leave(id fleet.DeviceID) (counter uint32, changed, waits bool) {
 	for _, n := range o.Counters() {
 		switch e := o.ahead[n]; {
@@ -138,7 +139,8 @@ func (o *Order) SeenMissing() time.Time {
 	return first
 }
 
-// SeeNow makes all that waits seem to have arrived now: a gap is judged from now on.
+// SeeNow makes everything that waits look as if it had arrived now: a gap is judged
+// from now on.
 func (o *Order) SeeNow(now time.Time) {
 	for counter, m := range o.ahead {
 		m.at = now

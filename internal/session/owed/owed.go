@@ -122,8 +122,8 @@ func (h *Answers) Forget(handled func(counter uint32)) {
 	h.held = nil
 }
 
-// ToldAll: nothing can be told any more over the connection on which the statuses came; what the
-// broker was not told of comes again.
+// ToldAll notes that the connection on which the statuses came is gone, so nothing more can be
+// told over it. What the broker was not told of comes again.
 func (h *Answers) ToldAll() {
 	for i := range h.held {
 		h.held[i].Told = true

@@ -50,7 +50,7 @@ func (r *Resumption) Position(module int32) []byte {
 }
 
 // Heads returns the statuses with which the modules begin: the oldest of each that is
-// left. One of them ended the process before if a status did.
+// left. If a status has ended the process before, it is one of these.
 func (r *Resumption) Heads() (heads []Left) {
 	for _, l := range r.Left {
 		if !slices.ContainsFunc(heads, func(h Left) bool { return h.Device.Module == l.Device.Module }) {
@@ -100,8 +100,8 @@ const carriedVersion = 1
 // BeginCarried begins a record for another server, see Carried, at the end of b.
 func BeginCarried(b []byte) []byte { return append(b, carriedVersion) }
 
-// Carried returns with what another server goes on that takes a car over. data is what a server has
-// recorded behind BeginCarried, and may have been changed by a stranger: the error says why it cannot be used.
+// Carried returns the Resumption with which another server takes a car over. data is what a server has
+// recorded behind BeginCarried. A stranger may have changed it: the error says why it cannot be used.
 func Carried(car string, data []byte) (*Resumption, error) {
 	if len(data) == 0 || data[0] != carriedVersion {
 		return nil, fmt.Errorf("the record of a session begins with %d, this program knows only those that begin with %d", append(data, 0)[0], carriedVersion)

@@ -33,7 +33,7 @@ type Session struct {
 	Commands []Command // whose acknowledgement is awaited; the last has counter Next-1
 
 	// Recovering: the session is out of reach, and it is not certain which of the Commands have left; their
-	// Before says nothing then. It is if everything had reached the broker before, see Settled.
+	// Before says nothing then. It is certain if everything had reached the broker before, see Settled.
 	Recovering bool
 	// Settled: all that was sent has reached the broker, after an orderly stop.
 	Settled bool
@@ -57,8 +57,8 @@ type Command struct {
 	Before uint32
 }
 
-// BeforeOf returns Before of a command that is sent now, or that is known to have arrived: it stays in front of
-// all statuses that come.
+// BeforeOf returns Before of a command that is sent now. With arrived, the command is known to have reached the
+// broker, and stays in front of all statuses that come.
 func BeforeOf(arrived bool, before uint32) uint32 {
 	if arrived {
 		return before - 1<<30

@@ -1,4 +1,4 @@
-// Package vigil makes system calls cheaper that may wait, in a process that is idle between them.
+// Package vigil makes system calls that may wait cheaper, in a process that is idle between them.
 //
 // The Go runtime has a thread, its monitor, that takes the processor away from a goroutine whose
 // system call takes long. The monitor sleeps while no processor is in use, and the next ordinary

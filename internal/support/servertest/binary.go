@@ -117,6 +117,18 @@ func build(path, version string, flags ...string) error {
 	return nil
 }
 
+// WriteProgram writes a program or a script that the test starts soon. The system starts no file that a process
+// has open for writing, and each process that this one starts meanwhile would have it open for a moment:
+// none is started until the file is closed.
+func WriteProgram(t testing.TB, path string, content []byte) {
+	t.Helper()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	if err := os.WriteFile(path, content, 0o755); err != nil { //nolint:gosec // other users may run it
+		t.Fatal(err)
+	}
+}
+
 // Example builds the example module (id 1000) and returns its path.
 func Example(t testing.TB) string {
 	t.Helper()

@@ -130,3 +130,64 @@ func TestFaultsInDocuments(t *testing.T) {
 		t.Errorf("only %d names were found", names)
 	}
 }
+
+// The table of dependencies names every package of the server that imports one, and no other.
+func TestDependenciesAreWhereTheTableSays(t *testing.T) {
+	page, _, _ := strings.Cut(read(t, "docs/dependencies.md"), "\n`sdk` is the Go module")
+	type use struct{ path, text string }
+	var sources []use
+	for _, folder := range []string{"cmd", "internal", "sdk", "test"} {
+		err := filepath.WalkDir(filepath.Join(root, folder), func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, ".pb.go") {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			head, _, _ := strings.Cut(string(text), "\nfunc ")
+			sources = append(sources, use{strings.TrimPrefix(filepath.ToSlash(path), root+"/"), head})
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	quoted := regexp.MustCompile("`([^`]+)`")
+	rows := 0
+	for _, row := range regexp.MustCompile("(?m)^\\| (`[^|]*) \\| ([^|]*) \\|").FindAllStringSubmatch(page, -1) {
+		module := quoted.FindStringSubmatch(row[1])[1]
+		var named []string
+		for _, m := range quoted.FindAllStringSubmatch(row[2], -1) {
+			if strings.Contains(m[1], "/") {
+				named = append(named, m[1])
+			}
+		}
+		if len(named) == 0 {
+			continue // used by make, or by all tests
+		}
+		rows++
+		used := make(map[string]bool)
+		imports := regexp.MustCompile(`"` + regexp.QuoteMeta(module) + `(/[^"]*)?"`)
+		for _, s := range sources {
+			if !imports.MatchString(s.text) {
+				continue
+			}
+			known := strings.HasSuffix(s.path, "_test.go") || strings.HasPrefix(s.path, "internal/lab/") ||
+				strings.HasPrefix(s.path, "internal/support/") || strings.HasPrefix(s.path, "internal/tools/")
+			for _, n := range named {
+				if strings.HasPrefix(s.path, n+"/") {
+					known, used[n] = true, true
+				}
+			}
+			if !known {
+				t.Errorf("%s imports %s, and docs/dependencies.md does not say so", s.path, module)
+			}
+		}
+		for _, n := range named {
+			if !used[n] {
+				t.Errorf("docs/dependencies.md says that %s uses %s", n, module)
+			}
+		}
+	}
+	if rows < 12 {
+		t.Errorf("only %d rows were compared", rows)
+	}
+}

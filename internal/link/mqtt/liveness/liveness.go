@@ -1,5 +1,6 @@
 // Package liveness judges whether the broker is still at the other end of a connection: Pinger by
-// the keepalive, Pings by the answers to questions, Witness by what others are answered.
+// the keepalive, Pings by the answers to questions, Witness by the answers over other
+// connections.
 //
 // Each value belongs to one connection and to one broker's answers; a new connection begins with new ones.
 // The connection's lock guards them; time comes in with each call. It imports nothing of the project.
@@ -114,7 +115,8 @@ func (p *Pings) Prove(now time.Time) bool {
 	return true
 }
 
-// Proved returns when the last question was asked that was to prove and was answered; zero: none was.
+// Proved returns when the last question of Prove that was answered had been asked; zero: none was
+// answered.
 func (p *Pings) Proved() time.Time { return p.proved }
 
 // Witness judges one connection by what the broker answers over others. A network may lose one

@@ -1,16 +1,17 @@
 // Package outbox holds what waits to be written to the cars of one connection: a queue for
 // each car, and the line of those that have something queued, which are served in turn.
 //
-// Invariants: a box is in the line once, or not at all; one with messages always is. One that
-// Discard has emptied may be, and is passed over.
-// The connection's lock guards a Line and its boxes. It imports nothing of the project.
+// Invariants: a box is in the line once, or not at all. A box with messages always is in it.
+// A box that Discard has emptied may still be in it, and is passed over. The connection's
+// lock guards a Line and its boxes. It imports nothing of the project.
 package outbox
 
 // extraNotifications may be queued beyond the bounds of a box, so that a full one does not
 // keep a notification from its car (DEF-19).
 const extraNotifications = 8
 
-// Message is what waits for one car. With a fifth field it would be copied through memory.
+// Message is what waits for one car. With a fifth field the compiler would copy it through
+// memory instead of registers.
 type Message struct {
 	Payload []byte
 	Ack     uint16 // packet to be acknowledged immediately before; 0: none

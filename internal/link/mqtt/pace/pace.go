@@ -1,10 +1,10 @@
-// Package pace lets a connection to the broker be read less often when much comes.
+// Package pace makes a busy connection to the broker be read less often.
 //
 // A broker such as mosquitto writes each message by itself. Woken by each, the reader would
 // read, answer and wait once per message, which is most of what a status costs. When many
-// cars report fast, the reader therefore pauses before it reads on, for less than is noticed
-// beside the time between two messages of a car. What is left of the messages before the
-// pause, their answers and the calls of the modules, does not wait.
+// cars report fast, the reader therefore pauses before it reads on. The pause is short
+// beside the time between two messages of a car. The answers to what was read, and the calls
+// of the modules, do not wait for it.
 package pace
 
 import (

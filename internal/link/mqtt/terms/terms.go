@@ -1,5 +1,5 @@
-// Package terms makes the CONNECT of a connection, and from the broker's answer what the two
-// have agreed upon. It is plain functions of both.
+// Package terms makes the CONNECT of a connection, and tells from the broker's answer what
+// the two have agreed upon. It is plain functions of both.
 package terms
 
 import (

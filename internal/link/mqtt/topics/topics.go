@@ -1,5 +1,6 @@
-// Package topics knows what can be said of the topics of cars without a connection: whose they are, how many
-// go into a packet, and which messages come twice while two subscriptions bring them.
+// Package topics knows what can be said of the topics of cars without a connection: which car a topic
+// belongs to, how many topics go into a packet, and which messages come twice while two subscriptions bring
+// them.
 //
 // The lock of the connection whose cars they are guards overlaps.
 package topics
