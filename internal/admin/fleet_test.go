@@ -201,16 +201,31 @@ func (l *fleetList) names() (names []string) {
 	return names
 }
 
+// whole gets a list of all replicas until those that did not answer are the ones given: they have 2 s,
+// which a busy machine may need longer for.
+func (o *one) whole(path string, missing ...string) (list fleetList) {
+	o.t.Helper()
+	o.wait("an answer of all", func() bool {
+		list = fleetList{}
+		o.get(path, &list)
+		var names []string
+		for _, m := range list.Missing {
+			names = append(names, m.Replica)
+		}
+		return slices.Equal(names, missing)
+	})
+	return list
+}
+
 // The list of any replica is that of all cars, each once, with who serves it; pages and
 // filters are those of the whole fleet.
 func TestFleetIsOneFromAnyReplica(t *testing.T) {
 	// The car x1 (shard 1) is at both of two replicas, as while it moves: b owns it.
 	all, _ := newFleet(t, nil, []string{"car4", "car8", "x1"}, []string{"car1", "x1"}, []string{"car2", "car6"})
 	for _, o := range all {
-		var list fleetList
-		o.get("/api/v1/cars", &list)
+		list := o.whole("/api/v1/cars")
 		want := []string{"car1", "car2", "car4", "car6", "car8", "x1"}
-		if got := list.names(); !slices.Equal(got, want) || list.Total != 6 || list.Matched != 6 || list.States["running"] != 6 || len(list.Missing) != 0 {
+		if got := list.names(); !slices.Equal(got, want) || list.Total != 6 || list.Matched != 6 || list.States["running"] != 6 {
 			t.Errorf("from %s: %+v", o.name, list)
 		}
 		for _, c := range list.Cars {
@@ -219,11 +234,11 @@ func TestFleetIsOneFromAnyReplica(t *testing.T) {
 				t.Errorf("from %s: %+v", o.name, c)
 			}
 		}
-		o.get("/api/v1/cars?limit=2&offset=1&order=desc&q=car", &list)
+		list = o.whole("/api/v1/cars?limit=2&offset=1&order=desc&q=car")
 		if got := list.names(); !slices.Equal(got, []string{"car6", "car4"}) || list.Matched != 5 {
 			t.Errorf("a page from %s: %+v", o.name, list)
 		}
-		o.get("/api/v1/cars?sort=replica", &list)
+		list = o.whole("/api/v1/cars?sort=replica")
 		if got := list.names(); got[0] != "car4" || got[5] != "car6" {
 			t.Errorf("by replica from %s: %v", o.name, got)
 		}
@@ -265,9 +280,8 @@ func TestFleetIsOneFromAnyReplica(t *testing.T) {
 	}
 	// The cars of a replica that does not answer are missing, and the list says so.
 	all[2].stop()
-	var list fleetList
-	a.get("/api/v1/cars", &list)
-	if list.Total != 4 || len(list.Missing) != 1 || list.Missing[0].Replica != "c" || list.Missing[0].Reason == "" {
+	list := a.whole("/api/v1/cars", "c")
+	if list.Total != 4 || list.Missing[0].Reason == "" {
 		t.Errorf("without c: %+v", list)
 	}
 	if got := a.do("GET", "/api/v1/cars/car2", ""); got.status != http.StatusBadGateway || !strings.Contains(got.text(), "the replica c") {

@@ -86,16 +86,7 @@ func TestOperatorsSeeOneFleet(t *testing.T) {
 	running(func(shard int) string { return []string{"a", "a", "b", "b"}[shard] })
 	c.unnoticed()
 
-	var l list
-	a.ask(t, "GET", "/api/v1/cars", &l)
-	of := slices.IndexFunc(l.Cars, func(car struct {
-		Name, State, Replica string
-		Shard                int
-		Epoch                int64
-	}) bool {
-		return car.Shard == 3
-	})
-	car := l.Cars[of].Name
+	car := names[slices.IndexFunc(names, func(name string) bool { return shardOf(name) == 3 })]
 	if code := a.ask(t, "POST", "/api/v1/cars/"+car+"/disconnect", nil); code != http.StatusAccepted {
 		t.Errorf("disconnect %s: %d", car, code)
 	}
@@ -115,8 +106,9 @@ func TestOperatorsSeeOneFleet(t *testing.T) {
 			Ready        bool
 		}
 	}
-	if code := a.ask(t, "GET", "/readyz", &ready); code != http.StatusOK || !strings.Contains(fmt.Sprint(ready), "cluster") {
-		t.Errorf("ready: %d %v", code, ready)
+	testwait.Until(t, "a is ready", func() bool { return a.ask(t, "GET", "/readyz", &ready) == http.StatusOK })
+	if !strings.Contains(fmt.Sprint(ready), "cluster") {
+		t.Errorf("ready: %v", ready)
 	}
 	// Shard 2 has no owner for a moment.
 	if err := b.cluster.replica.Close(t.Context(), 2, a.member(), false); err != nil {

@@ -184,6 +184,11 @@ func TestPanicOfTheLibrary(t *testing.T) {
 	if m, err := witness.Receive(testwait.Patience); err != nil || string(m.Payload) != "still here" {
 		t.Errorf("got %+v, error %v", m, err)
 	}
+	testwait.Until(t, "the broker has done with the clients", func() bool { // they see the end before it says why
+		b.listener.mu.Lock()
+		defer b.listener.mu.Unlock()
+		return len(b.listener.conns) == 1
+	})
 	if n := strings.Count(log.String(), "failed on a client's packet"); n != 1 {
 		t.Errorf("logged %d times, expected once", n)
 	}

@@ -90,7 +90,7 @@ func rulesForMosquitto(t *testing.T, named obj) {
 		t.Fatal(err)
 	}
 	for answered := false; !answered; {
-		got, err := spy.Receive(brokertest.Timeout)
+		got, err := spy.Receive(testwait.Patience)
 		if err != nil {
 			t.Fatal(err)
 		}

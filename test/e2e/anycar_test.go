@@ -22,7 +22,7 @@ func TestCarsThatAreNotNamed(t *testing.T) {
 	t.Parallel()
 	m := brokertest.Start(t, brokertest.Options{})
 	config := formatD(m.Address(), exampleModule(t), "named", "*")
-	config["limits"] = obj{"idle_car_s": 2, "any_cars": 2}
+	config["limits"] = obj{"idle_car_s": 5, "any_cars": 2}
 	s := servertest.Start(t, servertest.Options{Config: config})
 	s.WaitLog("connected to the broker")
 

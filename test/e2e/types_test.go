@@ -62,7 +62,7 @@ func TestSlowTypesDelayNoOtherCar(t *testing.T) {
 			if err := os.WriteFile(released, nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			answer, err := peer.Receive(brokertest.Timeout)
+			answer, err := peer.Receive(testwait.Patience)
 			if err != nil {
 				t.Fatalf("car_a gets no answer: %v", err)
 			}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"external-server/internal/lab/gateway"
+	"external-server/internal/support/testwait"
 )
 
 // row is the result of one scenario.
@@ -42,7 +43,7 @@ func (r *rig) account(lossAllowed string) {
 func (r *rig) awaitDelivery(complete func() bool) {
 	r.Helper()
 	begin := time.Now()
-	for !complete() && time.Since(begin) < time.Minute {
+	for !complete() && time.Since(begin) < testwait.Patience {
 		pause(20 * time.Millisecond)
 	}
 	if took := time.Since(begin); took > time.Second {

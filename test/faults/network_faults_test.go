@@ -8,6 +8,7 @@ import (
 	"external-server/internal/lab/gateway"
 	"external-server/internal/support/badnetwork"
 	"external-server/internal/support/brokertest"
+	"external-server/internal/support/testwait"
 )
 
 func networkFaults() []scenario {
@@ -63,7 +64,7 @@ func networkFaults() []scenario {
 			r.crew.halt()
 			r.crew.cars = append(r.crew.cars, poor)
 			r.crew.start(r.period())
-			r.crew.served(time.Now(), time.Minute)
+			r.crew.served(time.Now(), testwait.Patience)
 			for _, n := range []badnetwork.Faults{{Rate: 1}, {Silent: true}} {
 				air.Set(n)
 				pause(r.during(20*time.Second, time.Second))

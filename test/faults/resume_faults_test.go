@@ -73,7 +73,7 @@ func (r *rig) forgetWaits() {
 // kept waits until every car was served again and tells what they noticed.
 func (r *rig) kept() {
 	r.Helper()
-	r.crew.served(time.Now(), 2*time.Minute)
+	r.crew.served(time.Now(), testwait.Patience)
 	lost, longest := 0, time.Duration(0)
 	for _, c := range r.crew.cars {
 		lost += c.lostSessions()
@@ -133,7 +133,7 @@ func resumeFaults() []scenario {
 				}
 				r.opts.Binary = binary
 				r.nextLife()
-				r.crew.served(time.Now(), time.Minute)
+				r.crew.served(time.Now(), testwait.Patience)
 			}
 			r.kept()
 			r.finishKept()
@@ -188,17 +188,17 @@ func resumeFaults() []scenario {
 			r.keptCars(100, 10)
 			for _, ahead := range []time.Duration{time.Hour, -time.Hour} {
 				clock.jump(ahead)
-				r.crew.served(time.Now(), time.Minute)
+				r.crew.served(time.Now(), testwait.Patience)
 				if code := r.server.Stop(); code != 0 {
 					r.Errorf("exit code %d", code)
 				}
 				clock.jump(-ahead)
 				r.nextLife()
-				r.crew.served(time.Now(), time.Minute)
+				r.crew.served(time.Now(), testwait.Patience)
 				r.server.Kill()
 				clock.jump(ahead)
 				r.nextLife()
-				r.crew.served(time.Now(), time.Minute)
+				r.crew.served(time.Now(), testwait.Patience)
 			}
 			r.kept()
 			r.finishKept()

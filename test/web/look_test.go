@@ -10,6 +10,7 @@ import (
 	"github.com/chromedp/chromedp/kb"
 
 	"external-server/internal/lab/gateway"
+	"external-server/internal/support/brokertest"
 	"external-server/internal/support/servertest"
 	"external-server/internal/support/testwait"
 )
@@ -258,7 +259,7 @@ func TestRoles(t *testing.T) {
 // The server goes away and comes back: the page says so and goes on.
 func TestServerRestart(t *testing.T) {
 	t.Parallel()
-	s := startServer(t, names(2), false, nil)
+	s := startServer(t, names(2), false, servertest.Map{"listen": brokertest.FreeAddress(t)}) // one that no connection gets meanwhile
 	b := newTab(t, 1000, 700)
 	b.expect("ERR_CONNECTION_REFUSED")
 	b.expect("ERR_INCOMPLETE_CHUNKED_ENCODING")
@@ -272,7 +273,6 @@ func TestServerRestart(t *testing.T) {
 	b.says("#alarm", "does not reach the server")
 	b.says("#said", "reconnecting")
 	b.picture("gone")
-	s.config["admin"].(servertest.Map)["listen"] = s.url[len("http://") : len(s.url)-1]
 	again := launch(t, s.config, s.broker.Address)
 	b.says("#stream", "live")
 	b.until(`document.querySelector("#alarm").hidden`)

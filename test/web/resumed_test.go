@@ -20,7 +20,7 @@ func TestResumedSessions(t *testing.T) {
 		"company_name":           company,
 		"external_communication": servertest.Map{"protocol": "MQTT", "server_address": "127.0.0.1", "server_port": m.Port()},
 		"state_directory":        filepath.Join(t.TempDir(), "state"),
-		"admin":                  servertest.Map{"listen": "127.0.0.1:0"},
+		"admin":                  servertest.Map{"listen": brokertest.FreeAddress(t)}, // one that no connection gets meanwhile
 		"timeout":                30,
 		"common_modules":         servertest.Map{"1000": servertest.Map{"lib_path": servertest.Example(t), "config": servertest.Map{"command_interval_ms": "2000"}}},
 		"cars":                   servertest.Map{"car_0000": servertest.Map{}, "car_0001": servertest.Map{}},
@@ -44,7 +44,6 @@ func TestResumedSessions(t *testing.T) {
 	if code := s.Stop(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	config["admin"].(servertest.Map)["listen"] = s.url[len("http://") : len(s.url)-1]
 	s = launch(t, config, m.Address())
 	for _, g := range gateways {
 		g.Status(button1, []byte(`{"pressed": true}`), time.Time{})

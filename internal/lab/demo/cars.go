@@ -40,6 +40,7 @@ func (f *fleetOfCars) run(ctx context.Context, stopServer func()) error {
 	gateways := make(map[string]*gateway.Gateway)
 	defer func() {
 		stopServer()
+		f.narrator.goodbyes()
 		park()
 		wg.Wait()
 		for _, g := range gateways {

@@ -70,6 +70,29 @@ func (n *narrator) ends(words string) {
 	n.say("", "%s", words)
 }
 
+// goodbyeTime bounds the wait for the cars to hear that the servers are stopped.
+const goodbyeTime = 2 * time.Second
+
+// goodbyes waits until no car has a session: what the servers have told the cars may arrive a moment
+// after their processes have ended.
+func (n *narrator) goodbyes() {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for late := time.After(goodbyeTime); ; {
+		n.mu.Lock()
+		left := len(n.running)
+		n.mu.Unlock()
+		if left == 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-late:
+			return
+		}
+	}
+}
+
 func (n *narrator) print(text string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -2,8 +2,11 @@ package demo
 
 import (
 	"bytes"
+	"io"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"external-server/internal/lab/gateway"
 )
@@ -31,4 +34,22 @@ func TestACarIsNotToldOfAfterItsLastGoodbye(t *testing.T) {
 			t.Errorf("not told: %q in %s", want, &out)
 		}
 	}
+}
+
+// The demo waits for what its servers have told the cars, a moment at most.
+func TestGoodbyes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNarrator(io.Discard)
+		car := n.observe("car_a", true)
+		for _, c := range []struct{ told, waited time.Duration }{{time.Second, time.Second}, {time.Minute, goodbyeTime}} {
+			car(gateway.Effect{Kind: gateway.EffectConnected})
+			at := time.Now()
+			told := time.AfterFunc(c.told, func() { car(gateway.Effect{Kind: gateway.EffectDisconnected, Reason: gateway.ReasonNotified}) })
+			n.goodbyes()
+			if waited := time.Since(at); waited < c.waited || waited > c.waited+5*time.Millisecond {
+				t.Errorf("told after %v: waited %v", c.told, waited)
+			}
+			told.Stop()
+		}
+	})
 }

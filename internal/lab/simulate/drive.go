@@ -9,8 +9,9 @@ import (
 	"external-server/internal/lab/gateway"
 )
 
-// drainTime is how long Drive waits for answers after the last status.
-const drainTime = 2 * time.Second
+// drainTime is how long no answer has come when Drive waits for no more of them after the
+// last status, and drainLimit bounds it all: a slow server goes on answering.
+const drainTime, drainLimit = 2 * time.Second, 20 * time.Second
 
 // Drive lets the cars report for the given time, or until ctx ends, then waits a
 // moment for the last answers. What was measured before is forgotten.
@@ -46,7 +47,7 @@ func (f *Fleet) Drive(parent context.Context, duration time.Duration) {
 	f.tally.end.Store(time.Now().UnixNano())
 	faults.Wait()
 	if !f.opts.Closed {
-		f.drain()
+		f.drain(parent)
 		f.loading.Store(false)
 	}
 }
@@ -71,12 +72,21 @@ func (f *Fleet) pace(ctx context.Context, start time.Time, duration time.Duratio
 	_ = sleepUntil(ctx, start.Add(duration)) // ends early when the run does
 }
 
-// drain waits until every status is answered, for a bounded time.
-func (f *Fleet) drain() {
+// drain waits until every status is answered, for a bounded time, a short one when ctx has ended.
+func (f *Fleet) drain(ctx context.Context) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for limit := time.Now().Add(drainTime); f.latency.Count() < f.tally.planned.Load() && time.Now().Before(limit); {
+	begun := time.Now()
+	last, lastAt := f.latency.Count(), begun
+	limit := drainLimit
+	for last < f.tally.planned.Load() && time.Since(lastAt) < drainTime && time.Since(begun) < limit {
 		<-tick.C
+		if ctx.Err() != nil {
+			limit = drainTime
+		}
+		if n := f.latency.Count(); n != last {
+			last, lastAt = n, time.Now()
+		}
 	}
 }
 
