@@ -72,6 +72,10 @@ func (r *rig) commandAll(a *api) {
 	cars := r.group("car")
 	before := make([]int, len(cars))
 	for n, c := range cars {
+		testwait.Until(r, "the API knows car "+c.name, func() bool { // a status is answered before the module has posted it
+			known, err := client.Statuses(ctx, fleet.CarID{Company: company, Car: c.name}, httpapi.Query{})
+			return err == nil && len(known) > 0
+		})
 		before[n] = c.commandCount()
 		err := client.PostCommands(ctx, fleet.CarID{Company: company, Car: c.name}, []httpapi.Message{{
 			DeviceID: httpapi.DeviceID{ModuleID: transparent, Type: int64(c.device.Type), Role: c.device.Role, Name: c.device.Name},

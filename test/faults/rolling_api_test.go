@@ -122,6 +122,9 @@ func TestRollingUpgradeKeepsCommands(t *testing.T) {
 	}
 	testwait.Until(t, "every car has an owner", func() bool { return len(a.owners(a.all[0])) == cars })
 	r.startCars(fleetOf("car", cars, transparent, nil), 500*time.Millisecond)
+	for _, c := range r.crew.cars { // a status is answered before the module has posted it
+		testwait.Until(t, "the HTTP API knows car "+c.name, func() bool { return len(a.statuses(a.all[0], c.name)) > 0 })
+	}
 	client, err := httpapi.NewClient(httpapi.ClientOptions{URL: a.balance()})
 	if err != nil {
 		t.Fatal(err)
