@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -96,7 +97,7 @@ func (s *Server) fromPeer(role config.Role, next http.HandlerFunc) http.Handler 
 	})
 }
 
-// others returns the members besides this replica that can be asked, when the request is
+// others returns the replicas besides this one that can be asked, when the request is
 // to be answered for the whole fleet: nil without cluster, and for another replica's request.
 func (s *Server) others(r *http.Request) (others []cluster.Member) {
 	if _, from := peer.FromRequest(r); from || s.opts.Cluster == nil {
@@ -109,6 +110,13 @@ func (s *Server) others(r *http.Request) (others []cluster.Member) {
 	for _, m := range view.Members {
 		if m.Name != view.Self && m.Address != "" {
 			others = append(others, m)
+		}
+	}
+	// One that etcd does not hear from is no member, and serves on.
+	for _, o := range view.Shards {
+		known := func(m cluster.Member) bool { return m.Name == o.Replica }
+		if o.Replica != view.Self && o.Address != "" && !slices.ContainsFunc(view.Members, known) && !slices.ContainsFunc(others, known) {
+			others = append(others, cluster.Member{Name: o.Replica, Address: o.Address})
 		}
 	}
 	return others

@@ -289,6 +289,29 @@ func TestFleetIsOneFromAnyReplica(t *testing.T) {
 	}
 }
 
+// A replica that etcd does not hear from is no member, and serves its shards on: its cars are in the list of all, and events
+// and reloads reach it.
+func TestFleetHasReplicasWithoutEtcd(t *testing.T) {
+	all, view := newFleet(t, nil, []string{"car4"}, []string{"car1"}, []string{"car2"})
+	v := *view.Load()
+	v.Members = v.Members[:2]
+	v.Shards = append(slices.Clone(v.Shards), v.Shards[2]) // one is asked once
+	view.Store(&v)
+	for _, o := range all[:2] {
+		var list fleetList
+		o.get("/api/v1/cars", &list)
+		if got := list.names(); !slices.Equal(got, []string{"car1", "car2", "car4"}) || list.Total != 3 || len(list.Missing) != 0 {
+			t.Errorf("from %s: %+v", o.name, list)
+		}
+	}
+	all[2].stop()
+	var list fleetList
+	all[0].get("/api/v1/cars", &list)
+	if len(list.Missing) != 1 || list.Missing[0].Replica != "c" || list.Total != 2 {
+		t.Errorf("one that serves no more: %+v", list)
+	}
+}
+
 // What an operator does at one replica is done by the owner of the car, and told there with
 // who did it; who may only read does nothing anywhere.
 func TestFleetActsAtTheOwner(t *testing.T) {

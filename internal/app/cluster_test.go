@@ -93,6 +93,7 @@ func (c *chair) Changed() <-chan struct{} {
 type account struct {
 	mu    sync.Mutex
 	given map[string][]int
+	stuck bool // modules take nothing
 }
 
 func (a *account) add(car string, data []byte) {
@@ -110,6 +111,19 @@ func (a *account) begin() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	clear(a.given)
+}
+
+func (a *account) isStuck() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.stuck
+}
+
+// stick lets the modules hang in their next calls, or work again.
+func (a *account) stick(stuck bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.stuck = stuck
 }
 
 // exact demands that each car's statuses came once and in order.
@@ -141,7 +155,11 @@ type countingInstance struct {
 	a *account
 }
 
-func (i countingInstance) ForwardStatus(_ context.Context, _ fleet.Device, data []byte) error {
+func (i countingInstance) ForwardStatus(ctx context.Context, _ fleet.Device, data []byte) error {
+	if i.a.isStuck() {
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	i.a.add(i.car.Car, data)
 	return nil
 }
@@ -496,6 +514,38 @@ func TestOwnerComesBack(t *testing.T) {
 	c.open(a, 1)
 	c.served(5)
 	c.unnoticed()
+}
+
+// What modules had not taken when their replica ended is discarded, counted and told when another one has served the
+// cars since: given now, it would overtake what is newer.
+func TestStatusesOfAnEndedOwnerAreDiscarded(t *testing.T) {
+	t.Parallel()
+	names, cars := carsOfEach(2)
+	c := newCrowd(t, cars)
+	c.edit = func(cfg *config.Config) { cfg.Limits.Stop = time.Second }
+	a, b := c.start("a"), c.start("b")
+	c.open(a, 0, 1, 2, 3)
+	c.drive(names...)
+	c.account.stick(true)
+	c.served(5) // the modules take none of these
+	a.stop()    // alone as far as it knows
+	c.account.stick(false)
+	c.account.begin()
+	c.open(b, 0, 1, 2, 3)
+	c.served(5)
+	a = c.start("a")
+	for n := range crowdShards {
+		if err := b.cluster.replica.Close(t.Context(), n, a.member(), false); err != nil {
+			t.Fatal(err)
+		}
+		c.open(a, n)
+	}
+	if n := a.cluster.replica.State().Discarded; n < uint64(2*len(names)) || strings.Count(a.log.String(), "are discarded") != crowdShards {
+		t.Errorf("%d statuses are discarded\n%s", n, a.log)
+	}
+	c.served(5)
+	c.unnoticed()
+	c.account.exact(t)
 }
 
 // A claim that had vanished and was taken again is announced, nothing else happens.

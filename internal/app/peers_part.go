@@ -1,10 +1,14 @@
 package app
 
 import (
+	"cmp"
 	"context"
+	"net"
+	"time"
 
 	"external-server/internal/app/replica"
 	"external-server/internal/config"
+	"external-server/internal/config/tlsfiles"
 	"external-server/internal/logging"
 	"external-server/internal/peer"
 )
@@ -27,6 +31,12 @@ func (p *peersPart) prepare(ctx context.Context, old, fresh *config.Config) (cha
 	}
 	p.owners = replica.NewOwners(c.Shards)
 	opts := peer.Options{Replica: c.Replica, TLS: peerTLS(c), Token: c.PeerToken, Logger: component(p.a.log, logging.ComponentHTTP)}
+	if opts.TLS != nil { // new files may come while this server runs
+		host, _, _ := net.SplitHostPort(cmp.Or(c.PeerAddress, c.PeerListen)) // was checked
+		if err := tlsfiles.Mutual(opts.TLS, host, time.Now()); err != nil {
+			opts.Logger.Warn("the other replicas will refuse this one", "key", "cluster.peer_tls", "reason", err)
+		}
+	}
 	var err error
 	if p.client, err = peer.NewClient(opts); err != nil {
 		return change{}, err

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"external-server/internal/config"
 	"external-server/internal/fleet"
@@ -153,7 +152,7 @@ func (s *server) connect(car, session string) {
 func (s *server) answered(sessions ...string) {
 	s.t.Helper()
 	for len(sessions) > 0 {
-		m, err := s.peer.Receive(time.Minute)
+		m, err := s.peer.Receive(testwait.Patience)
 		if err != nil {
 			s.t.Fatalf("no answer to the Connect of %v: %v", sessions, err)
 		}

@@ -42,7 +42,7 @@ func formatD(broker string, modules obj, cars ...string) obj {
 		"external_communication": obj{
 			"protocol": "MQTT", "server_address": host, "server_port": port, "timeout_ms": 30000,
 		},
-		"timeout":              5,
+		"timeout":              30, // a busy machine must lose no car
 		"send_invalid_command": false,
 		"sleep_duration_after_connection_refused": 0.5,
 		"common_modules": modules,
@@ -63,6 +63,7 @@ type carWatch struct {
 	mu         sync.Mutex
 	connected  int
 	answered   int
+	recent     time.Time // when the newest answered status was sent
 	commands   int
 	ends       []string // reasons of failed sequences and of ended sessions
 	violations []string
@@ -82,6 +83,9 @@ func (w *carWatch) observe(e gateway.Effect) {
 		w.connected++
 	case gateway.EffectAnswered:
 		w.answered++
+		if e.Sent.After(w.recent) {
+			w.recent = e.Sent
+		}
 		if w.answer != nil {
 			w.answer()
 		}

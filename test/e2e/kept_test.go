@@ -122,6 +122,20 @@ func (k *kept) served(n int) {
 	}
 }
 
+// upToDate waits until each car has an answer to a status that it sends from now on: what the broker held is
+// answered.
+func (k *kept) upToDate() {
+	k.t.Helper()
+	now := time.Now()
+	for _, c := range k.cars {
+		testwait.Until(k.t, fmt.Sprintf("what car %v says now is answered", c.Car()), func() bool {
+			c.watch.mu.Lock()
+			defer c.watch.mu.Unlock()
+			return c.watch.recent.After(now)
+		})
+	}
+}
+
 // again starts the server, which has ended, and waits until it serves all cars.
 func (k *kept) again() {
 	k.t.Helper()

@@ -259,6 +259,7 @@ func TestKilledWheneverItServes(t *testing.T) {
 	for range 12 {
 		k.server.Kill()
 		k.start()
+		k.upToDate() // the answers to all that the broker held come at once
 		k.served(10)
 		if k.said("died again and again") {
 			t.Fatal("the journals were set aside")

@@ -58,7 +58,7 @@ func newTab(t testing.TB, width, height int64) *tab {
 		chromedp.UserDataDir(t.TempDir()),
 		chromedp.WSURLReadTimeout(testwait.Patience),
 	)
-	parent, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	parent, cancel := context.WithTimeout(context.Background(), 5*testwait.Patience) // a machine that is busy
 	allocator, cancelAllocator := chromedp.NewExecAllocator(parent, flags...)
 	b := &tab{t: t}
 	ctx, cancelTab := chromedp.NewContext(allocator, chromedp.WithErrorf(func(string, ...any) {}), chromedp.WithListener(b.listen))

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -104,8 +105,8 @@ func checkFiles(cfg *config.Config) []config.Problem {
 		_, err := tlsfiles.Client(c.TLS)
 		add("cluster.tls", err)
 		if p := c.PeerTLS; p != nil {
-			_, err := tlsfiles.Client(&config.TLS{CAFile: p.CAFile, CertFile: p.CertFile, KeyFile: p.KeyFile})
-			add("cluster.peer_tls", err)
+			host, _, _ := net.SplitHostPort(cmp.Or(c.PeerAddress, c.PeerListen)) // was checked
+			add("cluster.peer_tls", tlsfiles.Mutual(&config.TLS{CAFile: p.CAFile, CertFile: p.CertFile, KeyFile: p.KeyFile}, host, time.Now()))
 		}
 	}
 	for _, of := range listeners(cfg) {

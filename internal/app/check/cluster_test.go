@@ -49,6 +49,43 @@ func TestCheckLooksAtCertificatesOfTheCluster(t *testing.T) {
 	}
 }
 
+// TestCheckKnowsWhatOtherReplicasRefuse: a certificate that the other servers would not accept is found before the start.
+func TestCheckKnowsWhatOtherReplicasRefuse(t *testing.T) {
+	ours, theirs := brokertest.NewCerts(t), brokertest.NewCerts(t)
+	for name, tt := range map[string]struct {
+		ca      string
+		pair    brokertest.Pair
+		address string
+		want    string
+	}{
+		"all is well":      {ours.CAFile, ours.Replica, "localhost:8070", ""},
+		"another CA":       {theirs.CAFile, ours.Replica, "localhost:8070", "is not accepted with the CA certificate"},
+		"expired":          {ours.CAFile, ours.ClientExpired, "localhost:8070", "has expired at"},
+		"for servers only": {ours.CAFile, ours.Server, "localhost:8070", "is not for servers and clients"},
+		"another name":     {ours.CAFile, ours.Replica, "es-0.example.org:8070", "reach this server at es-0.example.org"},
+	} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "config.json")
+		text := fmt.Sprintf(`{"company_name": "company", "mqtt_address": "127.0.0.1", "state_directory": %q,
+"cluster": {"etcd": ["http://127.0.0.1:1"], "peer_listen": "127.0.0.1:8070", "peer_address": %q,
+"peer_tls": {"ca_file": %q, "cert_file": %q, "key_file": %q}},
+"common_modules": {"1": {"builtin": "mission", "config": {"api_url": "http://127.0.0.1:1"}}}, "cars": {"car": {}}}`,
+			dir, tt.address, tt.ca, tt.pair.CertFile, tt.pair.KeyFile)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cfg, _, err := config.Load(path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		problems := Configuration(t.Context(), cfg).Problems
+		if told := fmt.Sprint(problems); tt.want == "" && len(problems) > 0 || tt.want != "" && (len(problems) != 1 ||
+			!strings.Contains(told, "config.json:3:13: cluster.peer_tls: ") || !strings.Contains(told, tt.want)) {
+			t.Errorf("%s: %s, want %q", name, told, tt.want)
+		}
+	}
+}
+
 // TestCheckAsksEtcd: what a start would meet at etcd is told, and nothing is written.
 func TestCheckAsksEtcd(t *testing.T) {
 	e := etcdtest.Start(t, etcdtest.Options{})

@@ -46,7 +46,11 @@ func readiness(view *cluster.View, health error) (ready bool, reason string) {
 		}
 		unready = append(unready, text)
 	} else {
-		unready = append(unready, shardsOf(view)...)
+		reasons, cutOff := shardsOf(view)
+		unready = append(unready, reasons...)
+		if len(cutOff) > 0 {
+			hints = append(hints, "shards are served by replicas that are no members, as those that cannot use etcd: "+some(cutOff))
+		}
 		if view.Notice != "" {
 			unready = append(unready, view.Notice)
 		}
@@ -77,8 +81,9 @@ func beyondReach(view *cluster.View) string {
 	return ""
 }
 
-// shardsOf tells of shards that are not served as they should be.
-func shardsOf(view *cluster.View) (reasons []string) {
+// shardsOf tells of shards that are not served as they should be, and of those whose owners have said so themselves because
+// etcd has no claim of theirs.
+func shardsOf(view *cluster.View) (reasons, cutOff []string) {
 	var without, unknown []string
 	opening := 0
 	for n, owner := range view.Shards {
@@ -88,6 +93,8 @@ func shardsOf(view *cluster.View) (reasons []string) {
 			without = append(without, strconv.Itoa(n))
 		case owner.Replica == view.Self && owner.State == cluster.ClaimOpening:
 			opening++
+		case owner.Replica != view.Self && !member && owner.Address != "": // it has answered there
+			cutOff = append(cutOff, fmt.Sprintf("%d by %s", n, owner.Replica))
 		case owner.Replica != view.Self && owner.State != "" && !member:
 			unknown = append(unknown, fmt.Sprintf("%d by %s", n, owner.Replica))
 		}
@@ -108,7 +115,7 @@ func shardsOf(view *cluster.View) (reasons []string) {
 	if len(unknown) > 0 {
 		reasons = append(reasons, "shards are claimed by replicas that are no members: "+some(unknown))
 	}
-	return reasons
+	return reasons, cutOff
 }
 
 // maxNamed bounds how many things a reason names.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"external-server/internal/app/sdnotify"
+	"external-server/internal/support/testwait"
 )
 
 // listen is a service manager at the address.
@@ -20,7 +21,7 @@ func listen(t *testing.T, name string) *net.UnixConn {
 	}
 	t.Cleanup(func() { conn.Close() })
 	t.Setenv(sdnotify.Variable, name)
-	if err := conn.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(testwait.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	return conn

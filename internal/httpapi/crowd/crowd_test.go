@@ -7,6 +7,8 @@ import (
 	"net/http/httptest"
 	"testing"
 	"time"
+
+	"external-server/internal/support/testwait"
 )
 
 // Connections that never ask make room for those that do, the oldest first; one whose
@@ -32,7 +34,7 @@ func TestConnectionsWithoutRequestsMakeRoom(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
-		if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		if err := c.SetDeadline(time.Now().Add(testwait.Patience)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := io.WriteString(c, say); err != nil {
@@ -46,7 +48,7 @@ func TestConnectionsWithoutRequestsMakeRoom(t *testing.T) {
 	for range 3 * limit {
 		idle = append(idle, dial("GET / HTTP/1.1\r\nHost: x\r\nX-Never-Ends: "))
 	}
-	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: testwait.Patience, Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Get("http://" + address + "/")
 	if err != nil {
 		t.Fatalf("nobody is served beside connections that never ask: %v", err)

@@ -13,6 +13,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/protocol"
+	"external-server/internal/support/testwait"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -155,7 +156,7 @@ func (l *effectLog) observe(e Effect) {
 // wait waits until n effects fulfil the condition and returns the last of them.
 func (l *effectLog) wait(t *testing.T, n int, what string, is func(Effect) bool) Effect {
 	t.Helper()
-	limit := time.After(60 * time.Second)
+	limit := time.After(testwait.Patience)
 	for {
 		l.mu.Lock()
 		found := 0

@@ -11,6 +11,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/protocol"
 	"external-server/internal/support/brokertest"
+	"external-server/internal/support/testwait"
 )
 
 // fakeConn is a connection without a broker, for tests on virtual time.
@@ -245,7 +246,7 @@ func isAlive(s *stream) bool {
 
 func waitConnection(t *testing.T, client *stream, open bool) {
 	t.Helper()
-	limit := time.Now().Add(60 * time.Second)
+	limit := time.Now().Add(testwait.Patience)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for isAlive(client) != open {

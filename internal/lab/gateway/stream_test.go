@@ -10,6 +10,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/support/brokertest"
+	"external-server/internal/support/testwait"
 )
 
 // TestStreamKeepsOrderBeyondItsWindow: more messages than the broker may leave
@@ -55,7 +56,7 @@ func TestStreamKeepsOrderBeyondItsWindow(t *testing.T) {
 	mosquitto.Continue()
 	select {
 	case <-all:
-	case <-time.After(60 * time.Second):
+	case <-time.After(testwait.Patience):
 		mu.Lock()
 		t.Fatalf("%d of %d messages arrived", len(got), messages)
 	}
@@ -88,7 +89,7 @@ func TestStreamComesBack(t *testing.T) {
 		t.Error("subscribed without a broker")
 	}
 	mosquitto.Restart()
-	limit := time.After(60 * time.Second)
+	limit := time.After(testwait.Patience)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for !s.publish("a/b", nil) {

@@ -15,6 +15,7 @@ import (
 	"external-server/internal/lab/bench"
 	"external-server/internal/lab/gateway"
 	"external-server/internal/lab/simulate"
+	"external-server/internal/support/testwait"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -104,7 +105,7 @@ func TestClosedLoopIsResumed(t *testing.T) {
 		if i%2 == 0 {
 			continue // the next one begins while answers are on their way
 		}
-		limit := time.Now().Add(30 * time.Second)
+		limit := time.Now().Add(testwait.Patience)
 		for f.Report().Answered == 0 && time.Now().Before(limit) {
 			f.Drive(context.Background(), 10*time.Millisecond)
 		}
@@ -134,7 +135,7 @@ func TestCommandsAreObserved(t *testing.T) {
 	}
 	select {
 	case <-got:
-	case <-time.After(30 * time.Second):
+	case <-time.After(testwait.Patience):
 		t.Fatal("no command came")
 	}
 }

@@ -150,7 +150,7 @@ func TestWithEmbeddedAPI(t *testing.T) {
 func TestAPIGoesAwayAndReturns(t *testing.T) {
 	store := filepath.Join(t.TempDir(), "api.db")
 	address := brokertest.FreeAddress(t) // that no outgoing connection gets while the API is away
-	server, end := embed(t, store, address, time.Second)
+	_, end := embed(t, store, address, time.Second)
 	i := open(t, Options{Builtin: IO}, "api_url", "http://"+address+"/v2/protocol")
 	w := drive(t, i, 2)
 	d := device(2, "role")
@@ -170,7 +170,7 @@ func TestAPIGoesAwayAndReturns(t *testing.T) {
 		s := i.Stats()
 		return !s.APIUp && s.Queued > 0 && !s.OldestQueued.IsZero()
 	})
-	server, _ = embed(t, store, address, time.Second)
+	server, _ := embed(t, store, address, time.Second)
 	send(150, 160)
 	testwait.Until(t, "all statuses", func() bool { return i.Stats().Posted == 160 })
 	if got := stored(t, server.API()); !slices.Equal(got, want) {
