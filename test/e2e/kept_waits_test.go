@@ -19,6 +19,7 @@ func TestBrokersQueueOverflows(t *testing.T) {
 	k.broker = brokertest.Start(t, defaults(t, "max_queued_messages 5\n"))
 	setBroker(k.config, k.broker, obj{})
 	k.run()
+	k.cars[0].lostIsExpected() // what the broker drops is not answered
 	k.terminate()
 	testwait.Until(t, "the broker drops messages", func() bool { return strings.Contains(k.broker.Log(), "being dropped") })
 	k.start()
