@@ -22,6 +22,7 @@ import (
 	"external-server/internal/lab/gateway"
 	"external-server/internal/logging"
 	"external-server/internal/module/host"
+	"external-server/internal/support/testleak"
 	"external-server/internal/support/testlog"
 	"external-server/internal/support/testwait"
 )
@@ -29,7 +30,8 @@ import (
 func TestMain(m *testing.M) {
 	host.RunIfHost() // the children that run module libraries are this program too
 	// The client of the SQL driver keeps a goroutine for the life of the process.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("database/sql.(*DB).connectionOpener"))
+	driver := goleak.IgnoreAnyFunction("database/sql.(*DB).connectionOpener")
+	goleak.VerifyTestMain(testleak.Settled(m, driver), driver)
 }
 
 var teleop = fleet.Device{Module: 3, Type: 7, Role: "teleop", Name: "Teleop"}

@@ -29,6 +29,7 @@ type conn struct {
 
 	mu      sync.Mutex
 	pending []byte
+	resume  func() // called when pending is written, see takes
 	closing bool
 	failed  error
 	started bool
@@ -133,6 +134,18 @@ func (c *conn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// takes tells whether the client may be sent so many bytes at once that can wait: half of what may be pending is for
+// what cannot. If not, resume is called, on the goroutine that writes, when that has written what is pending.
+func (c *conn) takes(size int, resume func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.pending) == 0 || len(c.pending)+size <= c.broker.opts.MaxPendingBytes/2 {
+		return true
+	}
+	c.resume = resume
+	return false
+}
+
 func (c *conn) signal() {
 	select {
 	case c.wake <- struct{}{}:
@@ -200,6 +213,13 @@ func (c *conn) writeLoop() {
 			}
 			if cap(buf) > 256<<10 { // a burst is over
 				buf = nil
+			}
+			c.mu.Lock()
+			resume := c.resume
+			c.resume = nil
+			c.mu.Unlock()
+			if resume != nil {
+				resume()
 			}
 		}
 	}

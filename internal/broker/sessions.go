@@ -300,6 +300,9 @@ func (k *kept) acknowledged(id uint16) {
 func (k *kept) pump() {
 	for k.client != nil && len(k.queue) > 0 && (len(k.sent) < k.window || k.queue[0].pk.FixedHeader.Qos == 0) {
 		m := k.queue[0]
+		if c, ok := k.client.Net.Conn.(*conn); ok && !c.takes(weigh(&m.pk), k.resume) {
+			return // and goes on with resume
+		}
 		if m.pk.FixedHeader.Qos > 0 && m.id == 0 {
 			m.id = k.freeID()
 			m.pk.PacketID = m.id
@@ -322,6 +325,13 @@ func (k *kept) pump() {
 		}
 		k.sent = append(k.sent, m)
 	}
+}
+
+// resume goes on with what pump has left because much waited to be written.
+func (k *kept) resume() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.pump()
 }
 
 // freeID returns a packet identifier that no message of the session has; mu is held. There

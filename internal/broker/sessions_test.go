@@ -287,6 +287,15 @@ func TestKeptSessionIsBounded(t *testing.T) {
 		}
 	}
 	v = visit(t, b, expiring)
+	// The client reads nothing for a while: it gets its messages all the same.
+	for range 10 {
+		if err := sender.Publish("topic", payload, false); err != nil {
+			t.Fatal(err)
+		}
+		if err := sender.Ping(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	n := 0
 	for ; n < 60; n++ {
 		if p := v.next(wire.Publish); len(p.Payload) != 1<<20 || p.Payload[0] != byte(n) {

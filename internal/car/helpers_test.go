@@ -19,10 +19,11 @@ import (
 	"external-server/internal/module"
 	"external-server/internal/protocol"
 	"external-server/internal/session"
+	"external-server/internal/support/testleak"
 	"external-server/internal/support/testlog"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(testleak.Settled(m)) }
 
 var (
 	carID  = fleet.CarID{Company: "acme", Car: "car_1"}

@@ -338,6 +338,7 @@ func (p *Planner) scoutRole(f *fleet) {
 		p.scoutSince = time.Time{}
 		if (!p.scout || p.state != StateReady && f.ready()) && p.reached(p.scoutAt) {
 			p.scoutAt = p.now.Add(resend)
+			p.wake(p.scoutAt)
 			p.do(Action{Kind: ActionNoScout})
 		}
 	case p.scout && p.registry.Scout == "":

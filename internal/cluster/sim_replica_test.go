@@ -38,6 +38,7 @@ type simReplica struct {
 	ticking  int
 	lastTick time.Time
 	drainAt  time.Duration // when the drain began; zero: none
+	anyCar   bool          // its configuration has "*"
 }
 
 var (
@@ -71,7 +72,7 @@ func (r *simReplica) later(d time.Duration, f func()) {
 func (r *simReplica) start() {
 	r.life++
 	r.alive, r.paused, r.backlog, r.lease, r.up, r.told, r.version = true, 0, nil, 0, false, false, -1
-	r.p = NewPlanner(r.name, len(r.w.etcd.claims), true, DefaultTiming())
+	r.p = NewPlanner(r.name, len(r.w.etcd.claims), r.anyCar, DefaultTiming())
 	r.member = Member{Name: r.name, Instance: strconv.Itoa(r.life), State: StateJoining, Address: r.name}
 	r.writing, r.busy, r.serving, r.since = make(map[int][]Action), make(map[int]bool), make(map[int]int64), make(map[int]time.Duration)
 	r.offers = make(map[int]time.Duration)

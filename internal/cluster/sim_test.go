@@ -47,6 +47,7 @@ type world struct {
 	unserved []time.Duration
 	moves    int
 	extra    *simReplica // joins late
+	anyCar   bool        // whether all configurations have "*" in the end
 }
 
 // simShard is what the broker has of a shard.
@@ -154,6 +155,7 @@ func simulate(seed uint64, trace bool) *world {
 		w.names = append(w.names, r.name)
 		w.replicas = append(w.replicas, r)
 	}
+	w.reloads(seed)
 	w.after(200*time.Millisecond, w.check)
 	for i, r := range w.replicas {
 		switch {
@@ -185,6 +187,7 @@ func (w *world) heal() {
 	w.troubled = w.now
 	for _, r := range w.replicas {
 		r.noEtcd, r.noBroker, r.ill, r.deaf, r.broken = false, false, false, false, false
+		r.reload(w.anyCar)
 		if !r.alive {
 			r.start()
 		} else if r.drainAt > 0 {
@@ -233,14 +236,7 @@ func (w *world) settle(when string) {
 	if able > 0 && most-least > 1 {
 		w.fail("%s: the shards are not shared: from %d to %d", when, least, most)
 	}
-	for _, r := range w.replicas {
-		if r.name == w.etcd.scout.owner && (r.alive && r.p.state == StateReady || able == 0) {
-			able = -1
-		}
-	}
-	if able > 0 {
-		w.fail("%s: the scout is %q", when, w.etcd.scout.owner)
-	}
+	w.checkScout(when, able)
 	w.run(w.now + 30*time.Second)
 	if w.moves != before {
 		w.fail("%s: shards move without a reason", when)

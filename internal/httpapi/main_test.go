@@ -6,8 +6,9 @@ import (
 	"go.uber.org/goleak"
 
 	"external-server/internal/fleet"
+	"external-server/internal/support/testleak"
 )
 
 var car1 = fleet.CarID{Company: "company", Car: "car_1"}
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(testleak.Settled(m)) }

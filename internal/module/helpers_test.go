@@ -12,9 +12,10 @@ import (
 	"go.uber.org/goleak"
 
 	"external-server/internal/fleet"
+	"external-server/internal/support/testleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(testleak.Settled(m)) }
 
 // scripted is an Instance whose answers a test decides. Fields are set before
 // the worker runs.

@@ -16,9 +16,10 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/module"
 	"external-server/internal/session"
+	"external-server/internal/support/testleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(testleak.Settled(m)) }
 
 var (
 	carID  = fleet.CarID{Company: "acme", Car: "car1"}

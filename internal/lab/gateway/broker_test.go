@@ -13,10 +13,11 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/protocol"
+	"external-server/internal/support/testleak"
 	"external-server/internal/support/testwait"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(testleak.Settled(m)) }
 
 // server is a minimal External Server for any number of cars: it answers every
 // Connect and every status of it, sends the first commands, and the commands it is

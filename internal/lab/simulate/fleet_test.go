@@ -15,10 +15,11 @@ import (
 	"external-server/internal/lab/bench"
 	"external-server/internal/lab/gateway"
 	"external-server/internal/lab/simulate"
+	"external-server/internal/support/testleak"
 	"external-server/internal/support/testwait"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(testleak.Settled(m)) }
 
 // echo runs the embedded broker and a responder on it until the test ends.
 func echo(t *testing.T, every time.Duration) gateway.Broker {

@@ -15,11 +15,12 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/module"
+	"external-server/internal/support/testleak"
 	"external-server/internal/support/testlog"
 	"external-server/internal/support/testwait"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(testleak.Settled(m)) }
 
 const (
 	probeSource   = "testdata/probe.c"

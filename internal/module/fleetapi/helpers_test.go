@@ -13,6 +13,7 @@ import (
 	"external-server/internal/fleet"
 	"external-server/internal/httpapi"
 	"external-server/internal/module"
+	"external-server/internal/support/testleak"
 )
 
 func TestMain(m *testing.M) {
@@ -20,7 +21,7 @@ func TestMain(m *testing.M) {
 		serve(store)
 		return
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(testleak.Settled(m))
 }
 
 var car = fleet.CarID{Company: "acme", Car: "car_1"}

@@ -15,6 +15,7 @@ import (
 	"external-server/internal/fleet"
 	internal "external-server/internal/module"
 	"external-server/internal/module/host"
+	"external-server/internal/support/testleak"
 	"github.com/fleet-protocol/external-server/sdk/module"
 )
 
@@ -28,7 +29,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(testleak.Settled(m))
 }
 
 type testModule struct{}

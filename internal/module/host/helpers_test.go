@@ -16,6 +16,7 @@ import (
 
 	"external-server/internal/fleet"
 	"external-server/internal/module"
+	"external-server/internal/support/testleak"
 	"external-server/internal/support/testlog"
 )
 
@@ -26,7 +27,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) >= 2 && os.Args[1] == "test-child" {
 		testChild(os.Args[2:])
 	}
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+	goleak.VerifyTestMain(testleak.Settled(m), goleak.Cleanup(func(code int) {
 		if path, err := attackLibrary(); err == nil {
 			_ = os.RemoveAll(filepath.Dir(path))
 		}

@@ -13,13 +13,13 @@ import (
 	"testing"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver pgx
-	"go.uber.org/goleak"
-	_ "modernc.org/sqlite" // the driver sqlite
+	_ "modernc.org/sqlite"             // the driver sqlite
 
 	"external-server/internal/config"
 	"external-server/internal/fleet"
 	"external-server/internal/httpapi"
 	"external-server/internal/support/postgrestest"
+	"external-server/internal/support/testleak"
 )
 
 // Car1 is a car.
@@ -94,7 +94,7 @@ func Main(m *testing.M, postgres *postgrestest.Server) int {
 	code := m.Run()
 	postgres.Close()
 	if code == 0 {
-		if err := goleak.Find(); err != nil {
+		if err := testleak.Left(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}
