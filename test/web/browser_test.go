@@ -195,11 +195,10 @@ func (b *tab) polls(n int) {
 	b.until(fmt.Sprintf(`performance.getEntriesByType("resource").filter((e) => e.name.endsWith("/api/v1/server")).length >= %d`, n))
 }
 
-// press clicks the first element that the expression names.
+// press waits for the element that the expression names, and clicks it in the same moment: a list is drawn anew now and then.
 func (b *tab) press(expression string) {
 	b.t.Helper()
-	b.until(expression)
-	eval[chromedp.Void](b, "void ("+expression+").click()")
+	b.until("((e) => { e?.click(); return e })(" + expression + ")")
 }
 
 // button names a visible button by its words.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,7 +17,6 @@ import (
 	"external-server/internal/config/tlsfiles"
 	"external-server/internal/httpapi"
 	"external-server/internal/httpapi/core"
-	"external-server/internal/httpapi/crowd"
 	"external-server/internal/httpapi/keys"
 	"external-server/internal/httpapi/store"
 )
@@ -45,10 +45,11 @@ type Options struct {
 	// Cluster is set when several servers share the store.
 	Cluster *Cluster
 
-	open   func(ctx context.Context) (store.Store, error) // store.Open, for tests
-	header time.Duration                                  // headerTimeout, for tests
-	read   time.Duration                                  // readTimeout, for tests
-	store  time.Duration                                  // how long the start waits for the store, for tests; 0: as core.Options has it
+	open     func(ctx context.Context) (store.Store, error) // store.Open, for tests
+	header   time.Duration                                  // headerTimeout, for tests
+	read     time.Duration                                  // readTimeout, for tests
+	farewell time.Duration                                  // instead of helloTime and goodbyeTime, for tests
+	store    time.Duration                                  // how long the start waits for the store, for tests; 0: as core.Options has it
 }
 
 // Server is the embedded Fleet Protocol HTTP API: listener, handler, core and
@@ -58,6 +59,9 @@ type Server struct {
 	listener *lastCall
 	accepts  atomic.Bool // connections are accepted
 	http     *http.Server
+	visitors visitors
+	hello    time.Duration // see helloTime
+	goodbye  time.Duration // see goodbyeTime
 	handler  *handler
 	trusted  *handler // for this process
 	core     *core.Core
@@ -112,7 +116,6 @@ func New(ctx context.Context, o Options) (*Server, error) {
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true) // one connection carries many long polls
 	s.http = &http.Server{
-		Handler:           crowd.Turns(h),
 		ReadHeaderTimeout: o.header,
 		ReadTimeout:       o.read,
 		WriteTimeout:      writeTimeout,
@@ -124,6 +127,8 @@ func New(ctx context.Context, o Options) (*Server, error) {
 		// What net/http has to say is about clients: their fault, not ours.
 		ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
 	}
+	s.visitors.attend(s.http, h)
+	s.hello, s.goodbye = cmp.Or(o.farewell, helloTime), cmp.Or(o.farewell, goodbyeTime)
 	return s, nil
 }
 
@@ -236,6 +241,17 @@ func (rt *router) settle(ctx context.Context) {
 	}
 }
 
+// farewell takes no new connections, and lets the clients that have one ask and hear that it ends.
+func (s *Server) farewell() {
+	s.visitors.leaving.Store(true)
+	s.listener.end()
+	s.visitors.wait(s.hello, func(_, silent int) bool { return silent == 0 })
+	s.visitors.dismiss()
+	if s.routed != nil { // others serve on
+		s.visitors.wait(s.goodbye, func(open, _ int) bool { return open == 0 })
+	}
+}
+
 // Shutdown takes no new connections, in a cluster lets other replicas have the posts that are under way,
 // answers the requests that wait with 503,
 // stores what was accepted and closes the store. When ctx ends first it closes
@@ -244,7 +260,7 @@ func (rt *router) settle(ctx context.Context) {
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.end.Do(func() {
 		if s.accepts.Load() {
-			s.listener.end()
+			s.farewell()
 		}
 		closed := make(chan error, 1)
 		go func() { closed <- s.http.Shutdown(ctx) }() // waits for the requests
