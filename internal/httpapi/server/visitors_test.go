@@ -10,8 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"external-server/internal/config"
 	"external-server/internal/httpapi"
 	"external-server/internal/support/apitest"
+	"external-server/internal/support/brokertest"
 	"external-server/internal/support/testwait"
 )
 
@@ -104,5 +106,31 @@ func TestSilentClientsHoldNoStop(t *testing.T) {
 	defer cancel()
 	if err := s.Shutdown(ctx); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestStopHearsHTTP2: connections of HTTP/2, with TLS and without, count as heard with their first request too.
+func TestStopHearsHTTP2(t *testing.T) {
+	certs := brokertest.NewCerts(t)
+	for scheme, files := range map[string]*config.ServerTLS{"http": nil, "https": {CertFile: certs.Server.CertFile, KeyFile: certs.Server.KeyFile}} {
+		s := startServer(t, Options{Config: config.HTTPAPI{TLS: files}})
+		protocols := new(http.Protocols)
+		protocols.SetUnencryptedHTTP2(files == nil)
+		protocols.SetHTTP2(files != nil)
+		transport := &http.Transport{Protocols: protocols, TLSClientConfig: certs.ClientConfig(nil)}
+		t.Cleanup(transport.CloseIdleConnections)
+		answer, err := (&http.Client{Transport: transport}).Get(scheme + "://" + s.Addr().String() + httpapi.BasePath + "/available-cars")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = answer.Body.Close()
+		if answer.ProtoMajor != 2 {
+			t.Fatalf("the protocol is %s", answer.Proto)
+		}
+		s.visitors.mu.Lock()
+		if open, silent := len(s.visitors.heard), s.visitors.silent; open != 1 || silent != 0 {
+			t.Errorf("%s: %d connections, %d of them silent", scheme, open, silent)
+		}
+		s.visitors.mu.Unlock()
 	}
 }
