@@ -94,6 +94,9 @@ func (s *sessions) forget(id string) {
 	}
 }
 
+// current tells whether the session is still known and the connection its newest; s.mu and k.mu are held.
+func (s *sessions) current(k *kept, c *conn) bool { return s.byID[k.id] == k && k.conn == c }
+
 // end says, as a client does with its last packet, for how long the session is kept when it is gone. A session that
 // is not kept ends at once: the client, and others, see the end of the connection before leave is called.
 func (s *sessions) end(k *kept, c *conn, expiry time.Duration) {
@@ -101,8 +104,8 @@ func (s *sessions) end(k *kept, c *conn, expiry time.Duration) {
 	defer s.mu.Unlock()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if s.byID[k.id] != k || k.conn != c {
-		return // forgotten, or its next connection is there
+	if !s.current(k, c) {
+		return
 	}
 	if k.expiry = min(expiry, maxExpiry); k.expiry <= 0 {
 		k.client = nil
@@ -116,8 +119,8 @@ func (s *sessions) leave(k *kept, c *conn) {
 	defer s.mu.Unlock()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if s.byID[k.id] != k || k.conn != c {
-		return // forgotten, or its next connection is there
+	if !s.current(k, c) {
+		return
 	}
 	k.client, k.dropped = nil, false
 	if k.expiry <= 0 {

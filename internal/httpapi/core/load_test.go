@@ -3,16 +3,17 @@ package core
 import (
 	"context"
 	"errors"
-	"external-server/internal/httpapi"
-	"external-server/internal/httpapi/store"
-	"external-server/internal/support/apitest"
-	"external-server/internal/support/testlog"
 	"io"
 	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"external-server/internal/httpapi"
+	"external-server/internal/httpapi/store"
+	"external-server/internal/support/apitest"
+	"external-server/internal/support/testlog"
 )
 
 // slowStore opens after some failures and takes its time to load.
@@ -107,7 +108,7 @@ func TestStartDoesNotWaitForTheStore(t *testing.T) {
 	}
 }
 
-// slowly is a log that takes its time for each line.
+// slowly is a log that takes a second of virtual time for each line.
 type slowly struct{ io.Writer }
 
 func (s slowly) Write(p []byte) (int, error) {

@@ -98,7 +98,11 @@ func (v *Vigil) watch() {
 	for rate := 0.0; v.allowed(); {
 		before, since := v.calls.Load(), time.Now()
 		if rate > most {
-			time.Sleep(look * nap)
+			select {
+			case <-v.ended:
+				return
+			case <-time.After(look * nap):
+			}
 		} else {
 			for range look {
 				v.rest()

@@ -99,3 +99,17 @@ func TestCloseWhileItNaps(t *testing.T) {
 		r.Called()
 	})
 }
+
+// A vigil that leaves a busy process alone ends at once, too.
+func TestCloseWhileItPauses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig()
+		r.at(20_000, time.Second)
+		r.at(20_000, 15*time.Millisecond)
+		begun := time.Now()
+		r.Close()
+		if took := time.Since(begun); took > 0 {
+			t.Errorf("the end took %v", took)
+		}
+	})
+}
