@@ -93,7 +93,7 @@ func (v *Vigil) run() {
 	}
 }
 
-// watch naps until calls have become rare.
+// watch naps until calls have become rare, or the vigil ends.
 func (v *Vigil) watch() {
 	for rate := 0.0; v.allowed(); {
 		before, since := v.calls.Load(), time.Now()
@@ -103,23 +103,29 @@ func (v *Vigil) watch() {
 				return
 			case <-time.After(look * nap):
 			}
-		} else {
-			for range look {
-				v.rest()
-				// The monitor takes the processor of a goroutine that was not scheduled for 10 ms.
-				runtime.Gosched()
-			}
-		}
-		select {
-		case <-v.ended:
+		} else if !v.doze() {
 			return
-		default:
 		}
 		rate = float64(v.calls.Load()-before) / time.Since(since).Seconds()
 		if rate < ends {
 			return
 		}
 	}
+}
+
+// doze naps until it is time to look at the calls; false: the vigil ends.
+func (v *Vigil) doze() bool {
+	for range look {
+		select {
+		case <-v.ended:
+			return false
+		default:
+		}
+		v.rest()
+		// The monitor takes the processor of a goroutine that was not scheduled for 10 ms.
+		runtime.Gosched()
+	}
+	return true
 }
 
 // rest is an ordinary system call: the runtime's own sleep would give the processor back.
